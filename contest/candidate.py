@@ -1,0 +1,148 @@
+"""A candidate is plain data: everything that decides which network comes out of a training.
+
+`Candidate.to_json` and `from_json` are exact inverses; the same candidate, data and seed give the same network.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from contest.errors import UsageError
+
+Option = int | float | str | bool | tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network before compression: a family of `contest.networks` and its options.
+
+    Options are plain data (numbers, strings, tuples of integers) and hold only what the caller chose;
+    a family fills in its own defaults.
+    """
+
+    family: str
+    options: Mapping[str, Option] = field(default_factory=dict)
+
+    def __hash__(self) -> int:
+        return hash((self.family, tuple(sorted(self.options.items()))))
+
+    def __str__(self) -> str:
+        options = ",".join(f"{key}={value}" for key, value in sorted(self.options.items()))
+        return f"{self.family}:{options}" if options else self.family
+
+
+@dataclass(frozen=True)
+class Bits:
+    """Bits of weights and activations: 1 to 8 quantised, 16 half precision, 32 float.
+
+    `layers` overrides single layers by module name or prefix: `{"stem": (8, 8), "fc": (4, 8)}` gives
+    (weight bits, activation bits of the layer's input). The first layer sees the 8-bit image as it is
+    unless it has an override.
+    """
+
+    weights: int = 32
+    activations: int = 32
+    per_channel: bool = True
+    layers: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, (weights, activations) in {"*": (self.weights, self.activations), **self.layers}.items():
+            for kind, bits in (("weight", weights), ("activation", activations)):
+                if bits not in (*range(1, 9), 16, 32):
+                    raise UsageError(f"{kind} bits of '{name}' are {bits}; they must be 1 to 8, 16 or 32")
+
+    def __hash__(self) -> int:
+        return hash((self.weights, self.activations, self.per_channel, tuple(sorted(self.layers.items()))))
+
+    @property
+    def quantised(self) -> bool:
+        return self.weights <= 8 or any(weights <= 8 for weights, _ in self.layers.values())
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run. Epochs may be fractions; a batch is a number of images."""
+
+    epochs: float = 10.0
+    batch_size: int = 256
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: Literal["cosine", "onecycle", "constant"] = "cosine"
+    warmup_epochs: float = 1.0
+    label_smoothing: float = 0.0
+    ema_decay: float = 0.0
+    """Decay a step of the exponential moving average of the weights; 0 is none."""
+    clip_norm: float = 0.0
+    """Largest gradient norm; 0 is no clipping."""
+    flip: bool = True
+    crop: int = 4
+    """Pixels of reflected padding for the random crop; 0 is no crop."""
+    cutout: int = 0
+    """Side of the square that is cut out, in pixels; 0 is none."""
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    """Beta-distribution alpha of mixup and cutmix; 0 is none; both: one of the two for each batch."""
+    distillation: float = 0.0
+    """Weight of the teacher's soft targets in the loss (0 to 1); the labels have the rest."""
+    temperature: float = 4.0
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """architecture -> train -> remove channels -> quantise -> mask and fine-tune."""
+
+    architecture: Architecture
+    bits: Bits = Bits()
+    structured: float = 0.0
+    """Fraction of channels' weights that structured pruning removes (p_s aimed at)."""
+    unstructured: float = 0.0
+    """p_u: zeros made by masks, as a fraction of the weights of the network before structured pruning."""
+    train: Recipe = Recipe()
+    """The float training."""
+    tune: Recipe = Recipe(epochs=2.0, learning_rate=0.01, warmup_epochs=0.0)
+    """Fine-tuning after channels were removed, and again (quantised, masks held) at the end."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.structured < 1 and 0 <= self.unstructured < 1):
+            raise UsageError(f"p_s = {self.structured} and p_u = {self.unstructured} must both lie in [0, 1)")
+        if self.structured + self.unstructured >= 1:
+            raise UsageError(
+                f"p_s + p_u = {self.structured + self.unstructured:g}: both are fractions of the same weights "
+                "and must add up to less than 1"
+            )
+
+    def to_json(self) -> str:
+        """One line of JSON with sorted keys: equal candidates give equal text."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str) -> Candidate:
+        """The inverse of `to_json`. Raises UsageError for unknown keys or wrong values."""
+        try:
+            data = json.loads(text)
+            return Candidate(
+                architecture=_architecture(data.pop("architecture")),
+                bits=_bits(data.pop("bits", {})),
+                train=Recipe(**data.pop("train", {})),
+                tune=Recipe(**data.pop("tune", {})),
+                **data,
+            )
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise UsageError(f"not a candidate: {error}") from error
+
+
+def _architecture(data: dict[str, Any]) -> Architecture:
+    options = {k: tuple(v) if isinstance(v, list) else v for k, v in data.get("options", {}).items()}
+    return Architecture(data["family"], options)
+
+
+def _bits(data: dict[str, Any]) -> Bits:
+    layers = {name: (int(pair[0]), int(pair[1])) for name, pair in data.pop("layers", {}).items()}
+    return Bits(**data, layers=layers)

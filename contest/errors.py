@@ -1,0 +1,33 @@
+"""One error tree. A message names the thing, the value, the limit and what to do about it.
+
+Exit codes of the command line: 0 scored and rankable (or: done), 1 scored but below the threshold or
+flagged, 2 refused file, 3 usage, 4 internal.
+"""
+
+from __future__ import annotations
+
+
+class ContestError(Exception):
+    """Anything that this project raises on purpose."""
+
+    exit_code = 4
+
+
+class UsageError(ContestError):
+    """The caller asked for something that does not exist or does not fit together."""
+
+    exit_code = 3
+
+
+class DataError(UsageError):
+    """A data set is missing, damaged or of the wrong shape."""
+
+
+class RefusedError(ContestError):
+    """A model file is malformed, hostile or not one that the contest accepts."""
+
+    exit_code = 2
+
+
+class TrainingError(ContestError):
+    """A training run cannot go on (NaN loss, an impossible width, out of memory)."""

@@ -1,0 +1,1 @@
+"""The leaderboard: database, submissions, ranking, charts, pages."""

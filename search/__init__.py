@@ -1,0 +1,1 @@
+"""The search: space, trials, studies, workers."""
