@@ -1,0 +1,181 @@
+"""Masks: which weights live. What every pruning method shares stands here once.
+
+Prunable are the weights of convolutions and linear layers; biases and batch norm are not. A mask keeps
+exactly the number of weights asked for: equal scores are broken by position, so nothing is over-pruned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from contest.errors import UsageError
+
+Masks = dict[str, Tensor]
+"""A bool tensor for each pruned parameter, by the parameter's name; True lives."""
+
+
+def prunable_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Convolutions (any dimension, grouped, transposed) and linear layers with a weight, in module order.
+
+    A weight that several modules share comes once, under its first name. Quantised layers (Brevitas
+    derives them from these classes) are included: their latent weight is the prunable one.
+    """
+    seen: set[int] = set()
+    for name, module in model.named_modules():
+        if not isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
+            continue
+        weight = module._parameters.get("weight")
+        if weight is not None and id(weight) not in seen:
+            seen.add(id(weight))
+            yield name, module
+
+
+def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The prunable weights by parameter name (`stem.conv.weight`), in module order."""
+    found: dict[str, nn.Parameter] = {}
+    for name, module in prunable_modules(model):
+        weight = module.weight
+        assert isinstance(weight, nn.Parameter)
+        found[f"{name}.weight" if name else "weight"] = weight
+    return found
+
+
+def kept(weights: int, sparsity: float) -> int:
+    """How many of `weights` live at a sparsity in [0, 1], rounded to the nearest whole weight."""
+    if not 0 <= sparsity <= 1:
+        raise UsageError(f"sparsity is {sparsity:g}; it is a fraction and must lie in [0, 1]")
+    return weights - round(weights * sparsity)
+
+
+def sparsity_of_compression(ratio: float) -> float:
+    """Compression ratio c (1 is the whole network) as a sparsity: 1 - 1/c."""
+    if ratio < 1:
+        raise UsageError(f"compression ratio is {ratio:g}; 1 is the unpruned network, it cannot be less")
+    return 1 - 1 / ratio
+
+
+def exact_k(scores: Mapping[str, Tensor], keep: int) -> Masks:
+    """The `keep` highest scores over all tensors together live. Ties: the earlier position lives.
+
+    Positions run through the tensors in the order of the mapping, row-major inside each. Linear time (a
+    selection, not a sort).
+
+    Raises:
+        UsageError: `keep` is negative or more than there are, or a score is NaN.
+    """
+    total = sum(score.numel() for score in scores.values())
+    if not 0 <= keep <= total:
+        raise UsageError(f"cannot keep {keep} of {total} weights; choose a number from 0 to {total}")
+    for name, score in scores.items():
+        if bool(score.isnan().any()):
+            raise UsageError(f"the scores of '{name}' contain NaN; a weight cannot be ranked by it")
+    if keep in (0, total):
+        return {name: torch.full_like(score, bool(keep), dtype=torch.bool) for name, score in scores.items()}
+    flat = torch.cat([score.detach().flatten() for score in scores.values()])
+    threshold = flat.kthvalue(total - keep + 1).values  # the keep-th largest
+    alive = flat > threshold
+    ties = (flat == threshold).nonzero().flatten()
+    alive[ties[: keep - int(alive.sum())]] = True
+    parts = alive.split([score.numel() for score in scores.values()])
+    return {
+        name: part.view(score.shape).to(score.device) for (name, score), part in zip(scores.items(), parts, strict=True)
+    }
+
+
+def exact_k_each(scores: Mapping[str, Tensor], sparsities: Mapping[str, float]) -> Masks:
+    """`exact_k` inside each named tensor with its own sparsity; tensors without one stay whole."""
+    unknown = sorted(set(sparsities) - set(scores))
+    if unknown:
+        raise UsageError(f"no prunable weight is called {', '.join(unknown)}; there are: {', '.join(scores)}")
+    masks: Masks = {}
+    for name, score in scores.items():
+        masks |= exact_k({name: score}, kept(score.numel(), sparsities.get(name, 0.0)))
+    return masks
+
+
+def validate(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """Raise UsageError unless every mask is a bool tensor of the shape of a prunable weight of `model`."""
+    weights = prunable(model)
+    for name, mask in masks.items():
+        if name not in weights:
+            raise UsageError(f"mask '{name}' fits no prunable weight; there are: {', '.join(weights)}")
+        if mask.dtype != torch.bool:
+            raise UsageError(f"mask '{name}' is {mask.dtype}; it must be torch.bool, True where a weight lives")
+        if mask.shape != weights[name].shape:
+            raise UsageError(f"mask '{name}' has shape {tuple(mask.shape)}, its weight {tuple(weights[name].shape)}")
+
+
+def full(model: nn.Module) -> Masks:
+    """Masks under which every prunable weight lives."""
+    return {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in prunable(model).items()}
+
+
+@torch.no_grad()
+def hold(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """Set the weights that `masks` removes to +0.0, in place; call it after every optimiser step.
+
+    Masks lie on any device (they are moved, which costs little when they lie beside the weights).
+    """
+    weights = prunable(model)
+    for name, mask in masks.items():
+        try:
+            weight = weights[name]
+        except KeyError:
+            validate(model, masks)
+            raise
+        weight.masked_fill_(~mask.to(weight.device), 0.0)
+
+
+@dataclass(frozen=True)
+class LayerSparsity:
+    """One prunable weight tensor."""
+
+    name: str
+    shape: tuple[int, ...]
+    weights: int
+    nonzeros: int
+
+    @property
+    def sparsity(self) -> float:
+        return 1 - self.nonzeros / self.weights if self.weights else 0.0
+
+
+@dataclass(frozen=True)
+class Sparsity:
+    """Zeros of a network: for each prunable tensor, of all prunable weights, of the whole model."""
+
+    layers: tuple[LayerSparsity, ...]
+    parameters: int
+    """All parameters of the model, prunable or not."""
+
+    @property
+    def weights(self) -> int:
+        return sum(layer.weights for layer in self.layers)
+
+    @property
+    def nonzeros(self) -> int:
+        return sum(layer.nonzeros for layer in self.layers)
+
+    @property
+    def prunable(self) -> float:
+        """Fraction of the prunable weights that are zero: what 'sparsity' means in this project."""
+        return 1 - self.nonzeros / self.weights if self.weights else 0.0
+
+    @property
+    def model(self) -> float:
+        """Zeros among prunable weights as a fraction of all parameters."""
+        return (self.weights - self.nonzeros) / self.parameters if self.parameters else 0.0
+
+
+def sparsity(model: nn.Module, masks: Mapping[str, Tensor] | None = None) -> Sparsity:
+    """Count zeros: those of the weights themselves, or, with `masks`, those that the masks make."""
+    layers = []
+    for name, weight in prunable(model).items():
+        alive = weight.detach() if masks is None else masks.get(name, torch.ones((), dtype=torch.bool))
+        nonzeros = int(torch.count_nonzero(alive.expand(weight.shape)))
+        layers.append(LayerSparsity(name, tuple(weight.shape), weight.numel(), nonzeros))
+    return Sparsity(tuple(layers), sum(parameter.numel() for parameter in model.parameters()))
