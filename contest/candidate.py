@@ -39,9 +39,9 @@ class Architecture:
 class Bits:
     """Bits of weights and activations: 1 to 8 quantised, 16 half precision, 32 float.
 
-    `layers` overrides single layers by module name or prefix: `{"stem": (8, 8), "fc": (4, 8)}` gives
-    (weight bits, activation bits of the layer's input). The first layer sees the 8-bit image as it is
-    unless it has an override.
+    `layers` overrides single layers by module name or prefix, or "first" and "last": `{"first": (8, 8), "fc": (4, 8)}`
+    gives (weight bits, bits of the layer's input). The first layer takes the 8-bit image as it is unless an override
+    asks for fewer bits.
     """
 
     weights: int = 32

@@ -1,0 +1,182 @@
+"""From the trained network to the network as it runs: codes for latent weights, affines for statistics."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from contest.candidate import Architecture
+from contest.errors import UsageError
+from contest.inference.layers import Affine, Conv2d, Linear, WeightLayer
+from contest.inference.manifest import ArchitectureSpec, Claims, LayerSpec, Manifest, Parent
+
+if TYPE_CHECKING:
+    from contest.quantisation.step import LearnedStep
+
+
+class Network(nn.Module):
+    """The network that is stored and scored: float images [N,C,H,W] in [0, 1] to float32 logits [N, classes].
+
+    `body` is the architecture with its layers in inference form; `manifest` is all that rebuilds it.
+    """
+
+    def __init__(self, body: nn.Module, manifest: Manifest) -> None:
+        super().__init__()
+        self.body, self.manifest = body, manifest
+        self.requires_grad_(False)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.body(x)
+        return logits.float()
+
+
+@torch.no_grad()
+def fold_batch_norms(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """Fold each batch norm's statistics into its weight and bias, rounded to `dtype`, in place.
+
+    The network that comes out computes what the file will store, so its accuracy is the file's accuracy.
+    """
+    for module in model.modules():
+        if is_batch_norm(module):
+            multiplier, shift = folded(module)
+            module.weight.data = multiplier.to(dtype).float()
+            module.bias.data = shift.to(dtype).float()
+            module.running_mean.zero_()
+            module.running_var.fill_(1)
+            module.eps = 0.0
+    return model
+
+
+def is_batch_norm(module: nn.Module) -> bool:
+    """Exactly torch's batch norm with weight and statistics: subclasses do more (timm's also activate)."""
+    return type(module) in (nn.BatchNorm1d, nn.BatchNorm2d) and module.affine and module.track_running_stats
+
+
+def folded(norm: Any) -> tuple[Tensor, Tensor]:
+    """(multiplier, shift) [channels] of a batch norm in evaluation mode, rounded as torch's kernel rounds them."""
+    multiplier = (1 / torch.sqrt(norm.running_var + norm.eps)) * norm.weight
+    return multiplier, norm.bias - norm.running_mean * multiplier
+
+
+@torch.no_grad()
+def freeze(
+    model: nn.Module,
+    architecture: Architecture,
+    *,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    weight_bits: int = 32,
+    affine_type: torch.dtype = torch.float32,
+    parent: Parent | None = None,
+    claims: Claims | None = None,
+    provenance: Mapping[str, str] | None = None,
+) -> Network:
+    """The inference network of a trained float or Brevitas network, which is left as it is.
+
+    weight_bits: 16 runs layers that are not quantised in half precision; 32 leaves them in float32.
+    affine_type: the type in which multipliers and shifts of batch norms are stored.
+    """
+    body = copy.deepcopy(model).cpu().eval()
+    specs: dict[str, LayerSpec] = {}
+    for name, module in list(replaceable(body)):
+        spec = _spec(module, weight_bits, affine_type)
+        layer = rebuilt(spec, module)
+        _fill(layer, module)
+        replace_submodule(body, name, layer)
+        specs[name] = spec
+    manifest = Manifest(
+        architecture=ArchitectureSpec(family=architecture.family, options=dict(architecture.options)),
+        image_shape=image_shape,
+        classes=classes,
+        layers=specs,
+        parent=parent,
+        claims=claims or Claims(),
+        provenance=dict(provenance or {}),
+    )
+    return Network(body, manifest)
+
+
+def replaceable(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The modules that have an inference form, by name: convolutions, linear layers and batch norms.
+
+    Subclasses with a forward of their own (timm's padded convolutions, say) keep it and stay float.
+    """
+    for name, module in model.named_modules():
+        plain = type(module) in (nn.Conv2d, nn.Linear) or is_batch_norm(module)
+        if plain or hasattr(module, "weight_quant"):
+            yield name, module
+
+
+def rebuilt(spec: LayerSpec, like: nn.Module, device: torch.device | str = "cpu") -> nn.Module:
+    """An empty inference layer of this spec; a convolution takes its stride and padding from `like`."""
+    if spec.kind == "affine":
+        return Affine(spec.outputs, getattr(torch, spec.stored), device)
+    if spec.kind == "linear":
+        return Linear(spec, device)
+    assert isinstance(like, nn.Conv2d)
+    if like.padding_mode != "zeros":
+        raise UsageError(f"padding mode '{like.padding_mode}' of a convolution; only 'zeros' can be stored")
+    return Conv2d(spec, like, device)
+
+
+def replace_submodule(model: nn.Module, name: str, new: nn.Module) -> None:
+    """Put `new` in the place of the submodule `name`."""
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, new)
+
+
+def _spec(module: nn.Module, weight_bits: int, affine_type: torch.dtype) -> LayerSpec:
+    if is_batch_norm(module):
+        stored = "float16" if affine_type == torch.float16 else "float32"
+        return LayerSpec(kind="affine", outputs=module.num_features, inputs=module.num_features, stored=stored)
+    weights, inputs = _quantisers(module)
+    common = {
+        "bias": module.bias is not None,
+        "weight_bits": weight_bits if weights is None else weights.bits,
+        "per_channel": weights is not None and len(weights.step) > 1,
+        "input_bits": None if inputs is None else inputs.bits,
+        "input_signed": inputs is not None and inputs.signed,
+    }
+    if isinstance(module, nn.Linear):
+        return LayerSpec(kind="linear", outputs=module.out_features, inputs=module.in_features, **common)
+    assert isinstance(module, nn.Conv2d)
+    return LayerSpec(
+        kind="conv",
+        outputs=module.out_channels,
+        inputs=module.in_channels,
+        groups=module.groups,
+        kernel=list(module.kernel_size),
+        **common,
+    )
+
+
+def _quantisers(module: nn.Module) -> tuple[LearnedStep | None, LearnedStep | None]:
+    if not hasattr(module, "weight_quant"):
+        return None, None
+    from contest.quantisation.layers import activation_quantiser, weight_quantiser
+
+    return weight_quantiser(module), activation_quantiser(module)
+
+
+def _fill(layer: nn.Module, source: Any) -> None:
+    if isinstance(layer, Affine):
+        multiplier, shift = folded(source)
+        layer.multiplier.copy_(multiplier)
+        layer.shift.copy_(shift)
+        return
+    assert isinstance(layer, WeightLayer)
+    weights, inputs = _quantisers(source)
+    if weights is not None:
+        layer.codes.copy_(weights.codes(source.weight))
+        layer.step.copy_(weights.positive_step())
+    else:
+        layer.weight.copy_(source.weight)
+    if layer.bias is not None:
+        layer.bias.copy_(source.bias)
+    if inputs is not None:
+        layer.input_step.copy_(inputs.positive_step())

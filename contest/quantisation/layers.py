@@ -1,0 +1,220 @@
+"""Turn a float network into a Brevitas network, layer by layer, with our fused quantisers injected.
+
+Each convolution and linear layer quantises its own *input* and weight, so that the bits of an operation never
+depend on what happened on the way to it (an add, a pool): the rule of the contest is met by construction. The
+first layer sees the 8-bit image as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from brevitas.inject import ExtendedInjector
+from brevitas.nn import QuantConv2d, QuantLinear
+from brevitas.proxy import ActQuantProxyFromInjector, WeightQuantProxyFromInjector
+from torch import Tensor, nn
+
+from contest.candidate import Bits
+from contest.errors import UsageError
+from contest.quantisation.step import LearnedStep, best_step
+
+IMAGE_BITS = 8
+
+
+@dataclass(frozen=True)
+class LayerBits:
+    """Bits of one layer. Input bits of None mean that the layer takes the 8-bit image as it is."""
+
+    weights: int
+    inputs: int | None
+
+
+def quantised_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The Brevitas layers by name."""
+    return {n: m for n, m in model.named_modules() if isinstance(m, QuantConv2d | QuantLinear)}
+
+
+def layer_bits(model: nn.Module, bits: Bits) -> dict[str, LayerBits]:
+    """The bits of each convolution and linear layer, in module order.
+
+    An override names a layer, a prefix of layers, or "first" or "last". Raises UsageError where it fits none.
+    """
+    layers = [n for n, m in model.named_modules() if type(m) in (nn.Conv2d, nn.Linear)]
+    if not layers:
+        raise UsageError("the network has no convolution or linear layer to quantise")
+    aliases = {"first": layers[0], "last": layers[-1]}
+    overrides = {aliases.get(name, name): pair for name, pair in bits.layers.items()}
+    chosen = {}
+    unused = set(overrides)
+    for index, name in enumerate(layers):
+        prefixes = [p for p in overrides if name == p or name.startswith(p + ".")]
+        unused -= set(prefixes)
+        weights, inputs = overrides[max(prefixes, key=len)] if prefixes else (bits.weights, bits.activations)
+        # The first layer takes the 8-bit image as it is, unless an override asks for fewer bits.
+        image = index == 0 and (inputs == IMAGE_BITS if prefixes else inputs <= IMAGE_BITS)
+        chosen[name] = LayerBits(weights, None if image else inputs)
+    if unused:
+        raise UsageError(f"bits are given for layers {sorted(unused)}, which the network lacks; it has {layers}")
+    return chosen
+
+
+@torch.no_grad()
+def quantise(model: nn.Module, bits: Bits, images: Tensor) -> nn.Module:
+    """Replace the layers of a trained float network, in place, and choose all steps from data.
+
+    images: a float batch [N,C,H,W] in [0, 1] of training images. Whether an input is signed is read off it.
+    Layers with 16 or 32 bits on both sides stay as they are.
+    """
+    chosen = layer_bits(model, bits)
+    inputs = _observe_inputs(model, [n for n, b in chosen.items() if b.inputs is not None], images)
+    for name, layer in chosen.items():
+        if layer.weights > 8 and (layer.inputs is None or layer.inputs > 8):
+            continue
+        parent, _, child = name.rpartition(".")
+        old = model.get_submodule(name)
+        new = _quantised(old, layer, inputs.get(name), bits.per_channel)
+        setattr(model.get_submodule(parent), child, new)
+    return model
+
+
+def calibrate(model: nn.Module, images: Tensor) -> None:
+    """Post-training quantisation: choose the activation steps again from `images`, layer after layer.
+
+    Each layer sees what the quantised layers before it really produce.
+    """
+
+    def choose(module: nn.Module, args: tuple[Any, ...]) -> None:
+        step = activation_quantiser(module)
+        if step is not None:
+            step.step.data.copy_(best_step(args[0], step.bits, step.signed))
+
+    handles = [layer.register_forward_pre_hook(choose) for layer in quantised_layers(model).values()]
+    try:
+        _forward(model, images)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def set_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """Put each mask behind the quantiser of its weight (by parameter name, `layer.weight`)."""
+    layers = quantised_layers(model)
+    for name, mask in masks.items():
+        layer = layers.get(name.removesuffix(".weight"))
+        quantiser = None if layer is None else weight_quantiser(layer)
+        if quantiser is not None:
+            weight = model.get_parameter(name)
+            quantiser.mask = mask.to(weight.device, weight.dtype)
+
+
+def weight_quantiser(layer: nn.Module) -> LearnedStep | None:
+    """The weight quantiser that `quantise` gave to a Brevitas layer, if any."""
+    found = layer.weight_quant.tensor_quant if isinstance(layer, QuantConv2d | QuantLinear) else None
+    return found if isinstance(found, LearnedStep) else None
+
+
+def activation_quantiser(layer: nn.Module) -> LearnedStep | None:
+    """The input quantiser that `quantise` gave to a Brevitas layer, if any."""
+    if not isinstance(layer, QuantConv2d | QuantLinear):
+        return None
+    fused = layer.input_quant.fused_activation_quant_proxy
+    found = None if fused is None else fused.tensor_quant
+    return found if isinstance(found, LearnedStep) else None
+
+
+def _quantised(old: nn.Module, bits: LayerBits, seen: Tensor | None, per_channel: bool) -> nn.Module:
+    weight_quant = input_quant = None
+    weight = old.get_parameter("weight")
+    if bits.weights <= 8:
+        binary = bits.weights == 1
+        step = best_step(weight, bits.weights, True, binary, per_channel)
+        weight_quant = _weight_injector(LearnedStep(bits.weights, signed=True, step=step, weight=True, binary=binary))
+    if bits.inputs is not None and bits.inputs <= 8:
+        assert seen is not None
+        signed = bool((seen < 0).any())
+        step = best_step(seen, bits.inputs, signed)
+        input_quant = _activation_injector(LearnedStep(bits.inputs, signed=signed, step=step, weight=False))
+    quant = {"weight_quant": weight_quant, "input_quant": input_quant, "bias": old.bias is not None}
+    if isinstance(old, nn.Conv2d):
+        new = QuantConv2d(
+            old.in_channels,
+            old.out_channels,
+            old.kernel_size,
+            old.stride,
+            old.padding,
+            old.dilation,
+            old.groups,
+            old.padding_mode,
+            **quant,
+        )
+    else:
+        assert isinstance(old, nn.Linear)
+        new = QuantLinear(old.in_features, old.out_features, **quant)
+    new.to(weight.device)
+    new.weight = old.weight
+    new.bias = old.bias
+    # The training loop wants tensors, not Brevitas's QuantTensor wrappers; export switches this off itself.
+    for proxy in (new.weight_quant, new.input_quant):
+        proxy.skip_create_quant_tensor = True
+    return new.train(old.training)
+
+
+def _weight_injector(quantiser: LearnedStep) -> type[ExtendedInjector]:
+    class Weights(ExtendedInjector):
+        proxy_class = WeightQuantProxyFromInjector
+        tensor_quant = quantiser
+        signed = True
+        narrow_range = quantiser.binary
+
+    return Weights
+
+
+def _activation_injector(quantiser: LearnedStep) -> type[ExtendedInjector]:
+    class Activations(ExtendedInjector):
+        proxy_class = ActQuantProxyFromInjector
+        tensor_quant = quantiser
+        signed = quantiser.signed
+        narrow_range = False
+
+    return Activations
+
+
+def _observe_inputs(model: nn.Module, names: list[str], images: Tensor) -> dict[str, Tensor]:
+    seen: dict[str, Tensor] = {}
+
+    def note(name: str) -> Any:
+        def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+            seen[name] = args[0].detach().float()
+
+        return hook
+
+    handles = [model.get_submodule(n).register_forward_pre_hook(note(n)) for n in names]
+    try:
+        _forward(model, images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    missing = [n for n in names if n not in seen]
+    if missing:
+        raise UsageError(f"layers {missing} are never called by the network's forward pass")
+    return seen
+
+
+def _forward(model: nn.Module, images: Tensor) -> None:
+    with evaluation(model), torch.no_grad():
+        model(images)
+
+
+@contextmanager
+def evaluation(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, the former mode after."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
