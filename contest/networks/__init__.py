@@ -1,1 +1,10 @@
-""""""
+"""Architectures: families with options, presets with names, and timm's models.
+
+from contest import networks
+model = networks.build(networks.parse("resnet:depth=20,width=12"), image_shape=(3, 32, 32), classes=10)
+"""
+
+from contest.networks.counting import macs_and_weights
+from contest.networks.registry import build, families, options, parse, presets
+
+__all__ = ["build", "families", "macs_and_weights", "options", "parse", "presets"]

@@ -1,0 +1,99 @@
+"""The one list of families. A family is a function in a module of this package; add its name here.
+
+A function takes `(image_shape, classes, *, options...)`; types and limits of the options stand in its
+signature (`contest.networks.options`). Its module's PRESETS are names for chosen options.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from functools import cache
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from contest.candidate import Architecture
+from contest.errors import UsageError
+from contest.networks.options import OptionSpec, bind, parse_options, specs
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FAMILIES = ("resnet", "mobilenet", "mnist_fc", "mnist_cnn")
+"""Each is a module of this package that holds a function of the same name."""
+
+TIMM = "timm/"
+
+
+def families() -> tuple[str, ...]:
+    """Names of the built-in families; `timm/<name>` comes on top of them."""
+    return FAMILIES
+
+
+@cache
+def presets() -> Mapping[str, Architecture]:
+    """Names such as `resnet20` and what they stand for."""
+    found = {}
+    for family in families():
+        for name, chosen in getattr(_module(family), "PRESETS", {}).items():
+            found[name] = Architecture(family, chosen)
+    return found
+
+
+def options(family: str) -> Mapping[str, OptionSpec]:
+    """The options of a built-in family with their defaults and limits."""
+    return specs(_function(family))
+
+
+def parse(text: str) -> Architecture:
+    """`resnet20`, `resnet:depth=20,width=12`, `resnet18:shortcut=pad`, `timm/mobilenetv3_small_100`.
+
+    The inverse of `str(architecture)`. Raises UsageError for an unknown family or option.
+    """
+    name, _, rest = text.strip().partition(":")
+    chosen = parse_options(rest)
+    if name in presets():
+        preset = presets()[name]
+        architecture = Architecture(preset.family, {**preset.options, **chosen})
+    else:
+        architecture = Architecture(name, chosen)
+    if not name.startswith(TIMM):
+        return Architecture(
+            architecture.family, bind(architecture.family, _function(architecture.family), architecture.options)
+        )
+    return architecture
+
+
+def build(architecture: Architecture, image_shape: tuple[int, int, int] = (3, 32, 32), classes: int = 10) -> nn.Module:
+    """A new network that takes float images [N, C, H, W] in [0, 1] and gives logits [N, classes].
+
+    Its first child is `normalise`. Weights come from torch's global random state: equal seeds, equal
+    networks. Raises UsageError for options that cannot be built.
+    """
+    if len(image_shape) != 3 or min(image_shape) < 1:
+        raise UsageError(f"image shape {tuple(image_shape)}: must be (channels, height, width), each at least 1")
+    if classes < 1:
+        raise UsageError(f"classes = {classes}: must be at least 1")
+    shape = (int(image_shape[0]), int(image_shape[1]), int(image_shape[2]))
+    if architecture.family.startswith(TIMM):
+        name = architecture.family.removeprefix(TIMM)
+        return _timm().build_timm(name, shape, classes, architecture.options)  # type: ignore[no-any-return]
+    family = _function(architecture.family)
+    return family(shape, classes, **bind(architecture.family, family, architecture.options))  # type: ignore[no-any-return]
+
+
+def _timm() -> ModuleType:
+    return importlib.import_module("contest.networks.from_timm")
+
+
+def _module(family: str) -> ModuleType:
+    return importlib.import_module(f"contest.networks.{family}")
+
+
+def _function(family: str) -> Callable[..., Any]:
+    if family not in FAMILIES:
+        raise UsageError(
+            f"no network is called '{family}'; families: {', '.join(families())}, {TIMM}<name>; "
+            f"presets: {', '.join(presets())}"
+        )
+    return getattr(_module(family), family)  # type: ignore[no-any-return]
