@@ -179,8 +179,11 @@ def stage_plan(
 def initialise(model: nn.Module) -> None:
     """Kaiming normal, fan-out, for convolutions (He 2015, arXiv 1502.01852); hidden linear layers by fan-in.
 
-    The last linear layer keeps torch's default: small logits at the start. Nothing happens on meta.
+    The last linear layer keeps torch's default: small logits at the start. On the meta device there is
+    nothing to fill, and torch would import its decompositions for it (1.5 s).
     """
+    if any(parameter.is_meta for parameter in model.parameters()):
+        return
     linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
     for module in model.modules():
         if isinstance(module, nn.Conv2d):

@@ -12,7 +12,8 @@ from contest.networks.registry import build
 def macs_and_weights(
     architecture: Architecture, image_shape: tuple[int, int, int] = (3, 32, 32), classes: int = 10
 ) -> tuple[int, int]:
-    """(multiply-accumulates for one image, prunable weights) in milliseconds, without memory for weights.
+    """(multiply-accumulates for one image, prunable weights) in milliseconds, without memory for weights
+    (the first call of a process waits 2 s for torch's import of its meta kernels).
 
     MACs are those of convolutions, linear layers and matrix products (attention), counted by torch's own
     operator counter on the meta device. Weights are those of convolutions and linear layers, without

@@ -61,7 +61,9 @@ def specs(family: Callable[..., Any]) -> Mapping[str, OptionSpec]:
     for name, parameter in inspect.signature(family).parameters.items():
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
             continue
-        kind, limit, choices = hints[name], None, ()
+        kind: Any = hints[name]
+        limit: Limit | None = None
+        choices: tuple[Any, ...] = ()
         if get_origin(kind) is Annotated:
             kind, limit = get_args(kind)[:2]
         if get_origin(kind) is Literal:
