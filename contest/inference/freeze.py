@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -46,15 +46,18 @@ def fold_batch_norms(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn
             multiplier, shift = folded(module)
             module.weight.data = multiplier.to(dtype).float()
             module.bias.data = shift.to(dtype).float()
-            module.running_mean.zero_()
-            module.running_var.fill_(1)
+            module.running_mean = torch.zeros_like(shift)
+            module.running_var = torch.ones_like(shift)
             module.eps = 0.0
     return model
 
 
-def is_batch_norm(module: nn.Module) -> bool:
+def is_batch_norm(module: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
     """Exactly torch's batch norm with weight and statistics: subclasses do more (timm's also activate)."""
-    return type(module) in (nn.BatchNorm1d, nn.BatchNorm2d) and module.affine and module.track_running_stats
+    if not isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+        return False
+    plain = type(module) in (nn.BatchNorm1d, nn.BatchNorm2d)
+    return plain and module.affine and module.track_running_stats
 
 
 def folded(norm: Any) -> tuple[Tensor, Tensor]:
@@ -132,26 +135,26 @@ def replace_submodule(model: nn.Module, name: str, new: nn.Module) -> None:
 
 def _spec(module: nn.Module, weight_bits: int, affine_type: torch.dtype) -> LayerSpec:
     if is_batch_norm(module):
-        stored = "float16" if affine_type == torch.float16 else "float32"
-        return LayerSpec(kind="affine", outputs=module.num_features, inputs=module.num_features, stored=stored)
+        channels = module.num_features
+        half = affine_type == torch.float16
+        return LayerSpec(kind="affine", outputs=channels, inputs=channels, stored="float16" if half else "float32")
+    assert isinstance(module, nn.Conv2d | nn.Linear)
     weights, inputs = _quantisers(module)
-    common = {
-        "bias": module.bias is not None,
-        "weight_bits": weight_bits if weights is None else weights.bits,
-        "per_channel": weights is not None and len(weights.step) > 1,
-        "input_bits": None if inputs is None else inputs.bits,
-        "input_signed": inputs is not None and inputs.signed,
-    }
     if isinstance(module, nn.Linear):
-        return LayerSpec(kind="linear", outputs=module.out_features, inputs=module.in_features, **common)
-    assert isinstance(module, nn.Conv2d)
-    return LayerSpec(
-        kind="conv",
-        outputs=module.out_channels,
-        inputs=module.in_channels,
-        groups=module.groups,
-        kernel=list(module.kernel_size),
-        **common,
+        spec = LayerSpec(kind="linear", outputs=module.out_features, inputs=module.in_features)
+    else:
+        kernel = list(module.kernel_size)
+        spec = LayerSpec(
+            kind="conv", outputs=module.out_channels, inputs=module.in_channels, groups=module.groups, kernel=kernel
+        )
+    return spec.model_copy(
+        update={
+            "bias": module.bias is not None,
+            "weight_bits": weight_bits if weights is None else weights.bits,
+            "per_channel": weights is not None and len(weights.step) > 1,
+            "input_bits": None if inputs is None else inputs.bits,
+            "input_signed": inputs is not None and inputs.signed,
+        }
     )
 
 

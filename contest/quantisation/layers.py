@@ -160,7 +160,9 @@ def _quantised(old: nn.Module, bits: LayerBits, seen: Tensor | None, per_channel
     # The training loop wants tensors, not Brevitas's QuantTensor wrappers; export switches this off itself.
     for proxy in (new.weight_quant, new.input_quant):
         proxy.skip_create_quant_tensor = True
-    return new.train(old.training)
+    new.train(old.training)
+    quantised: nn.Module = new
+    return quantised
 
 
 def _weight_injector(quantiser: LearnedStep) -> type[ExtendedInjector]:

@@ -69,30 +69,39 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
     return torch.dot(flat_a, flat_b).float()
 
 
-def quantise_weight(weight: Tensor, step: Tensor, low: int, high: int, step_gradient: float, binary: bool) -> Tensor:
-    """Weights with one step, or one for each output channel; gradients by autograd (weights are few).
+class _QuantiseWeight(torch.autograd.Function):
+    """Weights with one step, or one for each output channel (step broadcasts against the weight).
 
-    Binary weights are `sign(w) * step` (Courbariaux 2015, arXiv 1511.00363): deterministic, straight through
+    Binary weights are `sign(w) * step` (Courbariaux 2015, arXiv 1511.00363): deterministic, gradients straight through
     where the latent weight lies within -1..1, so latent weights do not run away.
     """
-    step = _scale_gradient(step, step_gradient)
-    if binary:
-        sign = torch.where(weight >= 0, 1.0, -1.0)
-        latent = weight.clamp(-1, 1)
-        return (latent + (sign - latent).detach()) * step
-    scaled = weight / step
-    # Straight through where Brevitas lets gradients through: as long as the rounded code is in range.
-    inside = scaled.clamp(low - 0.5, high + 0.5)
-    codes = scaled.detach().round().clamp(low, high)
-    ste = inside + (codes - inside).detach()
-    clipped = torch.where((scaled > low - 0.5) & (scaled < high + 0.5), ste, codes)
-    return clipped * step
+
+    @staticmethod
+    def forward(
+        ctx: Any, weight: Tensor, step: Tensor, low: int, high: int, step_gradient: float, binary: bool
+    ) -> Tensor:
+        codes = binary_codes(weight) if binary else quantise_(weight / step, low, high)
+        ctx.save_for_backward(weight, step, codes)
+        ctx.constants = (low, high, step_gradient, binary)
+        return codes * step
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
+        (g,) = gradients
+        weight, step, codes = ctx.saved_tensors
+        low, high, step_gradient, binary = ctx.constants
+        if binary:
+            g_weight, g_codes = g * step * (weight.abs() <= 1), g * codes
+        else:
+            scaled = weight / step
+            inside = (scaled >= low - 0.5) & (scaled <= high + 0.5)
+            g_weight, g_codes = g * inside, g * torch.where(inside, codes - scaled, codes)
+        return g_weight, g_codes.sum_to_size(step.shape) * step_gradient, None, None, None, None
 
 
-def _scale_gradient(x: Tensor, factor: float) -> Tensor:
-    """x itself; its gradient times `factor`."""
-    y = x * factor
-    return (x - y).detach() + y
+def binary_codes(weight: Tensor) -> Tensor:
+    """+1 where the weight is at least 0, else -1."""
+    return torch.where(weight >= 0, 1.0, -1.0).to(weight.dtype)
 
 
 class LearnedStep(nn.Module):
@@ -127,7 +136,7 @@ class LearnedStep(nn.Module):
         if len(step) > 1:
             step = step.view(-1, *([1] * (weight.dim() - 1)))
         factor = 1 / math.sqrt(weight.numel() / step.numel() * max(self.high, 1))
-        value = quantise_weight(weight, step, self.low, self.high, factor, self.binary)
+        value = _QuantiseWeight.apply(weight, step, self.low, self.high, factor, self.binary)
         return (value if self.mask is None else value * self.mask), step
 
     @torch.no_grad()
