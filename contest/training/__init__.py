@@ -1,1 +1,8 @@
-""""""
+"""Training, evaluation and distillation of any image classifier."""
+
+from contest.training.evaluation import Evaluation, evaluate, forward
+from contest.training.loop import Epoch, History, fit
+from contest.training.machine import choose_device
+from contest.training.teacher import soft_labels
+
+__all__ = ["Epoch", "Evaluation", "History", "choose_device", "evaluate", "fit", "forward", "soft_labels"]

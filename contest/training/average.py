@@ -1,0 +1,65 @@
+"""Exponential moving average of a network's parameters and buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class Average:
+    """Follows `model` step by step: average <- d * average + (1 - d) * now, d = min(decay, (1 + t) / (10 + t)).
+
+    The rise of d over the steps t keeps a short run from averaging its random start (as TensorFlow's
+    ExponentialMovingAverage does). Batch norm's running statistics are averaged like the weights, counters
+    and masks (integers, booleans) are taken over as they are.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay, self.steps = decay, 0
+        self.tensors = {name: tensor.detach().clone() for name, tensor in _tensors(model).items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Once after each step."""
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        now = _tensors(model)
+        floats = [name for name, tensor in self.tensors.items() if tensor.is_floating_point()]
+        torch._foreach_lerp_([self.tensors[name] for name in floats], [now[name] for name in floats], 1 - decay)
+        for name in self.tensors.keys() - set(floats):
+            self.tensors[name].copy_(now[name])
+
+    @torch.no_grad()
+    def copy_to(self, model: nn.Module) -> None:
+        """Gives the model the averaged values."""
+        for name, tensor in _tensors(model).items():
+            tensor.copy_(self.tensors[name])
+
+    @contextmanager
+    def applied(self, model: nn.Module) -> Iterator[None]:
+        """The model with averaged values for as long as the block lasts."""
+        own = {name: tensor.detach().clone() for name, tensor in _tensors(model).items()}
+        self.copy_to(model)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, tensor in _tensors(model).items():
+                    tensor.copy_(own[name])
+
+    def state_dict(self) -> dict[str, object]:
+        return {"steps": self.steps, "tensors": self.tensors}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        steps, tensors = state["steps"], state["tensors"]
+        assert isinstance(steps, int) and isinstance(tensors, dict)
+        self.steps = steps
+        for name, tensor in self.tensors.items():
+            tensor.copy_(tensors[name])
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}

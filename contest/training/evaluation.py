@@ -1,0 +1,84 @@
+"""Accuracy of a network on images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from contest.data import Images
+from contest.data.augment import to_float
+from contest.errors import UsageError
+from contest.training.machine import autocast
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    correct: int
+    total: int
+    loss: float
+    """Mean cross-entropy."""
+    predictions: Tensor
+    """int64 [N] on the CPU: the class of the largest logit, the first of equal ones."""
+
+    @property
+    def accuracy(self) -> float:
+        return self.correct / self.total
+
+
+def evaluate(
+    model: nn.Module,
+    images: Images,
+    *,
+    device: torch.device | str = "cpu",
+    batch_size: int = 500,
+    bf16: bool = False,
+) -> Evaluation:
+    """Predictions for all images in order, in float32 unless `bf16`; leaves the model as it was.
+
+    Raises UsageError for no images.
+    """
+    if not len(images):
+        raise UsageError("there are no images to evaluate on")
+    labels = images.labels.cpu()
+    logits = forward(model, images, device=device, batch_size=batch_size, bf16=bf16)
+    predictions = logits.argmax(1)
+    correct = int((predictions == labels).sum())
+    return Evaluation(correct, len(labels), float(F.cross_entropy(logits, labels)), predictions)
+
+
+def forward(
+    model: nn.Module,
+    images: Images,
+    *,
+    device: torch.device | str = "cpu",
+    batch_size: int = 500,
+    bf16: bool = False,
+    mirrored: bool = False,
+) -> Tensor:
+    """The logits of all images (`mirrored`: of their mirror images) in order, float32 [N, classes] on the CPU."""
+    device = torch.device(device)
+    model.to(device)
+    parts = []
+    with torch.no_grad(), evaluating(model), autocast(device, bf16):
+        for start in range(0, len(images), batch_size):
+            pixels = images.pixels[start : start + batch_size].to(device).permute(0, 2, 3, 1).contiguous()
+            x = to_float(pixels.flip(2) if mirrored else pixels)
+            parts.append(model(x).float().cpu())
+    return torch.cat(parts)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode; every module gets back the mode of its own that it had."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -1,0 +1,61 @@
+"""What the machine at hand can do: its device, bf16 arithmetic, and memory that stays with the process."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+from contextlib import AbstractContextManager
+
+import torch
+
+from contest.errors import UsageError
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+_KEEP_BYTES = 1 << 30
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """`auto` is CUDA where there is a GPU, else the CPU; or a name like cpu, cuda, cuda:1, mps (untested).
+
+    Raises UsageError for a device that this machine does not have.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device '{name}' is not available here ({error}); try --device auto or cpu") from error
+    return device
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether bf16 is faster than float32 there: in hardware, not emulated."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        able = torch.cpu.get_capabilities()
+        return bool(able.get("avx512_bf16") or able.get("amx_bf16")) and torch.backends.mkldnn.is_available()
+    return False
+
+
+def autocast(device: torch.device, enabled: bool = True) -> AbstractContextManager[object]:
+    """bf16 autocast where the device has it, else nothing."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled and has_bf16(device))
+
+
+@functools.cache
+def keep_memory() -> bool:
+    """Tells glibc's malloc to keep freed blocks of up to 1 GiB instead of giving each back to the kernel.
+
+    A training step frees and asks for the same large activations again; otherwise every one of their pages
+    is faulted in and zeroed anew at each step. Once a process; false where the C library is another.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False
+    return bool(mallopt(_M_MMAP_THRESHOLD, _KEEP_BYTES)) and bool(mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES))

@@ -1,0 +1,59 @@
+"""A teacher's soft labels, computed once and kept in a file."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from contest.data import Images
+from contest.training import checkpoint
+from contest.training.evaluation import forward
+
+
+def soft_labels(
+    teacher: nn.Module,
+    images: Images,
+    *,
+    device: torch.device | str = "cpu",
+    flip: bool | None = None,
+    batch_size: int = 500,
+    cache: Path | None = None,
+) -> Tensor:
+    """The teacher's logits for each image, float32 [N, classes] on the CPU.
+
+    With `flip` (default: where the images may be flipped) they are the mean of the image's and its mirror
+    image's. `cache` is a file that answers the same question again; one about another teacher or
+    other images is replaced.
+    """
+    flip = images.flips if flip is None else flip
+    key = _key(teacher, images, flip)
+    if cache and cache.exists():
+        known = _read(cache, key)
+        if known is not None:
+            return known
+    logits = forward(teacher, images, device=device, batch_size=batch_size, bf16=True)
+    if flip:
+        logits = (logits + forward(teacher, images, device=device, batch_size=batch_size, bf16=True, mirrored=True)) / 2
+    if cache:
+        checkpoint.save({"key": key, "logits": logits}, cache)
+    return logits
+
+
+def _read(cache: Path, key: str) -> Tensor | None:
+    try:
+        state = torch.load(cache, map_location="cpu", weights_only=True)
+        return state["logits"] if state["key"] == key else None
+    except (OSError, RuntimeError, ValueError, KeyError, EOFError, TypeError, pickle.UnpicklingError):
+        return None  # a damaged cache is no reason to stop: the labels are computed again
+
+
+def _key(teacher: nn.Module, images: Images, flip: bool) -> str:
+    digest = hashlib.sha256(f"flip={flip}".encode())
+    for name, tensor in (*teacher.state_dict().items(), ("pixels", images.pixels.permute(0, 2, 3, 1))):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
