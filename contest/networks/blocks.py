@@ -76,7 +76,8 @@ class Residual(nn.Module):
 class Classifier(nn.Sequential):
     """Images [N, C, H, W] in [0, 1] -> logits [N, classes].
 
-    normalise, stem, stages (a sequence of sequences of blocks), head (may be empty), mean over the map, fc.
+    normalise, stem, stages (a sequence of sequences of blocks), head (if any), mean over the map, hidden
+    linear layers (if any), fc; dropout before each linear layer.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Classifier(nn.Sequential):
         classes: int,
         *,
         head: nn.Module | None = None,
+        hidden: tuple[int, ...] = (),
         dropout: float = 0.0,
         zero_last: bool = False,
     ) -> None:
@@ -99,6 +101,12 @@ class Classifier(nn.Sequential):
             self.head = head
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
+        for index, width in enumerate(hidden, 1):
+            if dropout:
+                self.add_module(f"dropout{index}", nn.Dropout(dropout))
+            self.add_module(f"fc{index}", nn.Linear(features, width))
+            self.add_module(f"act{index}", nn.ReLU())
+            features = width
         if dropout:
             self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(features, classes)

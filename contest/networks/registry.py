@@ -19,7 +19,17 @@ from contest.networks.options import OptionSpec, bind, parse_options, specs
 if TYPE_CHECKING:
     from torch import nn
 
-FAMILIES = ("resnet", "mobilenet", "mnist_fc", "mnist_cnn")
+FAMILIES = (
+    "resnet",
+    "preact",
+    "vgg",
+    "mobilenet",
+    "dsresnet",
+    "densenet",
+    "thin",
+    "mnist_fc",
+    "mnist_cnn",
+)
 """Each is a module of this package that holds a function of the same name."""
 
 TIMM = "timm/"

@@ -1,0 +1,50 @@
+"""Any timm model by name, behind the same `normalise`. Importing this module imports timm (3 s)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any, cast
+
+import timm
+from torch import Tensor, nn
+
+from contest.errors import UsageError
+from contest.networks.blocks import Normalise
+from contest.networks.options import ImageShape
+
+
+class TimmNetwork(nn.Module):
+    """Images [N, C, H, W] in [0, 1] -> logits [N, classes]: normalise, then timm's network as it is."""
+
+    def __init__(self, channels: int, net: nn.Module) -> None:
+        super().__init__()
+        self.normalise = Normalise(channels)
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.net(self.normalise(x)))
+
+
+def build_timm(name: str, image_shape: ImageShape, classes: int, options: Mapping[str, Any]) -> nn.Module:
+    """`timm.create_model` without pretrained weights; `options` go to it as they are.
+
+    Networks that need to know the image's size (transformers) are told. Raises UsageError if timm has no
+    such model or cannot build it.
+    """
+    if not timm.is_model(name):
+        near = timm.list_models(f"*{name.split('_')[0]}*")[:8]
+        raise UsageError(f"timm has no model '{name}'; near it: {', '.join(near) or 'none'}")
+    chosen = {"num_classes": classes, "in_chans": image_shape[0], **options}
+    default = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    if default is not None and default.fixed_input_size:
+        chosen.setdefault("img_size", image_shape[1:])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # timm warns of its own renamed models and options
+        try:
+            net = timm.create_model(name, pretrained=False, **chosen)
+        except (TypeError, ValueError, RuntimeError, AssertionError, ZeroDivisionError) as error:
+            raise UsageError(
+                f"timm model '{name}' cannot be built for images {image_shape} with {chosen}: {error}"
+            ) from error
+    return TimmNetwork(image_shape[0], net)

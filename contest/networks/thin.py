@@ -1,0 +1,147 @@
+"""Thin, deep residual networks: the family made for the record, 5 to 15 million MACs on 32x32 images.
+
+Under the contest's rule a multiply-accumulate at b bits costs 2 b / 32 / 8.3e8 and a weight of which 40 %
+remain costs 0.4 b / 32 / 5.6e6: one weight is worth about 30 MACs, and a channel's multiplier and shift
+(never less than 16 bits) as much as many weights. So:
+
+* operations are spent where a weight is used few times: on maps of 8x8 and 4x4 pixels, not on 32x32. `strides`
+  and `stem_stride` move the map down early, a fourth stage adds width where it is cheap, and `head_width`
+  widens the features on the last map only;
+* a 3x3 convolution costs 9 w^2, so 10 million MACs buy 7 of them at any stage (doubling the width and halving
+  the map cancel out); `bottleneck` with ratio 1/2 costs 3.25 w^2 for a block of three layers, `groups` on its
+  3x3 convolution 1 + 2.25 / groups, `separable` 2 (w^2 + 9 w): depth for the same operations;
+* few wide layers need fewer multipliers and shifts than many thin ones, and ordinary convolutions stand 3 bits
+  better than depthwise ones: `basic` is the block to beat.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from torch import nn
+
+from contest.candidate import Option
+from contest.errors import UsageError
+from contest.networks.blocks import (
+    Classifier,
+    Residual,
+    Shortcut,
+    conv,
+    conv_norm,
+    make_activation,
+    make_shortcut,
+    odd,
+    sequence,
+    stage_plan,
+)
+from contest.networks.dsresnet import separable
+from contest.networks.mobilenet import inverted
+from contest.networks.options import (
+    Activation,
+    Depths,
+    Dropout,
+    Groups,
+    ImageShape,
+    Kernel,
+    Limit,
+    Stride,
+    Strides,
+    Widths,
+)
+
+Optional = Annotated[int, Limit(0, 8192)]
+_EXPANSION = {"basic": 1.0, "bottleneck": 0.5, "inverted": 3.0, "separable": 1.0}
+
+
+def thin(
+    image_shape: ImageShape,
+    classes: int,
+    *,
+    widths: Widths = (16, 32, 64),
+    depths: Depths = (2, 2, 2),
+    strides: Strides = (),
+    block: Literal["basic", "bottleneck", "inverted", "separable"] = "basic",
+    expansion: Annotated[float, Limit(0, 16)] = 0.0,
+    groups: Groups = 1,
+    kernel: Kernel = 3,
+    stem_width: Optional = 0,
+    stem_kernel: Kernel = 3,
+    stem_stride: Stride = 1,
+    head_width: Optional = 0,
+    shortcut: Shortcut = "projection",
+    activation: Activation = "relu",
+    dropout: Dropout = 0.0,
+    zero_last: bool = False,
+) -> nn.Module:
+    """Every dimension is free; 0 stands for a default.
+
+    `expansion`: channels inside a block relative to its output (to its input in `inverted`); default 1 in
+    `basic` and `separable`, 1/2 in `bottleneck`, 3 in `inverted`. `groups`: of the kernel x kernel convolutions
+    of `basic` (with a channel shuffle between the two) and `bottleneck`. `stem_width`: default the first of
+    `widths`. `head_width`: a 1x1 convolution before the mean (default: none).
+    """
+    odd("thin", kernel)
+    if groups > 1 and block in ("inverted", "separable"):
+        raise UsageError(f"'thin' option groups = {groups}: must be 1 with block '{block}', which is depthwise")
+    if min(image_shape[1:]) + 2 * ((stem_kernel - 1) // 2) < stem_kernel:
+        raise UsageError(
+            f"'thin' option stem_kernel = {stem_kernel} is too large for images of {image_shape[1]}x{image_shape[2]}"
+        )
+    ratio = expansion or _EXPANSION[block]
+    channels = stem_width or widths[0]
+    stem = conv_norm(image_shape[0], channels, stem_kernel, stem_stride, act=activation)
+    stages = []
+    for out, depth, stride in stage_plan("thin", widths, depths, strides):
+        blocks = []
+        for index in range(depth):
+            step = stride if index == 0 else 1
+            if block == "inverted":
+                blocks.append(inverted(channels, out, kernel, step, ratio, activation))
+            else:
+                body = _body(block, channels, ratio, out, kernel, step, groups, activation)
+                branch = make_shortcut(shortcut, channels, out, step)
+                blocks.append(Residual(body, branch, make_activation(activation)))
+            channels = out
+        stages.append(nn.Sequential(*blocks))
+    head = conv_norm(channels, head_width, 1, act=activation) if head_width else None
+    return Classifier(
+        image_shape,
+        stem,
+        stages,
+        head_width or channels,
+        classes,
+        head=head,
+        dropout=dropout,
+        zero_last=zero_last,
+    )
+
+
+def _body(
+    block: str, channels: int, ratio: float, out: int, kernel: int, stride: int, groups: int, act: str
+) -> nn.Sequential:
+    """The residual branch; its inner channels are rounded up to a multiple of `groups`."""
+    inner = -(-max(1, round(out * ratio)) // groups) * groups
+    if block == "separable":
+        return separable(channels, out, kernel, stride, act, inner)
+    if block == "bottleneck":
+        return sequence(
+            conv1=conv(channels, inner, 1),
+            norm1=nn.BatchNorm2d(inner),
+            act1=make_activation(act),
+            conv2=conv(inner, inner, kernel, stride, groups),
+            norm2=nn.BatchNorm2d(inner),
+            act2=make_activation(act),
+            conv3=conv(inner, out, 1),
+            norm3=nn.BatchNorm2d(out),
+        )
+    return sequence(
+        conv1=conv(channels, inner, kernel, stride, groups),
+        norm1=nn.BatchNorm2d(inner),
+        act1=make_activation(act),
+        shuffle=nn.ChannelShuffle(groups) if groups > 1 else None,
+        conv2=conv(inner, out, kernel, 1, groups),
+        norm2=nn.BatchNorm2d(out),
+    )
+
+
+PRESETS: dict[str, dict[str, Option]] = {}

@@ -1,0 +1,48 @@
+"""VGG with batch norm for small images (Simonyan 2014, arXiv 1409.1556, table 1: A, B, D, E)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from torch import nn
+
+from contest.candidate import Option
+from contest.networks.blocks import Classifier, conv_norm, stage_plan
+from contest.networks.options import Activation, Depths, Dropout, Factor, ImageShape, Limit, Widths
+
+_DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+
+
+def vgg(
+    image_shape: ImageShape,
+    classes: int,
+    *,
+    depth: Literal[11, 13, 16, 19] = 16,
+    width: Factor = 1.0,
+    widths: Widths = (64, 128, 256, 512, 512),
+    depths: Depths = (),
+    hidden: Annotated[tuple[int, ...], Limit(1, 8192)] = (),
+    activation: Activation = "relu",
+    dropout: Dropout = 0.0,
+) -> nn.Module:
+    """`width` multiplies all `widths`; `depths` (convolutions of each stage) overrides `depth`.
+
+    A max-pool ends each stage as long as the map has more than one pixel a side. `hidden` linear layers
+    (none by default, as usual for CIFAR-10) stand between the mean over the map and `fc`, dropout before each.
+    """
+    widths = tuple(max(1, round(value * width)) for value in widths)
+    side, channels = min(image_shape[1:]), image_shape[0]
+    stages = []
+    for out, count, _ in stage_plan("vgg", widths, depths or _DEPTHS[depth]):
+        stage = nn.Sequential()
+        for _ in range(count):
+            stage.append(conv_norm(channels, out, act=activation))
+            channels = out
+        if side >= 2:
+            stage.append(nn.MaxPool2d(2))
+            side //= 2
+        stages.append(stage)
+    return Classifier(image_shape, nn.Identity(), stages, channels, classes, hidden=hidden, dropout=dropout)
+
+
+PRESETS: dict[str, dict[str, Option]] = {f"vgg{depth}": {"depth": depth} for depth in _DEPTHS}
