@@ -2,16 +2,18 @@
 
     from contest import pruning
     masks = pruning.prune(model, "magnitude", sparsity=0.9)
-    pruning.hold(model, masks)      # again after every optimiser step
+    pruning.enforce(model, masks)   # and pruning.hold(model, masks) after every optimiser step
 
 Structured pruning that removes channels for good is `contest.pruning.structured`.
 """
 
-from contest.pruning import magnitude, random
+from contest.pruning import filter_l1, grasp, magnitude, random, second_order, snip, synflow, thinet
+from contest.pruning.fine_grained import fine_grained_masks
 from contest.pruning.masks import (
     LayerSparsity,
     Masks,
     Sparsity,
+    enforce,
     exact_k,
     exact_k_each,
     full,
@@ -23,7 +25,19 @@ from contest.pruning.masks import (
     sparsity_of_compression,
     validate,
 )
-from contest.pruning.registry import Batches, Loss, Method, Score, Scores, method, methods, preserved, prune, register
+from contest.pruning.registry import (
+    Batches,
+    Loss,
+    Method,
+    Score,
+    Scores,
+    method,
+    methods,
+    preserved,
+    prune,
+    register,
+)
+from contest.pruning.schedules import Round, fit_masked, iterative, layer_after_layer, state_of
 
 __all__ = [
     "Batches",
@@ -31,14 +45,22 @@ __all__ = [
     "Loss",
     "Masks",
     "Method",
+    "Round",
     "Score",
     "Scores",
     "Sparsity",
+    "enforce",
     "exact_k",
     "exact_k_each",
+    "filter_l1",
+    "fine_grained_masks",
+    "fit_masked",
     "full",
+    "grasp",
     "hold",
+    "iterative",
     "kept",
+    "layer_after_layer",
     "magnitude",
     "method",
     "methods",
@@ -48,7 +70,12 @@ __all__ = [
     "prune",
     "random",
     "register",
+    "second_order",
+    "snip",
     "sparsity",
     "sparsity_of_compression",
+    "state_of",
+    "synflow",
+    "thinet",
     "validate",
 ]

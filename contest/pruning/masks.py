@@ -6,6 +6,7 @@ exactly the number of weights asked for: equal scores are broken by position, so
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -128,6 +129,20 @@ def hold(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
             validate(model, masks)
             raise
         weight.masked_fill_(~mask.to(weight.device), 0.0)
+
+
+def enforce(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """`hold`, and in quantised layers also put each mask behind its quantiser, where it stays.
+
+    A quantiser need not map 0 to 0 (a binary one maps it to +scale), so zero latent weights are not enough.
+    Call it once when masks are new; after each optimiser step `hold` is enough.
+    """
+    validate(model, masks)
+    hold(model, masks)
+    if "brevitas" in sys.modules:  # otherwise nothing can be quantised, and the import takes seconds
+        from contest.quantisation import set_masks
+
+        set_masks(model, masks)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from contest.errors import UsageError
-from contest.pruning.masks import Masks, exact_k, hold, kept, prunable
+from contest.pruning.masks import Masks, enforce, exact_k, kept, prunable
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 """(inputs, targets) pairs that can be gone through more than once: a list, a DataLoader."""
@@ -33,12 +33,11 @@ def preserved(model: nn.Module) -> Iterator[None]:
     of every module, and the states of Python's, NumPy's and torch's generators.
     """
     modules = [(module, module.training, dict(module._parameters), dict(module._buffers)) for module in model.modules()]
-    parameters = [
-        (p, p.data, p.data.clone(), p.requires_grad, p.grad, None if p.grad is None else p.grad.clone())
-        for p in model.parameters()
-    ]
+    parameters = [(p, p.data, p.data.clone(), p.requires_grad, p.grad) for p in model.parameters()]
     buffers = [(buffer, buffer.data, buffer.data.clone()) for buffer in model.buffers()]
     python, numpy = random.getstate(), np.random.get_state()
+    for parameter in model.parameters():
+        parameter.grad = None  # out of reach: a cast of the model would cast its gradients too
     try:
         with torch.random.fork_rng():
             yield
@@ -53,13 +52,12 @@ def preserved(model: nn.Module) -> Iterator[None]:
             for tensor, data, value in buffers:
                 tensor.data = data
                 tensor.copy_(value)
-            for p, data, value, requires_grad, gradient, gradient_value in parameters:
-                p.data = data
-                p.copy_(value)
-                p.requires_grad_(requires_grad)
-                p.grad = gradient
-                if gradient is not None and gradient_value is not None:
-                    gradient.copy_(gradient_value)
+            for parameter, data, value, requires_grad, gradient in parameters:
+                parameter.grad = None
+                parameter.data = data
+                parameter.copy_(value)
+                parameter.requires_grad_(requires_grad)
+                parameter.grad = gradient
 
 
 @dataclass(frozen=True)
@@ -78,8 +76,6 @@ class Method:
     uses_data: bool = False
     rounds: int = 1
     """Steps over which the density falls exponentially from 1 to the target, scoring anew in each."""
-    masks: Callable[[nn.Module, Batches, Loss, float], Masks] | None = None
-    """Makes masks for a sparsity by itself (greedy methods that remove whole channels), instead of `score`."""
 
     def __call__(self, model: nn.Module, batches: Batches, loss: Loss) -> Scores:
         """Scores of every prunable weight, finite or -inf, same shapes; higher lives longer.
@@ -159,8 +155,8 @@ def prune(
     """Masks for `model` at a sparsity of all its prunable weights; the model itself stays as it is.
 
     Args:
-        sparsity: fraction of prunable weights to remove, in [0, 1]. Exactly `kept(weights, sparsity)` live;
-            methods that remove whole filters or channels round to whole ones in each layer instead.
+        sparsity: fraction of prunable weights to remove, in [0, 1]. Exactly `kept(weights, sparsity)` live,
+            also under methods that remove whole filters or channels: the last one goes in part, if need be.
         batches: (inputs, targets) on the model's device, for methods that use data.
         seed: of the torch generator inside the method; same seed, same masks.
         masks: weights pruned before; they stay dead and count as removed.
@@ -175,19 +171,15 @@ def prune(
     with preserved(model):
         torch.manual_seed(seed)
         alive: Masks = {} if masks is None else dict(masks)
-        hold(model, alive)
-        if chosen.masks is not None:
-            return {
-                name: mask & alive.get(name, mask)
-                for name, mask in chosen.masks(model, batches, loss, sparsity).items()
-            }
+        enforce(model, alive)
         begin = total - sum(int((~mask).sum()) for mask in alive.values())
         if final > begin:
             raise UsageError(
                 f"sparsity {sparsity:g} keeps {final} weights, but the given masks leave only {begin} of {total}"
             )
         for step in range(1, chosen.rounds + 1):
-            keep = final if step == chosen.rounds else round(begin * (final / begin) ** (step / chosen.rounds))
+            last = step == chosen.rounds or not final
+            keep = final if last else round(begin * (final / begin) ** (step / chosen.rounds))
             scores = chosen(model, batches, loss)
             dead = {name: ~mask for name, mask in alive.items()}
             ranked = {
@@ -195,5 +187,5 @@ def prune(
                 for name, score in scores.items()
             }
             alive = exact_k(ranked, keep)
-            hold(model, alive)
+            enforce(model, alive)
     return alive
