@@ -89,12 +89,16 @@ class Split:
     """Of both index lists (train, then validation) as little-endian int64: the provenance of a result."""
 
 
-def split(images: Images, validation: int = 5000, seed: int = 0) -> Split:
+def split(images: Images, validation: int | None = None, seed: int = 0) -> Split:
     """Sets `validation` images aside, each class with its share of the whole (largest remainder).
+
+    None is 5,000 images, the contest's split of CIFAR-10, or a fifth of a set that has fewer than 25,000.
 
     The same labels, number and seed give the same split on every machine: numpy's RandomState is a frozen
     stream (NEP 19). Raises DataError where not one image would be left on either side.
     """
+    if validation is None:
+        validation = min(5000, len(images) // 5)
     if not 0 < validation < len(images):
         raise DataError(f"a validation split of {validation} images does not fit in {len(images)} images")
     labels = images.labels.cpu().numpy()

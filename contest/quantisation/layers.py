@@ -108,7 +108,7 @@ def set_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
         quantiser = None if layer is None else weight_quantiser(layer)
         if quantiser is not None:
             weight = model.get_parameter(name)
-            quantiser.mask = mask.to(weight.device, weight.dtype)
+            quantiser.mask = mask.to(weight.device, torch.bool)
 
 
 def weight_quantiser(layer: nn.Module) -> LearnedStep | None:

@@ -107,8 +107,8 @@ def binary_codes(weight: Tensor) -> Tensor:
 class LearnedStep(nn.Module):
     """A Brevitas `tensor_quant`: returns (value, scale, zero point, bit width).
 
-    `step` is [1] (per tensor) or [channels] (per output channel, weights only). `mask` (weights only, same shape
-    as the weight, 0 or 1) is applied behind the quantiser, so that a pruned binary weight is 0 and not +step.
+    `step` is [1] (per tensor) or [channels] (per output channel, weights only). `mask` (weights only, bool,
+    the weight's shape) is applied behind the quantiser, so that a pruned binary weight is 0 and not +step.
     """
 
     mask: Tensor | None

@@ -61,6 +61,7 @@ def fit(
     seed: int = 0,
     checkpoint: Path | None = None,
     soft_labels: Tensor | None = None,
+    before_epoch: Callable[[nn.Module, int, int], None] | None = None,
     after_step: Hook | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
     progress: bool = False,
@@ -72,7 +73,8 @@ def fit(
     `checkpoint` is written after each epoch; where it exists, the run continues from it and ends with the
     network that an uninterrupted run ends with (on the CPU bit for bit). `soft_labels` are the teacher's logits
     [N, classes]. `after_step` is called after each step and whenever weights were averaged, to hold masks.
-    `on_epoch` is called once the epoch's checkpoint is on disk; what it raises ends the run. `bf16` is
+    `before_epoch` gets the model, the epoch's number from 0 and the number of epochs, also of the first one after
+    a resume. `on_epoch` is called once the epoch's checkpoint is on disk; what it raises ends the run. `bf16` is
     autocast: None for where the hardware has it.
 
     Raises TrainingError for a loss or weights that are not finite and for a checkpoint of another run,
@@ -116,6 +118,8 @@ def fit(
     with torch.random.fork_rng(devices), Progress(steps, step, batches.batch_size, shown=progress) as bar:
         for number in range(len(done), epochs):
             torch.manual_seed(seed * 1_000_003 + number)  # dropout: from (seed, epoch), like the batches
+            if before_epoch:
+                before_epoch(model, number, epochs)
             model.train()
             loss_sum = torch.zeros((), device=device)
             correct = torch.zeros((), device=device, dtype=torch.int64)

@@ -80,7 +80,7 @@ def test_a_masked_binary_weight_is_zero_and_not_plus_step() -> None:
     weight = torch.tensor([[0.0, 0.5], [-0.5, 0.0]])
     quantiser = LearnedStep(1, signed=True, step=torch.tensor([0.3]), weight=True, binary=True)
     assert torch.allclose(quantiser(weight)[0], torch.tensor([[0.3, 0.3], [-0.3, 0.3]]))
-    quantiser.mask = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    quantiser.mask = torch.tensor([[False, True], [True, False]])
     assert torch.allclose(quantiser(weight)[0], torch.tensor([[0.0, 0.3], [-0.3, 0.0]]))
     assert quantiser.codes(weight).tolist() == [[0, 1], [-1, 0]]
 

@@ -1,0 +1,201 @@
+"""candidate -> network: train, remove channels, quantise, mask and fine-tune, freeze.
+
+Everything random comes from the candidate's seed, and each stage has its own checkpoint, so an interrupted
+compression goes on where it stopped and ends in the same network.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from contest import networks
+from contest.candidate import Candidate, Recipe
+from contest.data import Images
+from contest.errors import TrainingError
+from contest.inference import Network, fold_batch_norms, freeze
+from contest.inference.manifest import Claims, Parent
+from contest.pruning.masks import exact_k, full, hold, prunable
+from contest.training import Epoch, Evaluation, evaluate, fit
+
+CALIBRATION_IMAGES = 256
+"""Images from which the first quantiser steps are chosen."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training of the pipeline, as it ended."""
+
+    name: str
+    epochs: float
+    seconds: float
+    validation_accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a candidate became. `validation` is measured on the frozen network, None without validation images."""
+
+    network: Network
+    validation: Evaluation | None
+    stages: tuple[Stage, ...]
+
+
+@dataclass
+class _Run:
+    """What the stages of one compression share."""
+
+    train: Images
+    validation: Images | None
+    device: str
+    directory: Path | None
+    soft_labels: Tensor | None
+    on_epoch: Callable[[Epoch], None] | None
+    progress: bool
+    stages: list[Stage]
+
+    def fit(self, name: str, model: nn.Module, recipe: Recipe, seed: int, masks: GradualMasks | None = None) -> None:
+        """One stage: train `model` in place, from its checkpoint where there is one."""
+        start = time.monotonic()
+        history = fit(
+            model,
+            self.train,
+            recipe,
+            validation=self.validation,
+            device=self.device,
+            seed=seed,
+            checkpoint=None if self.directory is None else self.directory / f"{name}.ckpt",
+            soft_labels=self.soft_labels,
+            before_epoch=None if masks is None else masks.before_epoch,
+            after_step=None if masks is None else masks.after_step,
+            on_epoch=self.on_epoch,
+            progress=self.progress,
+        )
+        if masks is not None:
+            masks.finish(model)
+        self.stages.append(Stage(name, recipe.epochs, time.monotonic() - start, history.validation_accuracy))
+
+
+class GradualMasks:
+    """Magnitude masks whose zeros grow epoch by epoch during the first half of a training, and hold from then on.
+
+    The zeros follow the cubic schedule of Zhu & Gupta 2017 (arXiv 1710.01878, eq. 1). Once zero, always zero: a pruned
+    weight has the smallest magnitude there is, so an interrupted run finds the same masks in the weights themselves.
+    """
+
+    RAMP = 0.5
+
+    def __init__(self, model: nn.Module, zeros: int) -> None:
+        self.zeros, self.total = zeros, sum(p.numel() for p in prunable(model).values())
+        self.masks = full(model)
+        self._behind_quantisers(model)
+
+    def before_epoch(self, model: nn.Module, number: int, epochs: int) -> None:
+        """Draw the masks of epoch `number` (from 0) of `epochs`."""
+        share = min(1.0, (number + 1) / math.ceil(epochs * self.RAMP))
+        self._draw(model, round(self.zeros * (1 - (1 - share) ** 3)))
+
+    def after_step(self, model: nn.Module) -> None:
+        """Zeros stay zeros."""
+        hold(model, self.masks)
+
+    def finish(self, model: nn.Module) -> None:
+        """The exact number of zeros, in the weights that the training returned."""
+        self._draw(model, self.zeros)
+
+    def _draw(self, model: nn.Module, zeros: int) -> None:
+        scores = {name: weight.detach().abs() for name, weight in prunable(model).items()}
+        self.masks = exact_k(scores, self.total - zeros)
+        self._behind_quantisers(model)
+        hold(model, self.masks)
+
+    def _behind_quantisers(self, model: nn.Module) -> None:
+        if any(hasattr(module, "weight_quant") for module in model.modules()):
+            from contest.quantisation import set_masks
+
+            set_masks(model, self.masks)
+
+
+def compress(
+    candidate: Candidate,
+    train: Images,
+    validation: Images | None = None,
+    *,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    device: str = "cpu",
+    directory: Path | None = None,
+    soft_labels: Tensor | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+    progress: bool = False,
+    provenance: Mapping[str, str] | None = None,
+) -> Outcome:
+    """Make the candidate's network.
+
+    Args:
+        directory: where the checkpoints of the stages lie; a second call with the same arguments goes on from them.
+        soft_labels: a teacher's logits [N, classes] for the training images, used where the recipe distils.
+        on_epoch: sees every epoch of every stage; what it raises ends the run with the checkpoints intact.
+
+    Raises:
+        UsageError: the architecture, the bits or the pruning do not fit together.
+        TrainingError: the loss is not a number any more.
+    """
+    run = _Run(train, validation, device, directory, soft_labels, on_epoch, progress, [])
+    torch.manual_seed(candidate.seed)
+    model = networks.build(candidate.architecture, image_shape, classes)
+    macs, weights = networks.macs_and_weights(candidate.architecture, image_shape, classes)
+    run.fit("train", model, candidate.train, candidate.seed)
+    if candidate.structured:
+        model = _remove_channels(model, candidate, image_shape)
+        run.fit("channels", model, candidate.tune, candidate.seed + 1)
+    left = sum(p.numel() for p in prunable(model).values())
+    zeros = round(candidate.unstructured * weights)
+    if zeros >= left:
+        raise TrainingError(
+            f"p_u = {candidate.unstructured:g} asks for {zeros:,} zeros, but structured pruning left {left:,} weights"
+        )
+    if candidate.bits.quantised or zeros:
+        _quantise(model, candidate, train)
+        masks = GradualMasks(model, zeros) if zeros else None
+        run.fit("tune", model, candidate.tune, candidate.seed + 2, masks)
+    half = candidate.bits.weights == 16
+    network = freeze(
+        fold_batch_norms(model.cpu(), torch.float16 if half or candidate.bits.quantised else torch.float32),
+        candidate.architecture,
+        image_shape=image_shape,
+        classes=classes,
+        weight_bits=16 if half else 32,
+        affine_type=torch.float16 if half or candidate.bits.quantised else torch.float32,
+        parent=Parent(weights=float(weights), macs=float(macs)),
+        claims=Claims(p_s=(weights - left) / weights, p_u=zeros / weights),
+        provenance={**_versions(), "seed": str(candidate.seed), "candidate": candidate.to_json(), **(provenance or {})},
+    )
+    measured = None if validation is None else evaluate(network, validation, device=device)
+    return Outcome(network.cpu(), measured, tuple(run.stages))
+
+
+def _remove_channels(model: nn.Module, candidate: Candidate, image_shape: tuple[int, int, int]) -> nn.Module:
+    from contest.pruning.structured import remove_channels
+
+    return remove_channels(model.cpu(), candidate.structured, image_shape)
+
+
+def _quantise(model: nn.Module, candidate: Candidate, train: Images) -> None:
+    if candidate.bits.quantised:
+        from contest.quantisation import quantise
+
+        chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(candidate.seed))
+        images = train.pixels[chosen[:CALIBRATION_IMAGES].to(train.pixels.device)].cpu().float() / 255
+        quantise(model.cpu(), candidate.bits, images)
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("contest", "torch", "brevitas")}
