@@ -1,0 +1,151 @@
+"""What a study thinks of its candidates: who leads, what cannot win, and in what order to go on with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from contest.candidate import Candidate
+from search.foresight import Foresight, bits_of_candidate
+from search.record import Price, Record
+from search.settings import Settings
+from search.study import trained
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Why a candidate is not trained. `violation` is by how much accuracy would miss, where that is the reason."""
+
+    reason: str
+    violation: float | None = None
+
+
+class Judge:
+    """Opinions on candidates from what the study has finished so far.
+
+    Args:
+        settings: the study's.
+        records: everything in the study.
+        classes: of the data set; 1 / classes is guessing.
+    """
+
+    def __init__(self, settings: Settings, records: Sequence[Record], classes: int) -> None:
+        self.settings = settings
+        self.records = [r for r in records if r.result is not None and r.answered_by is None]
+        self.foresight = Foresight(self.records, epochs_ratio=settings.epochs_ratio, chance=1 / classes)
+
+    def predicted(self, record: Record) -> float:
+        """The accuracy on validation that `record` has or, before its long training, is expected to reach."""
+        assert record.result is not None
+        if record.stage == "refine":
+            return record.result.lower(self.settings.margin)
+        return self.foresight.refined(record.result.curve).expected
+
+    def violation(self, predicted: float) -> float:
+        """Above 0: infeasible, by that much accuracy. Without a threshold nothing is."""
+        return self.settings.threshold - predicted if self.settings.objective == "constrained" else 0.0
+
+    def feasible(self, record: Record) -> bool:
+        return self.violation(self.predicted(record)) <= 0
+
+    def rank(self, record: Record) -> tuple[float, ...]:
+        """The smaller, the better: what the objective asks for, with accuracy that is missing before all."""
+        assert record.result is not None
+        predicted, total = self.predicted(record), record.result.price.total
+        if self.settings.objective == "constrained":
+            missing = max(0.0, self.violation(predicted))
+            return (missing, total) if missing else (0.0, total)
+        if self.settings.objective == "target":
+            assert self.settings.target_score is not None
+            return max(0.0, total - self.settings.target_score), -predicted
+        return float(self._dominators(record, predicted, total)), total
+
+    def ranked(self, records: Sequence[Record]) -> list[Record]:
+        return sorted(records, key=self.rank)
+
+    def leaders(self) -> list[Record]:
+        """Each trained candidate at its furthest explore visit, best first."""
+        return self.ranked([r for r in trained(self.records).values() if r.state == "COMPLETE"])
+
+    def confirmed(self) -> Record | None:
+        """The best candidate whose long training has reached the threshold: the incumbent."""
+        refined = [r for r in self.records if r.stage == "refine" and self.feasible(r)]
+        return min(refined, key=self.rank, default=None)
+
+    def best(self) -> Record | None:
+        """The best so far: confirmed, or else the most promising."""
+        leaders = self.leaders()
+        return self.confirmed() or (leaders[0] if leaders else None)
+
+    def limit(self) -> float | None:
+        """A score that a new candidate must stay below to be worth training; None while everything is.
+
+        Constrained: the incumbent's, and while none is confirmed the score of the candidate that would be
+        the last finalist: a forecast may be wrong, as many forecasts as there are finalists rarely are.
+        """
+        if self.settings.objective == "target":
+            return self.settings.target_score
+        if self.settings.objective == "pareto":
+            return None
+        incumbent = self.confirmed()
+        if incumbent is not None and incumbent.result is not None:
+            return incumbent.result.price.total
+        promising = [r for r in self.leaders() if self.feasible(r) and r.result and r.rung == self._top]
+        if len(promising) < self.settings.finalists:
+            return None
+        last = promising[self.settings.finalists - 1].result
+        return None if last is None else last.price.total
+
+    def before(self, candidate: Candidate, price: Price) -> Verdict | None:
+        """Why `candidate` should not be trained, from its price alone; None: train it."""
+        limit = self.limit()
+        if limit is not None and price.total >= limit:
+            return Verdict(f"score {price.total:.5f} cannot get below {limit:.5f}")
+        forecast = self.foresight.by_size(price, bits_of_candidate(candidate))
+        if forecast is None:
+            return None
+        if self.settings.objective == "constrained" and forecast.optimistic < self.settings.threshold:
+            return Verdict(
+                f"too small: at best {forecast.optimistic:.1%} from {price.macs:,} MACs",
+                self.settings.threshold - forecast.expected,
+            )
+        if self.settings.objective == "pareto" and self._dominated(price.total, forecast.optimistic):
+            return Verdict(f"dominated even at {forecast.optimistic:.1%}")
+        return None
+
+    def hopeless(self, curve: Sequence[tuple[float, float]], price: Price) -> Verdict | None:
+        """Why a training that has come as far as `curve` should end here; None: go on."""
+        optimistic = self.foresight.refined(curve).optimistic
+        if self.settings.objective == "constrained" and optimistic < self.settings.threshold:
+            return Verdict(f"at best {optimistic:.1%}", self.settings.threshold - optimistic)
+        if self.settings.objective == "pareto" and self._dominated(price.total, optimistic):
+            return Verdict(f"dominated even at {optimistic:.1%}")
+        if self.settings.objective == "target":
+            done = [r for r in self.leaders() if r.rung == self._top]
+            if len(done) >= self.settings.finalists:
+                worst = self.predicted(done[self.settings.finalists - 1])
+                if optimistic < worst:
+                    return Verdict(f"at best {optimistic:.1%}, and {len(done)} candidates reach {worst:.1%}")
+        return None
+
+    @property
+    def _top(self) -> int:
+        return len(self.settings.rungs) - 1
+
+    def _dominated(self, total: float, accuracy: float) -> bool:
+        return any(
+            r.result is not None and r.result.price.total <= total and self.predicted(r) > accuracy
+            for r in self.leaders()
+            if r.rung == self._top
+        )
+
+    def _dominators(self, record: Record, predicted: float, total: float) -> int:
+        """How many other candidates are better in both; the front has none."""
+        return sum(
+            1
+            for other in trained(self.records).values()
+            if other.key != record.key
+            and other.result is not None
+            and other.result.price.total <= total
+            and self.predicted(other) > predicted
+        )

@@ -1,0 +1,92 @@
+"""What a study knows about one piece of work: a candidate trained up to a rung, or refused before training."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from contest.candidate import Candidate
+
+Stage = Literal["explore", "refine"]
+
+
+@dataclass(frozen=True)
+class Price:
+    """The score of a candidate under the study's rule, estimated before or measured after training."""
+
+    params: float
+    ops: float
+    macs: int
+    weights: int
+
+    @property
+    def total(self) -> float:
+        return self.params + self.ops
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a training gave. `curve` holds (fraction of the training done, validation accuracy) by epoch."""
+
+    correct: int
+    total: int
+    price: Price
+    curve: tuple[tuple[float, float], ...] = ()
+    images: int = 0
+    """Training images seen by this visit (the currency of a fair comparison)."""
+    seconds: float = 0.0
+    model: str | None = None
+    """The network's file, relative to the study directory; None while the trial is paused at a rung."""
+
+    @property
+    def accuracy(self) -> float:
+        return self.correct / self.total
+
+    def lower(self, margin: float | None, z: float = 1.0) -> float:
+        """Accuracy less the asked margin (a fraction), or the Wilson lower bound at `z` sigma.
+
+        Wilson, J. Am. Stat. Assoc. 22 (1927); one sigma: the truth lies above with 84 %.
+        """
+        if margin is not None:
+            return self.accuracy - margin
+        n, p = self.total, self.accuracy
+        centre = p + z * z / (2 * n)
+        spread = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+        return (centre - spread) / (1 + z * z / n)
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished Optuna trial as this search reads it."""
+
+    number: int
+    state: str
+    """Optuna's: COMPLETE, PRUNED (refused or hopeless), FAIL, RUNNING, WAITING."""
+    key: str
+    stage: Stage
+    rung: int
+    candidate: Candidate
+    params: dict[str, Any] = field(default_factory=dict)
+    estimate: Price | None = None
+    result: Result | None = None
+    reason: str | None = None
+    """Why it was skipped, stopped or failed."""
+    answered_by: int | None = None
+    worker: str | None = None
+
+    @property
+    def price(self) -> Price | None:
+        return self.result.price if self.result else self.estimate
+
+
+def result_to_json(result: Result) -> str:
+    return json.dumps(asdict(result))
+
+
+def result_from_json(text: str) -> Result:
+    data = json.loads(text)
+    data["price"] = Price(**data["price"])
+    data["curve"] = tuple((float(x), float(y)) for x, y in data["curve"])
+    return Result(**data)

@@ -1,0 +1,142 @@
+"""The refine stage: long trainings of the best candidates, then cheaper variants of the best of those.
+
+A refined candidate keeps its architecture and gets the study's long recipe, the teacher's soft labels, masks that
+grow during training and learned steps (both are the pipeline's), bits by layer where a bit weighs least, and
+seeds of its own. Variants share the float training, so each costs only its quantised epochs.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from contest.candidate import Candidate
+from search.judge import Judge
+from search.record import Record
+from search.sensitivity import Sensitivity, higher, lower
+from search.settings import Settings
+from search.study import Study, key_of
+from search.trainer import Trainer
+
+DISTILLATION = 0.7
+"""Weight of the teacher's soft labels, at the recipe's temperature."""
+SPARSER = 0.12
+"""How many more of the weights a variant sets to zero."""
+
+
+class SensitivityOf(Protocol):
+    def __call__(self, model: Path) -> list[Sensitivity]: ...
+
+
+@dataclass(frozen=True)
+class Group:
+    """The trainings of one refined candidate with different seeds."""
+
+    records: tuple[Record, ...]
+
+    @property
+    def median(self) -> Record:
+        """The training of median validation accuracy (the lower of two middle ones): what the group is worth."""
+        ordered = sorted(self.records, key=lambda r: r.result.accuracy if r.result else 0.0)
+        return ordered[(len(ordered) - 1) // 2]
+
+    @property
+    def accuracies(self) -> list[float]:
+        return sorted(r.result.accuracy for r in self.records if r.result is not None)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of accuracy between seeds; 0 for one."""
+        return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else 0.0
+
+
+def groups(records: Sequence[Record]) -> list[Group]:
+    """Refined trainings by candidate, whatever the seed."""
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        if record.stage == "refine" and record.result is not None and record.answered_by is None:
+            found.setdefault(group_key(record.candidate), []).append(record)
+    return [Group(tuple(members)) for members in found.values()]
+
+
+def group_key(candidate: Candidate) -> str:
+    return key_of(replace(candidate, seed=0))
+
+
+def refined(candidate: Candidate, settings: Settings, *, teacher: bool) -> Candidate:
+    """The long training of a candidate that was explored with a short one."""
+    from search.pipeline_trainer import with_epochs
+
+    long = with_epochs(candidate, settings.refine_epochs)
+    if not teacher:
+        return long
+    weight = {"distillation": DISTILLATION, "label_smoothing": 0.0}
+    return replace(long, train=replace(long.train, **weight), tune=replace(long.tune, **weight))
+
+
+def enqueue_refinements(study: Study, judge: Judge, *, teacher: bool) -> int:
+    """Queue the long trainings of the best explored candidates; how many were new."""
+    known = {r.key for r in study.records()}
+    queued = 0
+    for leader in judge.leaders()[: study.settings.refined or study.settings.finalists]:
+        for offset in range(study.settings.seeds):
+            candidate = refined(leader.candidate, study.settings, teacher=teacher)
+            candidate = replace(candidate, seed=candidate.seed + offset)
+            if key_of(candidate) not in known:
+                study.enqueue(leader.params, candidate, "refine", 0)
+                queued += 1
+    return queued
+
+
+def enqueue_variants(study: Study, judge: Judge, trainer: Trainer, sensitivity: SensitivityOf) -> int:
+    """Queue variants of the best refined candidate: cheaper ones of a feasible, better ones of one that misses.
+
+    Returns how many were queued; 0 ends the stage.
+    """
+    members = groups(judge.records)
+    if not members or study.settings.objective == "pareto":
+        return 0
+    best = min((group.median for group in members), key=judge.rank)
+    assert best.result is not None and best.result.model is not None
+    layers = sensitivity(study.directory / best.result.model)
+
+    def score(candidate: Candidate) -> float:
+        return trainer.price(candidate).total
+
+    if judge.feasible(best):
+        options = [lower(best.candidate, layers, score), _sparser(best.candidate, SPARSER)]
+    else:
+        options = [higher(best.candidate, layers, score), _sparser(best.candidate, -SPARSER)]
+    if study.settings.objective == "target":
+        options = [option for option in options if option and score(option) <= (study.settings.target_score or 0)]
+    known = {group_key(r.candidate) for r in study.records() if r.stage == "refine"}
+    queued = 0
+    for option in options:
+        if option is None or group_key(option) in known:
+            continue
+        for offset in range(study.settings.seeds):
+            seed = study.settings.seed + offset
+            study.enqueue(best.params, replace(option, seed=seed), "refine", 0)
+            queued += 1
+    return queued
+
+
+def finalists(study: Study, judge: Judge) -> list[Record]:
+    """The candidates that will be read on the test set, best on validation first.
+
+    Refined ones at their median seed; without a refine stage, explored ones that were trained to their end.
+    """
+    refined_ones = [group.median for group in groups(judge.records)]
+    explored = [r for r in judge.leaders() if r.result and r.result.model]
+    chosen = judge.ranked(refined_ones or explored)
+    return [r for r in chosen if r.result and r.result.model][: study.settings.finalists]
+
+
+def _sparser(candidate: Candidate, change: float) -> Candidate | None:
+    """The candidate with that many more (or fewer) zeros, within what is left by structured pruning."""
+    limit = 0.95 * (1 - candidate.structured)
+    sparsity = round(min(max(candidate.unstructured + change, 0.0), limit), 4)
+    return None if sparsity == candidate.unstructured else replace(candidate, unstructured=sparsity)

@@ -1,0 +1,92 @@
+"""What a study was asked for: plain data, kept as `study.json` in the study directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from contest.errors import UsageError
+
+Objective = Literal["constrained", "pareto", "target"]
+Sampler = Literal["tpe", "nsga2", "random"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One study. Epochs count passes over the training split; scores are those of `rule`."""
+
+    dataset: str = "cifar10"
+    data: str | None = None
+    """Folder with the data set; None: CONTEST_DATA, the cache, or a download."""
+    rule: str = "lab"
+    threshold: float = 0.9
+    objective: Objective = "constrained"
+    target_score: float | None = None
+    sampler: Sampler = "tpe"
+    seed: int = 0
+    trials: int | None = 20
+    budget_s: float | None = None
+    explore_epochs: float = 10.0
+    """Epochs of one trial of the explore stage, float and quantised together."""
+    refine_epochs: float = 40.0
+    """The same for the long trainings of the refine stage; 0: no refine stage."""
+    teacher_epochs: float = 0.0
+    """Epochs of a teacher that is trained once for the study; 0: none (unless `teacher` names one)."""
+    teacher: str | None = None
+    """A network file whose soft labels the refine stage learns from."""
+    finalists: int = 3
+    refined: int | None = None
+    """How many of the best get a long training; None: as many as there are finalists."""
+    variants: int = 2
+    """Rounds of cheaper (or better) variants of the best refined candidate."""
+    seeds: int = 1
+    """Trainings of each refined candidate, with seeds of their own; the median counts."""
+    rungs: tuple[float, ...] = (0.34, 1.0)
+    """Fractions of the explore training at which a trial is paused and must be promoted to go on."""
+    reduction: int = 3
+    """Of that many paused trials, one is promoted (eta of successive halving)."""
+    margin: float | None = None
+    """Points (0.005) asked for above the threshold on validation; None: the lower confidence bound."""
+    split_seed: int = 0
+    space: dict[str, Any] = field(default_factory=dict)
+    """Dimensions that are narrowed or fixed, as in a space file."""
+    heartbeat_s: int = 30
+    grace_s: int = 180
+
+    def __post_init__(self) -> None:
+        if self.objective == "target" and self.target_score is None:
+            raise UsageError("--objective target needs the score to stay below: --target-score 0.01")
+        if list(self.rungs) != sorted(set(self.rungs)) or not self.rungs or self.rungs[-1] != 1.0:
+            raise UsageError(f"rungs {self.rungs} must rise and end with 1.0 (fractions of a trial's epochs)")
+        if self.explore_epochs <= 0 or self.refine_epochs < 0:
+            raise UsageError("epochs must be positive")
+        if self.trials is None and self.budget_s is None:
+            raise UsageError("give --trials N or --budget TIME (or both): a study needs an end")
+
+    @property
+    def epochs_ratio(self) -> float:
+        """How many times longer a refine training is than an explore training (at least 1)."""
+        return max(1.0, self.refine_epochs / self.explore_epochs)
+
+    def save(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True)
+        path = directory / "study.json"
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(text + "\n")
+        temporary.replace(path)
+
+    @staticmethod
+    def load(directory: Path) -> Settings:
+        """Raises UsageError if the directory holds no study or one of another version."""
+        path = directory / "study.json"
+        if not path.is_file():
+            raise UsageError(f"{directory} holds no study (no study.json): start one without --resume")
+        try:
+            data = json.loads(path.read_text())
+            return Settings(**{**data, "rungs": tuple(data["rungs"])})
+        except (ValueError, TypeError, KeyError) as error:
+            raise UsageError(f"{path} is not a study of this version: {error}") from error
