@@ -171,6 +171,8 @@ def _weight_injector(quantiser: LearnedStep) -> type[ExtendedInjector]:
         tensor_quant = quantiser
         signed = True
         narrow_range = quantiser.binary
+        float_to_int_impl_type = "ROUND"
+        quant_type = "BINARY" if quantiser.binary else "INT"
 
     return Weights
 
@@ -181,6 +183,7 @@ def _activation_injector(quantiser: LearnedStep) -> type[ExtendedInjector]:
         tensor_quant = quantiser
         signed = quantiser.signed
         narrow_range = False
+        float_to_int_impl_type = "ROUND"
 
     return Activations
 
