@@ -1,0 +1,287 @@
+"""From the operation graph to the costs table: one analysis for every reader.
+
+What is priced, what is free and how stored numbers are charged is the section "How the tool applies the formula" of
+the contest's rules; `docs/scoring.md` walks through it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+
+from scoring.affines import AffineChain, chain_from, chain_numbers
+from scoring.bits import Encoding, encoding, is_per_channel, nonzero_points
+from scoring.costs import Costs, Number, Operation, Parent
+from scoring.graph import ACTIVATION_KINDS, POOLING_KINDS, QUANTISER_KINDS, SHAPE_KINDS, UNKNOWN, Graph, Node
+from scoring.grids import Grid, activation_bits, follow
+
+LAYER_KINDS = {"Conv": "conv", "ConvTranspose": "conv_transpose", "Linear": "linear"}
+_FREE = ACTIVATION_KINDS | QUANTISER_KINDS | SHAPE_KINDS | {"Concat", "Pad", "Cast"}
+
+
+def analyse(
+    graph: Graph, *, layer_bits: Mapping[str, tuple[int, int]] | None = None, parent: Parent | None = None
+) -> Costs:
+    """The costs of one image.
+
+    layer_bits: for an architecture without weights, (weight bits, activation bits) by layer name, taken instead of
+    what the graph stores.
+    """
+    return _Analysis(graph, layer_bits or {}).costs(parent)
+
+
+@dataclass
+class _Analysis:
+    graph: Graph
+    layer_bits: Mapping[str, tuple[int, int]]
+    operations: list[Operation] = field(default_factory=list)
+    numbers: list[Number] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    charged: set[Hashable] = field(default_factory=set)
+    products: set[str] = field(default_factory=set)
+    """Values that are products of two activations, also seen through free operations."""
+    scaled: dict[str, int | None] = field(default_factory=dict)
+    """Values that were multiplied by one constant for each index of a dimension -> that dimension; None: any."""
+    handled: set[str] = field(default_factory=set)
+    """Outputs of affine nodes that were charged with the chain they belong to."""
+    additions: int = 0
+
+    def costs(self, parent: Parent | None) -> Costs:
+        self.grids: dict[str, Grid] = follow(self.graph)
+        for node in self.graph.running:
+            self._node(node)
+        macs = sum(op.macs for op in self.operations)
+        if self.additions > max(macs, 1):
+            self.problems.append(
+                f"additions outside of layers: {self.additions:,}, more than the {macs:,} multiply-accumulates that are "
+                "priced; residual adds are free only as long as they are not the network's work"
+            )
+        return Costs(
+            operations=tuple(self.operations),
+            numbers=tuple(self.numbers),
+            unknown_operations=tuple(dict.fromkeys(self.unknown)),
+            problems=tuple(dict.fromkeys((*self.graph.problems, *self.problems))),
+            parent=parent,
+        )
+
+    def _node(self, node: Node) -> None:
+        kind = node.kind
+        if kind in LAYER_KINDS:
+            self._layer(node)
+        elif kind == "MatMul":
+            self._matmul(node)
+        elif kind == "BatchNormalization":
+            self._affine(node)
+        elif kind in ("Add", "Sub", "Mul", "Div"):
+            self._arithmetic(node)
+        elif kind in ("ReduceMean", "ReduceSum", *POOLING_KINDS):
+            self._reduction(node)
+        elif kind in _FREE:
+            self._free(node)
+        else:
+            operation = str(node.attributes.get("operation", kind)) if kind == UNKNOWN else kind
+            self.unknown.append(f"{operation} at '{node.name}'" if node.name else operation)
+
+    def _elements(self, value: str) -> int:
+        return math.prod(self.graph.shapes[value])
+
+    def _bits(self, value: str, padded: bool = False) -> int:
+        return activation_bits(self.graph, value, self.grids.get(value), padded)
+
+    # Layers -----------------------------------------------------------------------------------------------------
+
+    def _layer(self, node: Node) -> None:
+        graph, (x, weight) = self.graph, node.inputs[:2]
+        if not graph.is_constant(weight):
+            self.unknown.append(f"{node.kind} with computed weights at '{node.name}'")
+            return
+        shape, groups = graph.shapes[weight], int(node.attributes.get("groups", 1))
+        if node.kind == "Conv":
+            macs = self._elements(node.output) * math.prod(shape[1:])
+        elif node.kind == "ConvTranspose":
+            macs = self._elements(x) * math.prod(shape[1:])
+        else:
+            macs = self._elements(node.output) * shape[1]
+        padded = node.kind == "ConvTranspose" or any(node.attributes.get("pads", ()))
+        stored, activations = encoding(graph, weight), self._bits(x, padded)
+        bits, compute_bits = stored.bits, stored.compute_bits
+        if node.name in self.layer_bits:
+            bits, activations = self.layer_bits[node.name]
+            compute_bits = bits
+        self.problems.extend(stored.problems)
+        key = graph.key(weight)
+        shared = key in self.charged
+        self.charged.add(key)
+        count = math.prod(shape)
+        bias = len(node.inputs) > 2 and bool(node.inputs[2])
+        chain = chain_from(graph, node.output)
+        self.operations.append(
+            Operation(
+                name=node.name,
+                kind=LAYER_KINDS[node.kind],
+                macs=macs,
+                outputs=self._elements(node.output),
+                groups=groups,
+                bias=bias,
+                weights=0 if shared else count,
+                nonzeros=0 if shared else self._nonzeros(weight),
+                weight_bits=bits,
+                activation_bits=activations,
+                operation_bits=max(compute_bits, activations),
+                shared=shared,
+            )
+        )
+        if not graph.types[node.output].is_floating_point:
+            self.unknown.append(f"{node.kind} in {graph.types[node.output]} at '{node.name}'")
+        for value in (*stored.zeros, *((stored.table,) if stored.table else ())):
+            self._charge(value, node.name)
+        self._charge_chain(node, chain, stored, node.inputs[2] if bias else "")
+
+    def _nonzeros(self, weight: str) -> int:
+        tensor = self.graph.constants[weight]
+        return tensor.numel() if tensor.device.type == "meta" else int(tensor.count_nonzero())
+
+    def _charge_chain(self, node: Node, chain: AffineChain, stored: Encoding, bias: str) -> None:
+        """Weight scales, bias and the affine behind the layer come to one multiplier and one shift a channel."""
+        self.handled.update(chain.outputs)
+        for role, key, count, bits in chain_numbers(self.graph, chain, stored.scales, bias):
+            self._charge_numbers(f"{node.name}.{role}", node.name, key, count, bits)
+
+    def _charge_numbers(self, name: str, layer: str, key: Hashable, count: int, bits: int) -> None:
+        if key not in self.charged and count:
+            self.charged.add(key)
+            self.numbers.append(Number(name, layer, count, bits))
+
+    def _charge(self, value: str, layer: str) -> None:
+        """Charge a constant as numbers, at the bits it is stored and executed in."""
+        stored = encoding(self.graph, value)
+        name = value if value in self.graph.stored else f"{layer}.constant"
+        self._charge_numbers(name, layer, self.graph.key(value), self._elements(value), stored.bits)
+        for value in (*stored.scales, *stored.zeros):
+            self._charge(value, layer)
+        self.problems.extend(stored.problems)
+
+    def _matmul(self, node: Node) -> None:
+        graph = self.graph
+        a, b = node.inputs
+        bits = max(self._bits(a), self._bits(b))
+        weights = nonzeros = weight_bits = 0
+        compute_bits, shared = bits, False
+        for value in (a, b):
+            if graph.is_constant(value):
+                stored = encoding(graph, value)
+                shared = graph.key(value) in self.charged
+                self.charged.add(graph.key(value))
+                self.problems.extend(stored.problems)
+                other = b if value == a else a
+                bits, weight_bits = self._bits(other), stored.bits
+                compute_bits = max(stored.compute_bits, bits)
+                if not shared:
+                    weights, nonzeros = self._elements(value), self._nonzeros(value)
+                for number in (*stored.scales, *stored.zeros):
+                    self._charge(number, node.name)
+        macs = self._elements(node.output) * graph.shapes[a][-1]
+        self.operations.append(
+            Operation(
+                node.name, "matmul", macs=macs, outputs=self._elements(node.output), weights=weights,
+                nonzeros=nonzeros, weight_bits=weight_bits, activation_bits=bits, operation_bits=compute_bits,
+                shared=shared,
+            )
+        )  # fmt: skip
+
+    # Element by element ------------------------------------------------------------------------------------------
+
+    def _affine(self, node: Node) -> None:
+        """A batch norm, or the first multiplication or addition of a chain that no layer stands before."""
+        if not all(self.graph.is_constant(i) for i in node.inputs[1:] if i):
+            self.unknown.append(f"batch norm with computed parameters at '{node.name}'")
+            return
+        self._row(node, {"BatchNormalization": "batch_norm", "Mul": "scale", "Div": "scale"}.get(node.kind, "shift"))
+        if node.output not in self.handled:
+            chain = chain_from(self.graph, node.inputs[0] if not self.graph.is_constant(node.inputs[0]) else
+                               node.inputs[1], first=node)  # fmt: skip
+            self.handled.update(chain.outputs)
+            for role, key, count, bits in chain_numbers(self.graph, chain, (), ""):
+                self._charge_numbers(f"{node.name}.{role}", node.name, key, count, bits)
+
+    def _row(self, node: Node, kind: str) -> None:
+        bits = self._bits(node.output)
+        self.operations.append(
+            Operation(node.name, kind, outputs=self._elements(node.output), activation_bits=bits, operation_bits=bits)
+        )
+
+    def _arithmetic(self, node: Node) -> None:
+        graph = self.graph
+        constants = [i for i in node.inputs if graph.is_constant(i)]
+        product = node.kind in ("Mul", "Div")
+        if constants and (node.kind != "Div" or graph.is_constant(node.inputs[1])):
+            if is_per_channel(graph.shapes[constants[0]], graph.shapes[node.output]):
+                self._affine(node)
+                self._pass_products(node)
+                if product:
+                    self.scaled[node.output] = _wide_axis(graph.shapes[constants[0]], graph.shapes[node.output])
+                return
+            self._charge(constants[0], node.name)
+        if product:
+            bits = max(self._bits(i) if not graph.is_constant(i) else encoding(graph, i).compute_bits
+                       for i in node.inputs)  # fmt: skip
+            elements = self._elements(node.output)
+            self.operations.append(
+                Operation(node.name, "multiply", products=elements, outputs=elements, activation_bits=bits,
+                          operation_bits=bits)
+            )  # fmt: skip
+            self.products.add(node.output)
+        else:
+            self.additions += self._elements(node.output)
+            self._pass_products(node)
+
+    def _pass_products(self, node: Node) -> None:
+        """Products stay products, and scaled values scaled, through whatever is free."""
+        if any(i in self.products for i in node.inputs):
+            self.products.update(node.outputs)
+        for value in node.inputs:
+            if value in self.scaled:
+                axis = None if node.kind in SHAPE_KINDS else self.scaled[value]
+                self.scaled.update(dict.fromkeys(node.outputs, axis))
+
+    def _reduction(self, node: Node) -> None:
+        """Pooling is free. A sum over products or over scaled channels is a layer in disguise, and priced as one."""
+        x = node.inputs[0]
+        shape, elements = self.graph.shapes[x], self._elements(x)
+        axes = {int(a) % len(shape) for a in node.attributes.get("axes", range(2, len(shape)))}
+        over_channels = len(shape) != 3 and 1 in axes
+        over_scaled = x in self.scaled and node.kind != "MaxPool" and self.scaled[x] in (None, *axes)
+        macs = elements if over_channels or over_scaled else 0
+        products = elements if not macs and x in self.products and node.kind != "MaxPool" else 0
+        if macs or products:
+            bits = self._bits(x)
+            self.operations.append(
+                Operation(node.name, "sum", macs=macs, products=products, outputs=self._elements(node.output),
+                          activation_bits=bits, operation_bits=bits)
+            )  # fmt: skip
+        self._pass_products(node)
+
+    def _free(self, node: Node) -> None:
+        self._pass_products(node)
+        if node.kind in QUANTISER_KINDS:
+            if not all(self.graph.is_constant(i) for i in node.inputs[1:] if i):
+                self.unknown.append(f"quantiser with a computed step at '{node.name}'")
+                return
+            self._charge(node.inputs[1], node.name)
+            for zero in nonzero_points(self.graph, node.inputs[2:]):
+                self._charge(zero, node.name)
+            return
+        constants = [i for i in node.inputs if i and self.graph.is_constant(i)]
+        if node.kind == "Gather" and node.inputs[0] in constants:
+            self.unknown.append(f"look-up in a table at '{node.name}'")
+        for value in constants if node.kind in ("Concat", "PRelu") else ():
+            tensor = self.graph.constants[value]
+            if node.kind == "PRelu" or (tensor.device.type != "meta" and bool((tensor != 0).any())):
+                self._charge(value, node.name)
+
+
+def _wide_axis(shape: tuple[int, ...], full: tuple[int, ...]) -> int | None:
+    """The dimension of `full` along which a broadcast constant varies; -1 for a single number."""
+    return next((i + len(full) - len(shape) for i, size in enumerate(shape) if size != 1), -1)

@@ -1,0 +1,80 @@
+"""What an examination finds. Plain data without torch: it comes back from the isolated child."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contest.errors import RefusedError
+from scoring.costs import Costs
+
+MAX_CLASSES = 10_000
+
+
+@dataclass(frozen=True)
+class Examination:
+    """Costs, and what the network says about the images (all None without images).
+
+    logits: float32 [N, classes]. reordered: predictions int64 [N] of a run with another batch size and order, back
+    in the order of the images. repeatable: whether a second run of some batches gave the same logits bit for bit.
+    """
+
+    costs: Costs
+    claims: Mapping[str, float] = field(default_factory=dict)
+    image_shape: tuple[int, int, int] = (3, 32, 32)
+    logits: NDArray[np.float32] | None = None
+    reordered: NDArray[np.int64] | None = None
+    repeatable: bool | None = None
+
+    @property
+    def predictions(self) -> NDArray[np.int64] | None:
+        """The class of each image: the largest logit, the first of equals."""
+        return None if self.logits is None else self.logits.argmax(1).astype(np.int64)
+
+    def write(self, path: Path) -> None:
+        """As an .npz file of plain arrays. `read` is the inverse."""
+        header: dict[str, Any] = {
+            "costs": self.costs.to_json(),
+            "claims": dict(self.claims),
+            "image_shape": self.image_shape,
+            "repeatable": self.repeatable,
+        }
+        arrays = {"header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)}
+        if self.logits is not None and self.reordered is not None:
+            arrays |= {"logits": self.logits, "reordered": self.reordered}
+        with path.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+
+    @staticmethod
+    def read(path: Path, images: int = 0) -> Examination:
+        """Read and check: `images` predictions of finite numbers. Raises RefusedError if anything else is in it."""
+        try:
+            with np.load(path, allow_pickle=False) as content:
+                header = json.loads(content["header"].tobytes())
+                logits = content["logits"] if images else None
+                reordered = content["reordered"] if images else None
+            found = Examination(
+                Costs.from_json(header["costs"]), header["claims"], tuple(header["image_shape"]), logits, reordered,
+                header["repeatable"],
+            )  # fmt: skip
+        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+            raise RefusedError(f"the examination of the network came back damaged: {error}") from error
+        if logits is not None and reordered is not None:
+            check_logits(logits, reordered, images)
+        return found
+
+
+def check_logits(logits: NDArray[np.float32], reordered: NDArray[np.int64], images: int) -> None:
+    """Raise RefusedError unless there are finite logits and a second prediction for each image."""
+    if logits.ndim != 2 or len(logits) != images or reordered.shape != (images,):
+        raise RefusedError(f"the network gave {logits.shape} logits for {images} images; it must give [N, classes]")
+    if logits.dtype != np.float32 or reordered.dtype != np.int64 or not 2 <= logits.shape[1] <= MAX_CLASSES:
+        raise RefusedError(f"the network gave {logits.shape[1]} logits of {logits.dtype} for an image")
+    if not np.isfinite(logits).all():
+        raise RefusedError("the network gives logits that are NaN or infinite")

@@ -1,0 +1,125 @@
+"""The operation graph that every reader fills and one analysis prices.
+
+Kinds are named after ONNX operators, because that is the vocabulary that both readers can speak; what ONNX gives
+as a shape tensor (Reshape, Slice, Pad) is an attribute here. Shapes are those of one image (batch 1).
+
+Constant expressions (codes times a step, a transposed weight) stay in the graph as nodes, and the tensor they
+come to stands in `constants`: bits are read from the expression, zeros and numbers from the value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+UNKNOWN = "Unknown"
+
+# Values go through unchanged, only elsewhere (attributes say where).
+SHAPE_KINDS = frozenset(
+    {"Reshape", "Transpose", "Slice", "Expand", "Gather", "Identity", "DepthToSpace", "ResizeNearest"}
+)
+ACTIVATION_KINDS = frozenset(
+    {
+        "Relu", "Clip", "Sigmoid", "Tanh", "Softmax", "LogSoftmax", "Elu", "Selu", "Celu", "Gelu", "Silu", "Mish",
+        "HardSigmoid", "HardSwish", "LeakyRelu", "PRelu", "Softplus", "Softsign", "Sign", "Abs", "Neg",
+        "ThresholdedRelu",
+    }
+)  # fmt: skip
+QUANTISER_KINDS = frozenset({"Quant", "BipolarQuant"})
+POOLING_KINDS = frozenset({"MaxPool", "AveragePool", "AdaptiveAveragePool"})
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation: values in, values out, by name. An absent optional input is the empty string."""
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def output(self) -> str:
+        return self.outputs[0]
+
+
+@dataclass
+class Graph:
+    """A network for one image: nodes in the order in which they run.
+
+    stored: names of the tensors that the file stores, with the bits that it declares for their codes (None: those
+    of their type). constants: the values of stored tensors and of all constant expressions.
+    """
+
+    nodes: list[Node]
+    input: str
+    output: str
+    shapes: dict[str, tuple[int, ...]]
+    types: dict[str, torch.dtype]
+    constants: dict[str, Tensor]
+    stored: dict[str, int | None]
+    unused: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @cached_property
+    def producers(self) -> dict[str, Node]:
+        """Value name -> the node that makes it."""
+        return {output: node for node in self.nodes for output in node.outputs}
+
+    @cached_property
+    def consumers(self) -> dict[str, list[Node]]:
+        """Value name -> the nodes that read it."""
+        readers: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            for value in dict.fromkeys(node.inputs):
+                readers.setdefault(value, []).append(node)
+        return readers
+
+    @cached_property
+    def running(self) -> list[Node]:
+        """The nodes that compute something from the image and lead to the output."""
+        needed, nodes = {self.output}, []
+        for node in reversed(self.nodes):
+            if any(output in needed for output in node.outputs) and node.output not in self.constants:
+                needed.update(node.inputs)
+                nodes.append(node)
+        return nodes[::-1]
+
+    def is_constant(self, value: str) -> bool:
+        return value in self.constants
+
+    def only_reader(self, value: str) -> Node | None:
+        """The one node that reads a value; None if there are several, or if it is the network's output."""
+        readers = self.consumers.get(value, [])
+        return readers[0] if len(readers) == 1 and value != self.output else None
+
+    @cached_property
+    def _keys(self) -> dict[str, Hashable]:
+        return {}
+
+    def key(self, value: str) -> Hashable:
+        """What a constant is made of: equal keys mean the same numbers, stored once however often they are used."""
+        if value not in self._keys:
+            tensor, node = self.constants[value], self.producers.get(value)
+            if value in self.stored:
+                key: Hashable = value
+            elif tensor.numel() == 1 and tensor.device.type != "meta":
+                key = (tensor.item(), str(tensor.dtype))
+            elif node is None:
+                key = value
+            else:
+                made_of = tuple(self.key(i) for i in node.inputs if i)
+                key = (node.kind, made_of, repr(sorted(node.attributes.items())), node.outputs.index(value))
+            self._keys[value] = key
+        return self._keys[value]
+
+
+def bits_of(dtype: torch.dtype) -> int:
+    """Bits of one number of this type; a truth value is one bit."""
+    return 1 if dtype == torch.bool else dtype.itemsize * 8
