@@ -1,9 +1,7 @@
 """Structured pruning: whole channels are removed and the network is smaller (Li 2016, arXiv 1608.08710).
 
-Which layers share channels is Torch-Pruning's dependency graph (Fang 2023, arXiv 2301.12900). From it this
-module makes one plan: sets of coupled channels, ranked by importance, removed until the wanted fraction of
-weights is gone. Left alone are the image's channels, the logits, layers that are to be kept, and channels
-whose positions carry meaning (shortcuts padded with zeros, channel shuffles).
+Coupled channels (`contest.pruning.channel_groups`) are ranked by importance and go, least important first, until
+the wanted fraction of weights is gone. The image's channels, the logits and layers that are to be kept stay.
 """
 
 from __future__ import annotations
@@ -11,22 +9,19 @@ from __future__ import annotations
 import bisect
 import copy
 import math
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from contest.errors import TrainingError, UsageError
+from contest.pruning.channel_groups import ChannelGroup, channel_groups, cut, layer_sizes
 from contest.pruning.masks import prunable
 
 Importance = Literal["l1", "l2", "bn", "random"]
 Ranking = Literal["uniform", "global"]
-
-_POSITIONAL = ("constantpad", "shuffle", "index", "roll", "flip", "repeat")
-"""Operations (parts of autograd's names for them) that tie channels to positions in ways the graph does not know."""
 
 
 @dataclass(frozen=True)
@@ -95,13 +90,13 @@ def prune_channels(
     pruned = copy.deepcopy(model)
     pruned.zero_grad(set_to_none=True)
     layers = _Layers(pruned)
-    groups = list(_groups(pruned, image_shape, keep))
+    groups = list(channel_groups(pruned, image_shape, keep))
     generator = torch.Generator().manual_seed(seed)
     order = _order([_importance(group, importance, generator) for group in groups], groups, ranking)
     removed = _choose(groups, order, layers, fraction, multiple)
     before = layers.weights()
     widths = {name: _channels(module) for name, module in pruned.named_modules() if _channels(module)}
-    _cut(groups, removed)
+    cut(groups, removed)
     _check(pruned, model, image_shape)
     channels = {
         name: (before, after)
@@ -109,27 +104,6 @@ def prune_channels(
         if (after := _channels(pruned.get_submodule(name))) != before
     }
     return Removal(pruned, before, sum(w.numel() for w in prunable(pruned).values()), channels)
-
-
-@dataclass
-class _Slice:
-    """One layer's channels that belong to a group: `positions[unit]` are its channels in direction `out` or in."""
-
-    module: nn.Module
-    out: bool
-    pruner: Any
-    positions: list[list[int]]
-
-
-@dataclass
-class _Group:
-    """Channels of several layers that can only go together; a unit is the smallest part that can be removed."""
-
-    slices: list[_Slice]
-    units: int
-    channels_per_unit: int
-    fewest: int
-    """Units that must remain."""
 
 
 class _Layers:
@@ -142,9 +116,9 @@ class _Layers:
             weight = module._parameters.get("weight")
             if weight is not None and id(weight) in wanted:
                 wanted.remove(id(weight))
-                self.sizes[module] = _sizes(module)
+                self.sizes[module] = layer_sizes(module)
 
-    def weights(self, groups: Sequence[_Group] = (), removed: Sequence[int] = ()) -> int:
+    def weights(self, groups: Sequence[ChannelGroup] = (), removed: Sequence[int] = ()) -> int:
         """Prunable weights that are left when `removed[i]` units of `groups[i]` are gone."""
         lost: dict[tuple[nn.Module, bool], int] = {}
         for group, count in zip(groups, removed, strict=True):
@@ -159,118 +133,12 @@ class _Layers:
         return total
 
 
-def _sizes(module: nn.Module) -> tuple[int, int, int, bool]:
-    """(output channels, input channels, weights of one kernel, depthwise) of a convolution or linear layer."""
-    if isinstance(module, nn.Linear):
-        return module.out_features, module.in_features, 1, False
-    assert isinstance(module, nn.modules.conv._ConvNd)
-    depthwise = 1 < module.groups == module.out_channels == module.in_channels
-    return module.out_channels, module.in_channels, math.prod(module.kernel_size), depthwise
-
-
 def _channels(module: nn.Module) -> int:
     """Output channels of a convolution or linear layer; 0 for other modules."""
-    return _sizes(module)[0] if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)) else 0
+    return layer_sizes(module)[0] if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)) else 0
 
 
-def _groups(model: nn.Module, image_shape: tuple[int, int, int], keep: Sequence[str]) -> Iterator[_Group]:
-    """The groups of coupled channels that may be cut, from Torch-Pruning's graph of one forward pass."""
-    kept = _kept(model, keep)
-    graph = _trace(model, image_shape)
-    for group in graph.get_all_groups():
-        found = _group(graph, group, kept)
-        if found is not None and found.units > found.fewest:
-            yield found
-
-
-def _kept(model: nn.Module, keep: Sequence[str]) -> set[nn.Module]:
-    modules = dict(model.named_modules())
-    for name in keep:
-        if name not in modules:
-            near = ", ".join(sorted(child for child, _ in model.named_children()))
-            raise UsageError(f"layer '{name}' that is to be kept does not exist; the network has {near}")
-    return {inner for name in keep for inner in modules[name].modules()}
-
-
-def _trace(model: nn.Module, image_shape: tuple[int, int, int]) -> Any:
-    """Torch-Pruning's dependency graph. It follows autograd, so every parameter needs a gradient meanwhile."""
-    import torch_pruning
-
-    parameter = next(model.parameters())
-    frozen = [p for p in model.parameters() if not p.requires_grad]
-    training = {module: module.training for module in model.modules()}
-    model.requires_grad_(True)
-    try:
-        with torch.enable_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # unknown operations and parameters: such groups are left out below
-            image = torch.zeros(1, *image_shape, device=parameter.device, dtype=parameter.dtype)
-            return torch_pruning.DependencyGraph().build_dependency(model, (image,), verbose=False)
-    finally:
-        for p in frozen:
-            p.requires_grad_(False)
-        for module, mode in training.items():
-            module.training = mode
-
-
-def _group(graph: Any, group: Any, kept: set[nn.Module]) -> _Group | None:
-    """Torch-Pruning's group of all channels of one layer as slices; None if it has to stay as it is."""
-    from torch_pruning import ops
-
-    depth = 1  # channel groups that the units must respect
-    parts: dict[tuple[nn.Module, bool], tuple[Any, list[tuple[int, int]]]] = {}
-    roots = len(group[0].idxs)
-    for item in group:
-        module, kind = item.dep.target.module, item.dep.target.type
-        if kind in (ops.OPTYPE.OUTPUT, ops.OPTYPE.PARAMETER, ops.OPTYPE.MHA, ops.OPTYPE.LSTM) or module in kept:
-            return None
-        if isinstance(module, ops._ElementWiseOp) and any(name in str(module._grad_fn).lower() for name in _POSITIONAL):
-            return None
-        out = graph.is_out_channel_pruning_fn(item.dep.handler)
-        if out and not item.dep.target.outputs:
-            return None  # the logits
-        pruner = graph.get_pruner_of_module(module)
-        if pruner is None or pruner.get_out_channels(module) is None:
-            continue
-        if isinstance(module, nn.modules.conv._ConvNd) and module.groups > 1:
-            if _sizes(module)[3]:
-                out = True  # a depthwise channel is input and output at once
-            elif module.transposed or module.groups == module.out_channels:
-                return None
-            else:
-                depth = math.lcm(depth, module.groups)
-        elif pruner.prune_in_channels == pruner.prune_out_channels:
-            out = True
-        if any(root is None for root in item.root_idxs):
-            return None
-        pairs = parts.setdefault((module, out), (pruner, []))[1]
-        pairs.extend(zip(item.root_idxs, item.idxs, strict=True))
-    if roots % depth:
-        return None
-    units = roots // depth
-    slices = []
-    for (module, out), (pruner, pairs) in parts.items():
-        positions: list[set[int]] = [set() for _ in range(units)]
-        for root, position in pairs:
-            positions[root % units].add(position)
-        if len({len(channels) for channels in positions}) > 1 or not positions[0]:
-            return None  # some channels of the layer belong to others: not a unit that can go alone
-        if not all(_balanced(module, out, channels) for channels in positions):
-            return None
-        slices.append(_Slice(module, out, pruner, [sorted(channels) for channels in positions]))
-    # With one channel left a group, a grouped convolution would turn into a depthwise one.
-    return _Group(slices, units, depth, fewest=1 if depth == 1 else 2)
-
-
-def _balanced(module: nn.Module, out: bool, channels: set[int]) -> bool:
-    """Whether `channels` lie at the same places in each channel group of a grouped convolution."""
-    if not isinstance(module, nn.modules.conv._ConvNd) or module.groups == 1 or _sizes(module)[3]:
-        return True
-    size = (module.out_channels if out else module.in_channels) // module.groups
-    places = {channel % size for channel in channels}
-    return channels == {place + group * size for place in places for group in range(module.groups)}
-
-
-def _importance(group: _Group, kind: str, generator: torch.Generator) -> Tensor | None:
+def _importance(group: ChannelGroup, kind: str, generator: torch.Generator) -> Tensor | None:
     """Importance [units], mean 1; None where the group has nothing to judge by."""
     if kind == "random":
         return torch.rand(group.units, generator=generator)
@@ -306,7 +174,7 @@ def _multipliers(module: nn.Module) -> Tensor | None:
     return None
 
 
-def _order(importances: Sequence[Tensor | None], groups: Sequence[_Group], ranking: str) -> list[tuple[int, int]]:
+def _order(importances: Sequence[Tensor | None], groups: Sequence[ChannelGroup], ranking: str) -> list[tuple[int, int]]:
     """(group, unit) in the order in which they go; those that must remain are not in it."""
     if ranking not in ("uniform", "global"):
         raise UsageError(f"ranking '{ranking}' does not exist; there are uniform and global")
@@ -322,7 +190,7 @@ def _order(importances: Sequence[Tensor | None], groups: Sequence[_Group], ranki
 
 
 def _choose(
-    groups: Sequence[_Group], order: Sequence[tuple[int, int]], layers: _Layers, fraction: float, multiple: int
+    groups: Sequence[ChannelGroup], order: Sequence[tuple[int, int]], layers: _Layers, fraction: float, multiple: int
 ) -> list[list[int]]:
     """Units to remove from each group: the start of `order` whose loss of weights is nearest to `fraction`."""
     before = layers.weights()
@@ -349,23 +217,11 @@ def _choose(
     return plan(min((shorter, length), key=lambda n: abs(lost(n) - fraction)))
 
 
-def _rounded(group: _Group, units: int, multiple: int) -> int:
+def _rounded(group: ChannelGroup, units: int, multiple: int) -> int:
     """At most `units`, so that the channels that remain are a multiple of `multiple`."""
     step = multiple // math.gcd(multiple, group.channels_per_unit)
     remaining = -(-(group.units - units) // step) * step
     return max(0, group.units - remaining)
-
-
-def _cut(groups: Sequence[_Group], removed: Sequence[Sequence[int]]) -> None:
-    """Cut every layer once, with all positions that all groups take from it."""
-    positions: dict[tuple[nn.Module, bool], tuple[Any, list[int]]] = {}
-    for group, units in zip(groups, removed, strict=True):
-        for part in group.slices:
-            pruner, taken = positions.setdefault((part.module, part.out), (part.pruner, []))
-            taken.extend(position for unit in units for position in part.positions[unit])
-    for (module, out), (pruner, taken) in positions.items():
-        if taken:
-            (pruner.prune_out_channels if out else pruner.prune_in_channels)(module, sorted(taken))
 
 
 def _check(pruned: nn.Module, parent: nn.Module, image_shape: tuple[int, int, int]) -> None:
