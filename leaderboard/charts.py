@@ -1,0 +1,354 @@
+"""Accuracy against score: one Altair specification for slides (PNG, SVG, PDF), files (HTML) and the web page.
+
+>>> plot([Point("ours", 0.911, 0.0041)], load_rule("lab"), 0.90, Path("plot"))  # plot.png, .svg, .pdf, .html
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from contest.errors import UsageError
+from leaderboard.labels import Box, Segment, place
+from leaderboard.looks import Frame, Look, frame
+from scoring.rules import Rule
+
+FORMATS = ("png", "svg", "pdf", "html")
+_REFERENCES = Path(__file__).parent / "references.toml"
+_DEPTH = 0.12
+"""How far below the threshold an entry may be and still be drawn; the rest is counted in a note."""
+_DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "mnist": "MNIST", "digits": "digits"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One network in the chart. `accuracy` is a fraction, `score` above 0; `url` is where a click leads."""
+
+    name: str
+    accuracy: float
+    score: float
+    team: str = ""
+    params: float | None = None
+    ops: float | None = None
+    url: str = ""
+    source: str = ""
+
+
+def plot(entries: Sequence[Point], rule: Rule, threshold: float, out: Path, *, title: str | None = None) -> list[Path]:
+    """Draw entries and references to a file.
+
+    Args:
+        entries: the networks; those with no accuracy or no positive score are not drawn.
+        rule: of which the entries' scores are.
+        threshold: accuracy that ranking needs, 0 to 1.
+        out: its suffix says the format; without a suffix all formats are written.
+        title: instead of the default, which names data set and rule.
+
+    Returns:
+        The files written. Raises UsageError for a suffix that is none of .png, .svg, .pdf, .html.
+    """
+    suffix = out.suffix.lower().removeprefix(".")
+    formats = (suffix,) if suffix in FORMATS else FORMATS
+    if suffix and suffix not in FORMATS:
+        raise UsageError(f"'{out.name}' ends in '.{suffix}'; a plot is one of {', '.join(FORMATS)}, or none for all")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name in formats:
+        path = out if suffix else out.with_name(f"{out.name}.{name}")
+        path.write_bytes(render(entries, rule, threshold, name, title=title))
+        written.append(path)
+    return written
+
+
+def render(
+    entries: Sequence[Point],
+    rule: Rule,
+    threshold: float,
+    kind: str,
+    *,
+    look: Look | None = None,
+    title: str | None = None,
+) -> bytes:
+    """The chart as the bytes of a PNG, SVG, PDF or HTML file (offline: the HTML holds its JavaScript)."""
+    import vl_convert
+
+    look = look or Look(interactive=kind == "html")
+    spec = specification(entries, rule, threshold, look, title=title)
+    if kind == "png":
+        return bytes(vl_convert.vegalite_to_png(spec, scale=2))
+    if kind == "pdf":
+        return bytes(vl_convert.vegalite_to_pdf(spec))
+    if kind == "svg":
+        return str(vl_convert.vegalite_to_svg(spec)).encode()
+    return str(vl_convert.vegalite_to_html(spec, bundle=True)).encode()
+
+
+@cache
+def references(rule_name: str) -> tuple[Point, ...]:
+    """Networks that were never entered here, with the score that they have under a rule."""
+    table = tomllib.loads(_REFERENCES.read_text(encoding="utf-8"))["reference"]
+    return tuple(
+        Point(row["name"], row["accuracy"], row["scores"][rule_name], source=row["source"])
+        for row in table
+        if rule_name in row["scores"]
+    )
+
+
+def pareto_front(entries: Sequence[Point]) -> list[Point]:
+    """The entries that no other one beats in both score and accuracy, by rising score."""
+    front: list[Point] = []
+    for entry in sorted(entries, key=lambda e: (e.score, -e.accuracy)):
+        if not front or entry.accuracy > front[-1].accuracy:
+            front.append(entry)
+    return front
+
+
+def specification(
+    entries: Sequence[Point], rule: Rule, threshold: float, look: Look, *, title: str | None = None
+) -> dict[str, Any]:
+    """The chart as a Vega-Lite document (a plain dictionary)."""
+    import altair as alt
+
+    entries = [e for e in entries if math.isfinite(e.score) and e.score > 0 and math.isfinite(e.accuracy)]
+    drawn = [e for e in entries if e.accuracy >= threshold - _DEPTH] or entries
+    others = references(rule.name)
+    front = pareto_front(drawn)
+    area = frame([(p.score, p.accuracy) for p in (*drawn, *others)], threshold, look)
+    rows = _rows(drawn, front, others, threshold)
+    labels = _labels(drawn, front, others, threshold, area)
+
+    x = alt.X(
+        "score:Q",
+        title=f"score under rule {rule.name} (log scale, smaller is better)",
+        scale=alt.Scale(type="log", domain=list(area.scores), nice=False),
+        axis=alt.Axis(format="~g", tickCount=6) if look.interactive else alt.Axis(values=area.ticks, format="~g"),
+    )
+    y = alt.Y(
+        "accuracy:Q",
+        title=f"accuracy on the {_DATASETS.get(rule.dataset, rule.dataset)} test set",
+        scale=alt.Scale(domain=list(area.accuracies), nice=False, zero=False),
+        axis=alt.Axis(format=".0%" if area.accuracies[1] - area.accuracies[0] > 0.045 else ".1%", tickCount=7),
+    )
+    layers = [
+        *_threshold_line(threshold, area),
+        _front_line(front, x, y, area),
+        _points(rows, x, y, threshold, look),
+        *_label_layers(labels, x, y, look),
+        _notes(rule, len(entries) - len(drawn), threshold, look),
+    ]
+    chart = alt.layer(*layers).properties(width=look.width, height=look.height, background=look.paper)
+    if look.title:
+        text = title or f"{_DATASETS.get(rule.dataset, rule.dataset)} compression contest: accuracy against score"
+        chart = chart.properties(title=alt.TitleParams(text, anchor="start", offset=14))
+    return dict(_configured(chart, look).to_dict())
+
+
+def _rows(
+    drawn: Sequence[Point], front: Sequence[Point], others: Sequence[Point], threshold: float
+) -> list[dict[str, Any]]:
+    """The data of the points layer, the least important first, so that the front is drawn on top."""
+
+    def row(point: Point, kind: str) -> dict[str, Any]:
+        return {
+            "kind": kind,
+            "name": point.name,
+            "team": point.team or point.source,
+            "accuracy": point.accuracy,
+            "score": point.score,
+            "params": point.params,
+            "ops": point.ops,
+            "url": point.url,
+        }
+
+    kinds = {id(point): "front" for point in front if point.accuracy >= threshold}
+    entries = [
+        row(p, kinds.get(id(p), "entry" if p.accuracy >= threshold else "below"))
+        for p in sorted(drawn, key=lambda p: -p.score)
+    ]
+    order = ("reference", "below", "entry", "front")
+    return sorted([*(row(p, "reference") for p in others), *entries], key=lambda r: order.index(r["kind"]))
+
+
+def _labels(
+    drawn: Sequence[Point], front: Sequence[Point], others: Sequence[Point], threshold: float, area: Frame
+) -> list[dict[str, Any]]:
+    """The names that fit: the front first, then references, then the rest by score."""
+    look = area.look
+    chosen = {id(p) for p in front}
+    rest = sorted((p for p in drawn if id(p) not in chosen), key=lambda p: (p.accuracy < threshold, p.score))
+    ordered = [*sorted(front, key=lambda p: p.accuracy < threshold), *others, *rest]
+    every = [area.pixel(p.score, p.accuracy) for p in ordered]
+    named = ordered[: look.labels]
+    right, line = area.pixel(area.scores[1], threshold)
+    tag = Box(right - 5 * look.font, line - 1.6 * look.small, right, line)
+    labels = place(
+        [_short(p.name) for p in named],
+        every[: len(named)],
+        Box(4, 4, look.width - 4, look.height - 4),
+        size=look.small,
+        obstacles=every,
+        radius=math.sqrt(look.dot / math.pi) + 2,
+        lines=[*_steps([area.pixel(p.score, p.accuracy) for p in front], right), ((0, line), (right, line))],
+        taken=[tag],
+    )
+    own = {id(p) for p in drawn}
+    rows = []
+    for label in labels:
+        point, (px, py) = named[label.index], every[label.index]
+        rows.append(
+            {
+                "name": _short(point.name), "score": point.score, "accuracy": point.accuracy,
+                "reference": id(point) not in own, "leader": label.leader,
+                "dx": round(label.centre[0] - px, 1), "dy": round(label.centre[1] - py, 1),
+                "lx": round(min(max(px, label.box.left), label.box.right) - px, 1),
+                "ly": round(min(max(py, label.box.top), label.box.bottom) - py, 1),
+            }
+        )  # fmt: skip
+    return rows
+
+
+def _steps(front: Sequence[tuple[float, float]], right: float) -> list[Segment]:
+    """The front as drawn: from each point to the right, then up to the next."""
+    segments: list[Segment] = []
+    for (x, y), (x_next, y_next) in zip(front, [*front[1:], (right, front[-1][1])] if front else [], strict=True):
+        segments += [((x, y), (x_next, y)), ((x_next, y), (x_next, y_next))]
+    return segments
+
+
+def _short(name: str, limit: int = 32) -> str:
+    return name if len(name) <= limit else name[: limit - 1].rstrip() + "…"
+
+
+def _threshold_line(threshold: float, area: Frame) -> list[Any]:
+    import altair as alt
+
+    look = area.look
+    data = alt.Data(values=[{"threshold": threshold}])
+    base = alt.Chart(data).encode(y=alt.Y("threshold:Q"))
+    return [
+        base.mark_rule(color=look.quiet, strokeWidth=2, strokeDash=[8, 5], clip=True),
+        base.mark_text(
+            text=f"{threshold:.3%}".replace(".000", "") + " line",
+            align="right", baseline="bottom", dx=-4, dy=-4, color=look.quiet, fontSize=look.small, fontWeight="bold", clip=True,
+        ).encode(x=alt.value(look.width)),
+    ]  # fmt: skip
+
+
+def _front_line(front: Sequence[Point], x: Any, y: Any, area: Frame) -> Any:
+    import altair as alt
+
+    rows = [{"score": p.score, "accuracy": p.accuracy} for p in front]
+    if rows:
+        rows.append({"score": area.scores[1] * 100, "accuracy": front[-1].accuracy})
+    mark = {"interpolate": "step-after", "strokeWidth": 2.5, "color": area.look.kinds["front"][1], "clip": True}
+    return alt.Chart(alt.Data(values=rows)).mark_line(**mark, opacity=0.6).encode(x=x, y=y)
+
+
+def _points(rows: list[dict[str, Any]], x: Any, y: Any, threshold: float, look: Look) -> Any:
+    import altair as alt
+
+    line = f"{threshold:.1%}".replace(".0%", "%").replace("%", " %")
+    titles = {
+        "front": "entry on the Pareto front", "entry": "entry", "below": f"below {line}", "reference": "reference, not ranked",
+    }  # fmt: skip
+    present = [kind for kind in titles if any(row["kind"] == kind for row in rows)]
+    domain = [titles[kind] for kind in present]
+    for row in rows:
+        row["kind"] = titles[row["kind"]]
+    styles = [look.kinds[kind] for kind in present]
+    legend = alt.Legend(
+        title=None, orient="top", direction="horizontal", symbolSize=look.dot, columns=0 if look.width > 700 else 2,
+        symbolOpacity=1.0,
+    )  # fmt: skip
+    tooltip = [
+        alt.Tooltip("name:N", title="network"),
+        alt.Tooltip("team:N", title="team"),
+        alt.Tooltip("accuracy:Q", format=".2%"),
+        alt.Tooltip("score:Q", format=".5~g"),
+        alt.Tooltip("params:Q", format=".4~g", title="parameter term"),
+        alt.Tooltip("ops:Q", format=".4~g", title="operation term"),
+    ]
+    chart = (
+        alt.Chart(alt.Data(values=rows))
+        .mark_point(size=look.dot, filled=True, opacity=1, strokeWidth=2, clip=True, cursor="pointer")
+        .encode(
+            x=x, y=y, tooltip=tooltip,
+            fill=alt.Fill("kind:N", scale=alt.Scale(domain=domain, range=[s[0] for s in styles]), legend=legend),
+            stroke=alt.Stroke("kind:N", scale=alt.Scale(domain=domain, range=[s[1] for s in styles]), legend=legend),
+            shape=alt.Shape("kind:N", scale=alt.Scale(domain=domain, range=[s[2] for s in styles]), legend=legend),
+        )
+    )  # fmt: skip
+    if look.interactive:
+        # The wheel alone belongs to the page: a chart that swallows it traps the reader.
+        zoom = alt.selection_interval(bind="scales", name="view", zoom="wheel![event.ctrlKey || event.metaKey]")
+        chart = chart.add_params(zoom)
+    return chart
+
+
+def _label_layers(rows: list[dict[str, Any]], x: Any, y: Any, look: Look) -> list[Any]:
+    """Names and their leader lines. Offsets are pixels, so that zooming moves a name with its point."""
+    import altair as alt
+
+    def offset(name: str) -> Any:
+        return alt.expr(f"datum.{name}")
+
+    leaders = [row for row in rows if row["leader"]]
+    layers = []
+    if leaders:
+        layers.append(
+            alt.Chart(alt.Data(values=leaders))
+            .mark_rule(color=look.quiet, strokeWidth=1, clip=True, x2Offset=offset("lx"), y2Offset=offset("ly"))
+            .encode(x=x, y=y, x2="score", y2="accuracy")
+        )
+    for reference, colour, style in ((False, look.ink, "normal"), (True, look.quiet, "italic")):
+        some = [row for row in rows if row["reference"] is reference]
+        if some:
+            layers.append(
+                alt.Chart(alt.Data(values=some))
+                .mark_text(
+                    align="center", baseline="middle", fontSize=look.small, color=colour, fontStyle=style, clip=True,
+                    dx=offset("dx"), dy=offset("dy"),
+                )
+                .encode(x=x, y=y, text="name:N")
+            )  # fmt: skip
+    return layers
+
+
+def _notes(rule: Rule, hidden: int, threshold: float, look: Look) -> Any:
+    """What a reader must know about the rule, and how many entries are too far below the line to be drawn."""
+    import altair as alt
+
+    lines = textwrap.wrap(rule.footnote, int(look.width / (0.5 * look.small))) if rule.footnote else []
+    if hidden:
+        lines.append(f"{hidden} {'entry' if hidden == 1 else 'entries'} below {threshold - _DEPTH:.0%} not drawn.")
+    return (
+        alt.Chart(alt.Data(values=[{}]))
+        .mark_text(
+            text=lines or [""], align="left", baseline="top", fontSize=look.small, color=look.quiet,
+            lineHeight=1.35 * look.small, clip=False, tooltip=None,
+        )
+        .encode(x=alt.value(0), y=alt.value(look.height + 3.6 * look.font))
+    )  # fmt: skip
+
+
+def _configured(chart: Any, look: Look) -> Any:
+    """Fonts and colours of all parts."""
+    return (
+        chart.configure(font="Helvetica, Arial, Liberation Sans, sans-serif", padding=0.9 * look.font)
+        .configure_view(stroke=None)
+        .configure_title(fontSize=1.35 * look.font, color=look.ink, fontWeight=600)
+        .configure_axis(
+            labelFontSize=0.9 * look.font, titleFontSize=look.font, titleFontWeight="normal", titlePadding=12,
+            labelColor=look.quiet, titleColor=look.ink, gridColor=look.grid, domainColor=look.quiet, tickColor=look.quiet,
+        )
+        .configure_legend(
+            labelFontSize=0.9 * look.font, labelColor=look.ink, labelLimit=400, symbolStrokeWidth=2, columnPadding=24,
+            rowPadding=4, offset=12,
+        )
+    )  # fmt: skip

@@ -1,0 +1,193 @@
+"""Where to write the names of points so that nothing covers anything.
+
+Pure geometry in pixels, y downwards. Labels are placed one after another, the most important first, each at the
+cheapest free place around its point; one that finds no place is left out rather than written over something.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_NARROW = frozenset("iIl.,:;'|!fjtr()[] -1/")
+_WIDE = frozenset("mwMW@%—")
+_DIRECTIONS = 16
+_LEADER_COST = 40.0
+_LINE_COST = 60.0
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle: left, top, right, bottom."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def overlaps(self, other: Box) -> bool:
+        """True where the two share more than an edge."""
+        return (
+            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
+        )
+
+    def within(self, other: Box) -> bool:
+        """True where this box lies inside the other."""
+        return (
+            self.left >= other.left
+            and self.right <= other.right
+            and self.top >= other.top
+            and self.bottom <= other.bottom
+        )
+
+    def crossed_by(self, segment: Segment) -> bool:
+        """True where a line segment runs through the box (Liang-Barsky clipping)."""
+        (x0, y0), (x1, y1) = segment
+        enter, leave = 0.0, 1.0
+        for delta, low, high in (
+            (x1 - x0, self.left - x0, self.right - x0),
+            (y1 - y0, self.top - y0, self.bottom - y0),
+        ):
+            if delta == 0:
+                if low >= 0 or high <= 0:
+                    return False
+                continue
+            near, far = sorted((low / delta, high / delta))
+            enter, leave = max(enter, near), min(leave, far)
+        return enter < leave
+
+
+Point = tuple[float, float]
+Segment = tuple[Point, Point]
+
+
+@dataclass(frozen=True)
+class Label:
+    """Where a text stands: its centre, its box, and whether a leader line joins it to its point."""
+
+    index: int
+    centre: Point
+    box: Box
+    leader: bool
+
+
+def text_width(text: str, size: float) -> float:
+    """Pixels that a text takes at most in a common sans-serif face (an estimate on the wide side)."""
+    units = 0.0
+    for character in text:
+        if character in _NARROW:
+            units += 0.37
+        elif character in _WIDE or ord(character) > 0x2E7F:
+            units += 1.0
+        elif character.isupper():
+            units += 0.74
+        else:
+            units += 0.585
+    return units * size
+
+
+def place(
+    texts: Sequence[str],
+    points: Sequence[Point],
+    area: Box,
+    *,
+    size: float,
+    obstacles: Sequence[Point] = (),
+    radius: float = 8.0,
+    lines: Sequence[Segment] = (),
+    taken: Sequence[Box] = (),
+) -> list[Label]:
+    """Places for the texts of points, in order of importance.
+
+    Args:
+        texts: one for each of `points`; the first is placed first.
+        points: in pixels.
+        area: no label leaves it.
+        size: of the font, in pixels.
+        obstacles: all points that are drawn; no label covers one.
+        radius: of a drawn point, in pixels.
+        lines: drawn lines, which a label crosses only where nothing else is free.
+        taken: boxes of text that is there already.
+
+    Returns:
+        The labels that found a place; no two boxes overlap and none covers a point.
+    """
+    dots = [Box(x - radius, y - radius, x + radius, y + radius) for x, y in (*obstacles, *points)]
+    boxes = list(taken)
+    leaders: list[Segment] = []
+    labels: list[Label] = []
+    for index, (text, point) in enumerate(zip(texts, points, strict=True)):
+        width, height = text_width(text, size), 1.25 * size
+        best: tuple[float, Label] | None = None
+        for cost, centre, leader in _candidates(point, width, height, radius, size):
+            if best is not None and cost >= best[0]:
+                continue
+            box = Box(centre[0] - width / 2, centre[1] - height / 2, centre[0] + width / 2, centre[1] + height / 2)
+            if not box.within(area) or any(box.overlaps(other) for other in (*boxes, *dots)):
+                continue
+            if any(box.crossed_by(line) for line in leaders):
+                continue
+            cost += _LINE_COST * sum(box.crossed_by(line) for line in lines)
+            if leader:
+                line = (point, _nearest(box, point))
+                if any(other.crossed_by(line) for other in boxes) or any(_cross(line, other) for other in leaders):
+                    continue
+                cost += _LEADER_COST * sum(dot.crossed_by(line) for dot in dots if not _holds(dot, point))
+            if best is None or cost < best[0]:
+                best = (cost, Label(index, centre, box, leader))
+        if best is not None:
+            label = best[1]
+            labels.append(label)
+            boxes.append(label.box)
+            if label.leader:
+                leaders.append((points[index], _nearest(label.box, points[index])))
+    return labels
+
+
+def _candidates(
+    point: Point, width: float, height: float, radius: float, size: float
+) -> list[tuple[float, Point, bool]]:
+    """(cost, centre, with a leader line) of places around a point: beside it first, then further out."""
+    x, y = point
+    gap = radius + 0.3 * size
+    beside = [
+        (0.0, (x + gap + width / 2, y), False),
+        (2.0, (x + gap / 2 + width / 2, y - gap / 2 - height / 2), False),
+        (3.0, (x, y - gap - height / 2), False),
+        (4.0, (x + gap / 2 + width / 2, y + gap / 2 + height / 2), False),
+        (5.0, (x, y + gap + height / 2), False),
+        (6.0, (x - gap - width / 2, y), False),
+        (7.0, (x - gap / 2 - width / 2, y - gap / 2 - height / 2), False),
+        (8.0, (x - gap / 2 - width / 2, y + gap / 2 + height / 2), False),
+    ]
+    out = []
+    for ring in (2.0, 3.2, 4.6, 6.2, 8.0):
+        for step in range(_DIRECTIONS):
+            angle = 2 * math.pi * step / _DIRECTIONS
+            reach = ring * size
+            # The ring is measured to the nearest edge of the text, so that long names stand as near as short ones.
+            centre = (
+                x + math.cos(angle) * reach + math.copysign(width / 2, math.cos(angle)) * (abs(math.cos(angle)) > 0.1),
+                y - math.sin(angle) * reach,
+            )
+            out.append((_LEADER_COST + reach + (0 if math.cos(angle) > 0 else 5), centre, True))
+    return beside + out
+
+
+def _nearest(box: Box, point: Point) -> Point:
+    """The point of a box that is nearest to a point outside."""
+    return (min(max(point[0], box.left), box.right), min(max(point[1], box.top), box.bottom))
+
+
+def _holds(box: Box, point: Point) -> bool:
+    return box.left <= point[0] <= box.right and box.top <= point[1] <= box.bottom
+
+
+def _cross(a: Segment, b: Segment) -> bool:
+    """True where two segments properly intersect."""
+
+    def side(p: Point, q: Point, r: Point) -> float:
+        return (q[0] - p[0]) * (r[1] - p[1]) - (q[1] - p[1]) * (r[0] - p[0])
+
+    return side(*a, b[0]) * side(*a, b[1]) < 0 and side(*b, a[0]) * side(*b, a[1]) < 0
