@@ -160,10 +160,10 @@ def test_the_smallest_filters_go() -> None:
 def test_batch_norm_multipliers_decide_if_asked() -> None:
     model = make("resnet:depths=1-1,widths=8-16")
     multipliers = torch.tensor([1.0, 0.01, 1, 0.02, 1, 0.03, 1, 0.04])
-    model.get_submodule("stages.0.0.body.norm1").weight.data.copy_(multipliers)  # type: ignore[union-attr, operator]
+    model.get_submodule("stages.0.0.body.norm1").weight.data.copy_(multipliers)  # type: ignore[operator]
     fraction = 1 - weights(make("resnet:depths=1-1,widths=4-8")) / weights(model)
     pruned = remove_channels(model, fraction, (3, 16, 16), "bn")
-    assert pruned.get_submodule("stages.0.0.body.norm1").weight.tolist() == [1] * 4  # type: ignore[union-attr, operator]
+    assert pruned.get_submodule("stages.0.0.body.norm1").weight.tolist() == [1] * 4  # type: ignore[operator]
 
 
 def test_kept_layers_stay_as_they_are() -> None:
@@ -172,7 +172,7 @@ def test_kept_layers_stay_as_they_are() -> None:
     assert pruned.get_submodule("stem.conv").weight.shape == (16, 3, 3, 3)
     for name, value in pruned.get_submodule("stages.2").state_dict().items():
         assert torch.equal(value, model.get_submodule("stages.2").state_dict()[name])
-    assert pruned.get_submodule("stages.1.0.body.conv1").weight.shape[0] < 32  # type: ignore[operator,index]
+    assert pruned.get_submodule("stages.1.0.body.conv1").weight.shape[0] < 32  # type: ignore[index]
 
 
 def test_padded_shortcuts_keep_their_channels() -> None:
