@@ -37,7 +37,7 @@ from contest.pruning.registry import (
     prune,
     register,
 )
-from contest.pruning.schedules import Round, fit_masked, iterative, layer_after_layer, state_of
+from contest.pruning.schedules import Round, fit_masked, iterative, layer_after_layer, prune_what_remains, state_of
 
 __all__ = [
     "Batches",
@@ -68,6 +68,7 @@ __all__ = [
     "prunable",
     "prunable_modules",
     "prune",
+    "prune_what_remains",
     "random",
     "register",
     "second_order",

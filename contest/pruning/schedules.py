@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from contest.errors import UsageError
-from contest.pruning.masks import Masks, enforce, exact_k_each, full, hold, kept, sparsity
+from contest.pruning.masks import Masks, enforce, exact_k_each, full, hold, sparsity
 from contest.pruning.registry import Batches, Loss, Method, Score, method, prune
 
 State = dict[str, Tensor]
@@ -71,7 +71,6 @@ def iterative(
     """
     if not 0 < fraction < 1:
         raise UsageError(f"fraction is {fraction:g}; a round removes more than nothing and less than all: 0 to 1")
-    weights = sparsity(model).weights
     masks = full(model)
     start = state_of(model)
     origin = start if rewind in ("initial", 0) else None
@@ -88,14 +87,38 @@ def iterative(
         raise UsageError(f"rewind is step {rewind}, but the first training had only {steps} steps")
     yield Round(0, masks, 0.0, start)
     for index in range(1, rounds + 1):
-        target = 1 - kept(weights, 1 - (1 - fraction) ** index) / weights
-        masks = prune(model, how, target, batches=batches, loss=loss, seed=seed, masks=masks)
-        if origin is not None:
-            model.load_state_dict(origin)
-        enforce(model, masks)
+        masks = prune_what_remains(
+            model, masks, index, fraction, origin, how=how, batches=batches, loss=loss, seed=seed
+        )
         rewound = state_of(model)
         fit_masked(model, masks, train)
-        yield Round(index, masks, target, rewound)
+        yield Round(index, masks, sparsity(model, masks).prunable, rewound)
+
+
+def prune_what_remains(
+    model: nn.Module,
+    masks: Mapping[str, Tensor],
+    index: int,
+    fraction: float,
+    origin: State | None,
+    *,
+    how: str | Method | Score = "magnitude",
+    batches: Batches = (),
+    loss: Loss = nn.functional.cross_entropy,
+    seed: int = 0,
+) -> Masks:
+    """The pruning of round `index` (from 1), in place: 1 - (1 - fraction)^index of the weights are gone after it.
+
+    Args:
+        masks: of the round before.
+        origin: what the remaining weights, and all else, are rewound to; None keeps them.
+    """
+    target = 1 - (1 - fraction) ** index
+    new = prune(model, how, target, batches=batches, loss=loss, seed=seed, masks=masks)
+    if origin is not None:
+        model.load_state_dict({**model.state_dict(), **origin})  # masks behind quantisers are not in it
+    enforce(model, new)
+    return new
 
 
 def layer_after_layer(

@@ -1,0 +1,56 @@
+"""Latency: warm-up, n runs, mean and standard deviation, threads said."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Seconds of one forward pass of a whole batch."""
+
+    mean_s: float
+    std_s: float
+    runs: int
+    batch: int
+    threads: int
+
+    def values(self) -> dict[str, float]:
+        """Plain data for a table."""
+        return {"mean_s": self.mean_s, "std_s": self.std_s, "runs": self.runs, "batch": self.batch,
+                "threads": self.threads}  # fmt: skip
+
+
+def timed(run: Callable[[], object], *, batch: int, threads: int, runs: int = 20, warmup: int = 3) -> Latency:
+    """Time `run`; the warm-up runs (allocation, autotuning, caches) are not counted."""
+    for _ in range(warmup):
+        run()
+    seconds = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    deviation = statistics.stdev(seconds) if runs > 1 else 0.0
+    return Latency(statistics.fmean(seconds), deviation, runs, batch, threads)
+
+
+def torch_latency(model: nn.Module, inputs: Tensor, *, runs: int = 20, warmup: int = 3) -> Latency:
+    """A forward pass in evaluation mode; on a GPU the clock waits for the device."""
+    training = model.training
+    model.eval()
+
+    def run() -> None:
+        with torch.inference_mode():
+            model(inputs)
+        if inputs.is_cuda:
+            torch.cuda.synchronize()
+
+    found = timed(run, batch=len(inputs), threads=torch.get_num_threads(), runs=runs, warmup=warmup)
+    model.train(training)
+    return found

@@ -1,0 +1,128 @@
+"""The laboratory's training loop: any model, any batches, any loss; one screen.
+
+`contest.training.fit` trains image classifiers for the contest; the experiments must also train a user's own
+model on a user's own loader, with the optimisers of the published experiments.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import count
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from contest.errors import TrainingError, UsageError
+from contest.pruning import Loss
+
+AfterStep = Callable[[nn.Module], None]
+Watch = Callable[[float, float], None]
+"""(epochs done, mean training loss of the epoch), at the end of each epoch."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to train, besides what on. `epochs` may be a fraction."""
+
+    epochs: float = 2.0
+    optimiser: Literal["adam", "adamw", "adadelta", "sgd"] = "adam"
+    learning_rate: float = 0.001
+    momentum: float = 0.9
+    """Of sgd only."""
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "cosine", "step"] = "constant"
+    """`cosine` falls to 0 over the run, `step` multiplies by `gamma` after each epoch."""
+    gamma: float = 0.7
+    bf16: bool = False
+    """bf16 autocast (where the processor has it, training is twice as fast)."""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0:
+            raise UsageError(f"epochs is {self.epochs:g}; it cannot be negative")
+
+
+def train(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    loss: Loss,
+    training: Training,
+    *,
+    seed: int = 0,
+    after_step: AfterStep | None = None,
+    watch: Watch | None = None,
+) -> None:
+    """Train in place on the batches' device. Each pass over `batches` is an epoch.
+
+    Reproducible: torch's generator is seeded, and shuffling loaders draw from it.
+
+    Raises:
+        TrainingError: the loss is not finite, or there are no batches.
+    """
+    torch.manual_seed(seed)
+    optimiser = _optimiser(model, training)
+    per_epoch: int | None = None
+    base = [group["lr"] for group in optimiser.param_groups]
+    step = 0
+    for epoch in count():
+        if epoch >= training.epochs:
+            return
+        model.train()
+        total, seen = torch.zeros(()), 0
+        for index, (inputs, targets) in enumerate(batches):
+            per_epoch = per_epoch or _length(batches)
+            if step >= training.epochs * per_epoch:
+                break
+            factor = _factor(training, step, per_epoch)
+            for group, rate in zip(optimiser.param_groups, base, strict=True):
+                group["lr"] = rate * factor
+            optimiser.zero_grad()
+            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=training.bf16):
+                outputs = model(inputs)
+            value = loss(outputs.float(), targets)
+            value.backward()
+            optimiser.step()
+            if after_step:
+                after_step(model)
+            total, seen, step = total + value.detach().cpu(), index + 1, step + 1
+        if not seen:
+            raise TrainingError("there are no batches to train on")
+        mean = float(total / seen)
+        if not math.isfinite(mean):
+            raise TrainingError(
+                f"the loss is {mean} in epoch {epoch + 1}; lower the learning rate ({training.learning_rate:g})"
+            )
+        if watch:
+            watch(min(epoch + 1.0, training.epochs), mean)
+
+
+def _length(batches: Iterable[tuple[Tensor, Tensor]]) -> int:
+    try:
+        return len(batches)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise UsageError("the training batches need a length (a list, a DataLoader) for the schedule") from error
+
+
+def _factor(training: Training, step: int, per_epoch: int) -> float:
+    if training.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * step / (training.epochs * per_epoch)))
+    if training.schedule == "step":
+        return float(training.gamma ** (step // per_epoch))
+    return 1.0
+
+
+def _optimiser(model: nn.Module, training: Training) -> torch.optim.Optimizer:
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    rate, decay = training.learning_rate, training.weight_decay
+    match training.optimiser:
+        case "adam":
+            return torch.optim.Adam(parameters, rate, weight_decay=decay, foreach=True)
+        case "adamw":
+            return torch.optim.AdamW(parameters, rate, weight_decay=decay, foreach=True)
+        case "adadelta":
+            return torch.optim.Adadelta(parameters, rate, weight_decay=decay, foreach=True)
+        case "sgd":
+            return torch.optim.SGD(parameters, rate, training.momentum, weight_decay=decay, foreach=True)
+    raise UsageError(f"optimiser is '{training.optimiser}'; it must be adam, adamw, adadelta or sgd")
