@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import warnings
 from collections.abc import Mapping
 from typing import Any, cast
@@ -33,7 +34,7 @@ def build_timm(name: str, image_shape: ImageShape, classes: int, options: Mappin
     such model or cannot build it.
     """
     if not timm.is_model(name):
-        near = timm.list_models(f"*{name.split('_')[0]}*")[:8]
+        near = difflib.get_close_matches(name, timm.list_models(), n=6, cutoff=0.5)
         raise UsageError(f"timm has no model '{name}'; near it: {', '.join(near) or 'none'}")
     chosen = {"num_classes": classes, "in_chans": image_shape[0], **options}
     default = timm.get_pretrained_cfg(name, allow_unregistered=True)
