@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from contest.errors import UsageError
+from leaderboard import marks
 from leaderboard.labels import Box, Segment, place
 from leaderboard.looks import Frame, Look, frame
 from scoring.rules import Rule
@@ -135,18 +135,21 @@ def specification(
         scale=alt.Scale(domain=list(area.accuracies), nice=False, zero=False),
         axis=alt.Axis(format=".0%" if area.accuracies[1] - area.accuracies[0] > 0.045 else ".1%", tickCount=7),
     )
+    notes = [rule.footnote] if rule.footnote else []
+    if hidden := len(entries) - len(drawn):
+        notes.append(f"{hidden} {'entry' if hidden == 1 else 'entries'} below {threshold - _DEPTH:.0%} not drawn.")
     layers = [
-        *_threshold_line(threshold, area),
-        _front_line(front, x, y, area),
-        _points(rows, x, y, threshold, look),
-        *_label_layers(labels, x, y, look),
-        _notes(rule, len(entries) - len(drawn), threshold, look),
+        *marks.threshold_line(threshold, area),
+        marks.front_line([(p.score, p.accuracy) for p in front], x, y, area),
+        marks.points(rows, x, y, threshold, look),
+        *marks.label_layers(labels, x, y, look),
+        marks.notes(notes, look),
     ]
     chart = alt.layer(*layers).properties(width=look.width, height=look.height, background=look.paper)
     if look.title:
         text = title or f"{_DATASETS.get(rule.dataset, rule.dataset)} compression contest: accuracy against score"
         chart = chart.properties(title=alt.TitleParams(text, anchor="start", offset=14))
-    return dict(_configured(chart, look).to_dict())
+    return dict(marks.configured(chart, look).to_dict())
 
 
 def _rows(
@@ -161,8 +164,9 @@ def _rows(
             "team": point.team or point.source,
             "accuracy": point.accuracy,
             "score": point.score,
-            "params": point.params,
-            "ops": point.ops,
+            "terms": "not known"
+            if point.params is None or point.ops is None
+            else f"{point.params:.4g} + {point.ops:.4g}",
             "url": point.url,
         }
 
@@ -196,6 +200,8 @@ def _labels(
         radius=math.sqrt(look.dot / math.pi) + 2,
         lines=[*_steps([area.pixel(p.score, p.accuracy) for p in front], right), ((0, line), (right, line))],
         taken=[tag],
+        limit=95,
+        exempt=len(front) + len(others),
     )
     own = {id(p) for p in drawn}
     rows = []
@@ -205,7 +211,8 @@ def _labels(
             {
                 "name": _short(point.name), "score": point.score, "accuracy": point.accuracy,
                 "reference": id(point) not in own, "leader": label.leader,
-                "dx": round(label.centre[0] - px, 1), "dy": round(label.centre[1] - py, 1),
+                "align": label.align,
+                "dx": round(label.anchor[0] - px, 1), "dy": round(label.anchor[1] - py, 1),
                 "lx": round(min(max(px, label.box.left), label.box.right) - px, 1),
                 "ly": round(min(max(py, label.box.top), label.box.bottom) - py, 1),
             }
@@ -223,132 +230,3 @@ def _steps(front: Sequence[tuple[float, float]], right: float) -> list[Segment]:
 
 def _short(name: str, limit: int = 32) -> str:
     return name if len(name) <= limit else name[: limit - 1].rstrip() + "…"
-
-
-def _threshold_line(threshold: float, area: Frame) -> list[Any]:
-    import altair as alt
-
-    look = area.look
-    data = alt.Data(values=[{"threshold": threshold}])
-    base = alt.Chart(data).encode(y=alt.Y("threshold:Q"))
-    return [
-        base.mark_rule(color=look.quiet, strokeWidth=2, strokeDash=[8, 5], clip=True),
-        base.mark_text(
-            text=f"{threshold:.3%}".replace(".000", "") + " line",
-            align="right", baseline="bottom", dx=-4, dy=-4, color=look.quiet, fontSize=look.small, fontWeight="bold", clip=True,
-        ).encode(x=alt.value(look.width)),
-    ]  # fmt: skip
-
-
-def _front_line(front: Sequence[Point], x: Any, y: Any, area: Frame) -> Any:
-    import altair as alt
-
-    rows = [{"score": p.score, "accuracy": p.accuracy} for p in front]
-    if rows:
-        rows.append({"score": area.scores[1] * 100, "accuracy": front[-1].accuracy})
-    mark = {"interpolate": "step-after", "strokeWidth": 2.5, "color": area.look.kinds["front"][1], "clip": True}
-    return alt.Chart(alt.Data(values=rows)).mark_line(**mark, opacity=0.6).encode(x=x, y=y)
-
-
-def _points(rows: list[dict[str, Any]], x: Any, y: Any, threshold: float, look: Look) -> Any:
-    import altair as alt
-
-    line = f"{threshold:.1%}".replace(".0%", "%").replace("%", " %")
-    titles = {
-        "front": "entry on the Pareto front", "entry": "entry", "below": f"below {line}", "reference": "reference, not ranked",
-    }  # fmt: skip
-    present = [kind for kind in titles if any(row["kind"] == kind for row in rows)]
-    domain = [titles[kind] for kind in present]
-    for row in rows:
-        row["kind"] = titles[row["kind"]]
-    styles = [look.kinds[kind] for kind in present]
-    legend = alt.Legend(
-        title=None, orient="top", direction="horizontal", symbolSize=look.dot, columns=0 if look.width > 700 else 2,
-        symbolOpacity=1.0,
-    )  # fmt: skip
-    tooltip = [
-        alt.Tooltip("name:N", title="network"),
-        alt.Tooltip("team:N", title="team"),
-        alt.Tooltip("accuracy:Q", format=".2%"),
-        alt.Tooltip("score:Q", format=".5~g"),
-        alt.Tooltip("params:Q", format=".4~g", title="parameter term"),
-        alt.Tooltip("ops:Q", format=".4~g", title="operation term"),
-    ]
-    chart = (
-        alt.Chart(alt.Data(values=rows))
-        .mark_point(size=look.dot, filled=True, opacity=1, strokeWidth=2, clip=True, cursor="pointer")
-        .encode(
-            x=x, y=y, tooltip=tooltip,
-            fill=alt.Fill("kind:N", scale=alt.Scale(domain=domain, range=[s[0] for s in styles]), legend=legend),
-            stroke=alt.Stroke("kind:N", scale=alt.Scale(domain=domain, range=[s[1] for s in styles]), legend=legend),
-            shape=alt.Shape("kind:N", scale=alt.Scale(domain=domain, range=[s[2] for s in styles]), legend=legend),
-        )
-    )  # fmt: skip
-    if look.interactive:
-        # The wheel alone belongs to the page: a chart that swallows it traps the reader.
-        zoom = alt.selection_interval(bind="scales", name="view", zoom="wheel![event.ctrlKey || event.metaKey]")
-        chart = chart.add_params(zoom)
-    return chart
-
-
-def _label_layers(rows: list[dict[str, Any]], x: Any, y: Any, look: Look) -> list[Any]:
-    """Names and their leader lines. Offsets are pixels, so that zooming moves a name with its point."""
-    import altair as alt
-
-    def offset(name: str) -> Any:
-        return alt.expr(f"datum.{name}")
-
-    leaders = [row for row in rows if row["leader"]]
-    layers = []
-    if leaders:
-        layers.append(
-            alt.Chart(alt.Data(values=leaders))
-            .mark_rule(color=look.quiet, strokeWidth=1, clip=True, x2Offset=offset("lx"), y2Offset=offset("ly"))
-            .encode(x=x, y=y, x2="score", y2="accuracy")
-        )
-    for reference, colour, style in ((False, look.ink, "normal"), (True, look.quiet, "italic")):
-        some = [row for row in rows if row["reference"] is reference]
-        if some:
-            layers.append(
-                alt.Chart(alt.Data(values=some))
-                .mark_text(
-                    align="center", baseline="middle", fontSize=look.small, color=colour, fontStyle=style, clip=True,
-                    dx=offset("dx"), dy=offset("dy"),
-                )
-                .encode(x=x, y=y, text="name:N")
-            )  # fmt: skip
-    return layers
-
-
-def _notes(rule: Rule, hidden: int, threshold: float, look: Look) -> Any:
-    """What a reader must know about the rule, and how many entries are too far below the line to be drawn."""
-    import altair as alt
-
-    lines = textwrap.wrap(rule.footnote, int(look.width / (0.5 * look.small))) if rule.footnote else []
-    if hidden:
-        lines.append(f"{hidden} {'entry' if hidden == 1 else 'entries'} below {threshold - _DEPTH:.0%} not drawn.")
-    return (
-        alt.Chart(alt.Data(values=[{}]))
-        .mark_text(
-            text=lines or [""], align="left", baseline="top", fontSize=look.small, color=look.quiet,
-            lineHeight=1.35 * look.small, clip=False, tooltip=None,
-        )
-        .encode(x=alt.value(0), y=alt.value(look.height + 3.6 * look.font))
-    )  # fmt: skip
-
-
-def _configured(chart: Any, look: Look) -> Any:
-    """Fonts and colours of all parts."""
-    return (
-        chart.configure(font="Helvetica, Arial, Liberation Sans, sans-serif", padding=0.9 * look.font)
-        .configure_view(stroke=None)
-        .configure_title(fontSize=1.35 * look.font, color=look.ink, fontWeight=600)
-        .configure_axis(
-            labelFontSize=0.9 * look.font, titleFontSize=look.font, titleFontWeight="normal", titlePadding=12,
-            labelColor=look.quiet, titleColor=look.ink, gridColor=look.grid, domainColor=look.quiet, tickColor=look.quiet,
-        )
-        .configure_legend(
-            labelFontSize=0.9 * look.font, labelColor=look.ink, labelLimit=400, symbolStrokeWidth=2, columnPadding=24,
-            rowPadding=4, offset=12,
-        )
-    )  # fmt: skip

@@ -12,9 +12,12 @@ from dataclasses import dataclass
 
 _NARROW = frozenset("iIl.,:;'|!fjtr()[] -1/")
 _WIDE = frozenset("mwMW@%—")
-_DIRECTIONS = 16
+_DIRECTIONS = 24
+_RINGS = (2.0, 3.0, 4.2, 5.6, 7.2, 9.0)
+"""Distances at which a label with a leader line is tried, in font sizes."""
 _LEADER_COST = 40.0
-_LINE_COST = 60.0
+_LINE_COST = 45.0
+_PADDING = 4.0
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,19 @@ Segment = tuple[Point, Point]
 
 @dataclass(frozen=True)
 class Label:
-    """Where a text stands: its centre, its box, and whether a leader line joins it to its point."""
+    """Where a text stands: its box, the side at which the text is aligned, and whether a leader line joins it."""
 
     index: int
-    centre: Point
     box: Box
+    align: str
     leader: bool
+
+    @property
+    def anchor(self) -> Point:
+        """Where the text is anchored: the middle of the side that `align` names, or the centre."""
+        middle = (self.box.left + self.box.right) / 2
+        x = {"left": self.box.left + _PADDING, "right": self.box.right - _PADDING}.get(self.align, middle)
+        return (x, (self.box.top + self.box.bottom) / 2)
 
 
 def text_width(text: str, size: float) -> float:
@@ -97,6 +107,8 @@ def place(
     radius: float = 8.0,
     lines: Sequence[Segment] = (),
     taken: Sequence[Box] = (),
+    limit: float = math.inf,
+    exempt: int = 0,
 ) -> list[Label]:
     """Places for the texts of points, in order of importance.
 
@@ -109,6 +121,8 @@ def place(
         radius: of a drawn point, in pixels.
         lines: drawn lines, which a label crosses only where nothing else is free.
         taken: boxes of text that is there already.
+        limit: what a place may cost; a dearer one is clutter, and the label is left out.
+        exempt: for so many labels, from the first, no limit holds.
 
     Returns:
         The labels that found a place; no two boxes overlap and none covers a point.
@@ -118,10 +132,10 @@ def place(
     leaders: list[Segment] = []
     labels: list[Label] = []
     for index, (text, point) in enumerate(zip(texts, points, strict=True)):
-        width, height = text_width(text, size), 1.25 * size
+        width, height = text_width(text, size) + 2 * _PADDING, 1.25 * size
         best: tuple[float, Label] | None = None
         for cost, centre, leader in _candidates(point, width, height, radius, size):
-            if best is not None and cost >= best[0]:
+            if cost >= (best[0] if best is not None else limit if index >= exempt else math.inf):
                 continue
             box = Box(centre[0] - width / 2, centre[1] - height / 2, centre[0] + width / 2, centre[1] + height / 2)
             if not box.within(area) or any(box.overlaps(other) for other in (*boxes, *dots)):
@@ -133,9 +147,11 @@ def place(
                 line = (point, _nearest(box, point))
                 if any(other.crossed_by(line) for other in boxes) or any(_cross(line, other) for other in leaders):
                     continue
-                cost += _LEADER_COST * sum(dot.crossed_by(line) for dot in dots if not _holds(dot, point))
-            if best is None or cost < best[0]:
-                best = (cost, Label(index, centre, box, leader))
+                if any(dot.crossed_by(line) for dot in dots if not _holds(dot, point)):
+                    continue
+            if cost < (best[0] if best is not None else limit if index >= exempt else math.inf):
+                side = "left" if box.left >= point[0] else "right" if box.right <= point[0] else "center"
+                best = (cost, Label(index, box, side, leader))
         if best is not None:
             label = best[1]
             labels.append(label)
@@ -162,7 +178,7 @@ def _candidates(
         (8.0, (x - gap / 2 - width / 2, y + gap / 2 + height / 2), False),
     ]
     out = []
-    for ring in (2.0, 3.2, 4.6, 6.2, 8.0):
+    for ring in _RINGS:
         for step in range(_DIRECTIONS):
             angle = 2 * math.pi * step / _DIRECTIONS
             reach = ring * size

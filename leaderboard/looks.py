@@ -13,8 +13,9 @@ class Look:
 
     width: int = 1100
     height: int = 540
-    font: int = 20
-    small: int = 15
+    font: int = 21
+    small: int = 17
+    note: int = 15
     dot: int = 170
     dark: bool = False
     interactive: bool = False
@@ -44,7 +45,7 @@ class Look:
 
     @property
     def kinds(self) -> dict[str, tuple[str, str, str]]:
-        """kind -> (fill, stroke, shape). They differ in shape and lightness too, so that grey paper keeps them apart."""
+        """kind -> (fill, stroke, shape): shape and lightness differ too, so that grey paper keeps them apart."""
         if self.dark:
             return {
                 "front": ("#ffb454", "#ffb454", "circle"),
