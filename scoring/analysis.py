@@ -269,9 +269,9 @@ class _Analysis:
             if not all(self.graph.is_constant(i) for i in node.inputs[1:] if i):
                 self.unknown.append(f"quantiser with a computed step at '{node.name}'")
                 return
-            self._charge(node.inputs[1], node.name)
-            for zero in nonzero_points(self.graph, node.inputs[2:]):
-                self._charge(zero, node.name)
+            layer = self._layer_behind(node)
+            for value in (node.inputs[1], *nonzero_points(self.graph, node.inputs[2:])):
+                self._charge(value, layer)
             return
         constants = [i for i in node.inputs if i and self.graph.is_constant(i)]
         if node.kind == "Gather" and node.inputs[0] in constants:
@@ -280,6 +280,18 @@ class _Analysis:
             tensor = self.graph.constants[value]
             if node.kind == "PRelu" or (tensor.device.type != "meta" and bool((tensor != 0).any())):
                 self._charge(value, node.name)
+
+    def _layer_behind(self, node: Node) -> str:
+        """The priced operation that reads a quantiser's output, to whose bill its scale goes."""
+        queue, seen = [node], {node.output}
+        while queue:
+            for reader in self.graph.consumers.get(queue.pop(0).output, []):
+                if reader.kind in LAYER_KINDS or reader.kind == "MatMul":
+                    return reader.name
+                if reader.kind in _FREE and reader.output not in seen:
+                    seen.add(reader.output)
+                    queue.append(reader)
+        return node.name
 
 
 def _wide_axis(shape: tuple[int, ...], full: tuple[int, ...]) -> int | None:

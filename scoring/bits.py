@@ -116,12 +116,14 @@ def check_codes(codes: Tensor, bits: int, name: str) -> str | None:
     """None, or why the nonzero codes do not fit the bits that the file declares."""
     if codes.device.type == "meta":
         return None
-    nonzero = codes[codes != 0].to(torch.float64)
-    if not nonzero.numel():
-        return None
-    if not bool((nonzero == nonzero.round()).all()):
+    if codes.is_floating_point() and not bool((codes == codes.round()).all()):
         return f"'{name}': its codes are not integers"
-    low, high = int(nonzero.min()), int(nonzero.max())
+    low, high = int(codes.min()), int(codes.max())
+    if low == 0 or high == 0:
+        nonzero = codes[codes != 0]
+        if not nonzero.numel():
+            return None
+        low, high = int(nonzero.min()), int(nonzero.max())
     window = high - low + 1 - (1 if low < 0 < high else 0)
     if window > 2**bits:
         return (

@@ -39,14 +39,18 @@ def subject_of_module(
     declared_bits: Mapping[str, int] | None = None,
     parent: Parent | None = None,
     claims: Mapping[str, float] | None = None,
+    prefix: str = "",
 ) -> Subject:
-    """A torch module in evaluation mode. A module in half precision gets its images in half precision."""
+    """A torch module in evaluation mode. A module in half precision gets its images in half precision.
+
+    prefix: of module names, left out in reports.
+    """
     model = model.eval()
     dtype = input_type(model)
 
     def watch(images: Tensor) -> Mapping[str, Tensor]:
         values: dict[str, Tensor] = {}
-        trace(model, images.to(dtype), declared_bits=declared_bits, values=values)
+        trace(model, images.to(dtype), declared_bits=declared_bits, values=values, prefix=prefix)
         return values
 
     @torch.inference_mode()
@@ -57,7 +61,7 @@ def subject_of_module(
         return output
 
     image = example_images(image_shape, 1).to(dtype)
-    graph = trace(model, image, declared_bits=declared_bits)
+    graph = trace(model, image, declared_bits=declared_bits, prefix=prefix)
     return Subject(graph, run, watch, image_shape, parent, dict(claims or {}))
 
 

@@ -26,40 +26,41 @@ def trace(
     *,
     declared_bits: Mapping[str, int] | None = None,
     values: dict[str, Tensor] | None = None,
+    prefix: str = "",
 ) -> Graph:
     """The operation graph of `model(image)`.
 
     Args:
-        model: any module in evaluation mode; left as it is (buffers that a forward pass changes are put back).
+        model: any module in evaluation mode; left as it is.
         image: [1,C,H,W] float, or several images to look at values; meta tensors cost no work.
         declared_bits: bits of integer tensors by state name, as the file declares them.
         values: filled with the tensor of every value, by name.
+        prefix: left out of the names of layers and tensors.
     """
-    recorder = Recorder(model, image, dict(declared_bits or {}))
-    was = {name: tensor.clone() for name, tensor in model.named_buffers() if tensor.device.type != "meta"}
+    recorder = Recorder(model, image, dict(declared_bits or {}), prefix)
+    versions = {name: tensor._version for name, tensor in model.state_dict(keep_vars=True).items()}
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.inference_mode(), _layer_names(model, recorder), recorder:
+        with torch.inference_mode(), _layer_names(model, recorder, prefix), recorder:
             output = model(image)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
-    changed = [name for name, tensor in model.named_buffers() if name in was and not torch.equal(was[name], tensor)]
-    for name in changed:
-        model.get_buffer(name).data.copy_(was[name])
-        recorder.problems.append(f"buffer '{name}' changes while the network runs")
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if tensor._version != versions.get(name):
+            recorder.problems.append(f"'{name}' changes while the network runs")
     if values is not None:
         values.update({name: recorder.tensors[i] for i, name in recorder.names.items() if i in recorder.tensors})
     return recorder.graph(output)
 
 
 @contextmanager
-def _layer_names(model: nn.Module, recorder: Recorder) -> Iterator[None]:
+def _layer_names(model: nn.Module, recorder: Recorder, prefix: str) -> Iterator[None]:
     """While active, the recorder knows which submodule runs."""
     with ExitStack() as stack:
         for name, module in model.named_modules():
 
-            def enter(_: nn.Module, __: Any, name: str = name) -> None:
+            def enter(_: nn.Module, __: Any, name: str = name.removeprefix(prefix)) -> None:
                 recorder.path.append(name)
 
             def leave(*_: Any) -> None:
@@ -73,7 +74,7 @@ def _layer_names(model: nn.Module, recorder: Recorder) -> Iterator[None]:
 class Recorder(TorchDispatchMode):
     """Writes nodes while operations run. Translations call `emit` (new values) and `value` (names of tensors)."""
 
-    def __init__(self, model: nn.Module, image: Tensor, declared_bits: Mapping[str, int]) -> None:
+    def __init__(self, model: nn.Module, image: Tensor, declared_bits: Mapping[str, int], prefix: str) -> None:
         super().__init__()
         self.path: list[str] = []
         self.nodes: list[Node] = []
@@ -88,13 +89,19 @@ class Recorder(TorchDispatchMode):
         self.stale: set[int] = set()
         self.aliases: dict[int, list[int]] = {}
         self.calls: Counter[str] = Counter()
-        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        for full_name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            name = full_name.removeprefix(prefix)
             if id(tensor) not in self.names:
-                self.stored[name] = declared_bits.get(name)
+                self.stored[name] = declared_bits.get(full_name)
                 self.constants[name] = tensor.detach()
                 self._name(tensor, name)
         self.input = "image"
         self._name(image, self.input)
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing here is compiled; saying so spares the import of torch._dynamo, which takes seconds."""
+        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -134,8 +141,6 @@ class Recorder(TorchDispatchMode):
     def _mark_stale(self, outputs: list[Tensor], inputs: list[Tensor]) -> None:
         """After a change in place, other views of the same memory hold values that the graph does not know."""
         for tensor in outputs:
-            if self.names.get(id(tensor)) in self.stored:
-                self.problems.append(f"'{self.names[id(tensor)]}' is changed in place")
             for other in self.aliases.get(tensor.untyped_storage()._cdata, []):
                 if other != id(tensor):
                     self.stale.add(other)

@@ -1,0 +1,68 @@
+"""Costs of an architecture before it has weights: built and traced without memory or arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from contest.candidate import Architecture, Bits
+from contest.networks import build
+from scoring.analysis import LAYER_KINDS, analyse
+from scoring.costs import Costs, Number
+from scoring.graph import Graph, Node
+from scoring.trace import trace
+
+
+def planned_costs(
+    architecture: Architecture, bits: Bits | None, image_shape: tuple[int, int, int], classes: int, normalise: bool
+) -> Costs:
+    """See `scoring.score.architecture_costs`."""
+    # timm's modules compute some constants when they are built, so only ours can be built without memory.
+    device = torch.device("cpu" if architecture.family.startswith("timm/") else "meta")
+    with device:
+        model = build(architecture, image_shape=image_shape, classes=classes)
+    model = model.to("meta").eval()
+    if not normalise and hasattr(model, "normalise"):
+        model.normalise = nn.Identity()
+    return costs_of_module(model, bits or Bits(), image_shape)
+
+
+def costs_of_module(model: nn.Module, bits: Bits, image_shape: tuple[int, int, int]) -> Costs:
+    """Costs of a float module as if it were quantised (its parameters may be on the meta device).
+
+    Layers of 16 bits run the whole network in half precision, other numbers included.
+    """
+    dtype = torch.float16 if bits.weights == bits.activations == 16 else torch.float32
+    device = next(model.parameters()).device
+    graph = trace(model.to(dtype), torch.empty((1, *image_shape), device=device, dtype=dtype))
+    layers = [node for node in graph.running if node.kind in LAYER_KINDS]
+    chosen = {node.name: _layer_bits(bits, node.name, first=i == 0) for i, node in enumerate(layers)}
+    costs = analyse(graph, layer_bits=chosen)
+    return replace(costs, numbers=(*costs.numbers, *_planned_scales(costs, graph, layers, chosen, bits.per_channel)))
+
+
+def _layer_bits(bits: Bits, name: str, first: bool) -> tuple[int, int]:
+    """(weight bits, activation bits). The first layer sees the 8-bit image unless an override says otherwise."""
+    module = name.split(":")[0]
+    keys = [key for key in bits.layers if module == key or module.startswith(key + ".")]
+    if keys:
+        return bits.layers[max(keys, key=len)]
+    return (bits.weights, 8) if first else (bits.weights, bits.activations)
+
+
+def _planned_scales(
+    costs: Costs, graph: Graph, layers: list[Node], chosen: dict[str, tuple[int, int]], per_channel: bool
+) -> list[Number]:
+    """The scales that quantised layers will store: of weights where no batch norm takes them up, and of inputs."""
+    folded = {number.layer for number in costs.numbers if number.name.endswith(".multiplier")}
+    numbers = []
+    for i, node in enumerate(layers):
+        weights, activations = chosen[node.name]
+        channels = graph.shapes[node.inputs[1]][0]
+        if weights <= 8 and node.name not in folded:
+            numbers.append(Number(f"{node.name}.multiplier", node.name, channels if per_channel else 1, 32))
+        if activations <= 8 and i > 0:
+            numbers.append(Number(f"{node.name}.input_step", node.name, 1, 32))
+    return numbers

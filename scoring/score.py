@@ -1,0 +1,131 @@
+"""Score a file, a user's module, or an architecture by name. The library twin of `contest score`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from contest.errors import UsageError
+from scoring.costs import Costs
+from scoring.examination import Examination
+from scoring.report import Report, make_report, with_holdout
+from scoring.rules import DEFAULT, Rule, load_rule, rules_of
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from contest.candidate import Architecture, Bits
+    from contest.data import Images
+
+
+def score_file(
+    path: Path | str,
+    *,
+    images: Images | None = None,
+    rule: str | Rule = DEFAULT,
+    trust: bool = False,
+    holdout: Images | None = None,
+    classes: Sequence[str] = (),
+    details: bool = False,
+    minimum_level: str | None = None,
+) -> Report:
+    """The report of a model file (.pt, .safetensors, .onnx).
+
+    Args:
+        images: the test set; without it the accuracy is None.
+        rule: by name, by path of a TOML file, or as it is.
+        trust: open the file in this process instead of the isolated child. Only for files of your own.
+        holdout: a private set; the report shows its accuracy and the gap to `images`.
+        classes: names of the classes, for `details` (per-class table and confusion matrix).
+        minimum_level: refuse to go on below this level of isolation.
+
+    Raises:
+        RefusedError: the file is malformed, hostile or not one that the contest accepts.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UsageError(f"{path} is not a file")
+    chosen = load_rule(rule) if isinstance(rule, str) else rule
+    file: dict[str, Any] = {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
+    sets = [s for s in (images, holdout) if s is not None]
+    if trust:
+        from scoring.verify import examine
+
+        file["isolation"] = "none"
+        found = [examine(path, s.pixels) for s in sets] or [examine(path)]
+    else:
+        from scoring.sandbox import run_isolated
+
+        found = []
+        for pixels in [s.pixels.numpy() for s in sets] or [None]:
+            examination, file["isolation"] = run_isolated(path, pixels, minimum_level=minimum_level)
+            found.append(examination)
+    return _reported(found, images, holdout, chosen, classes, details, file)
+
+
+def score_module(
+    model: nn.Module,
+    image_shape: tuple[int, int, int],
+    *,
+    images: Images | None = None,
+    rule: str | Rule = DEFAULT,
+    holdout: Images | None = None,
+    classes: Sequence[str] = (),
+    details: bool = False,
+) -> Report:
+    """The report of a module of your own, in this process."""
+    from scoring.readers import subject_of_user_module
+    from scoring.verify import examine_subject
+
+    subject = subject_of_user_module(model, image_shape)
+    chosen = load_rule(rule) if isinstance(rule, str) else rule
+    sets = [s for s in (images, holdout) if s is not None]
+    found = [examine_subject(subject, s.pixels) for s in sets] or [examine_subject(subject)]
+    return _reported(found, images, holdout, chosen, classes, details, {"isolation": "none"})
+
+
+def score_costs(costs: Costs, rule: str | Rule = DEFAULT, *, file: dict[str, Any] | None = None) -> Report:
+    """The report of a costs table alone: no accuracy, not rankable."""
+    chosen = load_rule(rule) if isinstance(rule, str) else rule
+    return make_report(Examination(costs), chosen, rules_of(chosen.dataset), file=file)
+
+
+def architecture_costs(
+    architecture: Architecture,
+    bits: Bits | None = None,
+    image_shape: tuple[int, int, int] = (3, 32, 32),
+    classes: int = 10,
+    *,
+    normalise: bool = True,
+) -> Costs:
+    """Costs of an architecture without weights, in milliseconds: nothing is computed.
+
+    The layers are taken to be quantised as `bits` says, every input by a quantiser of its own with one scale.
+    normalise: with the image normalisation that networks of this project contain (a number for each of its
+    multipliers and shifts); False gives the bare architecture, as the literature counts it.
+    """
+    from scoring.planned import planned_costs
+
+    return planned_costs(architecture, bits, image_shape, classes, normalise)
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _reported(
+    found: list[Examination], images: Images | None, holdout: Images | None, rule: Rule, classes: Sequence[str],
+    details: bool, file: dict[str, Any],
+) -> Report:  # fmt: skip
+    first = found[0] if images is not None else Examination(found[0].costs, found[0].claims, found[0].image_shape)
+    labels = None if images is None else images.labels.numpy()
+    report = make_report(
+        first, rule, rules_of(rule.dataset), labels=labels, classes=classes, details=details, file=file
+    )
+    if holdout is not None:
+        report = with_holdout(report, found[-1], holdout.labels.numpy())
+    return report
