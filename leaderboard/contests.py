@@ -1,0 +1,199 @@
+"""Contests and teams: made, found, closed, reopened, disqualified; every change is written down as an event."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from contest.errors import ContestError, UsageError
+from leaderboard import ranking
+from leaderboard.models import Contest, Event, Submission, Team, now
+from leaderboard.text import name_key, one_line, slug
+from scoring.rules import Rule
+
+
+class NotFoundError(UsageError):
+    """What was asked for does not exist, or not for whoever asked."""
+
+
+class ClosedError(ContestError):
+    """The contest takes no submissions."""
+
+    exit_code = 3
+
+
+def create(
+    session: Session,
+    name: str,
+    rule: Rule,
+    *,
+    title: str = "",
+    daily_limit: int = 10,
+    total_limit: int = 500,
+    max_bytes: int = 64 * 1024 * 1024,
+    private_until: datetime | None = None,
+    feedback: Literal["full", "coarse"] = "full",
+    isolation: str = "",
+    actor: str = "command line",
+) -> Contest:
+    """A new contest, open at once. Raises UsageError when the name is taken or a limit makes no sense."""
+    if session.scalar(select(Contest.id).where(Contest.slug == slug(name))) is not None:
+        raise UsageError(f"contest '{name}' exists already; choose another name")
+    for what, value in (("daily limit", daily_limit), ("total limit", total_limit), ("size limit", max_bytes)):
+        if value < 1:
+            raise UsageError(f"the {what} is {value}; it must be at least 1")
+    contest = Contest(
+        slug=name,
+        title=one_line(title or name, "title", 200),
+        **rule_columns(rule),
+        daily_limit=daily_limit,
+        total_limit=total_limit,
+        max_bytes=max_bytes,
+        private_until=private_until,
+        feedback=feedback,
+        isolation=isolation,
+    )
+    session.add(contest)
+    session.flush()
+    record(session, actor, "create contest", contest, rule=rule.name, version=rule.version)
+    return contest
+
+
+def rule_columns(rule: Rule) -> dict[str, Any]:
+    """What a contest's row keeps of its rule."""
+    return {
+        "rule_name": rule.name,
+        "rule_version": rule.version,
+        "rule": dataclasses.asdict(rule),
+        "dataset": rule.dataset,
+        "threshold": float(rule.threshold),
+    }
+
+
+def rule_of(contest: Contest) -> Rule:
+    """The rule as it was when the contest was made (or changed)."""
+    return Rule(**contest.rule)
+
+
+def find(session: Session, name: str) -> Contest:
+    """A contest by its name. Raises NotFoundError."""
+    contest = session.scalar(select(Contest).where(Contest.slug == name))
+    if contest is None:
+        raise NotFoundError(f"there is no contest '{name[:80]}'")
+    return contest
+
+
+def listing(session: Session) -> list[Contest]:
+    """All contests, the newest first."""
+    return list(session.scalars(select(Contest).order_by(Contest.id.desc())))
+
+
+def is_private(contest: Contest) -> bool:
+    """Whether the ranking is still hidden from everybody but the organisers."""
+    return contest.private_until is not None and contest.private_until > now()
+
+
+def close(session: Session, contest: Contest, actor: str = "command line") -> None:
+    """Take no more submissions; what is queued is still scored."""
+    if contest.closed_at is None:
+        contest.closed_at = now()
+        contest.revision += 1
+        record(session, actor, "close", contest)
+
+
+def reopen(session: Session, contest: Contest, actor: str = "command line") -> None:
+    """Take submissions again."""
+    if contest.closed_at is not None:
+        contest.closed_at = None
+        contest.revision += 1
+        record(session, actor, "reopen", contest)
+
+
+def add_team(session: Session, contest: Contest, name: str, actor: str = "command line") -> Team:
+    """A new team. Raises UsageError when a team of the contest has the name, in whatever case."""
+    name = one_line(name, "team name", 80)
+    if _team(session, contest, name) is not None:
+        raise UsageError(f"contest '{contest.slug}' has a team '{name}' already; choose another name")
+    team = Team(contest_id=contest.id, name=name, name_key=name_key(name))
+    session.add(team)
+    session.flush()
+    record(session, actor, "add team", contest, team=name)
+    return team
+
+
+def find_team(session: Session, contest: Contest, name: str) -> Team:
+    """A team by its name. Raises NotFoundError."""
+    team = _team(session, contest, name)
+    if team is None:
+        raise NotFoundError(f"contest '{contest.slug}' has no team '{name[:80]}'")
+    return team
+
+
+def teams(session: Session, contest: Contest) -> list[Team]:
+    """All teams of a contest by name."""
+    return list(session.scalars(select(Team).where(Team.contest_id == contest.id).order_by(Team.name_key)))
+
+
+def disqualify_team(session: Session, team: Team, reason: str, actor: str = "command line") -> None:
+    """Take a team out of the ranking; its submissions stay, with the reason. An empty reason is refused."""
+    team.disqualified_reason = one_line(reason, "reason", 500)
+    team.disqualified_at = now()
+    _after_change(session, team.contest_id, actor, "disqualify team", team=team.name, reason=team.disqualified_reason)
+
+
+def readmit_team(session: Session, team: Team, actor: str = "command line") -> None:
+    """Undo a disqualification."""
+    team.disqualified_at, team.disqualified_reason = None, ""
+    _after_change(session, team.contest_id, actor, "readmit team", team=team.name)
+
+
+def disqualify_submission(session: Session, submission: Submission, reason: str, actor: str = "command line") -> None:
+    """Take one submission out of the ranking; the team's next best takes its place."""
+    submission.disqualified_reason = one_line(reason, "reason", 500)
+    submission.disqualified_at = now()
+    _after_change(
+        session,
+        submission.contest_id,
+        actor,
+        "disqualify submission",
+        submission=submission.id,
+        reason=submission.disqualified_reason,
+    )
+
+
+def readmit_submission(session: Session, submission: Submission, actor: str = "command line") -> None:
+    """Undo a disqualification."""
+    submission.disqualified_at, submission.disqualified_reason = None, ""
+    _after_change(session, submission.contest_id, actor, "readmit submission", submission=submission.id)
+
+
+def events(session: Session, contest: Contest, limit: int = 100) -> list[Event]:
+    """What organisers did, the newest first."""
+    query = select(Event).where(Event.contest_id == contest.id).order_by(Event.id.desc()).limit(limit)
+    return list(session.scalars(query))
+
+
+def record(session: Session, actor: str, action: str, contest: Contest | None, **details: Any) -> None:
+    """Write down what an organiser did."""
+    session.add(Event(actor=actor, action=action, contest_id=contest.id if contest else None, details=details))
+
+
+def count_submissions(session: Session, contest: Contest) -> dict[str, int]:
+    """How many submissions are in each state."""
+    query = select(Submission.state, func.count()).where(Submission.contest_id == contest.id).group_by(Submission.state)
+    return dict(session.execute(query).tuples().all())
+
+
+def _team(session: Session, contest: Contest, name: str) -> Team | None:
+    return session.scalar(select(Team).where(Team.contest_id == contest.id, Team.name_key == name_key(name.strip())))
+
+
+def _after_change(session: Session, contest_id: int, actor: str, action: str, **details: Any) -> None:
+    contest = session.get_one(Contest, contest_id)
+    session.flush()
+    ranking.rebuild(session, contest)
+    record(session, actor, action, contest, **details)

@@ -1,0 +1,152 @@
+"""The database: SQLite by default, PostgreSQL for many users; the schema is migrated and checked at start."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.orm import Session
+
+from contest.errors import ContestError, UsageError
+from leaderboard.settings import Settings
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_LOCK = 0x636F6E74  # any number that no other program locks: several services may start at once
+
+
+class DatabaseError(ContestError):
+    """The database cannot be reached or is not one that this version understands."""
+
+
+class Database:
+    """Connections to one leaderboard.
+
+    `read()` and `write()` give a session in a transaction; `write()` commits at the end of the block. A writer on
+    SQLite takes the write lock at once: upgrading a read lock later could fail half way.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        url = settings.database_url
+        try:
+            self.engine = _engine(url)
+        except (ArgumentError, ModuleNotFoundError) as error:
+            raise UsageError(f"database '{make_safe(url)}' cannot be used: {error}") from error
+        self._writing = self.engine.execution_options(immediate=True)
+
+    @property
+    def sqlite(self) -> bool:
+        return self.engine.dialect.name == "sqlite"
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session that sees one consistent state; nothing is committed."""
+        with Session(self.engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A session that is committed at the end of the block, or rolled back when the block raises."""
+        with Session(self._writing, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def migrate(self) -> None:
+        """Bring the schema to this version. Raises DatabaseError when the database is newer or out of reach."""
+        try:
+            with self._writing.begin() as connection:
+                if not self.sqlite:
+                    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+                config = _config(connection)
+                current = MigrationContext.configure(connection).get_current_revision()
+                scripts = ScriptDirectory.from_config(config)
+                if current is not None and current not in {script.revision for script in scripts.walk_revisions()}:
+                    raise DatabaseError(
+                        f"the database is at revision '{current}', which this version does not know "
+                        f"(newest: '{scripts.get_current_head()}'): install the newer version that made it"
+                    )
+                if current != scripts.get_current_head():
+                    command.upgrade(config, "head")
+        except OperationalError as error:
+            raise DatabaseError(
+                f"database '{make_safe(str(self.engine.url))}' is out of reach: {error.orig}"
+            ) from error
+        except CommandError as error:
+            raise DatabaseError(f"the migration failed: {error}") from error
+
+    def revision(self) -> str | None:
+        """The schema's revision, None in an empty database."""
+        with self.engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
+
+    def ready(self) -> None:
+        """Raise DatabaseError unless the database answers and has this version's schema."""
+        head = ScriptDirectory.from_config(_config(None)).get_current_head()
+        try:
+            revision = self.revision()
+        except OperationalError as error:
+            raise DatabaseError("the database does not answer") from error
+        if revision != head:
+            raise DatabaseError(f"the database is at revision '{revision}', this version needs '{head}'")
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+
+def open_database(settings: Settings) -> Database:
+    """Make the directory when it is missing, connect, migrate."""
+    settings.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    database = Database(settings)
+    database.migrate()
+    return database
+
+
+def make_safe(url: str) -> str:
+    """A database URL without its password."""
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:
+        return url.partition("://")[0] + "://..."
+
+
+def _engine(url: str) -> Engine:
+    backend = make_url(url).get_backend_name()
+    if backend == "sqlite":
+        engine = create_engine(url, pool_size=8, max_overflow=40, connect_args={"timeout": 30})
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    if backend == "postgresql":
+        # A connection that a restarted server has dropped is noticed at checkout, not by a participant.
+        return create_engine(url, pool_size=8, max_overflow=40, pool_pre_ping=True, connect_args={"connect_timeout": 5})
+    raise UsageError(f"database '{make_safe(url)}' is neither sqlite:///... nor postgresql://...")
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _: Any) -> None:
+    connection.isolation_level = None  # transactions begin below, not where the driver thinks
+    cursor = connection.cursor()
+    # WAL: readers and the writer do not wait for each other. FULL: a committed submission survives a power cut.
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "cache_size = -32000"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    immediate = connection.get_execution_options().get("immediate")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def _config(connection: Connection | None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config

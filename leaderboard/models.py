@@ -1,0 +1,274 @@
+"""The tables. A submission's row is the queue's record, too: its state decides, queue messages only wake workers.
+
+Times are aware and in UTC. Scores, accuracies and states of `Submission` are those of the newest scoring; every
+scoring stays as a `Result`. `Standing` and `RecordEntry` are kept up to date in the transaction that changes a
+state, so that a page of the ranking is one index range whatever the number of submissions.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+
+class State(StrEnum):
+    """Where a submission is. The last four are terminal."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    RANKED = "ranked"
+    BELOW_THRESHOLD = "below_threshold"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
+TERMINAL = (State.RANKED, State.BELOW_THRESHOLD, State.REFUSED, State.FAILED)
+SCORED = (State.RANKED, State.BELOW_THRESHOLD)
+
+
+def now() -> datetime:
+    """The present, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+class Utc(TypeDecorator[datetime]):
+    """Aware UTC in Python, plain UTC in the database (SQLite keeps no time zones)."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+class Base(DeclarativeBase):
+    """Fixed constraint names, so that migrations can address them on every database."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {datetime: Utc, dict[str, Any]: JSON}  # noqa: RUF012
+
+
+class Contest(Base):
+    """A contest: a rule, limits and dates."""
+
+    __tablename__ = "contests"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    slug: Mapped[str] = mapped_column(String(64), unique=True)
+    title: Mapped[str] = mapped_column(String(200))
+    rule_name: Mapped[str] = mapped_column(String(64))
+    rule_version: Mapped[int]
+    rule: Mapped[dict[str, Any]]
+    """The rule file's content: the database needs no file to be understood."""
+    dataset: Mapped[str] = mapped_column(String(64))
+    threshold: Mapped[float]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    closed_at: Mapped[datetime | None]
+    private_until: Mapped[datetime | None]
+    """Before this moment only organisers see the ranking; teams see their own submissions."""
+    daily_limit: Mapped[int] = mapped_column(default=10)
+    total_limit: Mapped[int] = mapped_column(default=500)
+    max_bytes: Mapped[int] = mapped_column(default=64 * 1024 * 1024)
+    feedback: Mapped[str] = mapped_column(String(10), default="full")
+    """full, or coarse: accuracy in steps until the contest is closed, against probing of the test set."""
+    isolation: Mapped[str] = mapped_column(String(20), default="")
+    """The weakest isolation of the scoring child that is ranked; empty is any."""
+    revision: Mapped[int] = mapped_column(default=0)
+    """Counts changes of what the ranking shows: the ETag of its pages."""
+
+
+class Team(Base):
+    """A team of one contest."""
+
+    __tablename__ = "teams"
+    __table_args__ = (UniqueConstraint("contest_id", "name_key"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    contest_id: Mapped[int] = mapped_column(ForeignKey("contests.id"))
+    name: Mapped[str] = mapped_column(String(80))
+    name_key: Mapped[str] = mapped_column(String(120))
+    """Normalised and case-folded: no two teams that read the same."""
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    disqualified_at: Mapped[datetime | None]
+    disqualified_reason: Mapped[str] = mapped_column(Text, default="")
+
+    contest: Mapped[Contest] = relationship()
+
+
+class Token(Base):
+    """A bearer token. `key` is its public half; of the secret half only the hash is here."""
+
+    __tablename__ = "tokens"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(String(16), unique=True)
+    digest: Mapped[str] = mapped_column(String(64))
+    role: Mapped[str] = mapped_column(String(10))
+    """team or admin."""
+    team_id: Mapped[int | None] = mapped_column(ForeignKey("teams.id"), index=True)
+    label: Mapped[str] = mapped_column(String(80), default="")
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+    team: Mapped[Team | None] = relationship()
+
+
+class Submission(Base):
+    """One file entered by one team in one contest."""
+
+    __tablename__ = "submissions"
+    __table_args__ = (
+        UniqueConstraint("contest_id", "team_id", "sha256"),
+        Index("ix_submissions_state", "state", "id"),
+        Index("ix_submissions_contest", "contest_id", "id"),
+        Index("ix_submissions_contest_state", "contest_id", "state", "id"),
+        Index("ix_submissions_team", "team_id", "id"),
+        Index("ix_submissions_team_day", "team_id", "created_at"),
+        Index("ix_submissions_team_best", "team_id", "state", "score"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    contest_id: Mapped[int] = mapped_column(ForeignKey("contests.id"))
+    team_id: Mapped[int] = mapped_column(ForeignKey("teams.id"))
+    sha256: Mapped[str] = mapped_column(String(64))
+    size_bytes: Mapped[int]
+    file_name: Mapped[str] = mapped_column(String(120))
+    """As the participant called it, cleaned; shown, never opened."""
+    note: Mapped[str] = mapped_column(String(500), default="")
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+    state: Mapped[str] = mapped_column(String(20), default=State.QUEUED)
+    reason: Mapped[str] = mapped_column(Text, default="")
+    log: Mapped[str] = mapped_column(Text, default="")
+    """What happened, line by line, for the owner."""
+    our_fault: Mapped[bool] = mapped_column(default=False)
+    """The attempt failed through no fault of the team's and does not count against its quota."""
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    attempts: Mapped[int] = mapped_column(default=0)
+    claim: Mapped[str] = mapped_column(String(80), default="")
+    """Names the one worker run whose result will be taken."""
+    lease_until: Mapped[datetime | None]
+    announced_at: Mapped[datetime | None]
+    """When a message was last put into the queue."""
+
+    disqualified_at: Mapped[datetime | None]
+    disqualified_reason: Mapped[str] = mapped_column(Text, default="")
+
+    rule_name: Mapped[str] = mapped_column(String(64), default="")
+    rule_version: Mapped[int] = mapped_column(default=0)
+    score: Mapped[float | None]
+    params: Mapped[float | None]
+    ops: Mapped[float | None]
+    score_with_bitmask: Mapped[float | None]
+    accuracy: Mapped[float | None]
+    accuracy_low: Mapped[float | None]
+    accuracy_high: Mapped[float | None]
+    isolation: Mapped[str] = mapped_column(String(20), default="")
+    measured: Mapped[dict[str, Any] | None]
+    claimed: Mapped[dict[str, Any] | None]
+
+    contest: Mapped[Contest] = relationship()
+    team: Mapped[Team] = relationship()
+
+
+class Result(Base):
+    """One scoring of one submission under one rule; never changed afterwards."""
+
+    __tablename__ = "results"
+    __table_args__ = (Index("ix_results_submission", "submission_id", "id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    submission_id: Mapped[int] = mapped_column(ForeignKey("submissions.id"))
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    state: Mapped[str] = mapped_column(String(20))
+    reason: Mapped[str] = mapped_column(Text, default="")
+    rule_name: Mapped[str] = mapped_column(String(64))
+    rule_version: Mapped[int]
+    score: Mapped[float | None]
+    accuracy: Mapped[float | None]
+    report: Mapped[dict[str, Any]]
+    """What `contest score --json` returns."""
+
+
+class Standing(Base):
+    """The best submission of a team, one row among the ranked and one among those below the threshold."""
+
+    __tablename__ = "standings"
+
+    contest_id: Mapped[int] = mapped_column(ForeignKey("contests.id"), primary_key=True)
+    team_id: Mapped[int] = mapped_column(ForeignKey("teams.id"), primary_key=True)
+    section: Mapped[str] = mapped_column(String(20), primary_key=True)
+    """ranked or below_threshold."""
+    submission_id: Mapped[int] = mapped_column(ForeignKey("submissions.id"))
+    score: Mapped[float]
+    accuracy: Mapped[float]
+    submitted_at: Mapped[datetime]
+
+    submission: Mapped[Submission] = relationship()
+    team: Mapped[Team] = relationship()
+
+
+Index(
+    "ix_standings_order",
+    Standing.contest_id,
+    Standing.section,
+    Standing.score,
+    Standing.accuracy.desc(),
+    Standing.submitted_at,
+    Standing.submission_id,
+)
+
+
+class RecordEntry(Base):
+    """A submission that was the contest's best when it came in."""
+
+    __tablename__ = "records"
+
+    contest_id: Mapped[int] = mapped_column(ForeignKey("contests.id"), primary_key=True)
+    submission_id: Mapped[int] = mapped_column(ForeignKey("submissions.id"), primary_key=True)
+    score: Mapped[float]
+    accuracy: Mapped[float]
+    submitted_at: Mapped[datetime]
+
+    submission: Mapped[Submission] = relationship()
+
+
+class Event(Base):
+    """What organisers did, when and why."""
+
+    __tablename__ = "events"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    actor: Mapped[str] = mapped_column(String(80))
+    action: Mapped[str] = mapped_column(String(40))
+    contest_id: Mapped[int | None] = mapped_column(ForeignKey("contests.id"), index=True)
+    details: Mapped[dict[str, Any]]
