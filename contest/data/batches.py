@@ -93,7 +93,7 @@ class Batches:
         for index in range(len(self)):
             here = slice(index * self.batch_size, (index + 1) * self.batch_size)
             chosen = order[here]
-            x = self.pixels[chosen]
+            x = self.pixels.index_select(0, chosen)
             if self.crop:
                 x = augment.crop(x, shifts[0, here], shifts[1, here], self.crop)
             if self.flip:
@@ -112,8 +112,7 @@ class Batches:
             mixup = random.random_sample() < 0.5
         if mixup:
             share = float(random.beta(self.recipe.mixup, self.recipe.mixup))
-            images = augment.to_float(x)
-            images = images.lerp(images[partner], 1 - share)
+            images = augment.to_float(x).lerp(augment.to_float(x.index_select(0, partner)), 1 - share)
         else:
             share = float(random.beta(self.recipe.cutmix, self.recipe.cutmix))
             box = augment.box(share, random.random_sample(), random.random_sample(), x.shape[1], x.shape[2])

@@ -31,7 +31,7 @@ def load(name: str, directory: Path | None = None, *, download: bool = True) -> 
 
     `directory` (default: the environment's CONTEST_DATA, else a cache in the home directory) may be or hold
     an `.npz` with x_train, y_train, x_test, y_test (itself, or `<name>.npz`), image folders
-    `train/<class>/*.png|jpg` and `test/...` (itself or in `<name>/`), or torchvision's files, which are
+    `train/<class>/*.png|jpg` and `test/...` (in `<name>/` or itself), or torchvision's files, which are
     downloaded there where they are missing. The digits come with scikit-learn and need nothing.
 
     Raises DataError where there is nothing to load or what is there is damaged.
@@ -39,19 +39,25 @@ def load(name: str, directory: Path | None = None, *, download: bool = True) -> 
     if name == "digits":
         return _digits()
     given = directory or (Path(os.environ["CONTEST_DATA"]) if os.environ.get("CONTEST_DATA") else None)
-    if given is not None and not given.exists() and not download:
-        raise DataError(f"the data directory '{given}' does not exist")
     if given is not None:
-        for archive in (given, given / f"{name}.npz"):
-            if archive.suffix == ".npz" and archive.is_file():
-                return _archive(name, archive)
-        for folder in (given, given / name):
-            if (folder / "train").is_dir():
-                return _folders(name, folder)
+        found = _own_files(name, given)
+        if found is not None:
+            return found
     if name not in TORCHVISION:
         known = ", ".join(["digits", *TORCHVISION])
         raise DataError(f"no data set '{name}' in '{given}': known by name are {known}; {_ways(name)}")
     return _torchvision(name, given or Path.home() / ".cache" / "contest", download)
+
+
+def _own_files(name: str, given: Path) -> DataSet | None:
+    """What is named after the data set comes before what only lies there."""
+    for archive in (given, given / f"{name}.npz"):
+        if archive.suffix == ".npz" and archive.is_file():
+            return _archive(name, archive)
+    for folder in (given / name, given):
+        if (folder / "train").is_dir():
+            return _folders(name, folder)
+    return None
 
 
 def _ways(name: str) -> str:

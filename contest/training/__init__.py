@@ -1,7 +1,8 @@
 """Training, evaluation and distillation of any image classifier."""
 
 from contest.training.evaluation import Evaluation, evaluate, forward
-from contest.training.loop import Epoch, History, fit
+from contest.training.history import Epoch, History
+from contest.training.loop import fit
 from contest.training.machine import choose_device
 from contest.training.teacher import soft_labels
 

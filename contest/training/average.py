@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +15,12 @@ class Average:
 
     The rise of d over the steps t keeps a short run from averaging its random start (as TensorFlow's
     ExponentialMovingAverage does). Batch norm's running statistics are averaged like the weights, counters
-    and masks (integers, booleans) are taken over as they are.
+    and masks (integers, booleans) are taken over as they are. `hold` is called on a model that has been given
+    averaged values: where a mask grew on the way, the average is not zero yet.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay, self.steps = decay, 0
+    def __init__(self, model: nn.Module, decay: float, hold: Callable[[nn.Module], None] | None = None) -> None:
+        self.decay, self.hold, self.steps = decay, hold, 0
         self.tensors = {name: tensor.detach().clone() for name, tensor in _tensors(model).items()}
 
     @torch.no_grad()
@@ -37,6 +39,8 @@ class Average:
         """Gives the model the averaged values."""
         for name, tensor in _tensors(model).items():
             tensor.copy_(self.tensors[name])
+        if self.hold:
+            self.hold(model)
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
@@ -50,15 +54,14 @@ class Average:
                 for name, tensor in _tensors(model).items():
                     tensor.copy_(own[name])
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> dict[str, Any]:
         return {"steps": self.steps, "tensors": self.tensors}
 
-    def load_state_dict(self, state: dict[str, object]) -> None:
-        steps, tensors = state["steps"], state["tensors"]
-        assert isinstance(steps, int) and isinstance(tensors, dict)
-        self.steps = steps
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Raises KeyError or RuntimeError for the state of another network."""
         for name, tensor in self.tensors.items():
-            tensor.copy_(tensors[name])
+            tensor.copy_(state_dict["tensors"][name])
+        self.steps = int(state_dict["steps"])
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

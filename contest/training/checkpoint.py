@@ -1,46 +1,83 @@
-"""A run on disk: written whole or not at all, read without executing anything."""
+"""A run on disk: written whole or not at all, read without executing anything in it."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from contest.errors import TrainingError
+from contest.training.history import Epoch
+
+UNREADABLE = (OSError, RuntimeError, ValueError, LookupError, EOFError, TypeError, pickle.UnpicklingError)
+"""What torch.load and the use of what it returned raise for a file that is not what it should be."""
 
 
-def save(state: dict[str, Any], path: Path) -> None:
-    """Writes beside `path` and renames: a killed process leaves the checkpoint before."""
+class Part(Protocol):
+    """A model, an optimiser, a schedule, an average."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
+
+
+def save(path: Path, run: Mapping[str, Any], parts: Mapping[str, Part], history: list[Epoch]) -> None:
+    """The state of all parts after the epochs of `history`; `run` is plain data that says what is trained how."""
+    write(
+        {
+            "run": dict(run),
+            "parts": {name: part.state_dict() for name, part in parts.items()},
+            "history": [dataclasses.asdict(epoch) for epoch in history],
+        },
+        path,
+    )
+
+
+def load(path: Path, run: Mapping[str, Any], parts: Mapping[str, Part]) -> list[Epoch]:
+    """Gives the parts the state at `path` and returns the epochs that are done.
+
+    Raises TrainingError for a damaged file and for a checkpoint of another run or another network.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        saved, history = dict(state["run"]), [Epoch(**epoch) for epoch in state["history"]]
+        states = {name: state["parts"][name] for name in parts}
+    except UNREADABLE as error:
+        raise TrainingError(f"the checkpoint '{path}' is damaged ({error}); delete it to start anew") from error
+    different = [
+        f"{key}: {saved.get(key)} there, {run.get(key)} now"
+        for key in sorted(saved.keys() | run.keys())
+        if saved.get(key) != run.get(key)
+    ]
+    if different:
+        raise TrainingError(
+            f"the checkpoint '{path}' belongs to another run ({'; '.join(different)}); "
+            "give this run its own path or delete the file"
+        )
+    try:
+        for name, part in parts.items():
+            part.load_state_dict(states[name])
+    except UNREADABLE as error:
+        raise TrainingError(
+            f"the checkpoint '{path}' is of another network ({error}); give this run its own path or delete the file"
+        ) from error
+    return history
+
+
+def write(state: Mapping[str, Any], path: Path) -> None:
+    """`state` (tensors and plain data) beside `path`, then renamed: a kill at any time leaves the old file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
-            torch.save(state, file)
+            torch.save(dict(state), file)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def load(path: Path, run: dict[str, Any]) -> dict[str, Any]:
-    """The state at `path`, which must be of the same `run` (plain data that says what is trained how).
-
-    Raises TrainingError for a damaged file or a checkpoint of another run.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        saved = dict(state["run"])
-    except (OSError, RuntimeError, ValueError, KeyError, EOFError, TypeError, pickle.UnpicklingError) as error:
-        raise TrainingError(f"the checkpoint '{path}' is damaged ({error}); delete it to start anew") from error
-    different = {key: (saved.get(key), run.get(key)) for key in saved | run if saved.get(key) != run.get(key)}
-    if different:
-        listed = ", ".join(f"{key}: {old} there, {new} now" for key, (old, new) in sorted(different.items()))
-        raise TrainingError(
-            f"the checkpoint '{path}' belongs to another run ({listed}); give the run its own path or delete it"
-        )
-    assert isinstance(state, dict)
-    return state

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from contest.data import Images
 from contest.data.augment import to_float
 from contest.errors import UsageError
-from contest.training.machine import autocast
+from contest.training.machine import autocast, keep_memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +61,7 @@ def forward(
     mirrored: bool = False,
 ) -> Tensor:
     """The logits of all images (`mirrored`: of their mirror images) in order, float32 [N, classes] on the CPU."""
+    keep_memory()
     device = torch.device(device)
     model.to(device)
     parts = []

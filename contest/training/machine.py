@@ -5,14 +5,15 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
-from contest.errors import UsageError
+from contest.candidate import Recipe
+from contest.errors import TrainingError, UsageError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
-_KEEP_BYTES = 1 << 30
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -45,12 +46,27 @@ def autocast(device: torch.device, enabled: bool = True) -> AbstractContextManag
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled and has_bf16(device))
 
 
+@contextmanager
+def memory_errors(recipe: Recipe) -> Iterator[None]:
+    """Says what to do about memory that does not suffice (TrainingError)."""
+    try:
+        yield
+    except RuntimeError as error:
+        # On a GPU it is an OutOfMemoryError; on the CPU only the words tell.
+        if not (isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
+            raise
+        raise TrainingError(
+            f"not enough memory for a step of batch_size {recipe.batch_size}; lower it or the network's width"
+        ) from error
+
+
 @functools.cache
 def keep_memory() -> bool:
-    """Tells glibc's malloc to keep freed blocks of up to 1 GiB instead of giving each back to the kernel.
+    """Tells glibc's malloc to keep freed blocks instead of giving each large one back to the kernel.
 
-    A training step frees and asks for the same large activations again; otherwise every one of their pages
-    is faulted in and zeroed anew at each step. Once a process; false where the C library is another.
+    A training step frees and asks for the same large activations again; otherwise every one of their pages is
+    faulted in and zeroed anew at each step, which can cost as much as the step itself. Once a process; false
+    where the C library is another.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -58,4 +74,6 @@ def keep_memory() -> bool:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return False
-    return bool(mallopt(_M_MMAP_THRESHOLD, _KEEP_BYTES)) and bool(mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES))
+    # Some versions of glibc refuse an mmap threshold above 32 MiB.
+    kept = mallopt(_M_MMAP_THRESHOLD, 1 << 30) or mallopt(_M_MMAP_THRESHOLD, 1 << 25)
+    return bool(kept) and bool(mallopt(_M_TRIM_THRESHOLD, 1 << 30))

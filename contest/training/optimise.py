@@ -14,6 +14,31 @@ from contest.data import Batch
 from contest.errors import UsageError
 
 
+def check(recipe: Recipe) -> None:
+    """Raises UsageError for a number outside its range."""
+    limits = {
+        "epochs": (0, math.inf),
+        "batch_size": (1, math.inf),
+        "learning_rate": (0, math.inf),
+        "momentum": (0, 1),
+        "weight_decay": (0, math.inf),
+        "warmup_epochs": (0, math.inf),
+        "label_smoothing": (0, 1),
+        "ema_decay": (0, 1),
+        "clip_norm": (0, math.inf),
+        "crop": (0, math.inf),
+        "cutout": (0, math.inf),
+        "mixup": (0, math.inf),
+        "cutmix": (0, math.inf),
+        "distillation": (0, 1),
+        "temperature": (1e-3, math.inf),
+    }
+    for name, (low, high) in limits.items():
+        value = getattr(recipe, name)
+        if not low <= value <= high or value == math.inf:
+            raise UsageError(f"{name} is {value}; it must lie between {low:g} and {high:g}")
+
+
 def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Nesterov SGD or AdamW; weights decay, whatever has at most one dimension (biases, batch norm, quantiser
     steps) does not."""
@@ -25,12 +50,16 @@ def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
+    # The fused CPU kernel saves 0.1 ms of a step of 100 ms, but takes a gradient whose strides differ from
+    # its parameter's for the wrong elements without a word (torch 2.15); the CUDA one checks.
+    fused = all(parameter.is_cuda for parameter in parameters)
     if recipe.optimiser == "sgd":
+        nesterov = recipe.momentum > 0
         return torch.optim.SGD(
-            groups, recipe.learning_rate, recipe.momentum, nesterov=recipe.momentum > 0, foreach=True
+            groups, recipe.learning_rate, recipe.momentum, nesterov=nesterov, foreach=not fused, fused=fused
         )
     if recipe.optimiser == "adamw":
-        return torch.optim.AdamW(groups, recipe.learning_rate, foreach=True)
+        return torch.optim.AdamW(groups, recipe.learning_rate, foreach=not fused, fused=fused)
     raise UsageError(f"optimiser is '{recipe.optimiser}'; it must be sgd or adamw")
 
 

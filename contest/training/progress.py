@@ -1,19 +1,51 @@
-"""The progress bar of a training run."""
+"""Loss and accuracy of a running epoch, and the progress bar that shows them."""
 
 from __future__ import annotations
 
 import time
 from types import TracebackType
 
+import torch
 from rich import progress as rich_progress
+from torch import Tensor
+
+from contest.data import Batch
 
 SECONDS = 0.5  # between two looks at the loss: on a GPU each look waits for the device
 
 
-class Progress:
-    """Loss, accuracy, images/s and time left; silent unless `shown`."""
+class Meter:
+    """Sums of one epoch, kept on the device; reading one waits for it."""
 
-    def __init__(self, steps: int, done: int, batch_size: int, *, shown: bool) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._loss = torch.zeros((), device=device)
+        self._correct = torch.zeros((), device=device, dtype=torch.int64)
+        self._start = time.perf_counter()
+        self.steps = self.images = 0
+
+    def add(self, loss: Tensor, logits: Tensor, batch: Batch) -> None:
+        self._loss += loss.detach()
+        self._correct += (logits.detach().argmax(1) == batch.labels).sum()
+        self.steps += 1
+        self.images += len(batch.labels)
+
+    @property
+    def loss(self) -> float:
+        return float(self._loss) / self.steps
+
+    @property
+    def accuracy(self) -> float:
+        return int(self._correct) / self.images
+
+    @property
+    def images_per_second(self) -> float:
+        return self.images / (time.perf_counter() - self._start)
+
+
+class Progress:
+    """A bar with loss, accuracy, images/s and time left; silent unless `shown`."""
+
+    def __init__(self, steps: int, done: int, *, shown: bool) -> None:
         self._bar = rich_progress.Progress(
             rich_progress.TextColumn("{task.description}"),
             rich_progress.BarColumn(),
@@ -23,8 +55,7 @@ class Progress:
             disable=not shown,
         )
         self._task = self._bar.add_task("training", total=steps, completed=done, figures="")
-        self._batch_size, self._looked = batch_size, time.perf_counter()
-        self._begin, self._first = self._looked, done
+        self._looked = time.perf_counter()
 
     def __enter__(self) -> Progress:
         self._bar.start()
@@ -35,12 +66,12 @@ class Progress:
     ) -> None:
         self._bar.stop()
 
+    @property
     def due(self) -> bool:
-        """Whether it is time to look again."""
+        """Whether it is time to look at the loss again."""
         return time.perf_counter() - self._looked > SECONDS
 
-    def show(self, step: int, loss: float, accuracy: float) -> None:
-        self._looked = time.perf_counter()
-        speed = (step - self._first) * self._batch_size / (self._looked - self._begin)
-        figures = f"loss {loss:.3f}  accuracy {accuracy:.1%}  {speed:,.0f} images/s"
+    def show(self, step: int, meter: Meter) -> None:
+        figures = f"loss {meter.loss:.3f}  accuracy {meter.accuracy:.1%}  {meter.images_per_second:,.0f} images/s"
         self._bar.update(self._task, completed=step, figures=figures)
+        self._looked = time.perf_counter()

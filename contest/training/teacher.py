@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 from pathlib import Path
 
 import torch
@@ -39,7 +38,7 @@ def soft_labels(
     if flip:
         logits = (logits + forward(teacher, images, device=device, batch_size=batch_size, bf16=True, mirrored=True)) / 2
     if cache:
-        checkpoint.save({"key": key, "logits": logits}, cache)
+        checkpoint.write({"key": key, "logits": logits}, cache)
     return logits
 
 
@@ -47,7 +46,7 @@ def _read(cache: Path, key: str) -> Tensor | None:
     try:
         state = torch.load(cache, map_location="cpu", weights_only=True)
         return state["logits"] if state["key"] == key else None
-    except (OSError, RuntimeError, ValueError, KeyError, EOFError, TypeError, pickle.UnpicklingError):
+    except checkpoint.UNREADABLE:
         return None  # a damaged cache is no reason to stop: the labels are computed again
 
 
