@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 
 import click
 
@@ -68,4 +69,7 @@ def main() -> None:
     except ContestError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except Exception:  # anything else is a mistake of ours: show it whole, under a code of its own
+        traceback.print_exc()
+        sys.exit(ContestError.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
