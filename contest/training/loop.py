@@ -34,6 +34,7 @@ def fit(
     seed: int = 0,
     checkpoint: Path | None = None,
     soft_labels: Tensor | None = None,
+    before_epoch: Callable[[nn.Module, int, int], None] | None = None,
     after_step: Callable[[nn.Module], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
     progress: bool = False,
@@ -48,6 +49,9 @@ def fit(
     `on_epoch` is called once the epoch's checkpoint is on disk; what it raises ends the run. `bf16` is
     autocast: None for where the hardware has it.
 
+    `before_epoch` (the pipeline's masks need it) gets the model, the epoch's number from 0 and the number of epochs,
+    also before the first epoch after a resume.
+
     Raises TrainingError for a loss or weights that are not finite, for too little memory and for a checkpoint
     of another run, UsageError for a recipe that makes no sense.
     """
@@ -60,6 +64,7 @@ def fit(
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     batches = Batches(images, recipe, seed, device, soft_labels if recipe.distillation else None)
     steps = max(round(recipe.epochs * len(batches)), recipe.epochs > 0)
+    epochs = math.ceil(steps / len(batches))
     optimiser = make_optimiser(model, recipe)
     schedule = make_schedule(optimiser, recipe, steps, len(batches))
     average = Average(model, recipe.ema_decay, after_step) if recipe.ema_decay else None
@@ -72,7 +77,9 @@ def fit(
 
     generators = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(generators), memory_errors(recipe), Progress(steps, step, shown=progress) as bar:
-        for number in range(len(history), math.ceil(steps / len(batches))):
+        for number in range(len(history), epochs):
+            if before_epoch:
+                before_epoch(model, number, epochs)
             torch.manual_seed(seed * 1_000_003 + number)  # for dropout: from (seed, epoch), like the batches
             model.train()
             meter = Meter(device)
