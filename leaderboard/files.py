@@ -40,6 +40,7 @@ class Incoming:
     store: FileStore
     limit: int
     target: BinaryIO
+    path: Path
     digest: hashlib._Hash = field(default_factory=hashlib.sha256)
     size_bytes: int = 0
 
@@ -60,7 +61,7 @@ class Incoming:
         stored = StoredFile(self.digest.hexdigest(), self.size_bytes)
         path = self.store.path(stored.sha256)
         path.parent.mkdir(parents=True, exist_ok=True)
-        Path(self.target.name).replace(path)  # atomic; the same content twice is the same file
+        self.path.replace(path)  # atomic; the same content twice is the same file
         _sync_directory(path.parent)
         return stored
 
@@ -84,7 +85,7 @@ class FileStore:
         descriptor, name = tempfile.mkstemp(prefix="incoming-", dir=self.directory)
         try:
             with os.fdopen(descriptor, "wb") as target:
-                yield Incoming(self, limit, target)
+                yield Incoming(self, limit, target, Path(name))
         finally:
             Path(name).unlink(missing_ok=True)
 

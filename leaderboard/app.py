@@ -1,0 +1,161 @@
+"""The web application: API, health, metrics, and the pages of `leaderboard.web` when they are installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy import func, select
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.types import Scope
+
+from contest import __version__
+from contest.errors import ContestError
+from leaderboard import api, submissions
+from leaderboard.board import Board, open_board
+from leaderboard.database import DatabaseError
+from leaderboard.limits import BodyLimit, RateLimit
+from leaderboard.models import State, Submission, now
+from leaderboard.observe import Metrics, Observe
+from leaderboard.problems import detail_of, problem, status_of
+from leaderboard.scorer import Scorer
+from leaderboard.security import ForbiddenError, SecurityHeaders, bearer
+from leaderboard.settings import Settings
+
+log = logging.getLogger("leaderboard.app")
+
+
+def create_app(settings: Settings, scorer: Scorer | None = None) -> FastAPI:
+    """An application on an open board; its worker threads run while the application does."""
+    board = open_board(settings, scorer)
+    app = FastAPI(
+        title="contest leaderboard",
+        version=__version__,
+        summary="Neural-network compression contests: submit, rank, compare.",
+        lifespan=_lifespan,
+        docs_url=None,  # the documentation pages load scripts from elsewhere; the document itself is at /openapi.json
+        redoc_url=None,
+    )
+    app.state.board, app.state.metrics = board, Metrics()
+    app.include_router(api.router)
+    _operations(app)
+    _pages(app)
+    _errors(app)
+    # The last one added is the outermost.
+    app.add_middleware(BodyLimit, settings=settings, is_upload=_is_upload)
+    app.add_middleware(RateLimit, settings=settings)
+    app.add_middleware(SecurityHeaders, tls=settings.secure_cookies)
+    app.add_middleware(Observe, metrics=app.state.metrics)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    board: Board = app.state.board
+    worker = board.jobs.worker(board.settings.workers) if board.settings.workers else None
+    if worker is not None:
+        worker.start()
+    log.info("serving", extra={"workers": board.settings.workers, "version": __version__})
+    yield
+    if worker is not None:
+        await run_in_threadpool(worker.stop, graceful=True)
+        await run_in_threadpool(board.jobs.release)
+    board.close()
+    log.info("stopped")
+
+
+def _pages(app: FastAPI) -> None:
+    """`leaderboard.web` brings `router`, and may bring `mount(app)` for static files and `app.state.error_page`."""
+    if importlib.util.find_spec("leaderboard.web") is None:
+        return
+    web = importlib.import_module("leaderboard.web")
+    if hasattr(web, "router"):
+        app.include_router(web.router)
+    if hasattr(web, "mount"):
+        web.mount(app)
+
+
+def _is_upload(scope: Scope) -> bool:
+    path: str = scope["path"]
+    return scope["method"] == "POST" and path.rstrip("/").endswith("/submissions")
+
+
+def _operations(app: FastAPI) -> None:
+    @app.get("/healthz", include_in_schema=False)
+    def health() -> dict[str, str]:
+        """The process answers."""
+        return {"status": "ok", "version": __version__}
+
+    @app.get("/readyz", include_in_schema=False)
+    def ready(request: Request) -> Response:
+        """The database answers and has this version's schema, and files can be written."""
+        board: Board = request.app.state.board
+        board.database.ready()
+        with board.files.incoming(1):
+            pass
+        return Response('{"status":"ready"}', media_type="application/json")
+
+    @app.get("/metrics", include_in_schema=False)
+    def metrics(request: Request) -> Response:
+        """For Prometheus."""
+        board: Board = request.app.state.board
+        expected = board.settings.metrics_token
+        if expected and bearer(request.headers.get("authorization")) != expected:
+            raise ForbiddenError("the metrics need their token")
+        with board.database.read() as session:
+            waiting = submissions.queue_depth(session)
+            oldest = session.scalar(select(func.min(Submission.created_at)).where(Submission.state == State.QUEUED))
+        age_s = (now() - oldest).total_seconds() if oldest else 0.0
+        return Response(request.app.state.metrics.render(waiting, age_s), media_type="text/plain; version=0.0.4")
+
+
+def _errors(app: FastAPI) -> None:
+    """Every error becomes a problem document, or a page of `leaderboard.web` for a browser."""
+
+    def answer(request: Request, status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
+        page = getattr(app.state, "error_page", None)
+        if page is not None and not request.url.path.startswith("/api/"):
+            response: Response = page(request, status, detail)
+        else:
+            response = problem(status, detail)
+        response.headers.update(headers or {})
+        return response
+
+    @app.exception_handler(ContestError)
+    def contest_error(request: Request, error: ContestError) -> Response:
+        if status_of(error) == 500:
+            log.error("unexpected error", exc_info=error, extra={"request_id": request.scope.get("request_id")})
+        return answer(request, status_of(error), detail_of(error))
+
+    @app.exception_handler(HTTPException)
+    def http_error(request: Request, error: HTTPException) -> Response:
+        return answer(request, error.status_code, str(error.detail), dict(error.headers or {}))
+
+    @app.exception_handler(RequestValidationError)
+    def invalid(request: Request, error: RequestValidationError) -> Response:
+        return answer(request, 422, "; ".join(_complaint(entry) for entry in error.errors()))
+
+    @app.exception_handler(SQLAlchemyError)
+    def database_error(request: Request, error: SQLAlchemyError) -> Response:
+        gone = isinstance(error, OperationalError) or (isinstance(error, DBAPIError) and error.connection_invalidated)
+        log.error("database error", exc_info=error, extra={"request_id": request.scope.get("request_id")})
+        if gone:
+            return answer(request, 503, detail_of(DatabaseError("")))
+        return answer(request, 500, "something went wrong here; organisers find it in the log")
+
+    @app.exception_handler(Exception)
+    def unexpected(request: Request, error: Exception) -> Response:
+        log.error("unexpected error", exc_info=error, extra={"request_id": request.scope.get("request_id")})
+        return answer(request, 500, "something went wrong here; organisers find it in the log")
+
+
+def _complaint(entry: Any) -> str:
+    where = ".".join(str(part) for part in entry["loc"][1:]) or "body"
+    return f"'{where}': {entry['msg']}"

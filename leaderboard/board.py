@@ -1,0 +1,55 @@
+"""A leaderboard, opened: database, files, queue and secret of one deployment, for the service and the command line."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from leaderboard import submissions
+from leaderboard.database import Database, open_database
+from leaderboard.files import FileStore, StoredFile
+from leaderboard.jobs import Jobs
+from leaderboard.models import Contest, State, Submission, Team
+from leaderboard.scorer import Scorer
+from leaderboard.security import Signer, load_signer
+from leaderboard.settings import Settings
+
+log = logging.getLogger("leaderboard.board")
+_LEFTOVER_S = 24 * 3600
+
+
+@dataclass(frozen=True)
+class Board:
+    """Everything that one process of a deployment holds."""
+
+    settings: Settings
+    database: Database
+    files: FileStore
+    signer: Signer
+    jobs: Jobs
+
+    def submit(
+        self, contest: Contest, team: Team, stored: StoredFile, *, name: str = "", note: str = ""
+    ) -> tuple[Submission, bool]:
+        """Enter a stored file and wake a worker: gives the submission and whether it is new."""
+        with self.database.write() as session:
+            submission, new = submissions.enter(session, contest, team, stored, name=name, note=note)
+        if submission.state == State.QUEUED:
+            self.jobs.announce(submission.id)
+        return submission, new
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self.database.close()
+
+
+def open_board(settings: Settings, scorer: Scorer | None = None) -> Board:
+    """Migrate, check and open a deployment. `scorer` is for tests; the default is the isolated scoring of files."""
+    database = open_database(settings)
+    files = FileStore(Path(settings.files))
+    removed = files.sweep(time.time() - _LEFTOVER_S)
+    if removed:
+        log.info("removed %d interrupted uploads", removed)
+    return Board(settings, database, files, load_signer(settings.directory), Jobs(settings, database, files, scorer))

@@ -1,0 +1,73 @@
+"""A scorer that reads its answer from the submitted file, and what else the tests of the board share."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from fastapi.testclient import TestClient
+
+from contest.errors import RefusedError
+from leaderboard.models import TERMINAL
+from scoring.rules import Rule
+
+
+def make_report(score: float = 0.01, accuracy: float | None = 0.91, rule: str = "lab", **more: Any) -> dict[str, Any]:
+    """A report with the keys of the specification."""
+    total = 10_000
+    return {
+        "rule": rule,
+        "scores": {
+            rule: {"params": score / 4, "ops": score * 3 / 4, "total": score, "total_with_bitmask": score * 1.1}
+        },
+        "accuracy": None
+        if accuracy is None
+        else {
+            "value": accuracy,
+            "correct": round(accuracy * total),
+            "total": total,
+            "low": accuracy - 0.005,
+            "high": accuracy + 0.005,
+        },
+        "measured": {"p_u": 0.5, "q_w": 4.0, "weights": 1000, "nonzeros": 500},
+        "claimed": None,
+        "layers": [],
+        "unknown_operations": [],
+        "problems": [],
+        "rankable": accuracy is not None and accuracy >= 0.9,
+        **more,
+    }
+
+
+def scripted(path: Path, rule: Rule) -> dict[str, Any]:
+    """Does what the submitted JSON says: `report`, `refuse`, `crash` or `sleep`."""
+    script = json.loads(path.read_bytes())
+    time.sleep(script.get("sleep", 0))
+    if "refuse" in script:
+        raise RefusedError(f"{path}: {script['refuse']}")
+    if "crash" in script:
+        raise RuntimeError(f"broken at {path}")
+    return make_report(**{"rule": rule.name, **script.get("report", {})})
+
+
+def content(**script: Any) -> bytes:
+    """A file for `scripted`."""
+    return json.dumps(script).encode()
+
+
+def auth(token: str) -> dict[str, str]:
+    """The header of a bearer."""
+    return {"Authorization": f"Bearer {token}"}
+
+
+def wait_for(client: TestClient, submission: int, headers: dict[str, str], limit_s: float = 15) -> dict[str, Any]:
+    """The submission once it has ended."""
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        state: dict[str, Any] = client.get(f"/api/v1/submissions/{submission}", headers=headers).json()
+        if state["state"] in TERMINAL:
+            return state
+        time.sleep(0.05)
+    raise AssertionError(f"submission {submission} is still {state['state']}")

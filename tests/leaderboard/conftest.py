@@ -1,0 +1,51 @@
+"""A board in a temporary directory, with clients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from board_helpers import scripted
+from fastapi.testclient import TestClient
+
+from leaderboard import contests, tokens
+from leaderboard.app import create_app
+from leaderboard.board import Board, open_board
+from leaderboard.settings import Settings
+from scoring.rules import load_rule
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(directory=tmp_path / "board", requests_per_minute=100_000, writes_per_minute=100_000, sweep_s=1)
+
+
+@pytest.fixture
+def board(settings: Settings) -> Iterator[Board]:
+    board = open_board(settings, scripted)
+    with board.database.write() as session:
+        contest = contests.create(session, "cifar", load_rule("lab"), title="CIFAR-10", daily_limit=1000)
+        contests.add_team(session, contest, "Alpha")
+        contests.add_team(session, contest, "Beta")
+    yield board
+    board.close()
+
+
+@pytest.fixture
+def token(board: Board) -> Callable[[str], str]:
+    """Makes a token of a team, or of an organiser when the name is empty."""
+
+    def make(team: str) -> str:
+        with board.database.write() as session:
+            contest = contests.find(session, "cifar")
+            return tokens.create(session, contests.find_team(session, contest, team) if team else None)
+
+    return make
+
+
+@pytest.fixture
+def client(settings: Settings, board: Board) -> Iterator[TestClient]:
+    """The application with its worker."""
+    with TestClient(create_app(settings, scripted), raise_server_exceptions=False) as client:
+        yield client
