@@ -157,7 +157,8 @@ def _fake_quantised(graph: Graph, node: Node) -> Encoding:
         return Encoding(1, 1, True, (node.inputs[1],))
     x, scale, *zero = node.inputs
     zeros = nonzero_points(graph, zero)
-    bits = int(node.attributes["bits"])
+    low, high = int(node.attributes["low"]), int(node.attributes["high"])
+    bits = int(node.attributes.get("bits", 0)) or max(1, math.ceil(math.log2(high - low + 1)))
     if graph.constants[node.output].device.type == "meta":
         return Encoding(bits, bits, True, (scale,), zeros)
     codes = (graph.constants[node.output].double() / graph.constants[scale].double()).round()
