@@ -52,7 +52,7 @@ class Images:
     def take(self, indices: Tensor) -> Images:
         """The images at `indices` int64 [K], in that order."""
         indices = indices.to(self.pixels.device)
-        channels_last = self.pixels.permute(0, 2, 3, 1)[indices]
+        channels_last = self.pixels.permute(0, 2, 3, 1).index_select(0, indices)
         return Images(channels_last.permute(0, 3, 1, 2), self.labels[indices], self.flips)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -87,11 +89,11 @@ def _torchvision(name: str, root: Path, download: bool) -> DataSet:
 
 def _archive(name: str, path: Path) -> DataSet:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays: Mapping[str, Array] = {
                 key: file[key] for key in ("x_train", "y_train", "x_test", "y_test", "classes") if key in file
             }
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"'{path}' is not a readable .npz: {error}") from error
     for needed in ("x_train", "y_train"):
         if needed not in arrays:
