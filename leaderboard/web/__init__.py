@@ -1,0 +1,19 @@
+"""The pages: Jinja templates, a short script of our own, Vega from the vl-convert package. No build step."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, FastAPI
+
+from leaderboard.web import account, administration, charts, ranking, static, submitting, viewing
+from leaderboard.web.cache import Cache
+from leaderboard.web.site import error_page
+
+router = APIRouter(include_in_schema=False)
+for part in (ranking, charts, viewing, submitting, account, administration, static):
+    router.include_router(part.router)
+
+
+def mount(app: FastAPI) -> None:
+    """Errors of pages become pages; what all visitors see alike is kept until the ranking changes."""
+    app.state.error_page = error_page
+    app.state.pages, app.state.charts = Cache[str](200), Cache[bytes](60)

@@ -1,0 +1,141 @@
+"""The organiser's page: contests, teams, tokens, disqualifications. All of it is also in `contest admin`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+from fastapi import APIRouter, Form
+from fastapi.responses import Response
+from sqlalchemy.orm import Session
+
+from contest.errors import UsageError
+from leaderboard import contests, submissions, tokens
+from leaderboard.api import Id, Slug
+from leaderboard.contests import NotFoundError
+from leaderboard.models import Contest, Team
+from leaderboard.security import ForbiddenError
+from leaderboard.web.site import TheVisit, Visit, see_other
+
+router = APIRouter(prefix="/admin")
+Csrf = Annotated[str, Form()]
+Reason = Annotated[str, Form(max_length=2000)]
+_ACTOR = "organiser, on the page"
+
+
+@router.get("")
+def page(visit: TheVisit) -> Response:
+    """Everything at a glance."""
+    _organiser(visit)
+    return _page(visit)
+
+
+@router.post("/contests/{slug}/close")
+def close(slug: Slug, visit: TheVisit, csrf: Csrf = "") -> Response:
+    """Take no more submissions."""
+    return _change(visit, csrf, slug, lambda session, contest: contests.close(session, contest, _ACTOR))
+
+
+@router.post("/contests/{slug}/reopen")
+def reopen(slug: Slug, visit: TheVisit, csrf: Csrf = "") -> Response:
+    """Take submissions again."""
+    return _change(visit, csrf, slug, lambda session, contest: contests.reopen(session, contest, _ACTOR))
+
+
+@router.post("/contests/{slug}/teams")
+def add_team(
+    slug: Slug, visit: TheVisit, name: Annotated[str, Form(max_length=2000)] = "", csrf: Csrf = ""
+) -> Response:
+    """A new team and its token, which is shown in this answer and never again."""
+    _organiser(visit, csrf)
+    try:
+        with visit.board.database.write() as session:
+            team = contests.add_team(session, contests.find(session, slug), name, _ACTOR)
+            token = tokens.create(session, team)
+    except UsageError as error:
+        return _page(visit, notice=str(error), status=422)
+    return _page(visit, token=token, token_of=team.name)
+
+
+@router.post("/contests/{slug}/teams/{team_id}/token")
+def new_token(slug: Slug, team_id: Id, visit: TheVisit, csrf: Csrf = "") -> Response:
+    """One more token for a team."""
+    _organiser(visit, csrf)
+    with visit.board.database.write() as session:
+        team = _team(session, slug, team_id)
+        token = tokens.create(session, team)
+        contests.record(session, _ACTOR, "new token", team.contest, team=team.name)
+    return _page(visit, token=token, token_of=team.name)
+
+
+@router.post("/contests/{slug}/teams/{team_id}/disqualify")
+def disqualify_team(slug: Slug, team_id: Id, visit: TheVisit, reason: Reason = "", csrf: Csrf = "") -> Response:
+    """Take a team out of the ranking."""
+    return _change(visit, csrf, slug, lambda s, _: contests.disqualify_team(s, _team(s, slug, team_id), reason, _ACTOR))
+
+
+@router.post("/contests/{slug}/teams/{team_id}/readmit")
+def readmit_team(slug: Slug, team_id: Id, visit: TheVisit, csrf: Csrf = "") -> Response:
+    """Undo that."""
+    return _change(visit, csrf, slug, lambda s, _: contests.readmit_team(s, _team(s, slug, team_id), _ACTOR))
+
+
+@router.post("/submissions/{submission}/disqualify")
+def disqualify(submission: Id, visit: TheVisit, reason: Reason = "", csrf: Csrf = "") -> Response:
+    """Take one submission out of the ranking."""
+    _organiser(visit, csrf)
+    with visit.board.database.write() as session:
+        contests.disqualify_submission(session, submissions.find(session, submission, visit.viewer), reason, _ACTOR)
+    return see_other(f"/submissions/{submission}")
+
+
+@router.post("/submissions/{submission}/readmit")
+def readmit(submission: Id, visit: TheVisit, csrf: Csrf = "") -> Response:
+    """Undo that."""
+    _organiser(visit, csrf)
+    with visit.board.database.write() as session:
+        contests.readmit_submission(session, submissions.find(session, submission, visit.viewer), _ACTOR)
+    return see_other(f"/submissions/{submission}")
+
+
+def _change(visit: Visit, csrf: str, slug: str, change: Callable[[Session, Contest], None]) -> Response:
+    _organiser(visit, csrf)
+    try:
+        with visit.board.database.write() as session:
+            change(session, contests.find(session, slug))
+    except NotFoundError:
+        raise
+    except UsageError as error:
+        return _page(visit, notice=str(error), status=422)
+    return see_other("/admin")
+
+
+def _organiser(visit: Visit, csrf: str | None = None) -> None:
+    """Raise ForbiddenError unless an organiser asks, for changes by a form of this site."""
+    if not visit.viewer.admin:
+        raise ForbiddenError("only organisers may do this: sign in with an organiser's token")
+    if csrf is not None:
+        visit.check_csrf(csrf)
+
+
+def _team(session: Session, slug: str, team_id: int) -> Team:
+    team = session.get(Team, team_id)
+    if team is None or team.contest.slug != slug:
+        raise NotFoundError(f"contest '{slug}' has no team {team_id}")
+    return team
+
+
+def _page(visit: Visit, *, notice: str = "", token: str = "", token_of: str = "", status: int = 200) -> Response:
+    with visit.board.database.read() as session:
+        boards = [
+            {
+                "contest": contest,
+                "counts": contests.count_submissions(session, contest),
+                "teams": contests.teams(session, contest),
+                "events": contests.events(session, contest, 30),
+            }
+            for contest in contests.listing(session)
+        ]
+    return visit.page(
+        "admin.html", status=status, here="admin", boards=boards, notice=notice, token=token, token_of=token_of
+    )

@@ -1,0 +1,100 @@
+"""Charts of the pages: specifications for Vega in the browser, files for download."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query
+from fastapi.responses import Response
+
+from leaderboard import charts, contests, ranking, submissions
+from leaderboard.api import Id, Slug, check_public, revision_tag
+from leaderboard.layers import layer_specification, layers_of
+from leaderboard.looks import Look
+from leaderboard.models import Contest
+from leaderboard.web.cache import Cache
+from leaderboard.web.site import TheVisit, Visit
+
+router = APIRouter()
+Width = Annotated[int, Query(ge=240, le=2400, description="Pixels that the chart may take.")]
+Theme = Literal["light", "dark"]
+_TYPES = {"png": "image/png", "svg": "image/svg+xml", "pdf": "application/pdf"}
+_STEP = 40
+_AXIS = 84
+"""What the y axis takes of the width, in pixels."""
+
+
+def look_for(width: int, theme: Theme) -> Look:
+    """A chart that fits into so many pixels of a page; widths are rounded down so that few are made."""
+    width = max(width // _STEP * _STEP, 280)
+    narrow = width < 640
+    return Look(
+        width=width - _AXIS, height=round(min(max(0.48 * width, 300), 500)), font=12 if narrow else 14,
+        small=10 if narrow else 12, note=11 if narrow else 12, dot=60 if narrow else 90, dark=theme == "dark",
+        interactive=True, title=False, labels=8 if narrow else 40,
+    )  # fmt: skip
+
+
+@router.get("/contests/{slug}/chart.json")
+def specification(slug: Slug, visit: TheVisit, width: Width = 1000, theme: Theme = "light") -> Response:
+    """Accuracy against score, as a Vega-Lite document."""
+    contest = _public(visit, slug)
+    look = look_for(width, theme)
+
+    def make() -> bytes:
+        rule = contests.rule_of(contest)
+        return json.dumps(charts.specification(_points(visit, contest), rule, contest.threshold, look)).encode()
+
+    return _cached(visit, contest, ("chart", look), make, "application/json")
+
+
+@router.get("/contests/{slug}/plot.{kind}")
+def plot(slug: Slug, kind: Literal["png", "svg", "pdf"], visit: TheVisit) -> Response:
+    """The same chart as a file, ready for a slide."""
+    contest = _public(visit, slug)
+
+    def make() -> bytes:
+        rule = contests.rule_of(contest)
+        title = f"{contest.title}: accuracy against score"
+        return charts.render(_points(visit, contest), rule, contest.threshold, kind, title=title)
+
+    return _cached(visit, contest, ("plot", kind), make, _TYPES[kind])
+
+
+@router.get("/submissions/{submission}/layers.json")
+def layers(submission: Id, visit: TheVisit, width: Width = 1000, theme: Theme = "light") -> Response:
+    """Each layer's part of the score, as a Vega-Lite document."""
+    with visit.board.database.read() as session:
+        submissions.find(session, submission, visit.viewer)
+        result = submissions.latest_result(session, submission)
+    rows = layers_of(result.report if result else {})
+    document = layer_specification(rows, look_for(width, theme))
+    return Response(json.dumps(document), media_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+def _public(visit: Visit, slug: str) -> Contest:
+    with visit.board.database.read() as session:
+        contest = contests.find(session, slug)
+    check_public(contest, visit.viewer)
+    return contest
+
+
+def _points(visit: Visit, contest: Contest) -> list[charts.Point]:
+    with visit.board.database.read() as session:
+        found = ranking.points(session, contest)
+    return [
+        charts.Point(p.team, p.accuracy, p.score, team=p.team, url=f"/submissions/{p.submission_id}") for p in found
+    ]
+
+
+def _cached(
+    visit: Visit, contest: Contest, what: tuple[object, ...], make: Callable[[], bytes], media_type: str
+) -> Response:
+    tag = revision_tag(contest, visit.viewer, *(str(part) for part in what), str(contest.closed_at))
+    headers = {"ETag": tag, "Cache-Control": "no-cache", "Vary": "Cookie"}
+    if tag in (part.strip() for part in visit.request.headers.get("if-none-match", "").split(",")):
+        return Response(status_code=304, headers=headers)
+    store: Cache[bytes] = visit.request.app.state.charts
+    return Response(store.get((contest.id, tag), make), media_type=media_type, headers=headers)

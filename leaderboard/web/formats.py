@@ -1,0 +1,89 @@
+"""How figures are written on pages. Everything that is missing is a dash."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from jinja2.runtime import Undefined
+
+_DASH = "–"
+_DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "mnist": "MNIST"}
+
+
+def number(value: Any) -> float | None:
+    """A finite number, or None for anything else: reports are data from elsewhere."""
+    if isinstance(value, Undefined | bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def score(value: Any) -> str:
+    """Four significant digits, without an exponent where that is readable."""
+    known = number(value)
+    if known is None:
+        return _DASH
+    if known == 0 or known >= 1e-5:
+        digits = 4 if known == 0 else max(0, 3 - math.floor(math.log10(abs(known))))
+        return f"{known:.{min(digits, 9)}f}"
+    return f"{known:.3e}"
+
+
+def percent(value: Any) -> str:
+    """0.9012 as "90.12 %", without zeros that say nothing in whole percents."""
+    known = number(value)
+    if known is None:
+        return _DASH
+    text = f"{100 * known:.2f}"
+    return f"{text.removesuffix('.00')} %"
+
+
+def accuracy(value: Any) -> str:
+    """0.9 as "90.00 %": in columns, where digits stand below each other."""
+    known = number(value)
+    return _DASH if known is None else f"{100 * known:.2f} %"
+
+
+def share(value: Any) -> str:
+    """0.1234 as "12.3 %"."""
+    known = number(value)
+    return _DASH if known is None else f"{100 * known:.1f} %"
+
+
+def count(value: Any) -> str:
+    """12,500,000 as "12.5M"."""
+    known = number(value)
+    if known is None:
+        return _DASH
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if known >= limit:
+            return f"{known / limit:.3g}{unit}" if known < 999.5 * limit else f"{known / limit:.0f}{unit}"
+    return f"{known:g}"
+
+
+def bits(value: Any) -> str:
+    """A mean number of bits: "4" or "3.52"."""
+    known = number(value)
+    return _DASH if known is None else f"{known:.2f}".rstrip("0").rstrip(".")
+
+
+def size(value: Any) -> str:
+    """Bytes as "123 kB" or "1.2 MB"."""
+    known = number(value)
+    if known is None:
+        return _DASH
+    for limit, unit in ((2**20, "MiB"), (2**10, "KiB")):
+        if known >= limit:
+            return f"{known / limit:.3g} {unit}"
+    return f"{known:.0f} bytes"
+
+
+def dataset(name: str) -> str:
+    """The usual spelling."""
+    return _DATASETS.get(name, name)
+
+
+FILTERS = {
+    "score": score, "percent": percent, "accuracy": accuracy, "share": share, "count": count, "bits": bits,
+    "size": size, "dataset": dataset,
+}  # fmt: skip
