@@ -38,9 +38,7 @@ class Speed:
 
     def epoch_s(self) -> float:
         """Mean of a float and a quantised epoch, with its validation."""
-        return (
-            0.5 * self.images * (1 / self.float_images_per_s + 1 / self.quantised_images_per_s) + self.validation_s
-        )
+        return 0.5 * self.images * (1 / self.float_images_per_s + 1 / self.quantised_images_per_s) + self.validation_s
 
 
 @dataclass(frozen=True)

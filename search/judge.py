@@ -73,9 +73,9 @@ class Judge:
         return min(refined, key=self.rank, default=None)
 
     def best(self) -> Record | None:
-        """The best so far: confirmed, or else the most promising."""
-        leaders = self.leaders()
-        return self.confirmed() or (leaders[0] if leaders else None)
+        """The best so far: confirmed, or the best of those with a long training, or the most promising."""
+        refined = self.ranked([r for r in self.records if r.stage == "refine"])
+        return self.confirmed() or next(iter([*refined, *self.leaders()]), None)
 
     def limit(self) -> float | None:
         """A score that a new candidate must stay below to be worth training; None while everything is.

@@ -1,4 +1,4 @@
-"""What a user sees while a study runs: one table that stays in place, or one line a trial where there is no terminal."""
+"""What a user sees while a study runs: a table that stays in place, or a line a trial where there is no terminal."""
 
 from __future__ import annotations
 

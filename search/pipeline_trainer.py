@@ -8,13 +8,15 @@ import json
 import math
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contest.candidate import Candidate, Recipe
+from contest.candidate import Architecture, Candidate, Recipe
 from search.record import Price
 from search.settings import Settings
+from search.space import whole
 from search.trainer import Progress, Trained
 
 if TYPE_CHECKING:
@@ -55,7 +57,9 @@ class PipelineTrainer:
             "dataset": data.name,
             "split": f"validation {held_out}, seed {parts.seed}, sha256 {parts.sha256}",
         }
-        if self.device != "cpu":
+        if self.device == "cpu":
+            choose_threads(self.image_shape)
+        else:
             self._train, self._validation = parts.train.to(self.device), parts.validation.to(self.device)
 
     @property
@@ -111,7 +115,6 @@ class PipelineTrainer:
             outcome.validation.correct, outcome.validation.total, price_after(model, self.settings.rule), model
         )
 
-
     def some_images(self, count: int) -> Images:
         """The first training images: for timing, and for asking a network which layers it can spare."""
         import torch
@@ -138,9 +141,7 @@ class PipelineTrainer:
             return False
         from search.teacher import make_labels
 
-        self._labels = make_labels(
-            self.settings, self.directory, self._train, self._validation, device=self.device
-        )
+        self._labels = make_labels(self.settings, self.directory, self._train, self._validation, device=self.device)
         return True
 
     @property
@@ -177,10 +178,44 @@ def with_epochs(candidate: Candidate, epochs: float) -> Candidate:
     factor = epochs / sum(e for _, e in stages(candidate))
 
     def scaled(recipe: Recipe) -> Recipe:
-        wanted = recipe.epochs * factor
-        return dataclasses.replace(recipe, epochs=float(max(1, round(wanted))) if epochs >= 3 else round(wanted, 2))
+        return dataclasses.replace(recipe, epochs=whole(recipe.epochs * factor, epochs))
 
     return dataclasses.replace(candidate, train=scaled(candidate.train), tune=scaled(candidate.tune))
+
+
+def choose_threads(image_shape: tuple[int, int, int]) -> None:
+    """The number of threads that trains small networks fastest on this machine, as it is now: one or all.
+
+    Threads wait for each other several hundred times a step; where other programs use the cores too, all threads
+    may be ten times slower than one. So it is measured, with a second of a typical network's steps each.
+    """
+    import torch
+
+    cores = torch.get_num_threads()
+    if cores == 1 or math.prod(image_shape) < 500:
+        torch.set_num_threads(1)  # images so small never gain from more
+        return
+    times = {}
+    for threads in (1, cores):
+        torch.set_num_threads(threads)
+        times[threads] = _time_steps(image_shape)
+    torch.set_num_threads(min(times, key=lambda threads: times[threads]))
+
+
+def _time_steps(image_shape: tuple[int, int, int], steps: int = 4) -> float:
+    """Seconds of a few float training steps of a small residual network, after one to warm up."""
+    import torch
+
+    from contest.networks import build
+
+    network = build(Architecture("resnet", {"depth": 8}), image_shape, 10)
+    x = torch.rand(64, *image_shape)
+    started = 0.0
+    for step in range(steps + 1):
+        network(x).sum().backward()
+        if step == 0:
+            started = time.perf_counter()
+    return time.perf_counter() - started
 
 
 def _current(directory: Path, plan: list[tuple[str, float]]) -> tuple[str, float]:

@@ -33,7 +33,8 @@ def _dense(
     """(parameter term, operation term, part of the parameter term that is not weights, MACs, weights)."""
     import dataclasses
 
-    from scoring import architecture_costs, load_rule, price
+    from scoring.rules import load_rule, price
+    from scoring.score import architecture_costs
 
     costs = architecture_costs(architecture, bits, image_shape, classes)
     loaded = load_rule(rule)
@@ -44,9 +45,9 @@ def _dense(
 
 
 def price_after(model: Path, rule: str) -> Price:
-    """The price measured on a network's file."""
-    from scoring import file_costs, load_rule, price
+    """The price measured on a network's file (one that this program wrote: opened without the isolated child)."""
+    from scoring.score import score_file
 
-    costs = file_costs(model)
-    score = price(costs, load_rule(rule))
-    return Price(params=score.params, ops=score.ops, macs=costs.macs, weights=costs.weights)
+    report = score_file(model, rule=rule, trust=True).to_json()
+    terms, measured = report["scores"][rule], report["measured"]
+    return Price(params=terms["params"], ops=terms["ops"], macs=measured["macs"], weights=measured["weights"])

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from contest.candidate import Candidate
+from contest.candidate import Candidate, Recipe
 from search.judge import Judge
 from search.record import Record
 from search.sensitivity import Sensitivity, higher, lower
@@ -73,8 +73,11 @@ def refined(candidate: Candidate, settings: Settings, *, teacher: bool) -> Candi
     long = with_epochs(candidate, settings.refine_epochs)
     if not teacher:
         return long
-    weight = {"distillation": DISTILLATION, "label_smoothing": 0.0}
-    return replace(long, train=replace(long.train, **weight), tune=replace(long.tune, **weight))
+    return replace(long, train=_distilled(long.train), tune=_distilled(long.tune))
+
+
+def _distilled(recipe: Recipe) -> Recipe:
+    return replace(recipe, distillation=DISTILLATION, label_smoothing=0.0)
 
 
 def enqueue_refinements(study: Study, judge: Judge, *, teacher: bool) -> int:

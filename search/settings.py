@@ -53,6 +53,8 @@ class Settings:
     split_seed: int = 0
     space: dict[str, Any] = field(default_factory=dict)
     """Dimensions that are narrowed or fixed, as in a space file."""
+    storage: str | None = None
+    """URL of the shared database; None: SQLite in the study directory."""
     heartbeat_s: int = 30
     grace_s: int = 180
 

@@ -296,14 +296,15 @@ FAMILIES: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Option]]] = {
 def to_candidate(v: Mapping[str, Any], *, epochs: float, seed: int = 0) -> Candidate:
     """The candidate that `values` (of one family) stand for, trained for `epochs` in all."""
     base = Bits(int(v["weight_bits"]), int(v["activation_bits"]))
-    layers = {"first": (max(base.weights, int(v["first_bits"])), 8), "last": _last(base, int(v["last_bits"]))}
+    layers = {"stem": (max(base.weights, int(v["first_bits"])), 8), "fc": _last(base, int(v["last_bits"]))}
     for stage, shift in (("stages.0", int(v["shift_1"])), ("stages.2", int(v["shift_3"]))):
         if shift:
             layers[stage] = (_shifted(base.weights, shift), _shifted(base.activations, shift))
-    tune = round(epochs * float(v["tune_share"]), 2)
     structured = float(v["structured"])
+    # Networks that lose channels are tuned twice, before and after quantisation.
+    tune = whole(epochs * float(v["tune_share"]) / (2 if structured else 1), epochs)
     train = Recipe(
-        epochs=round(epochs - tune, 2),
+        epochs=whole(epochs - tune * (2 if structured else 1), epochs),
         batch_size=int(v["batch_size"]),
         learning_rate=float(v["learning_rate"]),
         weight_decay=float(v["weight_decay"]),
@@ -325,6 +326,11 @@ def to_candidate(v: Mapping[str, Any], *, epochs: float, seed: int = 0) -> Candi
         tune=replace(train, epochs=tune, learning_rate=float(v["tune_learning_rate"]), warmup_epochs=0.0, cutout=0),
         seed=seed,
     )
+
+
+def whole(epochs: float, total: float) -> float:
+    """Whole epochs, at least one, where a training has several; it is paused and shown after each."""
+    return float(max(1, round(epochs))) if total >= 4 else round(epochs, 2)
 
 
 def _last(base: Bits, bits: int) -> tuple[int, int]:

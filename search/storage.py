@@ -69,9 +69,7 @@ def patient(function: Callable[..., T], patience_s: float = PATIENCE_S) -> Calla
 def _away(error: BaseException | None) -> bool:
     """Whether `error` says that the database could not be reached, directly or as a cause."""
     while error is not None:
-        if isinstance(error, OperationalError) or (
-            isinstance(error, DBAPIError) and error.connection_invalidated
-        ):
+        if isinstance(error, OperationalError) or (isinstance(error, DBAPIError) and error.connection_invalidated):
             return True
         error = error.__cause__ or error.__context__
     return False

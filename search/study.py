@@ -92,7 +92,7 @@ class Study:
     # writing
 
     def ask(self) -> optuna.Trial:
-        """The next trial of Optuna's queue, or a new one. (It warns that `optimize` sends heartbeats; `worker` does.)"""
+        """The next trial of Optuna's queue, or a new one. (It warns about heartbeats: `search.worker` sends them.)"""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Heartbeat of storage")
             return self.optuna.ask()
@@ -119,7 +119,9 @@ class Study:
         }
         trial.set_user_attr("work", work)
 
-    def tell(self, trial: optuna.Trial, result: Result, violation: float, predicted: float, stopped: str | None) -> None:
+    def tell(
+        self, trial: optuna.Trial, result: Result, violation: float, predicted: float, stopped: str | None
+    ) -> None:
         """Record a training's end. `violation` > 0 means infeasible; `stopped` says why a training was ended early.
 
         Raises what Optuna raises if another worker has been given this trial since.
@@ -164,7 +166,7 @@ class Study:
         return bool(self.optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
     def running(self) -> list[FrozenTrial]:
-        return self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return list(self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
 
     def reap(self) -> int:
         """Give the work of dead workers back to the queue; how many there were.
@@ -204,9 +206,7 @@ class Study:
 
 def directions(settings: Settings) -> list[str]:
     """Optuna's directions: the score falls, accuracy rises."""
-    return {"constrained": ["minimize"], "target": ["maximize"], "pareto": ["minimize", "maximize"]}[
-        settings.objective
-    ]
+    return {"constrained": ["minimize"], "target": ["maximize"], "pareto": ["minimize", "maximize"]}[settings.objective]
 
 
 def make_sampler(settings: Settings) -> optuna.samplers.BaseSampler:

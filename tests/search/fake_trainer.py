@@ -23,7 +23,13 @@ class FakeTrainer:
     images = 1000
     validation = 5000
 
-    def __init__(self, log: Path | None = None, *, epoch_s: float = 0.0, fails: Callable[[Candidate], str | None] = lambda c: None) -> None:
+    def __init__(
+        self,
+        log: Path | None = None,
+        *,
+        epoch_s: float = 0.0,
+        fails: Callable[[Candidate], str | None] = lambda c: None,
+    ) -> None:
         self.log, self.epoch_s, self.fails = log, epoch_s, fails
         self.trained: list[Candidate] = []
 
@@ -45,7 +51,11 @@ class FakeTrainer:
     def accuracy(self, candidate: Candidate, epochs: float) -> float:
         """Rises with weights, bits and epochs; falls with zeros."""
         price = self.price(candidate)
-        error = 0.9 * (price.weights / 1000) ** -0.35 * (1 + 2.0 ** -min(candidate.bits.weights, candidate.bits.activations))
+        error = (
+            0.9
+            * (price.weights / 1000) ** -0.35
+            * (1 + 2.0 ** -min(candidate.bits.weights, candidate.bits.activations))
+        )
         error *= 1 + candidate.unstructured**3 + candidate.structured
         return max(0.1, 1 - error * (1 + 1.5 / epochs) / 2)
 

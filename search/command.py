@@ -1,0 +1,266 @@
+"""What the commands do, without parsing: open or make a study, run it, say how it ended."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from contest.errors import UsageError
+from search.budget import Plan, make_plan, parse_duration
+from search.finalists import Finalist, reads
+from search.live import View, duration
+from search.pipeline_trainer import PipelineTrainer
+from search.run import FINISHED, Outcome, Run, Tools, estimate_left, set_explore_deadline
+from search.settings import Settings
+from search.space import Space, make_space, read_space
+from search.storage import open_storage, storage_url
+from search.study import Study
+from search.worker import work_until_done
+
+DEFAULT_EPOCHS = {"digits": (8.0, 30.0), "mnist": (4.0, 12.0)}
+"""Explore and refine epochs by data set; (10, 40) for others."""
+
+
+def run_search(console: Console, **options: Any) -> Outcome:
+    """`contest search`: everything between the options and the summary."""
+    directory: Path = options["directory"] or Path("studies") / options["dataset"]
+    settings = resumed(directory, options) if options["resume"] else fresh(directory, options)
+    url = storage_url(settings.storage, directory)
+    console.print(
+        f"study [bold]{directory}[/bold] · {settings.dataset} · rule {settings.rule} · "
+        f"at least {settings.threshold:.1%}"
+    )
+    trainer = PipelineTrainer(settings, directory, device=options["device"])
+    space = make_space(trainer.image_shape, settings.space)
+    deadline = None
+    if settings.budget_s is not None:
+        deadline = time.monotonic() + settings.budget_s
+        if not options["resume"]:
+            plan = plan_for(settings, trainer, space, epochs_given=bool(options["epochs"]))
+            settings = plan.settings
+            print_plan(console, plan)
+    settings.save(directory)
+    trainer.settings = settings
+    study = Study(
+        directory, settings, space, open_storage(url, heartbeat_s=settings.heartbeat_s, grace_s=settings.grace_s)
+    )
+    study.optuna.set_user_attr(FINISHED, False)
+    if settings.budget_s is not None:
+        set_explore_deadline(study, 0.44 * settings.budget_s if settings.refine_epochs else 0.92 * settings.budget_s)
+    helpers = start_workers(directory, options)
+    view = View(study, trainer, console, lambda: estimate_left(study, deadline))
+    tools = Tools(score=scorer(settings), sensitivity=trainer.sensitivity, teacher=trainer.teach)
+    try:
+        with view:
+            outcome = Run(study, trainer, tools, view, deadline)()
+    finally:
+        for helper in helpers:
+            helper.terminate()
+    print_summary(console, study, outcome)
+    return outcome
+
+
+def fresh(directory: Path, options: dict[str, Any]) -> Settings:
+    """The settings of a new study. Raises UsageError if the directory holds one already."""
+    from scoring.rules import load_rule
+
+    if (directory / "study.json").exists():
+        raise UsageError(f"{directory} holds a study: go on with --resume, or choose another --study directory")
+    dataset = options["dataset"]
+    budget_s = parse_duration(options["budget"]) if options["budget"] else None
+    rule = options["rule"] or default_rule(dataset)
+    explore, refine = (
+        parse_epochs(options["epochs"]) if options["epochs"] else DEFAULT_EPOCHS.get(dataset, (10.0, 40.0))
+    )
+    changes = read_space(options["space_file"]) if options["space_file"] else {}
+    if options["family"]:
+        changes["family"] = [name.strip() for name in options["family"].split(",")]
+    changes.update(options["fixed"])
+    return Settings(
+        dataset=dataset,
+        data=str(options["data"].resolve()) if options["data"] else None,
+        rule=rule,
+        threshold=options["threshold"] if options["threshold"] is not None else load_rule(rule).threshold,
+        objective=options["objective"],
+        target_score=options["target_score"],
+        sampler=options["sampler"],
+        seed=options["seed"],
+        trials=options["trials"] or (None if budget_s else 20),
+        budget_s=budget_s,
+        explore_epochs=explore,
+        refine_epochs=refine,
+        teacher=str(options["teacher"].resolve()) if options["teacher"] else None,
+        teacher_epochs=options["teacher_epochs"],
+        finalists=options["finalists"],
+        variants=options["variants"],
+        seeds=options["seeds"],
+        margin=options["margin"],
+        space=changes,
+        storage=options["storage"],
+    )
+
+
+def resumed(directory: Path, options: dict[str, Any]) -> Settings:
+    """The settings of the study in the directory, with more trials or time where they are asked for."""
+    settings = Settings.load(directory)
+    changes: dict[str, Any] = {}
+    if options["trials"]:
+        changes["trials"] = options["trials"]
+    if options["budget"]:
+        changes["budget_s"] = parse_duration(options["budget"])
+    if options["storage"]:
+        changes["storage"] = options["storage"]
+    return dataclasses.replace(settings, **changes)
+
+
+def default_rule(dataset: str) -> str:
+    """The data set's first rule. Raises UsageError for a data set that no rule is for."""
+    from scoring.rules import rules_of
+
+    rules = rules_of(dataset)
+    if not rules:
+        raise UsageError(f"no rule is made for the data set '{dataset}': name one, or a TOML file, with --rule")
+    return rules[0].name
+
+
+def parse_epochs(text: str) -> tuple[float, float]:
+    """`10` -> (10, 40); `10/30` -> (10, 30); `10/0`: no refine stage."""
+    try:
+        explore, slash, refine = text.partition("/")
+        return float(explore), float(refine) if slash else 4 * float(explore)
+    except ValueError as error:
+        raise UsageError(f"--epochs {text}: write a number, or two as in 10/40") from error
+
+
+def plan_for(settings: Settings, trainer: PipelineTrainer, space: Space, *, epochs_given: bool) -> Plan:
+    from search.measure import measure_speed
+
+    assert settings.budget_s is not None
+    started = time.monotonic()
+    speed = measure_speed(trainer, space, teacher=settings.teacher is None)
+    return make_plan(settings, speed, settings.budget_s - (time.monotonic() - started), epochs_given=epochs_given)
+
+
+def print_plan(console: Console, plan: Plan) -> None:
+    """What will be done, and when it ends."""
+    settings = plan.settings
+    end = time.strftime("%H:%M", time.localtime(time.time() + plan.total_s))
+    console.print(f"one epoch of a typical network takes {plan.epoch_s:.1f} s here")
+    if plan.teacher_s:
+        console.print(f"teacher: {settings.teacher_epochs:g} epochs, {duration(plan.teacher_s)}")
+    trials = f"{settings.trials} trials" if settings.trials else "as many trials as fit"
+    console.print(f"explore: {trials} of {settings.explore_epochs:g} epochs, {duration(plan.explore_s)}")
+    if settings.refine_epochs:
+        count = (settings.refined or settings.finalists) * settings.seeds
+        console.print(f"refine: {count} trainings of {settings.refine_epochs:g} epochs, {duration(plan.refine_s)}")
+    else:
+        console.print("refine: no time for trainings longer than the explored ones")
+    console.print(f"expected end {end}, after {duration(plan.total_s)} of {duration(settings.budget_s or 0)}")
+
+
+def scorer(settings: Settings) -> Any:
+    """Scores a file on the test set, as `contest score --json` does."""
+
+    def score(model: Path) -> dict[str, Any]:
+        from contest.data import load
+        from scoring.score import score_file
+
+        data = load(settings.dataset, Path(settings.data) if settings.data else None)
+        report: dict[str, Any] = score_file(model, images=data.test, rule=settings.rule).to_json()
+        return report
+
+    return score
+
+
+def open_study(directory: Path, storage: str | None = None) -> Study:
+    """The study in a directory, for reading or working. Raises UsageError if there is none."""
+    settings = Settings.load(directory)
+    url = storage_url(storage or settings.storage, directory)
+    opened = open_storage(url, heartbeat_s=settings.heartbeat_s, grace_s=settings.grace_s)
+    return Study(directory, settings, Space({}), opened)
+
+
+def run_worker(directory: Path, storage: str | None, device: str, *, stay: bool) -> int:
+    """`contest worker`: work on the study until it is finished (or, without `stay`, until nothing is left)."""
+    study = open_study(directory, storage)
+    trainer = PipelineTrainer(study.settings, directory, device=device)
+    study.space = make_space(trainer.image_shape, study.settings.space)
+    return work_until_done(
+        study, trainer, stay=lambda: stay and not study.optuna.user_attrs.get(FINISHED, False), seed=os.getpid()
+    )
+
+
+def start_workers(directory: Path, options: dict[str, Any]) -> list[Any]:
+    """The other workers that were asked for: processes here, or actors on a Ray cluster."""
+    if options["ray_address"]:
+        from search.cluster import start_on_ray
+
+        return start_on_ray(
+            options["ray_address"], directory, options["workers"], options["gpus_per_worker"], options["device"]
+        )
+    return [
+        subprocess.Popen(  # the same interpreter, so the same environment
+            [sys.executable, "-m", "contest", "worker", "--study", str(directory), "--device", options["device"]],
+            env={**os.environ, "CONTEST_WORKER": str(number)},
+            stdout=subprocess.DEVNULL,
+        )
+        for number in range(1, options["workers"])
+    ]
+
+
+def print_summary(console: Console, study: Study, outcome: Outcome) -> None:
+    """Stages, finalists, the winner and what to do with it."""
+    stages = Table(title="what each stage cost and gained", title_justify="left")
+    for column in ("stage", "time", "images", "trainings", "best score", "validation"):
+        stages.add_column(column, justify="left" if column == "stage" else "right")
+    for stage in outcome.stages:
+        best = "" if stage.best_score is None else f"{stage.best_score:.5f}"
+        accuracy = "" if stage.best_accuracy is None else f"{stage.best_accuracy:.2%}"
+        stages.add_row(stage.name, duration(stage.seconds), f"{stage.images:,}", str(stage.trials), best, accuracy)
+    console.print(stages)
+    if not outcome.finalists:
+        console.print("no candidate was trained to its end: give more --trials or more --epochs")
+        return
+    console.print(finalists_table(study.settings, outcome.finalists))
+    console.print(f"the test set was read {len(reads(study.directory))} times in this study")
+    settings = study.settings
+    if outcome.winner is None:
+        console.print(
+            f"[yellow]no finalist reaches {settings.threshold:.1%} on the test set[/yellow]: "
+            f"more time (--resume --trials N, --epochs), or a wider --space"
+        )
+    leader = outcome.winner or max(outcome.finalists, key=lambda f: f.accuracy or 0.0)
+    terms = leader.score(settings.rule)
+    if outcome.winner is not None:
+        console.print(
+            f"[bold green]winner[/bold green]: {leader.record.candidate.architecture}, "
+            f"score {terms['total']:.5f} = {terms['params']:.5f} params + {terms['ops']:.5f} ops"
+        )
+    data = f" --dataset {settings.dataset}" if settings.dataset != "cifar10" else ""
+    console.print(f"  contest score {leader.model}{data}", soft_wrap=True, highlight=False)
+    console.print(f"  contest submit {leader.model} --team NAME{data}", soft_wrap=True, highlight=False)
+    console.print("  contest plot", highlight=False)
+    console.print(f"  contest report {study.directory}", soft_wrap=True, highlight=False)
+
+
+def finalists_table(settings: Settings, finalists: list[Finalist]) -> Table:
+    table = Table(title="finalists, leader on validation first", title_justify="left")
+    for column in ("", "network", "score", "params", "ops", "validation", "test", "file"):
+        table.add_column(column, justify="left" if column in ("network", "file") else "right", overflow="fold")
+    for finalist in finalists:
+        terms, result = finalist.score(settings.rule), finalist.record.result
+        assert result is not None
+        test = "-" if finalist.accuracy is None else f"{finalist.accuracy:.2%}"
+        numbers = (f"{terms['total']:.5f}", f"{terms['params']:.5f}", f"{terms['ops']:.5f}", f"{result.accuracy:.2%}")
+        table.add_row(
+            str(finalist.place), finalist.record.candidate.architecture.family, *numbers, test, str(finalist.model)
+        )
+    return table
