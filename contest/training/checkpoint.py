@@ -48,7 +48,9 @@ def load(path: Path, run: Mapping[str, Any], parts: Mapping[str, Part]) -> list[
         saved, history = dict(state["run"]), [Epoch(**epoch) for epoch in state["history"]]
         states = {name: state["parts"][name] for name in parts}
     except UNREADABLE as error:
-        raise TrainingError(f"the checkpoint '{path}' is damaged ({error}); delete it to start anew") from error
+        raise TrainingError(
+            f"the checkpoint '{path}' is damaged ({type(error).__name__}); delete it to start anew"
+        ) from error
     different = [
         f"{key}: {saved.get(key)} there, {run.get(key)} now"
         for key in sorted(saved.keys() | run.keys())

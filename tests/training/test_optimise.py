@@ -1,0 +1,194 @@
+"""Optimiser, schedules, loss and average against PyTorch's own and arithmetic written out."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
+from training_helpers import network
+
+from contest.candidate import Recipe
+from contest.data import Batch
+from contest.errors import UsageError
+from contest.training.average import Average
+from contest.training.optimise import check, loss_of, make_optimiser, make_schedule
+
+
+def rates(recipe: Recipe, steps: int, per_epoch: int) -> list[float]:
+    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], recipe.learning_rate)
+    schedule = make_schedule(optimiser, recipe, steps, per_epoch)
+    seen = []
+    for _ in range(steps):
+        seen.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        schedule.step()
+    return seen
+
+
+def test_cosine_is_torchs() -> None:
+    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.4)
+    reference, expected = CosineAnnealingLR(optimiser, T_max=20), []
+    for _ in range(20):
+        expected.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        reference.step()
+    assert rates(Recipe(learning_rate=0.4, warmup_epochs=0), 20, 5) == pytest.approx(expected)
+
+
+def test_onecycle_is_torchs() -> None:
+    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.4, momentum=0.9)
+    reference, expected = OneCycleLR(optimiser, 0.4, total_steps=20, cycle_momentum=False), []
+    for _ in range(20):
+        expected.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        reference.step()
+    assert rates(Recipe(learning_rate=0.4, schedule="onecycle"), 20, 5) == pytest.approx(expected)
+
+
+def test_warm_up_is_linear_and_per_step() -> None:
+    constant = rates(Recipe(learning_rate=0.6, schedule="constant", warmup_epochs=1), 12, 5)
+    assert constant == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5] + [0.6] * 7)
+    cosine = rates(Recipe(learning_rate=0.6, warmup_epochs=1), 12, 5)
+    assert cosine[:6] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+    assert cosine[-1] == pytest.approx(0.3 * (1 + math.cos(math.pi * 6 / 7)))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("schedule", ["cosine", "constant", "onecycle"])
+def test_runs_of_few_steps_have_a_rate(schedule: str, steps: int) -> None:
+    seen = rates(Recipe(schedule=schedule), steps, 100)  # type: ignore[arg-type]
+    assert len(seen) == steps and max(seen) > 0
+
+
+class Stepped(nn.Module):
+    """A layer with a scalar and a per-channel parameter, as learned quantiser steps are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3, 2))
+        self.bias = nn.Parameter(torch.ones(3))
+        self.step = nn.Parameter(torch.tensor(0.1))
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+def test_only_weights_decay(optimiser: str) -> None:
+    """Without a gradient, only decay moves a parameter: by learning rate x decay of its value."""
+    model = Stepped()
+    recipe = Recipe(optimiser=optimiser, learning_rate=0.5, weight_decay=0.1, momentum=0.0)  # type: ignore[arg-type]
+    made = make_optimiser(model, recipe)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    made.step()
+    assert model.weight.flatten().tolist() == pytest.approx([0.95] * 6)
+    assert model.bias.tolist() == [1.0] * 3 and model.step.item() == pytest.approx(0.1)
+
+
+def test_sgd_is_nesterovs() -> None:
+    """v <- m v + g; w <- w - lr (g + m v), after Sutskever 2013, for two steps with gradients 1 and 2."""
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 3.0)
+    made = make_optimiser(model, Recipe(learning_rate=0.1, momentum=0.5, weight_decay=0.0))
+    for gradient in (1.0, 2.0):
+        model.weight.grad = torch.full((1, 1), gradient)
+        made.step()
+    velocity = 0.5 * 1 + 2
+    assert model.weight.item() == pytest.approx(3 - 0.1 * (1 + 0.5 * 1) - 0.1 * (2 + 0.5 * velocity))
+
+
+def softmax(
+    values: np.ndarray[tuple[int, int], np.dtype[np.float64]],
+) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    powers = np.exp(values - values.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_the_loss_is_hintons_with_smoothed_labels(mixed: bool) -> None:
+    random = np.random.default_rng(0)
+    logits, teacher = random.normal(size=(6, 4)) * 3, random.normal(size=(6, 4)) * 3
+    labels = random.integers(0, 4, 6)
+    shares = np.eye(4)[labels]
+    if mixed:
+        shares = 0.7 * shares + 0.3 * np.eye(4)[labels[::-1]]
+    recipe = Recipe(label_smoothing=0.2, distillation=0.25, temperature=3.0)
+    smooth = 0.8 * shares + 0.2 / 4
+    hard = -(smooth * np.log(softmax(logits))).sum(1).mean()
+    student, taught = softmax(logits / 3), softmax(teacher / 3)
+    soft = 9 * (taught * np.log(taught / student)).sum(1).mean()
+    targets = torch.from_numpy(shares).float() if mixed else torch.from_numpy(labels)
+    batch = Batch(torch.empty(0), torch.from_numpy(labels), targets, torch.from_numpy(taught).float())
+    found = loss_of(torch.from_numpy(logits), batch, recipe).item()
+    assert found == pytest.approx(0.75 * hard + 0.25 * soft, rel=1e-5)
+
+
+def test_a_network_may_have_more_outputs_than_there_are_classes() -> None:
+    labels = torch.tensor([0, 1])
+    logits = torch.randn(2, 5)
+    shares = torch.eye(2)
+    plain = loss_of(logits, Batch(torch.empty(0), labels, labels, None), Recipe())
+    mixed = loss_of(logits, Batch(torch.empty(0), labels, shares, None), Recipe())
+    torch.testing.assert_close(plain, mixed)
+
+
+def test_the_average_follows_its_recursion_with_buffers_and_counters() -> None:
+    model = network()
+    average = Average(model, decay=0.5)
+    weight = model[0].weight.detach().clone()
+    variance = model[1].running_var.clone()
+    for step in range(1, 8):
+        with torch.no_grad():
+            model[0].weight.add_(1.0)
+            model[1].running_var.mul_(2)
+            model[1].num_batches_tracked.add_(3)
+        average.update(model)
+        decay = min(0.5, (1 + step) / (10 + step))
+        weight = decay * weight + (1 - decay) * model[0].weight.detach()
+        variance = decay * variance + (1 - decay) * model[1].running_var
+    own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with average.applied(model):
+        torch.testing.assert_close(model[0].weight.detach(), weight)
+        torch.testing.assert_close(model[1].running_var, variance)
+        assert model[1].num_batches_tracked.item() == 21
+    assert all(torch.equal(own[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_the_average_of_masked_weights_is_masked_where_the_mask_is_now() -> None:
+    model = nn.Linear(4, 1, bias=False)
+
+    def hold(model: nn.Module) -> None:
+        model.weight.data[:, :2] = 0
+
+    average = Average(model, 0.9, hold)
+    hold(model)
+    average.update(model)
+    assert average.tensors["weight"][0, 0] != 0
+    average.copy_to(model)
+    assert model.weight[0, :2].tolist() == [0, 0] and (model.weight[0, 2:] != 0).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"temperature": 0.0}, "temperature is 0.0; it must lie between 0.001 and inf"),
+        ({"distillation": 1.5}, "distillation is 1.5; it must lie between 0 and 1"),
+        ({"epochs": -1.0}, "epochs is -1.0"),
+        ({"epochs": math.inf}, "epochs is inf"),
+        ({"learning_rate": math.nan}, "learning_rate is nan"),
+    ],
+)
+def test_impossible_recipes_are_refused(change: dict[str, float], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        check(Recipe(**change))  # type: ignore[arg-type]
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(UsageError, match="optimiser is 'lion'; it must be sgd or adamw"):
+        make_optimiser(network(), Recipe(optimiser="lion"))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="schedule is 'step'"):
+        rates(Recipe(schedule="step"), 3, 1)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="no parameters"):
+        make_optimiser(nn.ReLU(), Recipe())
