@@ -1,0 +1,10 @@
+"""Files from strangers: opened, run and measured in a process that can do nothing else.
+
+`run_isolated` is what `scoring.score_file` and the leaderboard call; see docs/security.md.
+"""
+
+from scoring.sandbox.levels import LEVELS, at_least
+from scoring.sandbox.limits import Limits
+from scoring.sandbox.parent import Isolated, run_isolated
+
+__all__ = ["LEVELS", "Isolated", "Limits", "at_least", "run_isolated"]

@@ -1,0 +1,28 @@
+"""What a submission may take."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of one isolated run.
+
+    memory_bytes: address space on top of what the libraries have mapped once they are imported (torch alone maps
+    3 GB, of which it touches a tenth). wall_s, cpu_s: seconds, imports included. file_bytes: of a file that it
+    writes, and of its /tmp. answer_bytes: what may come back.
+    """
+
+    memory_bytes: int = 4_000_000_000
+    wall_s: float = 600.0
+    cpu_s: int = 1_200
+    open_files: int = 128
+    file_bytes: int = 16_000_000
+    answer_bytes: int = 256_000_000
+    threads: int = field(default_factory=_cores)

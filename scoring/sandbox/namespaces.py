@@ -1,0 +1,114 @@
+"""A process of its own users, network, processes and files, made with unshare(2). Linux, no privileges needed.
+
+What is visible: the libraries and the two packages that run (read-only), the submission's scratch directory
+(read-only, as /submission), a small /tmp, a few devices. No home, no database, no other process.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from scoring.sandbox import libc
+
+SUBMISSION = "/submission"
+DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
+_FLAGS = (
+    libc.CLONE_NEWUSER
+    | libc.CLONE_NEWNET
+    | libc.CLONE_NEWNS
+    | libc.CLONE_NEWPID
+    | libc.CLONE_NEWIPC
+    | libc.CLONE_NEWUTS
+)
+
+
+def enter(scratch: Path, scratch_bytes: int) -> bool:
+    """Go on in new namespaces; False where the machine allows none, and then nothing has changed.
+
+    The process that asked stays outside, waits, and ends as its child in the namespaces ends.
+    """
+    if sys.platform != "linux":
+        return False
+    user, group = os.getuid(), os.getgid()
+    try:
+        libc.unshare(_FLAGS)
+    except OSError:
+        return False
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+    Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+    child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        code = os.waitstatus_to_exitcode(status)
+        os._exit(code if code >= 0 else 128 - code)
+    libc.prctl(libc.PR_SET_PDEATHSIG, 9)
+    _change_root(scratch, scratch_bytes)
+    libc.drop_capabilities()
+    return True
+
+
+def readable(paths: Iterable[str]) -> list[str]:
+    """The folders and files that Python and its libraries need, from `sys.path` and the system.
+
+    A folder on the path that holds our own packages may hold anything else besides (a check-out with a database in
+    it), so only the packages count.
+    """
+    needed = ["/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/localtime", "/sys/devices/system/cpu"]
+    needed += [sys.prefix, sys.base_prefix, sys.base_exec_prefix, str(Path(sys.executable).resolve().parent.parent)]
+    for path in paths:
+        packages = [Path(path) / name for name in ("contest", "scoring")]
+        own = [str(p) for p in packages if p.is_dir()]
+        needed += own or [path]
+    existing = sorted({p for p in needed if p not in ("", "/") and Path(p).exists()})
+    return [p for p in existing if not any(p != q and p.startswith(q + "/") for q in existing)]
+
+
+def _change_root(scratch: Path, scratch_bytes: int) -> None:
+    libc.mount("none", "/", None, libc.MS_REC | libc.MS_PRIVATE)
+    root = scratch / "root"
+    root.mkdir()
+    libc.mount("tmpfs", str(root), "tmpfs", libc.MS_NOSUID | libc.MS_NODEV, "size=1m,mode=755")
+    for path in readable(sys.path):
+        if Path(path).is_symlink():
+            (root / path[1:]).parent.mkdir(parents=True, exist_ok=True)
+            (root / path[1:]).symlink_to(Path(path).readlink())
+        else:
+            _bind(path, root, path)
+    for device in DEVICES:
+        _bind(device, root, device, writable=True)
+    _bind(str(scratch), root, SUBMISSION)
+    (root / "tmp").mkdir(exist_ok=True)
+    libc.mount("tmpfs", str(root / "tmp"), "tmpfs", libc.MS_NOSUID | libc.MS_NODEV, f"size={scratch_bytes}")
+    _processes(root)
+    os.chdir(root)
+    libc.pivot_root_here()
+    libc.mount("none", "/", None, libc.MS_REMOUNT | libc.MS_BIND | libc.MS_RDONLY | libc.MS_NOSUID | libc.MS_NODEV)
+
+
+def _processes(root: Path) -> None:
+    """A /proc of the new process namespace; where that is forbidden (in containers), the two files that count."""
+    (root / "proc").mkdir()
+    try:
+        libc.mount("proc", str(root / "proc"), "proc", libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC)
+    except OSError:
+        for path in ("/proc/cpuinfo", "/proc/meminfo"):
+            _bind(path, root, path)
+
+
+def _bind(source: str, root: Path, target: str, *, writable: bool = False) -> None:
+    place = root / target[1:]
+    if Path(source).is_dir():
+        place.mkdir(parents=True, exist_ok=True)
+    else:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch()
+    libc.mount(source, str(place), None, libc.MS_BIND | libc.MS_REC)
+    if not writable:
+        # A mount of another owner's keeps its flags: taking one away is refused.
+        kept = os.statvfs(place).f_flag & (libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC)
+        flags = libc.MS_REMOUNT | libc.MS_BIND | libc.MS_RDONLY | libc.MS_NOSUID | libc.MS_NODEV | kept
+        libc.mount("none", str(place), None, flags)

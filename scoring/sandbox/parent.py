@@ -1,0 +1,237 @@
+"""The side that asks: starts the child, feeds it, bounds it, and believes nothing that comes back unchecked.
+
+Nothing here deserialises a submission. It is copied byte by byte, and the child sees only the copy.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, NamedTuple
+
+from contest.errors import ContestError, RefusedError
+from contest.gate.file import ENDINGS, read_regular
+from scoring.sandbox import bubblewrap, levels
+from scoring.sandbox.limits import Limits
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from scoring.examination import Examination
+
+log = logging.getLogger(__name__)
+
+# The path comes from here, not from site: no .pth file, no user site, no working directory is looked at.
+START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from scoring.sandbox.child import main; main()"
+PASSED_ON = ("LD_LIBRARY_PATH",)
+"""What the child's environment takes over from ours: where libraries are, no more."""
+_SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\- ]{0,99}")
+_OUT_OF_MEMORY = re.compile(rb"bad_alloc|MemoryError|[Cc]annot allocate memory|can't allocate memory")
+_impossible: set[str] = set()
+"""Levels that this machine turned out not to have, so that they are not tried for each file."""
+
+
+class Isolated(NamedTuple):
+    """What the child found out, and the level at which it ran."""
+
+    examination: Examination
+    level: str
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """How a child ended: what it wrote, the signal that killed it or its exit code, seconds of processor time."""
+
+    output: bytes
+    errors: bytes
+    signal: int
+    code: int
+    cpu_s: float
+    late: bool
+    too_long: bool
+
+
+def run_isolated(
+    path: Path | str,
+    images: NDArray[np.uint8] | None = None,
+    limits: Limits | None = None,
+    *,
+    minimum_level: str | None = None,
+) -> Isolated:
+    """Examine a submission in a fresh process that can do nothing else.
+
+    Args:
+        path: the file of a stranger.
+        images: uint8 [N,C,H,W], never labels; None examines the costs alone.
+        minimum_level: one of `LEVELS`; where this machine cannot reach it, nothing is opened.
+
+    Raises:
+        RefusedError: the file is malformed or hostile, or took too much time or memory, or crashed; in words for its
+            owner.
+        ContestError: this machine cannot start the child at all, or not at `minimum_level`.
+    """
+    levels.at_least("none", minimum_level)  # an unknown name is a mistake of the caller's
+    path, limits = Path(path), limits or Limits()
+    content = read_regular(path)
+    name = path.name if _SAFE_NAME.fullmatch(path.name) else f"model{_known_ending(path)}"
+    with tempfile.TemporaryDirectory(prefix="contest-", ignore_cleanup_errors=True) as directory:
+        scratch = Path(directory).resolve()
+        (scratch / name).write_bytes(content)
+        count = 0
+        if images is not None:
+            import numpy as np
+
+            count = len(images)
+            np.save(scratch / "images.npy", np.ascontiguousarray(images, dtype=np.uint8), allow_pickle=False)
+        request = {"name": name, "images": count, "minimum": minimum_level, "limits": asdict(limits)}
+        (scratch / "request.json").write_text(json.dumps(request))
+        return _examined(scratch, limits, count, minimum_level)
+
+
+def _examined(scratch: Path, limits: Limits, images: int, minimum: str | None) -> Isolated:
+    from scoring.sandbox import answer
+
+    reason = ""
+    for mode in ("bubblewrap", "namespaces", "limits"):
+        if mode in _impossible or (mode == "bubblewrap" and levels.bubblewrap() is None):
+            continue
+        ended = _run(_command(mode, scratch), scratch, limits)
+        if not ended.output and not ended.late:
+            # Our own code did not get as far as saying hello: the machine, not the submission, is the reason.
+            reason = ended.errors.decode(errors="replace").strip().splitlines()[-1:][0] if ended.errors else ""
+            log.warning("isolation by %s does not work here: %s", mode, reason)
+            _impossible.add(mode)
+            continue
+        if ended.errors:
+            log.debug("the isolated process wrote: %s", ended.errors.decode(errors="replace"))
+        if ended.too_long:
+            raise RefusedError(f"the answer about the network has more than {limits.answer_bytes:,} bytes")
+        try:
+            hello, found = answer.unpack(ended.output, images)
+        except RefusedError:
+            _check_end(ended, limits)  # an answer that broke off says less than why
+            raise
+        if not levels.at_least(hello.level, minimum):
+            break
+        if isinstance(found, answer.Failure):
+            if found.kind == "memory":
+                raise _memory(limits)
+            raise RefusedError(found.message)
+        _check_end(ended, limits)
+        if found is None:
+            raise RefusedError("the process that ran the network ended without an answer; the file is not accepted")
+        return Isolated(found, hello.level)
+    if minimum is not None and not reason:
+        raise ContestError(
+            f"this machine cannot isolate at level '{minimum}', and below it nothing is opened; install bubblewrap, "
+            "or allow user namespaces"
+        )
+    raise ContestError(f"the isolated process cannot be started: {reason[:300]}")
+
+
+def _command(mode: str, scratch: Path) -> list[str]:
+    # Our packages come first: wherever this one was imported from, the child imports it from there too.
+    paths = [str(Path(__file__).resolve().parents[2]), *(str(Path(p).absolute()) for p in sys.path if p)]
+    existing = [p for p in dict.fromkeys(paths) if Path(p).exists()]
+    directory = "/submission" if mode == "bubblewrap" else str(scratch)
+    child = [sys.executable, "-I", "-S", "-B", "-c", START, json.dumps(existing), mode, directory]
+    program = levels.bubblewrap()
+    if mode == "bubblewrap" and program is not None:
+        return bubblewrap.command(program, child, scratch)
+    return child
+
+
+def _environment(limits: Limits) -> dict[str, str]:
+    fixed = {
+        "PATH": "/usr/bin:/bin", "HOME": "/tmp", "TMPDIR": "/tmp", "LANG": "C.UTF-8", "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": str(limits.threads), "MKL_NUM_THREADS": str(limits.threads), "OPENBLAS_NUM_THREADS": "1",
+        "MALLOC_ARENA_MAX": "2", "TORCHINDUCTOR_CACHE_DIR": "/tmp", "PYTHONHASHSEED": "0",
+    }  # fmt: skip
+    return {**{k: os.environ[k] for k in PASSED_ON if k in os.environ}, **fixed}
+
+
+def _run(command: list[str], scratch: Path, limits: Limits) -> _Ended:
+    deadline = time.monotonic() + limits.wall_s
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, cwd="/",
+            env=_environment(limits), start_new_session=True, close_fds=True,
+        )  # fmt: skip
+        assert process.stdout is not None
+        try:
+            with process.stdout as pipe:
+                output, complete = _read(pipe, deadline, limits.answer_bytes)
+            late = not _wait(process.pid, deadline if complete else 0.0) and time.monotonic() >= deadline
+        finally:
+            # Not reaped yet, so the number still belongs to our group and to no other.
+            os.killpg(process.pid, signal.SIGKILL)
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        errors.seek(0)
+        tail = errors.read(1_000_000)[-4_000:]
+    code = process.returncode
+    killed_by = -code if code < 0 else code - 128 if 128 < code < 192 else 0
+    too_long = not complete and not late
+    return _Ended(output, tail, killed_by, code, usage.ru_utime + usage.ru_stime, late, too_long)
+
+
+def _read(pipe: IO[bytes], deadline: float, limit: int) -> tuple[bytes, bool]:
+    """Everything from a pipe until it closes; False if the time ran out or there was more than `limit`."""
+    output = bytearray()
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN | select.POLLHUP)
+    while (left := deadline - time.monotonic()) > 0:
+        if not poll.poll(left * 1000):
+            continue
+        chunk = os.read(pipe.fileno(), 1 << 20)
+        if not chunk:
+            return bytes(output), True
+        output += chunk
+        if len(output) > limit:
+            return bytes(output[:limit]), False
+    return bytes(output), False
+
+
+def _wait(pid: int, deadline: float) -> bool:
+    """Whether a child ended before the deadline. It stays a zombie, for the caller to reap."""
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.002)
+    return True
+
+
+def _check_end(ended: _Ended, limits: Limits) -> None:
+    """Raise what the end of a child means, if it is not a good one."""
+    if ended.late:
+        raise RefusedError(f"the network was stopped: it took more than {limits.wall_s:g} s of time")
+    if ended.signal == signal.SIGXCPU or (ended.signal == signal.SIGKILL and ended.cpu_s >= limits.cpu_s - 1):
+        raise RefusedError(f"the network was stopped: it took more than {limits.cpu_s} s of processor time")
+    if ended.code != 0 and _OUT_OF_MEMORY.search(ended.errors):
+        raise _memory(limits)
+    if ended.signal == signal.SIGKILL:
+        raise RefusedError("the network was stopped by the system, most likely because it took too much memory")
+    if ended.signal:
+        name = signal.Signals(ended.signal).name if ended.signal in set(signal.Signals) else f"signal {ended.signal}"
+        raise RefusedError(f"the process that ran the network crashed ({name}); the file is not accepted")
+    if ended.code:
+        raise RefusedError(f"the process that ran the network ended with code {ended.code} and without an answer")
+
+
+def _memory(limits: Limits) -> RefusedError:
+    return RefusedError(f"the network was stopped: it needs more than {limits.memory_bytes / 1e9:g} GB of memory")
+
+
+def _known_ending(path: Path) -> str:
+    return path.suffix.lower() if path.suffix.lower() in ENDINGS else ""
