@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import importlib.util
 import logging
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from prometheus_client import generate_latest
 from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
@@ -32,8 +34,8 @@ from leaderboard.settings import Settings
 log = logging.getLogger("leaderboard.app")
 
 
-def create_app(settings: Settings, scorer: Scorer | None = None) -> FastAPI:
-    """An application on an open board; its worker threads run while the application does."""
+def create_app(settings: Settings, scorer: Scorer | None = None, *, pages: bool = True) -> FastAPI:
+    """An application on an open board; its worker threads run while the application does. `pages`: not only the API."""
     board = open_board(settings, scorer)
     app = FastAPI(
         title="contest leaderboard",
@@ -46,7 +48,8 @@ def create_app(settings: Settings, scorer: Scorer | None = None) -> FastAPI:
     app.state.board, app.state.metrics = board, Metrics()
     app.include_router(api.router)
     _operations(app)
-    _pages(app)
+    if pages:
+        _pages(app)
     _errors(app)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit, settings=settings, is_upload=_is_upload)
@@ -66,7 +69,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
     if worker is not None:
         await run_in_threadpool(worker.stop, graceful=True)
-        await run_in_threadpool(board.jobs.release)
+        await run_in_threadpool(board.work.release)
     board.close()
     log.info("stopped")
 
@@ -107,13 +110,15 @@ def _operations(app: FastAPI) -> None:
         """For Prometheus."""
         board: Board = request.app.state.board
         expected = board.settings.metrics_token
-        if expected and bearer(request.headers.get("authorization")) != expected:
+        given = bearer(request.headers.get("authorization")) or ""
+        if expected and not hmac.compare_digest(given.encode(), expected.encode()):
             raise ForbiddenError("the metrics need their token")
         with board.database.read() as session:
             waiting = submissions.queue_depth(session)
             oldest = session.scalar(select(func.min(Submission.created_at)).where(Submission.state == State.QUEUED))
         age_s = (now() - oldest).total_seconds() if oldest else 0.0
-        return Response(request.app.state.metrics.render(waiting, age_s), media_type="text/plain; version=0.0.4")
+        body = request.app.state.metrics.render(waiting, age_s) + generate_latest(board.jobs.registry)
+        return Response(body, media_type="text/plain; version=0.0.4")
 
 
 def _errors(app: FastAPI) -> None:

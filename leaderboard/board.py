@@ -15,6 +15,7 @@ from leaderboard.models import Contest, State, Submission, Team
 from leaderboard.scorer import Scorer
 from leaderboard.security import Signer, load_signer
 from leaderboard.settings import Settings
+from leaderboard.work import Work
 
 log = logging.getLogger("leaderboard.board")
 _LEFTOVER_S = 24 * 3600
@@ -28,6 +29,7 @@ class Board:
     database: Database
     files: FileStore
     signer: Signer
+    work: Work
     jobs: Jobs
 
     def submit(
@@ -52,4 +54,5 @@ def open_board(settings: Settings, scorer: Scorer | None = None) -> Board:
     removed = files.sweep(time.time() - _LEFTOVER_S)
     if removed:
         log.info("removed %d interrupted uploads", removed)
-    return Board(settings, database, files, load_signer(settings.directory), Jobs(settings, database, files, scorer))
+    work = Work(settings, database, files, scorer)
+    return Board(settings, database, files, load_signer(settings.directory), work, Jobs(settings, database, work))

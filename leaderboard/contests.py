@@ -87,6 +87,13 @@ def find(session: Session, name: str) -> Contest:
     return contest
 
 
+def the_only(session: Session, name: str = "") -> Contest | None:
+    """The contest with this name, or without a name the newest; None in a board that has none."""
+    if name:
+        return session.scalar(select(Contest).where(Contest.slug == name))
+    return session.scalar(select(Contest).order_by(Contest.id.desc()).limit(1))
+
+
 def listing(session: Session) -> list[Contest]:
     """All contests, the newest first."""
     return list(session.scalars(select(Contest).order_by(Contest.id.desc())))
@@ -113,6 +120,18 @@ def reopen(session: Session, contest: Contest, actor: str = "command line") -> N
         record(session, actor, "reopen", contest)
 
 
+def change(session: Session, contest: Contest, changes: dict[str, Any], actor: str = "command line") -> None:
+    """Change limits, privacy or feedback. Raises UsageError for a limit below 1."""
+    for key, value in changes.items():
+        if key not in ("daily_limit", "total_limit", "private_until", "feedback", "title"):
+            raise UsageError(f"'{key}' of a contest cannot be changed")
+        if key.endswith("_limit") and value < 1:
+            raise UsageError(f"the {key.replace('_', ' ')} is {value}; it must be at least 1")
+        setattr(contest, key, value)
+    contest.revision += 1
+    record(session, actor, "change", contest, **{key: str(value) for key, value in changes.items()})
+
+
 def add_team(session: Session, contest: Contest, name: str, actor: str = "command line") -> Team:
     """A new team. Raises UsageError when a team of the contest has the name, in whatever case."""
     name = one_line(name, "team name", 80)
@@ -133,9 +152,22 @@ def find_team(session: Session, contest: Contest, name: str) -> Team:
     return team
 
 
+def find_or_add_team(session: Session, contest: Contest, name: str, actor: str = "command line") -> Team:
+    """The team with this name, made if there is none."""
+    return _team(session, contest, name) or add_team(session, contest, name, actor)
+
+
 def teams(session: Session, contest: Contest) -> list[Team]:
     """All teams of a contest by name."""
     return list(session.scalars(select(Team).where(Team.contest_id == contest.id).order_by(Team.name_key)))
+
+
+def find_submission(session: Session, contest: Contest, number: int | None) -> Submission:
+    """A submission of this contest. Raises NotFoundError."""
+    found = session.get(Submission, number) if number is not None else None
+    if found is None or found.contest_id != contest.id:
+        raise NotFoundError(f"contest '{contest.slug}' has no submission {number}")
+    return found
 
 
 def disqualify_team(session: Session, team: Team, reason: str, actor: str = "command line") -> None:

@@ -2,35 +2,29 @@
 
 huey takes a message out of its table before the task runs, so a worker that is killed loses the message. Therefore a
 message only says "look at submission 17": the row's state and lease are the truth, a message too many does nothing,
-and `sweep` announces again what was lost. huey was chosen over procrastinate since it has both
-storages that are needed, SQLite and PostgreSQL (LISTEN/NOTIFY), without a second driver or a service.
+and `sweep` announces again what was lost. huey was chosen over procrastinate since it has both storages that are
+needed, SQLite and PostgreSQL (LISTEN/NOTIFY), without a second driver or a service.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import threading
-import time
-from collections.abc import Iterator
 from typing import Any
 
 from huey import Huey, PostgresHuey, SqliteHuey
 from huey.consumer import Consumer, Scheduler
 from huey.registry import Message
 from huey.serializer import Serializer
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from sqlalchemy.exc import DBAPIError
 
-from contest.errors import RefusedError
 from leaderboard import submissions
 from leaderboard.database import Database
-from leaderboard.files import FileStore
 from leaderboard.models import State
-from leaderboard.outcome import Outcome, judge
-from leaderboard.scorer import Scorer, file_scorer
 from leaderboard.settings import Settings
-from leaderboard.submissions import Claim
+from leaderboard.work import Work
 
 log = logging.getLogger("leaderboard.jobs")
 
@@ -71,14 +65,25 @@ class Worker(Consumer):
 class Jobs:
     """Announces submissions to workers, and is a worker where `worker()` is started."""
 
-    def __init__(self, settings: Settings, database: Database, files: FileStore, scorer: Scorer | None = None) -> None:
-        self.settings, self.database, self.files = settings, database, files
-        self.scorer = scorer or file_scorer(settings.data)
+    def __init__(self, settings: Settings, database: Database, work: Work) -> None:
+        self.settings, self.database, self.work = settings, database, work
         self.huey = _huey(settings, database)
-        self.huey.sweep_s = settings.sweep_s
-        self._score = self.huey.task(name="score")(self.score)
-        self.huey.sweep = self.sweep
-        self._active: dict[str, Claim] = {}
+        self.huey.sweep_s, self.huey.sweep = settings.sweep_s, self.sweep
+        self._score = self.huey.task(name="score")(work.score)
+        self.registry = CollectorRegistry()
+        scored = Counter("contest_scored", "Scorings by state.", ("state",), registry=self.registry)
+        durations = Histogram(
+            "contest_scoring_seconds",
+            "Time of one scoring.",
+            buckets=(0.1, 1, 5, 15, 30, 60, 120, 300, 900),
+            registry=self.registry,
+        )
+
+        def count(state: State, seconds: float) -> None:
+            scored.labels(state).inc()
+            durations.observe(seconds)
+
+        work.on_end = count
 
     def announce(self, submission_id: int) -> None:
         """Wake a worker. A queue out of reach is no error: the sweep announces again."""
@@ -86,31 +91,6 @@ class Jobs:
             self._score(submission_id)
         except Exception as error:  # any storage's own exceptions: sqlite3, psycopg
             log.warning("submission %d could not be announced: %s", submission_id, error)
-
-    def score(self, submission_id: int) -> None:
-        """Score one submission if it is still waiting: the task of a worker."""
-        with self.database.write() as session:
-            claim = submissions.claim(session, submission_id, self.settings.worker_name, self.settings.lease_s)
-        if claim is None:
-            return
-        started = time.monotonic()
-        self._active[claim.name] = claim
-        try:
-            with self._heartbeat(claim):
-                outcome = self._outcome(claim)
-            self._finish(claim, outcome)
-        finally:
-            self._active.pop(claim.name, None)
-        log.info(
-            "submission %d is %s",
-            submission_id,
-            outcome.state,
-            extra={
-                "submission": submission_id,
-                "state": outcome.state,
-                "seconds": round(time.monotonic() - started, 3),
-            },
-        )
 
     def sweep(self) -> None:
         """Announce what is queued and was never heard of, or was lost by a dead worker."""
@@ -122,65 +102,6 @@ class Jobs:
     def worker(self, threads: int) -> Worker:
         """A consumer with so many scoring threads; `start()` and `stop(graceful=True)` it."""
         return Worker(self.huey, workers=threads, max_delay=0.5, scheduler_interval=1, shutdown_timeout=20)
-
-    def release(self) -> None:
-        """Give back what this process was scoring: after the worker was stopped."""
-        for claim in list(self._active.values()):
-            with contextlib.suppress(DBAPIError), self.database.write() as session:  # else the lease runs out
-                submissions.release(session, claim)
-            log.info("submission %d goes back to the queue", claim.submission_id)
-
-    def _outcome(self, claim: Claim) -> Outcome:
-        path = self.files.path(claim.sha256)
-        try:
-            if not self.files.verify(claim.sha256):
-                return Outcome(
-                    State.FAILED, "the stored file is missing or damaged; organisers were told", our_fault=True
-                )
-            return judge(self.scorer(path, claim.rule), claim.rule, claim.isolation)
-        except RefusedError as error:
-            return Outcome(State.REFUSED, str(error).replace(str(path), "the file"))
-        except Exception:
-            # Whatever a scoring raises, the submission must end in a state. The owner gets no traceback.
-            log.exception("scoring submission %d failed", claim.submission_id)
-            reason = "scoring failed through no fault of yours; this does not count against your quota"
-            return Outcome(State.FAILED, reason, our_fault=True)
-
-    def _finish(self, claim: Claim, outcome: Outcome) -> None:
-        """Store the outcome, however long the database is away: past the lease another worker does it again."""
-        deadline = time.monotonic() + 10 * self.settings.lease_s
-        while True:
-            try:
-                with self.database.write() as session:
-                    if not submissions.finish(session, claim, outcome):
-                        log.warning("submission %d was taken over meanwhile; result dropped", claim.submission_id)
-                return
-            except DBAPIError as error:
-                if time.monotonic() > deadline:
-                    raise
-                log.warning("submission %d cannot be stored yet: %s", claim.submission_id, error.orig)
-                time.sleep(1)
-
-    @contextlib.contextmanager
-    def _heartbeat(self, claim: Claim) -> Iterator[None]:
-        done = threading.Event()
-
-        def beat() -> None:
-            while not done.wait(self.settings.lease_s / 3):
-                try:
-                    with self.database.write() as session:
-                        if not submissions.heartbeat(session, claim, self.settings.lease_s):
-                            return
-                except DBAPIError as error:
-                    log.warning("heartbeat of submission %d: %s", claim.submission_id, error.orig)
-
-        thread = threading.Thread(target=beat, name=f"heartbeat-{claim.submission_id}", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
 
 
 def _huey(settings: Settings, database: Database) -> Huey:

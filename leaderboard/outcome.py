@@ -10,9 +10,6 @@ from typing import Any
 from leaderboard.models import State
 from scoring.rules import Rule
 
-ISOLATION = ("none", "limits", "namespaces", "bubblewrap")
-"""From the weakest to the strongest."""
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -41,14 +38,14 @@ class Outcome:
             "accuracy": self.accuracy,
             "accuracy_low": finite(accuracy.get("low")),
             "accuracy_high": finite(accuracy.get("high")),
-            "isolation": str(report.get("isolation") or "")[:20],
+            "isolation": isolation_of(report)[:20],
             "measured": report.get("measured"),
             "claimed": report.get("claimed") or None,
         }
 
 
-def judge(report: dict[str, Any], rule: Rule, isolation: str = "") -> Outcome:
-    """The state that a report earns under a rule; `isolation` is the weakest level that the contest ranks."""
+def judge(report: dict[str, Any], rule: Rule) -> Outcome:
+    """The state that a report earns under a rule."""
     score = finite(((report.get("scores") or {}).get(rule.name) or {}).get("total"))
     accuracy = finite((report.get("accuracy") or {}).get("value"))
     log = tuple(_log(report, rule))
@@ -56,22 +53,17 @@ def judge(report: dict[str, Any], rule: Rule, isolation: str = "") -> Outcome:
     def ended(state: State, reason: str, *, our_fault: bool = False) -> Outcome:
         return Outcome(state, reason, report, our_fault, score, accuracy, log)
 
-    level = str(report.get("isolation") or "none")
-    if isolation and _strength(level) < _strength(isolation):
-        reason = f"scored under isolation '{level}', this contest ranks from '{isolation}' on; organisers were told"
-        return ended(State.FAILED, reason, our_fault=True)
-    obstacles = [str(problem) for problem in report.get("problems") or ()]
-    obstacles += [f"operation '{name}' is not known to the rules" for name in report.get("unknown_operations") or ()]
-    if obstacles:
-        return ended(State.REFUSED, "; ".join(obstacles))
+    status = report.get("status")
+    if status == "flagged":
+        return ended(State.REFUSED, "; ".join(str(problem) for problem in report.get("problems") or ()))
     if score is None:
         return ended(State.FAILED, f"the report has no score under rule '{rule.name}'", our_fault=True)
     if accuracy is None:
         return ended(State.FAILED, f"no test data of '{rule.dataset}' where the score was made", our_fault=True)
     if accuracy < rule.threshold:
         return ended(State.BELOW_THRESHOLD, f"accuracy {accuracy:.4f} is below the threshold {rule.threshold:g}")
-    if not report.get("rankable", False):
-        return ended(State.REFUSED, "the report says that this is not rankable, and gives no reason")
+    if status != "rankable" or not report.get("rankable"):
+        return ended(State.FAILED, f"the report's status '{status}' does not fit its figures", our_fault=True)
     return ended(State.RANKED, f"accuracy {accuracy:.4f}, score {score:.6g} under rule '{rule.name}'")
 
 
@@ -82,8 +74,9 @@ def finite(value: object) -> float | None:
     return None
 
 
-def _strength(level: str) -> int:
-    return ISOLATION.index(level) if level in ISOLATION else 0
+def isolation_of(report: Mapping[str, Any]) -> str:
+    """At which level of isolation the file was opened; empty when the report does not say."""
+    return str((report.get("file") or {}).get("isolation") or "")
 
 
 def _log(report: Mapping[str, Any], rule: Rule) -> list[str]:
@@ -92,6 +85,5 @@ def _log(report: Mapping[str, Any], rule: Rule) -> list[str]:
         mark = " (this contest)" if name == rule.name else ""
         terms = f"{score.get('params')} + {score.get('ops')} = {score.get('total')}"
         lines.append(f"rule {name}: {terms}{mark}")
-    if report.get("isolation"):
-        lines.append(f"isolation of the scoring process: {report['isolation']}")
+    lines.append(f"isolation of the scoring process: {isolation_of(report) or 'unknown'}")
     return lines

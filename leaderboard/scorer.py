@@ -13,27 +13,33 @@ from scoring.rules import Rule
 if TYPE_CHECKING:
     from contest.data import Images
 
-Scorer = Callable[[Path, Rule], dict[str, Any]]
-"""From a file and a rule to the report's JSON. RefusedError: the file is to blame; anything else: we are."""
+Scorer = Callable[[Path, Rule, str], dict[str, Any]]
+"""From a file, a rule and the weakest isolation allowed (empty: any) to the report's JSON.
+
+RefusedError: the file is to blame; anything else: we are.
+"""
 
 
 def file_scorer(data: Path | None) -> Scorer:
     """The real thing. Images are loaded once and stay in memory (CIFAR-10: 31 MB)."""
-    images = functools.cache(functools.partial(_test_images, data))
+    load = functools.cache(functools.partial(_test_images, data))
 
-    def score(path: Path, rule: Rule) -> dict[str, Any]:
-        from scoring import score_file  # torch takes seconds to import: only a worker needs it
+    def score(path: Path, rule: Rule, isolation: str) -> dict[str, Any]:
+        from scoring.score import score_file
 
-        report: dict[str, Any] = score_file(path, images=images(rule.dataset), rule=rule, trust=False).to_json()
-        return report
+        images, classes = load(rule.dataset)
+        report = score_file(
+            path, images=images, rule=rule, trust=False, classes=classes, details=True, minimum_level=isolation or None
+        )
+        return report.to_json()
 
     return score
 
 
-def _test_images(data: Path | None, dataset: str) -> Images:
-    from contest.data import load
+def _test_images(data: Path | None, dataset: str) -> tuple[Images, tuple[str, ...]]:
+    from contest.data import load  # torch takes seconds to import: only a worker needs it
 
-    test = load(dataset, data, download=False).test
-    if test is None:
+    loaded = load(dataset, data, download=False)
+    if loaded.test is None:
         raise DataError(f"data set '{dataset}' has no test images; give the worker's --data a folder that has them")
-    return test
+    return loaded.test, loaded.classes

@@ -11,7 +11,6 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session, joinedload
@@ -309,6 +308,12 @@ def rescore(session: Session, contest: Contest, rule: Rule, actor: str = "comman
     return count
 
 
+def queued(session: Session, contest: Contest) -> list[int]:
+    """The queued submissions of a contest, the oldest first."""
+    mine = (Submission.contest_id == contest.id, Submission.state == State.QUEUED)
+    return list(session.scalars(select(Submission.id).where(*mine).order_by(Submission.id)))
+
+
 def queue_depth(session: Session) -> dict[str, int]:
     """Submissions that are queued or running, for metrics."""
     query = (
@@ -355,8 +360,3 @@ def _requeue(submission: Submission, why: str) -> None:
 
 def _line(text: str) -> str:
     return f"{now():%Y-%m-%d %H:%M:%S} {text}\n"
-
-
-def values(submission: Submission) -> dict[str, Any]:
-    """All columns of a submission, for the export."""
-    return {column.key: getattr(submission, column.key) for column in Submission.__table__.columns}

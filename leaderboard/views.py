@@ -225,4 +225,4 @@ def shown_report(report: dict[str, Any], contest: Contest, viewer: Viewer) -> di
         return report
     value = ranking.shown_accuracy(contest, accuracy["value"])
     hidden = {"value": value, "correct": None, "total": accuracy.get("total"), "low": None, "high": None}
-    return {**report, "accuracy": hidden}
+    return {**report, "accuracy": hidden, "details": None, "holdout": None, "problems": [], "flags": []}

@@ -36,12 +36,14 @@ def make_report(score: float = 0.01, accuracy: float | None = 0.91, rule: str = 
         "layers": [],
         "unknown_operations": [],
         "problems": [],
+        "status": "costs-only" if accuracy is None else "rankable" if accuracy >= 0.9 else "below",
         "rankable": accuracy is not None and accuracy >= 0.9,
+        "file": {"isolation": "test"},
         **more,
     }
 
 
-def scripted(path: Path, rule: Rule) -> dict[str, Any]:
+def scripted(path: Path, rule: Rule, isolation: str = "") -> dict[str, Any]:
     """Does what the submitted JSON says: `report`, `refuse`, `crash` or `sleep`."""
     script = json.loads(path.read_bytes())
     time.sleep(script.get("sleep", 0))

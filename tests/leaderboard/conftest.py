@@ -47,5 +47,5 @@ def token(board: Board) -> Callable[[str], str]:
 @pytest.fixture
 def client(settings: Settings, board: Board) -> Iterator[TestClient]:
     """The application with its worker."""
-    with TestClient(create_app(settings, scripted), raise_server_exceptions=False) as client:
+    with TestClient(create_app(settings, scripted, pages=False), raise_server_exceptions=False) as client:
         yield client

@@ -1,0 +1,127 @@
+"""A leaderboard over HTTP: what `contest submit --url`, `contest leaderboard --url` and `contest plot --url` use."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from contest.errors import ContestError, UsageError
+from leaderboard.files import CHUNK
+from leaderboard.models import TERMINAL
+
+POLL_S = 1.0
+_RETRIES = 5
+
+
+class ServerError(ContestError):
+    """The leaderboard said no, or nothing."""
+
+    exit_code = 3
+
+
+class Client:
+    """One leaderboard, and who we are there."""
+
+    def __init__(self, url: str, token: str = "", transport: httpx.BaseTransport | None = None) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise UsageError(f"'{url}' is no address of a leaderboard; it must begin with http:// or https://")
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._http = httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=60, transport=transport)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def contest(self, name: str = "") -> dict[str, Any]:
+        """A contest by name; without a name the token's own, else the newest."""
+        if not name and "authorization" in self._http.headers:
+            name = self._get("/api/v1/me")["contest"] or ""
+        if name:
+            return dict(self._get(f"/api/v1/contests/{name}"))
+        found = self._get("/api/v1/contests")
+        if not found:
+            raise UsageError(f"there is no contest at {self._http.base_url}")
+        return dict(found[0])
+
+    def ranking(self, contest: str, section: str = "ranked") -> list[dict[str, Any]]:
+        """All rows, page after page."""
+        rows: list[dict[str, Any]] = []
+        page, pages = 1, 1
+        while page <= pages:
+            answer = self._get(
+                f"/api/v1/contests/{contest}/ranking", params={"section": section, "page": page, "size": 200}
+            )
+            rows += answer["rows"]
+            page, pages = page + 1, answer["pages"]
+        return rows
+
+    def submit(self, contest: str, path: Path, note: str = "") -> tuple[dict[str, Any], bool]:
+        """Upload a file: gives the submission and whether it is new. A lost connection is tried again: the same
+        file is the same submission."""
+
+        def body() -> Iterator[bytes]:
+            with path.open("rb") as file:
+                yield from iter(lambda: file.read(CHUNK), b"")
+
+        if not path.is_file():
+            raise UsageError(f"file '{path}' does not exist")
+        answer = self._ask(
+            lambda: self._http.post(
+                f"/api/v1/contests/{contest}/submissions",
+                params={"name": path.name, "note": note},
+                content=body(),
+                headers={"Content-Type": "application/octet-stream", "Content-Length": str(path.stat().st_size)},
+            )
+        )
+        return dict(answer["submission"]), bool(answer["new"])
+
+    def wait(
+        self, submission: int, limit_s: float = 3600, on_state: Callable[[str], None] | None = None
+    ) -> dict[str, Any]:
+        """The submission once it has ended. Raises ServerError after `limit_s`."""
+        deadline = time.monotonic() + limit_s
+        while True:
+            found = dict(self._get(f"/api/v1/submissions/{submission}"))
+            if on_state is not None:
+                on_state(found["state"])
+            if found["state"] in TERMINAL:
+                return found
+            if time.monotonic() > deadline:
+                raise ServerError(f"submission {submission} is still {found['state']} after {limit_s:g} s")
+            time.sleep(POLL_S)
+
+    def _get(self, path: str, params: dict[str, Any] | None = None) -> Any:
+        return self._ask(lambda: self._http.get(path, params=params))
+
+    def _ask(self, request: Callable[[], httpx.Response]) -> Any:
+        for attempt in range(_RETRIES):
+            try:
+                response = request()
+            except httpx.TransportError as error:
+                if attempt == _RETRIES - 1:
+                    raise ServerError(f"{self._http.base_url} does not answer: {error}") from error
+                time.sleep(min(2.0**attempt / 2, 8))
+                continue
+            if response.status_code == 503 and attempt < _RETRIES - 1:
+                time.sleep(min(2.0**attempt / 2, 8))
+                continue
+            if response.is_success:
+                return response.json()
+            raise ServerError(f"the leaderboard answers {response.status_code}: {_detail(response)}")
+        raise AssertionError("unreachable")
+
+
+def _detail(response: httpx.Response) -> str:
+    try:
+        return str(response.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        return response.reason_phrase

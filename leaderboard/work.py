@@ -1,0 +1,111 @@
+"""Scoring one submission from claim to end, whatever happens on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from sqlalchemy.exc import DBAPIError
+
+from contest.errors import RefusedError
+from leaderboard import submissions
+from leaderboard.database import Database
+from leaderboard.files import FileStore
+from leaderboard.models import State
+from leaderboard.outcome import Outcome, judge
+from leaderboard.scorer import Scorer, file_scorer
+from leaderboard.settings import Settings
+from leaderboard.submissions import Claim
+
+log = logging.getLogger("leaderboard.work")
+RETRY_S = 1.0
+
+
+class Work:
+    """What a worker does with a submission; several threads may share it."""
+
+    def __init__(self, settings: Settings, database: Database, files: FileStore, scorer: Scorer | None = None) -> None:
+        self.settings, self.database, self.files = settings, database, files
+        self.scorer = scorer or file_scorer(settings.data)
+        self.on_end: Callable[[State, float], None] = lambda state, seconds: None
+        self._active: dict[str, Claim] = {}
+
+    def score(self, submission_id: int) -> None:
+        """Score one submission if it is still waiting."""
+        with self.database.write() as session:
+            claim = submissions.claim(session, submission_id, self.settings.worker_name, self.settings.lease_s)
+        if claim is None:
+            return
+        started = time.monotonic()
+        self._active[claim.name] = claim
+        try:
+            with self._heartbeat(claim):
+                outcome = self._outcome(claim)
+                self._finish(claim, outcome)
+        finally:
+            self._active.pop(claim.name, None)
+        seconds = time.monotonic() - started
+        self.on_end(outcome.state, seconds)
+        extra = {"submission": submission_id, "state": outcome.state, "seconds": round(seconds, 3)}
+        log.info("submission %d is %s", submission_id, outcome.state, extra=extra)
+
+    def release(self) -> None:
+        """Give back what this process is still scoring: when it stops."""
+        for claim in list(self._active.values()):
+            with contextlib.suppress(DBAPIError), self.database.write() as session:  # else the lease runs out
+                submissions.release(session, claim)
+            log.info("submission %d goes back to the queue", claim.submission_id)
+
+    def _outcome(self, claim: Claim) -> Outcome:
+        path = self.files.path(claim.sha256)
+        try:
+            if not self.files.verify(claim.sha256):
+                log.error("file %s of submission %d is missing or damaged", claim.sha256, claim.submission_id)
+                return Outcome(State.FAILED, "the stored file is missing or damaged", our_fault=True)
+            return judge(self.scorer(path, claim.rule, claim.isolation), claim.rule)
+        except RefusedError as error:
+            return Outcome(State.REFUSED, str(error).replace(str(path), "the file").replace(claim.sha256, "the file"))
+        except Exception:
+            # Whatever a scoring raises, the submission must end in a state. The owner gets no traceback.
+            log.exception("scoring submission %d failed", claim.submission_id)
+            reason = "scoring failed through no fault of yours; this does not count against your quota"
+            return Outcome(State.FAILED, reason, our_fault=True)
+
+    def _finish(self, claim: Claim, outcome: Outcome) -> None:
+        """Store the outcome, however long the database is away: past the lease another worker does it again."""
+        deadline = time.monotonic() + 10 * self.settings.lease_s
+        while True:
+            try:
+                with self.database.write() as session:
+                    if not submissions.finish(session, claim, outcome):
+                        log.warning("submission %d was taken over meanwhile; result dropped", claim.submission_id)
+                return
+            except DBAPIError as error:
+                if time.monotonic() > deadline:
+                    raise
+                log.warning("submission %d cannot be stored yet: %s", claim.submission_id, error.orig)
+                time.sleep(RETRY_S)
+
+    @contextlib.contextmanager
+    def _heartbeat(self, claim: Claim) -> Iterator[None]:
+        done = threading.Event()
+
+        def beat() -> None:
+            while not done.wait(self.settings.lease_s / 3):
+                try:
+                    with self.database.write() as session:
+                        if not submissions.heartbeat(session, claim, self.settings.lease_s):
+                            return
+                except DBAPIError as error:
+                    log.warning("heartbeat of submission %d: %s", claim.submission_id, error.orig)
+
+        thread = threading.Thread(target=beat, name=f"heartbeat-{claim.submission_id}", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
