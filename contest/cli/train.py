@@ -27,7 +27,7 @@ from contest.errors import UsageError
 @click.option("--tune", "tune_options", default="", help="Recipe after pruning and quantisation, likewise.")
 @click.option("--teacher", type=click.Path(path_type=Path), help="A model.pt whose predictions are distilled.")
 @click.option("--all-images", is_flag=True, help="Train on the validation images too (a finalist's refit).")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Everything random comes from it.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps (mps is untested).")
 @click.option("--directory", type=click.Path(path_type=Path), help="Checkpoints; the same command goes on from them.")
 def train(

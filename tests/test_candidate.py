@@ -1,0 +1,55 @@
+"""Candidates are plain data that survive a file."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contest.candidate import Architecture, Bits, Candidate, Recipe
+from contest.errors import UsageError
+
+bits = st.sampled_from([*range(1, 9), 16, 32])
+candidates = st.builds(
+    Candidate,
+    architecture=st.builds(
+        Architecture,
+        st.sampled_from(["resnet", "thin"]),
+        st.dictionaries(
+            st.sampled_from(["depth", "width", "widths", "block"]),
+            st.one_of(st.integers(1, 99), st.text(max_size=5), st.tuples(st.integers(1, 9), st.integers(1, 9))),
+        ),
+    ),
+    bits=st.builds(Bits, bits, bits, st.booleans(), st.dictionaries(st.text(max_size=5), st.tuples(bits, bits))),
+    structured=st.floats(0, 0.4),
+    unstructured=st.floats(0, 0.5),
+    train=st.builds(Recipe, epochs=st.floats(0, 300), flip=st.booleans(), schedule=st.sampled_from(["cosine"])),
+    seed=st.integers(0, 2**31),
+)
+
+
+@given(candidates)
+def test_json_round_trip(candidate: Candidate) -> None:
+    again = Candidate.from_json(candidate.to_json())
+    assert again == candidate
+    assert again.to_json() == candidate.to_json()
+    assert hash(again) == hash(candidate)
+
+
+def test_p_s_and_p_u_are_fractions_of_the_same_weights() -> None:
+    with pytest.raises(UsageError, match=r"p_s \+ p_u = 1.1"):
+        Candidate(Architecture("resnet"), structured=0.5, unstructured=0.6)
+
+
+@pytest.mark.parametrize("wrong", [0, 9, 12, 64])
+def test_bits_that_do_not_exist(wrong: int) -> None:
+    with pytest.raises(UsageError, match=str(wrong)):
+        Bits(wrong, 8)
+    with pytest.raises(UsageError, match="'stem'"):
+        Bits(8, 8, layers={"stem": (4, wrong)})
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"architecture": {"family": "resnet"}, "colour": 3}', "null"])
+def test_what_is_no_candidate(text: str) -> None:
+    with pytest.raises(UsageError, match="not a candidate"):
+        Candidate.from_json(text)

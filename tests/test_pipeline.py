@@ -1,0 +1,121 @@
+"""candidate -> network, on the bundled digits: the order of compression, exact zeros, exact resume."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from contest import networks
+from contest.candidate import Bits, Candidate, Recipe
+from contest.data import Split, load, split
+from contest.errors import TrainingError
+from contest.inference import Network
+from contest.pipeline import Outcome, compress
+from contest.training import Epoch
+
+SHORT = Recipe(epochs=2, batch_size=64, learning_rate=0.1, warmup_epochs=0, crop=1)
+CANDIDATE = Candidate(
+    networks.parse("thin:widths=8-12,depths=1-1,strides=1-2"),
+    Bits(4, 4),
+    structured=0.2,
+    unstructured=0.3,
+    train=SHORT,
+    tune=replace(SHORT, epochs=4, learning_rate=0.05, ema_decay=0.9),
+)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Split:
+    return split(load("digits").train)
+
+
+def run(candidate: Candidate, digits: Split, directory: Path | None = None, **options: object) -> Outcome:
+    return compress(
+        candidate,
+        digits.train,
+        digits.validation,
+        image_shape=digits.train.shape,
+        classes=10,
+        directory=directory,
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def codes(network: Network) -> dict[str, torch.Tensor]:
+    return {n: t for n, t in network.body.state_dict().items() if n.endswith(".codes")}
+
+
+@pytest.fixture(scope="module")
+def outcome(digits: Split) -> Outcome:
+    return run(CANDIDATE, digits)
+
+
+def test_the_stages_come_in_order(outcome: Outcome) -> None:
+    assert [stage.name for stage in outcome.stages] == ["train", "channels", "tune"]
+    assert outcome.validation is not None and outcome.validation.accuracy > 0.3
+
+
+def test_channels_are_gone_and_zeros_are_there(outcome: Outcome) -> None:
+    manifest = outcome.network.manifest
+    assert manifest.parent is not None
+    weights = sum(t.numel() for t in codes(outcome.network).values())
+    zeros = sum(int((t == 0).sum()) for t in codes(outcome.network).values())
+    assert weights == pytest.approx(0.8 * manifest.parent.weights, rel=0.1)
+    # p_u counts weights of the unpruned network; codes that round to zero come on top
+    assert zeros >= round(0.3 * manifest.parent.weights)
+    assert manifest.claims.p_s == pytest.approx(1 - weights / manifest.parent.weights)
+
+
+def test_the_file_says_how_it_was_made(outcome: Outcome) -> None:
+    assert Candidate.from_json(outcome.network.manifest.provenance["candidate"]) == CANDIDATE
+
+
+def test_same_seed_same_network(outcome: Outcome, digits: Split) -> None:
+    again = run(CANDIDATE, digits)
+    for name, tensor in outcome.network.body.state_dict().items():
+        assert torch.equal(again.network.body.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 5, 7])
+def test_interrupted_anywhere_the_network_is_the_same(
+    stop_after: int, outcome: Outcome, digits: Split, tmp_path: Path
+) -> None:
+    seen: list[Epoch] = []
+
+    def stop(epoch: Epoch) -> None:
+        seen.append(epoch)
+        if len(seen) == stop_after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(CANDIDATE, digits, tmp_path, on_epoch=stop)
+    resumed = run(CANDIDATE, digits, tmp_path)
+    for name, tensor in outcome.network.body.state_dict().items():
+        assert torch.equal(resumed.network.body.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 5])
+def test_binary_weights_keep_their_masks(epochs: int, digits: Split) -> None:
+    """The exact number of zeros: a binary quantiser makes none of its own."""
+    tune = replace(CANDIDATE.tune, epochs=epochs)
+    candidate = replace(CANDIDATE, bits=Bits(1, 8), structured=0.0, unstructured=0.5, tune=tune)
+    network = run(candidate, digits).network
+    total = sum(t.numel() for t in codes(network).values())
+    assert sum(int((t == 0).sum()) for t in codes(network).values()) == round(0.5 * total)
+    assert all(set(t.unique().tolist()) <= {-1, 0, 1} for t in codes(network).values())
+
+
+def test_float_and_half_networks_need_no_quantiser(digits: Split) -> None:
+    half = run(replace(CANDIDATE, bits=Bits(16, 16), structured=0.0), digits).network
+    weights = {n: t for n, t in half.body.state_dict().items() if n.endswith(".weight")}
+    assert weights and all(t.dtype == torch.float16 for t in weights.values())
+    assert sum(int((t == 0).sum()) for t in weights.values()) == round(0.3 * sum(t.numel() for t in weights.values()))
+
+
+def test_no_weight_would_be_left(digits: Split) -> None:
+    candidate = replace(CANDIDATE, structured=0.0, unstructured=0.99999)
+    with pytest.raises(TrainingError, match="structured pruning left"):
+        run(candidate, digits)
