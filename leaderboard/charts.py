@@ -27,6 +27,11 @@ _DEPTH = 0.12
 """How far below the threshold an entry may be and still be drawn; the rest is counted in a note."""
 _DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "mnist": "MNIST", "digits": "digits"}
 
+# Where a reader zooms, ticks cannot be fixed: of the log axis's own, 1, 2 and 5 are named, in close-ups all.
+_TICK = (
+    "domain('x')[1] / domain('x')[0] < 8 || indexof(['1', '2', '5'], slice(format(datum.value, '.0e'), 0, 1)) >= 0"
+    " ? format(datum.value, '~g') : ''"
+)
 # `ast`: Vega interprets its expressions instead of compiling them, so that no policy need allow eval.
 _HTML = """<!doctype html>
 <html lang="en">
@@ -163,7 +168,9 @@ def specification(
         "score:Q",
         title=f"score under rule {rule.name} (log scale, smaller is better)",
         scale=alt.Scale(type="log", domain=list(area.scores), nice=False),
-        axis=alt.Axis(format="~g", tickCount=6) if look.interactive else alt.Axis(values=area.ticks, format="~g"),
+        axis=alt.Axis(labelExpr=_TICK, labelOverlap=True)
+        if look.interactive
+        else alt.Axis(values=area.ticks, format="~g"),
     )
     y = alt.Y(
         "accuracy:Q",

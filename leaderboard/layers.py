@@ -61,23 +61,25 @@ def layer_specification(layers: Sequence[Layer], look: Look) -> dict[str, Any]:
             "layer": layer.name,
             "term": term,
             "score": part,
+            "place": place,
             "bits": f"{layer.weight_bits:g} / {layer.activation_bits:g}",
         }
         for position, layer in enumerate(shown)
-        for term, part in (("operations", layer.ops), ("parameters", layer.params))
+        for place, (term, part) in enumerate((("operations", layer.ops), ("parameters", layer.params)))
     ]
+    score_axis = alt.Axis(format="~g", tickCount=5 if look.width > 500 else 3)
     chart = (
         alt.Chart(alt.Data(values=rows))
         .mark_bar()
         .encode(
             y=alt.Y("layer:N", sort=alt.SortField("position"), title=None, axis=alt.Axis(labelLimit=170)),
-            x=alt.X("score:Q", title="part of the score", axis=alt.Axis(format="~g", tickCount=5)),
+            x=alt.X("score:Q", title="part of the score", axis=score_axis),
             color=alt.Color(
                 "term:N",
                 scale=alt.Scale(domain=list(kinds), range=list(kinds.values())),
                 legend=alt.Legend(orient="top", title=None),
             ),
-            order=alt.Order("term:N"),
+            order=alt.Order("place:Q"),
             tooltip=[
                 alt.Tooltip("layer:N"),
                 alt.Tooltip("term:N"),
@@ -85,7 +87,7 @@ def layer_specification(layers: Sequence[Layer], look: Look) -> dict[str, Any]:
                 alt.Tooltip("bits:N", title="bits of weights / activations"),
             ],
         )
-        .properties(width=look.width - 100, height=max(_ROW * len(shown), 40), background=look.paper)
+        .properties(width=look.width - 60, height=max(_ROW * len(shown), 40), background=look.paper)
         .configure(font="Helvetica, Arial, Liberation Sans, sans-serif", padding=4)
         .configure_view(stroke=None)
         .configure_axis(

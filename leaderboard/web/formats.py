@@ -44,6 +44,12 @@ def accuracy(value: Any) -> str:
     return _DASH if known is None else f"{100 * known:.2f} %"
 
 
+def points(value: Any) -> str:
+    """0.9012 as "90.12"."""
+    known = number(value)
+    return _DASH if known is None else f"{100 * known:.2f}"
+
+
 def share(value: Any) -> str:
     """0.1234 as "12.3 %"."""
     known = number(value)
@@ -84,6 +90,6 @@ def dataset(name: str) -> str:
 
 
 FILTERS = {
-    "score": score, "percent": percent, "accuracy": accuracy, "share": share, "count": count, "bits": bits,
-    "size": size, "dataset": dataset,
+    "score": score, "percent": percent, "accuracy": accuracy, "points": points, "share": share, "count": count,
+    "bits": bits, "size": size, "dataset": dataset,
 }  # fmt: skip

@@ -57,6 +57,7 @@ class Line:
     """A quantity of two submissions; `ratio` is second to first."""
 
     label: str
+    meaning: str
     cells: tuple[Cell, Cell]
     ratio: str
 
@@ -212,13 +213,13 @@ def _fact(value: object) -> str:
 
 
 def _lines(pair: Sequence[SubmissionView]) -> list[Line]:
-    def line(label: str, values: Sequence[Any], write: Any, smaller: bool | None = True) -> Line:
+    def line(label: str, values: Sequence[Any], write: Any, smaller: bool | None = True, meaning: str = "") -> Line:
         first, second = (formats.number(value) for value in values)
         better = (False, False)
         if first is not None and second is not None and smaller is not None and first != second:
             better = (first < second, second < first) if smaller else (first > second, second > first)
         ratio = f"{second / first:.3g}×" if first and second is not None else ""
-        return Line(label, (Cell(write(first), better[0]), Cell(write(second), better[1])), ratio)
+        return Line(label, meaning, (Cell(write(first), better[0]), Cell(write(second), better[1])), ratio)
 
     rows = [
         line("Score", [s.score for s in pair], formats.score),
@@ -228,7 +229,7 @@ def _lines(pair: Sequence[SubmissionView]) -> list[Line]:
         line("Score with bitmask", [s.score_with_bitmask for s in pair], formats.score),
     ]
     rows += [
-        line(meaning[0].upper() + meaning[1:], [(s.measured or {}).get(key) for s in pair], write, None)
+        line(key, [(s.measured or {}).get(key) for s in pair], write, None, meaning)
         for key, (write, meaning) in _QUANTITIES.items()
     ]
     return [row for row in rows if {cell.text for cell in row.cells} != {"–"}]
