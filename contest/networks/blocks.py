@@ -60,6 +60,16 @@ class PadShortcut(nn.Sequential):
         self.pad = nn.ConstantPad3d((0, 0, 0, 0, 0, out_channels - channels), 0.0)
 
 
+class ChannelShuffle(nn.ChannelShuffle):
+    """[N, C, H, W]: channel i of group j goes to place i * groups + j (Zhang 2017, arXiv 1707.01083, section 3.1).
+
+    In shape operations, which every reader, exporter and runtime knows; torch's own operator is none of them.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, x.unflatten(1, (self.groups, -1))).transpose(1, 2).flatten(1, 2)
+
+
 class Residual(nn.Module):
     """act(body(x) + shortcut(x)) of maps [N, C, H, W]."""
 

@@ -25,6 +25,7 @@ from torch import nn
 from contest.candidate import Option
 from contest.errors import UsageError
 from contest.networks.blocks import (
+    ChannelShuffle,
     Classifier,
     Residual,
     Shortcut,
@@ -140,7 +141,7 @@ def _body(
         conv1=conv(channels, inner, kernel, stride, groups),
         norm1=nn.BatchNorm2d(inner),
         act1=make_activation(act),
-        shuffle=nn.ChannelShuffle(groups) if groups > 1 else None,
+        shuffle=ChannelShuffle(groups) if groups > 1 else None,
         conv2=conv(inner, out, kernel, 1, groups),
         norm2=nn.BatchNorm2d(out),
     )

@@ -75,7 +75,14 @@ def _trace(model: nn.Module, image_shape: tuple[int, int, int]) -> Any:
         with torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # unknown operations and parameters: such groups are left out below
             image = torch.zeros(1, *image_shape, device=parameter.device, dtype=parameter.dtype)
-            return torch_pruning.DependencyGraph().build_dependency(model, (image,), verbose=False)
+            # Nothing is known to the graph about a shuffle but where it stands.
+            shuffles = {type(module) for module in model.modules() if isinstance(module, nn.ChannelShuffle)}
+            return torch_pruning.DependencyGraph().build_dependency(
+                model,
+                (image,),
+                customized_pruners={kind: torch_pruning.ops.DummyPruner() for kind in shuffles},
+                verbose=False,
+            )
     finally:
         for p in frozen:
             p.requires_grad_(False)
@@ -93,6 +100,8 @@ def _group(graph: Any, group: Any, kept: set[nn.Module]) -> ChannelGroup | None:
     for item in group:
         module, kind = item.dep.target.module, item.dep.target.type
         if kind in (ops.OPTYPE.OUTPUT, ops.OPTYPE.PARAMETER, ops.OPTYPE.MHA, ops.OPTYPE.LSTM) or module in kept:
+            return None
+        if isinstance(module, nn.ChannelShuffle):
             return None
         if isinstance(module, ops._ElementWiseOp) and any(name in str(module._grad_fn).lower() for name in _POSITIONAL):
             return None

@@ -180,6 +180,24 @@ def test_padded_shortcuts_keep_their_channels() -> None:
     assert [pruned.get_submodule(f"stages.{i}.0.body.norm2").num_features for i in range(3)] == [16, 32, 64]
 
 
+def test_shuffled_channels_stay() -> None:
+    pruned = remove_channels(make("thin:groups=4,widths=16-32-64"), 0.3, (3, 16, 16))
+    blocks = [module for name, module in pruned.named_modules() if name.endswith("body.conv1")]
+    assert [module.out_channels for module in blocks] == [16, 16, 32, 32, 64, 64]
+
+    class Shuffles(nn.Sequential):
+        """torch's own shuffle between two convolutions: the first cannot lose channels, the second can."""
+
+        def __init__(self) -> None:
+            super().__init__(
+                nn.Conv2d(3, 8, 3), nn.ChannelShuffle(2), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(32, 2)
+            )
+
+    shuffled = remove_channels(Shuffles(), 0.3, (3, 6, 6))
+    # Weights 216 + 576 + 64; a channel of the second convolution holds 72 + 8 of them.
+    assert [shuffled[i].weight.shape[0] for i in (0, 2)] == [8, 5]  # type: ignore[index]
+
+
 @pytest.mark.parametrize("multiple", [4, 8])
 def test_channels_are_multiples(multiple: int) -> None:
     removal = prune_channels(make("resnet14"), 0.5, (3, 16, 16), multiple=multiple)
