@@ -58,13 +58,16 @@ def _parts(graph: Graph, node: Node) -> tuple[list[str], list[str]] | None:
 
 
 def chain_numbers(
-    graph: Graph, chain: AffineChain, scales: tuple[str, ...], bias: str
+    graph: Graph, chain: AffineChain, scales: tuple[str, ...], bias: str, channels: int
 ) -> Iterator[tuple[str, Hashable, int, int]]:
-    """(role, key, count, bits) of the multiplier and of the shift that a layer and its chain come to."""
+    """(role, key, count, bits) of the multiplier and of the shift that a layer and its chain come to.
+
+    channels: there are never more of each than that.
+    """
     multipliers = (*scales, *chain.multipliers)
     shifts = (bias, *chain.shifts) if bias else chain.shifts
     for role, values in (("multiplier", multipliers), ("shift", shifts)):
         if values:
-            count = max(math.prod(graph.shapes[v]) for v in values)
+            count = min(channels, max(math.prod(graph.shapes[v]) for v in values))
             bits = max(encoding(graph, v).bits for v in values)
             yield role, (role, tuple(graph.key(v) for v in values)), count, bits

@@ -15,9 +15,12 @@ from scoring.bits import Encoding, encoding, is_per_channel, nonzero_points
 from scoring.costs import Costs, Number, Operation, Parent
 from scoring.graph import ACTIVATION_KINDS, POOLING_KINDS, QUANTISER_KINDS, SHAPE_KINDS, UNKNOWN, Graph, Node
 from scoring.grids import Grid, activation_bits, follow
+from scoring.sources import Sources
 
 LAYER_KINDS = {"Conv": "conv", "ConvTranspose": "conv_transpose", "Linear": "linear"}
 _FREE = ACTIVATION_KINDS | QUANTISER_KINDS | SHAPE_KINDS | {"Concat", "Pad", "Cast"}
+_PASSED = _FREE | POOLING_KINDS | {"ReduceMean", "Add", "Mul"}
+"""Behind these a quantiser's reader is looked for."""
 
 
 def analyse(
@@ -50,13 +53,14 @@ class _Analysis:
 
     def costs(self, parent: Parent | None) -> Costs:
         self.grids: dict[str, Grid] = follow(self.graph)
+        self.sources = Sources(self.graph)
         for node in self.graph.running:
             self._node(node)
         macs = sum(op.macs for op in self.operations)
         if self.additions > max(macs, 1):
             self.problems.append(
-                f"additions outside of layers: {self.additions:,}, more than the {macs:,} multiply-accumulates that are "
-                "priced; residual adds are free only as long as they are not the network's work"
+                f"additions outside of layers: {self.additions:,}, more than the {macs:,} multiply-accumulates that "
+                "are priced; residual adds are free only as long as they are not the network's work"
             )
         return Costs(
             operations=tuple(self.operations),
@@ -86,6 +90,12 @@ class _Analysis:
 
     def _elements(self, value: str) -> int:
         return math.prod(self.graph.shapes[value])
+
+    def _channels(self, node: Node) -> int:
+        """The most numbers of a kind that "one a channel" can mean at a node."""
+        return max(self.graph.shapes[node.output][1:], default=1) if node.kind not in LAYER_KINDS else (
+            self.graph.shapes[node.output][-1 if node.kind == "Linear" else 1]
+        )  # fmt: skip
 
     def _bits(self, value: str, padded: bool = False) -> int:
         return activation_bits(self.graph, value, self.grids.get(value), padded)
@@ -131,6 +141,7 @@ class _Analysis:
                 activation_bits=activations,
                 operation_bits=max(compute_bits, activations),
                 shared=shared,
+                sources=self.sources.of(x),
             )
         )
         if not graph.types[node.output].is_floating_point:
@@ -146,7 +157,7 @@ class _Analysis:
     def _charge_chain(self, node: Node, chain: AffineChain, stored: Encoding, bias: str) -> None:
         """Weight scales, bias and the affine behind the layer come to one multiplier and one shift a channel."""
         self.handled.update(chain.outputs)
-        for role, key, count, bits in chain_numbers(self.graph, chain, stored.scales, bias):
+        for role, key, count, bits in chain_numbers(self.graph, chain, stored.scales, bias, self._channels(node)):
             self._charge_numbers(f"{node.name}.{role}", node.name, key, count, bits)
 
     def _charge_numbers(self, name: str, layer: str, key: Hashable, count: int, bits: int) -> None:
@@ -203,7 +214,7 @@ class _Analysis:
             chain = chain_from(self.graph, node.inputs[0] if not self.graph.is_constant(node.inputs[0]) else
                                node.inputs[1], first=node)  # fmt: skip
             self.handled.update(chain.outputs)
-            for role, key, count, bits in chain_numbers(self.graph, chain, (), ""):
+            for role, key, count, bits in chain_numbers(self.graph, chain, (), "", self._channels(node)):
                 self._charge_numbers(f"{node.name}.{role}", node.name, key, count, bits)
 
     def _row(self, node: Node, kind: str) -> None:
@@ -288,7 +299,7 @@ class _Analysis:
             for reader in self.graph.consumers.get(queue.pop(0).output, []):
                 if reader.kind in LAYER_KINDS or reader.kind == "MatMul":
                     return reader.name
-                if reader.kind in _FREE and reader.output not in seen:
+                if reader.kind in _PASSED and reader.output not in seen:
                     seen.add(reader.output)
                     queue.append(reader)
         return node.name

@@ -166,7 +166,7 @@ def _square(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]
 
 @aten("pow")
 def _power(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
-    return a[1] == 2 and _square(r, a, k, outs)
+    return bool(a[1] == 2) and _square(r, a, k, outs)
 
 
 def _unary(kind: str, *names: str, **defaults: Any) -> None:
@@ -392,7 +392,7 @@ def _split(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor])
         length = 1 if unbound else out.shape[dim]
         _cut(r, x, dim, start, start + length, 1, out)
         start += length
-    return start == x.shape[dim]
+    return bool(start == x.shape[dim])
 
 
 @aten("index_select")

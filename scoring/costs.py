@@ -40,6 +40,8 @@ class Operation:
     operation_bits: int = 32
     """Bits of the multiplications: the wider of weight (in a table: of the table's values) and activation."""
     shared: bool = False
+    sources: tuple[tuple[str, ...], ...] = ()
+    """Layers whose channels this one reads: a part for each piece of a concatenation, coupled layers in one part."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +103,15 @@ class Costs:
     def from_json(data: Mapping[str, Any]) -> Costs:
         parent = data.get("parent")
         return Costs(
-            operations=tuple(Operation(**row) for row in data["operations"]),
+            operations=tuple(_operation(row) for row in data["operations"]),
             numbers=tuple(Number(**row) for row in data["numbers"]),
             unknown_operations=tuple(data["unknown_operations"]),
             problems=tuple(data["problems"]),
             parent=Parent(**parent) if parent else None,
             notes=tuple(data.get("notes", ())),
         )
+
+
+def _operation(row: Mapping[str, Any]) -> Operation:
+    sources = tuple(tuple(part) for part in row.get("sources", ()))
+    return Operation(**{**row, "sources": sources})

@@ -45,7 +45,7 @@ class Examination:
             "image_shape": self.image_shape,
             "repeatable": self.repeatable,
         }
-        arrays = {"header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)}
+        arrays: dict[str, NDArray[Any]] = {"header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)}
         if self.logits is not None and self.reordered is not None:
             arrays |= {"logits": self.logits, "reordered": self.reordered}
         with path.open("wb") as file:

@@ -71,7 +71,7 @@ def _conv(inputs: Inputs, a: Attributes) -> Tensor:
 
 def _conv_transpose(inputs: Inputs, a: Attributes) -> Tensor:
     x, weight, *bias = inputs
-    assert weight is not None
+    assert x is not None and weight is not None
     dims = weight.dim() - 2
     conv = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}[dims]
     before, after = a["pads"][:dims], a["pads"][dims:]

@@ -109,8 +109,8 @@ class Graph:
             tensor, node = self.constants[value], self.producers.get(value)
             if value in self.stored:
                 key: Hashable = value
-            elif tensor.numel() == 1 and tensor.device.type != "meta":
-                key = (tensor.item(), str(tensor.dtype))
+            elif node is None and tensor.numel() == 1 and tensor.device.type != "meta":
+                key = (tensor.item(), str(tensor.dtype))  # a literal in the code
             elif node is None:
                 key = value
             else:

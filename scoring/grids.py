@@ -113,7 +113,9 @@ def _bound_fits(grid: Grid, bound: float | None, side: str) -> bool:
 def _affine_constants(graph: Graph, node: Node) -> bool:
     constants = [i for i in node.inputs if i and graph.is_constant(i)]
     whole = node.kind != "Div" or graph.is_constant(node.inputs[1])
-    return whole and bool(constants) and all(is_per_channel(graph.shapes[c], graph.shapes[node.output]) for c in constants)
+    return (
+        whole and bool(constants) and all(is_per_channel(graph.shapes[c], graph.shapes[node.output]) for c in constants)
+    )
 
 
 def _quantiser(graph: Graph, node: Node) -> Grid | None:
@@ -160,5 +162,3 @@ def _concatenated(graph: Graph, node: Node, grids: dict[str, Grid]) -> Grid | No
 def _union(a: Grid, b: Grid) -> Grid:
     low, high = min(a.low, b.low), max(a.high, b.high)
     return replace(a, low=low, high=high, bits=max(a.bits, b.bits, math.ceil(math.log2(high - low + 1))))
-
-

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from contest.errors import RefusedError, UsageError
 
@@ -91,8 +91,8 @@ def check_tensor(tensor: Any) -> int:
     if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
         raise RefusedError(f"tensor '{name}' lies in another file; everything must be in the one file")
     if len(tensor.dims) > MAX_RANK or any(d < 0 or d > MAX_ELEMENTS for d in tensor.dims):
-        raise RefusedError(f"tensor '{name}' has shape {list(tensor.dims)[:MAX_RANK + 1]}")
-    count = math.prod(tensor.dims)
+        raise RefusedError(f"tensor '{name}' has shape {list(tensor.dims)[: MAX_RANK + 1]}")
+    count = math.prod(int(d) for d in tensor.dims)
     if count > MAX_ELEMENTS:
         raise RefusedError(f"tensor '{name}' has {count:,} elements; the limit is {MAX_ELEMENTS:,}")
     typed = sum(

@@ -100,15 +100,16 @@ def _prelu(b: Builder, proto: Any, a: dict[str, Any]) -> None:
 def _arithmetic(b: Builder, proto: Any, a: dict[str, Any]) -> None:
     left, right = proto.input
     if left in b.constants and right in b.constants and not b.values[left].is_floating_point():
-        function = {"Add": torch.add, "Sub": torch.sub, "Mul": torch.mul}.get(proto.op_type)
-        if function is None:
-            b.fold(proto.output[0], torch.div(b.values[left], b.values[right], rounding_mode="trunc"))
-        else:
-            b.fold(proto.output[0], function(b.values[left], b.values[right]))
+        x, y = b.values[left], b.values[right]
+        functions: dict[str, Callable[[], torch.Tensor]] = {
+            "Add": lambda: x + y, "Sub": lambda: x - y, "Mul": lambda: x * y,
+            "Div": lambda: torch.div(x, y, rounding_mode="trunc"),
+        }  # fmt: skip
+        b.fold(proto.output[0], functions[proto.op_type]())
         return
     neutral = {"Add": 0, "Sub": 0, "Mul": 1, "Div": 1}[proto.op_type]
-    x = b.constants.get(right)
-    if left not in b.constants and x is not None and x.numel() == 1 and x.item() == neutral:
+    other = b.constants.get(right)
+    if left not in b.constants and other is not None and other.numel() == 1 and other.item() == neutral:
         b.emit("Identity", (left,), proto.output[0])
         return
     b.emit(proto.op_type, (left, right), proto.output[0])
@@ -403,8 +404,8 @@ def _slice(b: Builder, proto: Any, a: dict[str, Any]) -> None:
     if proto.input[0] in b.constants and x.dtype == torch.int64:
         b.fold(proto.output[0], x[tuple(slice(*bound) for bound in bounds)])
         return
-    first, last, step = zip(*bounds, strict=True)
-    b.emit("Slice", (proto.input[0],), proto.output[0], starts=first, ends=last, steps=step)
+    first, last, every = zip(*bounds, strict=True)
+    b.emit("Slice", (proto.input[0],), proto.output[0], starts=first, ends=last, steps=every)
 
 
 @operator("Split")

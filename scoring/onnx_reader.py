@@ -28,6 +28,8 @@ from scoring.subject import Subject, example_images
 
 MAX_IMAGE = 4_000_000
 """Numbers in one image."""
+BITS_KEY = "contest.bits."
+CLAIM_KEY = "contest.claim."
 _TYPES = {onnx.TensorProto.FLOAT: torch.float32, onnx.TensorProto.FLOAT16: torch.float16,
           onnx.TensorProto.DOUBLE: torch.float64, onnx.TensorProto.BFLOAT16: torch.bfloat16}  # fmt: skip
 
@@ -50,15 +52,37 @@ def read_onnx(path: Path) -> Subject:
         raise RefusedError(f"the network has {len(model.graph.output)} outputs; one is needed, the logits")
     builder = Builder(model, source.name, example_images(shape, 1).to(dtype))
     graph = fused(builder.graph(model.graph.output[0].name))
-    claims = {p.key.removeprefix("contest.claim."): _number(p.value) for p in model.metadata_props
-              if p.key.startswith("contest.claim.")}  # fmt: skip
+    claims = {
+        p.key.removeprefix(CLAIM_KEY): _number(p.value) for p in model.metadata_props if p.key.startswith(CLAIM_KEY)
+    }
+    for p in model.metadata_props:
+        if p.key.startswith(BITS_KEY):
+            _declare(graph, p.key.removeprefix(BITS_KEY), p.value)
     custom = any(node.domain in QONNX for node in model.graph.node)
     run = _interpreted(graph) if custom else _session(model.SerializeToString(), source.name, dtype)
 
     def watch(images: Tensor) -> Mapping[str, Tensor]:
         return run_graph(graph, images)
 
-    return Subject(graph, run, watch, shape, claims=claims, max_batch=1 if fixed else None)
+    single = bool(fixed) and not (custom and _takes_many(run, shape))
+    return Subject(graph, run, watch, shape, claims=claims, max_batch=1 if single else None)
+
+
+def _takes_many(run: Any, shape: tuple[int, int, int]) -> bool:
+    """Whether a graph that was exported for one image gives several images what it gives each alone."""
+    images = example_images(shape, 3)
+    try:
+        together = run(images)
+    except RuntimeError:
+        return False
+    return torch.allclose(together, torch.cat([run(image[None]) for image in images]), rtol=1e-4, atol=1e-4)
+
+
+def _declare(graph: Graph, name: str, text: str) -> None:
+    """Bits of an integer tensor, narrower than its type; the analysis holds the codes against them."""
+    if name not in graph.stored or not text.isdigit() or not 1 <= int(text) <= 8:
+        raise RefusedError(f"the file declares '{text[:20]}' bits for '{name[:200]}', which it does not store as codes")
+    graph.stored[name] = int(text)
 
 
 def _number(text: str) -> float:
@@ -93,7 +117,7 @@ def _session(content: bytes, name: str, dtype: torch.dtype) -> Any:
 
         if session is None:
             options = onnxruntime.SessionOptions()
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
             options.log_severity_level = 3
             options.intra_op_num_threads = torch.get_num_threads()
             try:
@@ -103,6 +127,10 @@ def _session(content: bytes, name: str, dtype: torch.dtype) -> Any:
         return torch.from_numpy(session.run(None, {name: images.to(dtype).numpy()})[0])
 
     return run
+
+
+_ENDINGS = (".weight_quant.", ".codes", ".weight", ".multiplier", ".in_proj_")
+"""What follows the layer's name in the names of its tensors, in our files, in torch's and in Brevitas's."""
 
 
 class Builder:
@@ -117,6 +145,7 @@ class Builder:
         self.stored: dict[str, int | None] = {}
         self.used: set[str] = set()
         self.image_name = image_name
+        self.producers: dict[str, Node] = {}
         self.calls: Counter[str] = Counter()
         self.current: Any = None
         for tensor in model.graph.initializer:
@@ -200,6 +229,7 @@ class Builder:
         with torch.inference_mode():
             value = run_node(node, [self.values[i] if i else None for i in inputs])
         self.nodes.append(node)
+        self.producers[output] = node
         self.values[output] = value
         if all(i in self.constants for i in inputs if i):
             self.constants[output] = value
@@ -229,12 +259,18 @@ class Builder:
         return name + (f":{self.calls[name]}" if self.calls[name] > 1 else "")
 
     def _weight_name(self, value: str) -> str:
-        producers = {node.output: node for node in self.nodes[-2000:]}
-        while value not in self.stored and value in producers:
-            value = producers[value].inputs[0]
-        for ending in (".weight", ".codes", ".weight_orig", ".multiplier"):
-            if value in self.stored and value.endswith(ending):
-                return value.removesuffix(ending)
+        """The layer's name that the stored tensors behind a weight have in common with it."""
+        queue: list[str] = [value]
+        seen: set[str] = set()
+        while queue and len(seen) < 100:
+            name = queue.pop(0)
+            seen.add(name)
+            if name in self.stored:
+                for ending in _ENDINGS:
+                    if ending in name and name.partition(ending)[0]:
+                        return name.partition(ending)[0]
+            elif name in self.producers:
+                queue += [i for i in self.producers[name].inputs if i and i not in seen]
         return ""
 
 
@@ -254,4 +290,3 @@ def _array(proto: Any) -> tuple[Tensor, int | None]:
         return torch.from_numpy(np.array(array)), None
     except (ValueError, TypeError) as error:
         raise RefusedError(f"tensor '{proto.name[:200]}' cannot be read: {str(error)[:200]}") from error
-

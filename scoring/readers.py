@@ -52,9 +52,7 @@ def _read_ours(path: Path) -> Subject:
     )
 
 
-def read_module(
-    arch: str, weights: Path | None, image_shape: tuple[int, int, int], *, trust: bool = True
-) -> Subject:
+def read_module(arch: str, weights: Path | None, image_shape: tuple[int, int, int], *, trust: bool = True) -> Subject:
     """A user's own module, built by `package.module:factory` and filled from a state dictionary.
 
     It runs the user's code, so it is for local use only. Brevitas modules go through Brevitas's own QONNX export.

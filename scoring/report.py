@@ -218,9 +218,7 @@ def _run_problems(examination: Examination) -> list[str]:
     return problems
 
 
-def _details(
-    examination: Examination, labels: NDArray[np.int64], classes: Sequence[str]
-) -> Mapping[str, Any]:
+def _details(examination: Examination, labels: NDArray[np.int64], classes: Sequence[str]) -> Mapping[str, Any]:
     predictions = examination.predictions
     assert predictions is not None and examination.logits is not None
     count = examination.logits.shape[1]

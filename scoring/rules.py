@@ -1,8 +1,8 @@
 """Rules: versions of the contest. A rule is data, in TOML; `price` applies it to a costs table.
 
-    score = params + ops
-    params = sum of nonzeros * bits / 32 over layers, and of count * bits / 32 over other numbers, / params_reference
-    ops    = sum of operations * bits / 32 / operations_reference
+score = params + ops
+params = sum of nonzeros * bits / 32 over layers, and of count * bits / 32 over other numbers, / params_reference
+ops    = sum of operations * bits / 32 / operations_reference
 """
 
 from __future__ import annotations

@@ -59,7 +59,9 @@ def score_file(
         from scoring.sandbox import run_isolated
 
         found = []
-        for pixels in [s.pixels.numpy() for s in sets] or [None]:
+        wanted: list[Images | None] = [*sets] or [None]
+        for one in wanted:
+            pixels = None if one is None else one.pixels.numpy()
             examination, file["isolation"] = run_isolated(path, pixels, minimum_level=minimum_level)
             found.append(examination)
     return _reported(found, images, holdout, chosen, classes, details, file)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -76,7 +77,9 @@ def _measured(report: Report) -> Table:
     pairs = {**dict.fromkeys(report.measured), **dict.fromkeys(report.claimed)}
     for key in pairs:
         measured, claimed = _known(report, key), report.claimed.get(key)
-        differs = claimed is not None and measured is not None and abs(claimed - measured) > 5e-3 * max(1, abs(measured))
+        differs = (
+            claimed is not None and measured is not None and abs(claimed - measured) > 5e-3 * max(1, abs(measured))
+        )
         table.add_row(key, _quantity(measured), _quantity(claimed), style="yellow" if differs else "")
     return table
 
@@ -92,18 +95,21 @@ def _known(report: Report, key: str) -> float | int | None:
 
 
 def _layers(report: Report) -> Table:
-    table = Table(title=f"Layers, and their terms under {report.rule}", title_justify="left")
-    columns = ("layer", "kind", "MACs", "weights", "zeros", "w bits", "a bits", "numbers", "params", "ops", "share")
-    for column in columns:
-        table.add_column(column, justify="left" if column in ("layer", "kind") else "right", overflow="fold")
+    table = Table(
+        title=f"Layers, and their terms under {report.rule}", title_justify="left", box=SIMPLE, padding=(0, 1)
+    )
+    for column in ("layer", "kind", "MACs", "weights", "zeros", "bits", "params", "ops", "share"):
+        name = column in ("layer", "kind")
+        table.add_column(column, justify="left" if name else "right", no_wrap=True, overflow="ellipsis")
     total = report.score.total or 1.0
     for row in report.layers:
         zeros = 1 - row["nonzeros"] / row["weights"] if row["weights"] else 0.0
+        bits = f"{row['weight_bits'] or '-'}/{row['activation_bits']}"
+        share = 100 * (row["params"] + row["ops"]) / total
         table.add_row(
             Text(row["name"]), row["kind"], f"{row['macs'] + row['products']:,}", f"{row['weights']:,}",
-            f"{100 * zeros:.1f} %" if row["weights"] else "", str(row["weight_bits"] or ""),
-            str(row["activation_bits"]), str(row["numbers"] or ""), _term(row["params"]), _term(row["ops"]),
-            f"{100 * (row['params'] + row['ops']) / total:.1f} %",
+            f"{100 * zeros:.1f} %" if row["weights"] else "", bits, _term(row["params"]), _term(row["ops"]),
+            f"{share:.1f} %",
         )  # fmt: skip
     return table
 
@@ -140,7 +146,7 @@ def _verdict(report: Report) -> Text:
 
 
 def _term(value: float) -> str:
-    return f"{value:.5f}" if abs(value) >= 1e-3 else f"{value:.2e}"
+    return f"{value:.5f}" if abs(value) >= 1e-3 or not value else f"{value:.2e}"
 
 
 def _quantity(value: float | int | None) -> str:

@@ -181,7 +181,9 @@ class Recorder(TorchDispatchMode):
         self.nodes.append(Node(self._layer(kind, constant), kind, tuple(inputs), tuple(names), attributes))
         return True
 
-    def hidden(self, kind: str, inputs: list[str], shape: tuple[int, ...], dtype: torch.dtype, **attributes: Any) -> str:
+    def hidden(
+        self, kind: str, inputs: list[str], shape: tuple[int, ...], dtype: torch.dtype, **attributes: Any
+    ) -> str:
         """Record an operation inside of a fused one, whose value nobody sees. Returns the value's name."""
         name = f"%{len(self.shapes)}"
         self.shapes[name], self.types[name] = shape, dtype

@@ -129,9 +129,7 @@ def _most_values(x: Tensor, grid: Grid) -> int:
     return max(len(torch.unique(channel)) for channel in x.transpose(0, 1)) if x.dim() > 1 else len(torch.unique(x))
 
 
-def _answers(
-    subject: Subject, pixels: Tensor, batch_size: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64], bool]:
+def _answers(subject: Subject, pixels: Tensor, batch_size: int) -> tuple[NDArray[np.float32], NDArray[np.int64], bool]:
     count = len(pixels)
     batch_size = min(batch_size, subject.max_batch or batch_size)
     logits = _run(subject, pixels, torch.arange(count), batch_size)

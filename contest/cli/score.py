@@ -28,15 +28,32 @@ SHAPES: dict[str, tuple[tuple[int, int, int], int]] = {
 @click.argument("target")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("--rule", default="lab", show_default=True, help="lab, lab-macs, micronet, digits, ... or a .toml file.")
-@click.option("--data", type=click.Path(path_type=Path), help="Folder of the data set (else CONTEST_DATA, else download).")
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="Folder of the data set (else CONTEST_DATA, else download)."
+)
 @click.option("--no-accuracy", is_flag=True, help="Costs only: do not run the test set.")
-@click.option("--details", is_flag=True, help="Accuracy of each class, the confusion matrix, and fvcore's MACs beside ours.")
-@click.option("--holdout", type=click.Path(path_type=Path), help="A private .npz with x_test and y_test: its accuracy and the gap.")
+@click.option(
+    "--details", is_flag=True, help="Accuracy of each class, the confusion matrix, and fvcore's MACs beside ours."
+)
+@click.option(
+    "--holdout",
+    type=click.Path(path_type=Path),
+    help="A private .npz with x_test and y_test: its accuracy and the gap.",
+)
 @click.option("--advise", is_flag=True, help="What each layer costs, and what changing it would gain.")
-@click.option("--chart", type=click.Path(path_type=Path), help="With --advise: write the chart (.html, .svg, .png, .pdf).")
+@click.option(
+    "--chart", type=click.Path(path_type=Path), help="With --advise: write the chart (.html, .svg, .png, .pdf)."
+)
 @click.option("--trust", is_flag=True, help="Open the file in this process: only for files of your own.")
-@click.option("--arch", help="TARGET holds weights of a network of your own, built by package.module:factory. Runs its code.")
-@click.option("--bits", default="32", show_default=True, help="For an architecture by name: bits of weights and activations, `4` or `4/8`.")
+@click.option(
+    "--arch", help="TARGET holds weights of a network of your own, built by package.module:factory. Runs its code."
+)
+@click.option(
+    "--bits",
+    default="32",
+    show_default=True,
+    help="For an architecture by name: bits of weights and activations, `4` or `4/8`.",
+)
 @click.option("--image-shape", help="Channels, height and width, `3,224,224`; else those of the rule's data set.")
 @click.pass_context
 def score(
@@ -110,9 +127,7 @@ def _architecture_report(name: str, bits: str, rule: Rule, shape: tuple[int, int
     if not all(part.isdigit() for part in parts) or len(parts) > 2:
         raise UsageError(f"--bits is '{bits}'; it must be a number, or weights/activations as in 4/8")
     classes = SHAPES.get(rule.dataset, ((3, 32, 32), 10))[1]
-    costs = architecture_costs(
-        parse(name), Bits(int(parts[0]), int(parts[-1])), shape, classes, normalise=False
-    )
+    costs = architecture_costs(parse(name), Bits(int(parts[0]), int(parts[-1])), shape, classes, normalise=False)
     return score_costs(costs, rule, file={"name": name})
 
 
@@ -169,6 +184,7 @@ def _holdout(path: Path) -> Images:
 
 def _advise(report: Report, rule: Rule, console: Any, chart: Path | None) -> None:
     from scoring.advise import advice, advice_chart, advice_table
+
     from scoring.costs import Costs
 
     found = advice(Costs.from_json(report.costs), rule)
