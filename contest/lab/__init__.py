@@ -1,1 +1,40 @@
-""""""
+"""The laboratory: experiments on pruning, quantisation and deployment, on any model, data and metric.
+
+    from contest import lab
+    results = lab.repeated(lab.image_task("mnist_fc", "mnist"), Path("results"))
+
+Every experiment takes a `Task`, writes tables, figures and a page into a folder, and goes on where it was killed.
+"""
+
+from contest.lab.compare import Compare, compare
+from contest.lab.deploy import Deploy, deploy
+from contest.lab.finetune import FineTune, finetune
+from contest.lab.quantise import Quantise, quantise
+from contest.lab.repeated import Repeated, repeated
+from contest.lab.report import Results
+from contest.lab.sensitivity import Sensitivity, sensitivity
+from contest.lab.task import ACCURACY, Metric, Task, image_task, load_task
+from contest.lab.training import Training, train
+
+__all__ = [
+    "ACCURACY",
+    "Compare",
+    "Deploy",
+    "FineTune",
+    "Metric",
+    "Quantise",
+    "Repeated",
+    "Results",
+    "Sensitivity",
+    "Task",
+    "Training",
+    "compare",
+    "deploy",
+    "finetune",
+    "image_task",
+    "load_task",
+    "quantise",
+    "repeated",
+    "sensitivity",
+    "train",
+]

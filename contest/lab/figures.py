@@ -58,21 +58,27 @@ def lines(
     y_log: bool = False,
     x_zero: bool = False,
     y_zero: bool = False,
+    x_ticks: Sequence[float] | None = None,
     level: float | None = None,
+    spread: tuple[str, str] | None = None,
     width: int = WIDTH,
     height: int = HEIGHT,
 ) -> Any:
     """A line for each value of column `line` over columns `x` and `y`, points in the order of column `order`.
 
-    `level` draws a horizontal rule (the dense network's accuracy, say).
+    `level` draws a horizontal rule (the dense network's accuracy, say), `spread` a bar between two columns at
+    each point.
     """
     names = list(dict.fromkeys(table[line]))
-    colours, dashes, shapes = ([values[i % len(values)] for i in range(len(names))]
-                               for values in (COLOURS, DASHES, SHAPES))  # fmt: skip
+    # Beyond eight lines a colour comes again, but never with the same dash and marker.
+    turns = [(i, i // len(COLOURS)) for i in range(len(names))]
+    colours = [COLOURS[i % len(COLOURS)] for i, _ in turns]
+    dashes = [DASHES[(i + 3 * turn) % len(DASHES)] for i, turn in turns]
+    shapes = [SHAPES[(i + turn) % len(SHAPES)] for i, turn in turns]
     legend = alt.Legend(title=line, symbolSize=160)
     base = alt.Chart(table).encode(
-        x=alt.X(_field(x), type="quantitative", title=x, scale=_scale(x_log, x_zero)),
-        y=alt.Y(_field(y), type="quantitative", title=y, scale=_scale(y_log, y_zero)),
+        x=alt.X(_field(x), type="quantitative", title=x, scale=_scale(x_log, x_zero), axis=_axis(x_log, x_ticks)),
+        y=alt.Y(_field(y), type="quantitative", title=y, scale=_scale(y_log, y_zero), axis=_axis(y_log)),
         color=alt.Color(_field(line), type="nominal", scale=alt.Scale(domain=names, range=colours), legend=legend),
         order=alt.Order(_field(order or x), type="quantitative"),
     )
@@ -82,6 +88,9 @@ def lines(
         base.mark_line(strokeWidth=2.5).encode(strokeDash=dash),
         base.mark_point(size=90, strokeWidth=2, fill="white", opacity=1).encode(shape=shape),
     ]
+    if spread is not None:
+        low, high = (alt.Y(_field(spread[0]), type="quantitative"), alt.Y2(_field(spread[1])))
+        layers.insert(0, base.mark_rule(strokeWidth=1.5).encode(y=low, y2=high))
     if level is not None:
         layers.insert(
             0,
@@ -113,6 +122,20 @@ def bars(table: pd.DataFrame, category: str, value: str, series: str | None = No
     return styled(chart.properties(width=WIDTH, height=max(120, 24 * rows), title=head))
 
 
+def profile(table: pd.DataFrame, category: str, value: str, line: str, *, title: str, subtitle: str = "") -> Any:
+    """A line for each value of column `line` over categories (layers) in the order of the table."""
+    order = list(dict.fromkeys(table[category]))
+    numbered = table.assign(position=[order.index(name) for name in table[category]])
+    chart = lines(numbered, "position", value, line, title=title, subtitle=subtitle, width=max(360, 48 * len(order)))
+    names = "[" + ", ".join(f"'{name}'" for name in order) + "][datum.value]"
+    for layer in chart.layer:
+        layer.encoding.x.axis = alt.Axis(
+            labelExpr=names, values=list(range(len(order))), labelAngle=-40, labelOverlap=False, grid=False
+        )
+        layer.encoding.x.title = category
+    return chart
+
+
 def histograms(weights: dict[str, NDArray[np.float32]], *, title: str, subtitle: str = "", bins: int = 41,
                columns: int = 3) -> Any:  # fmt: skip
     """The nonzero weights of each layer; how many are zero stands in the panel's title."""
@@ -124,19 +147,23 @@ def histograms(weights: dict[str, NDArray[np.float32]], *, title: str, subtitle:
         data = pd.DataFrame({"from": edges[:-1], "to": edges[1:], "count": count, "none": 0})
         zeros = 100 * (1 - len(nonzero) / max(values.size, 1))
         head = alt.TitleParams(
-            name, subtitle=f"{values.size:,} weights, {zeros:.1f} % zero", fontSize=15, subtitleFontSize=13
+            name,
+            subtitle=f"{values.size:,} weights, {zeros:.1f} % zero",
+            fontSize=15,
+            subtitleFontSize=13,
+            frame="group",
         )
         panels.append(
             alt.Chart(data)
             .mark_rect(color="#0072B2", stroke="white", strokeWidth=0.5)
             .encode(
-                x=alt.X("from:Q", title="weight", axis=alt.Axis(tickCount=5)), x2="to:Q",
+                x=alt.X("from:Q", title="weight", axis=alt.Axis(tickCount=4)), x2="to:Q",
                 y=alt.Y("count:Q", title="weights", axis=alt.Axis(tickCount=4, format="~s")), y2="none:Q",
             )
             .properties(width=260, height=150, title=head)
         )  # fmt: skip
     grid = alt.concat(*panels, columns=columns, spacing=28)
-    return styled(grid.properties(title=alt.TitleParams(title, subtitle=subtitle) if subtitle else title))
+    return styled(grid.properties(title=alt.TitleParams(title, subtitle=subtitle, offset=18)))
 
 
 def kernels(weight: NDArray[np.float32], *, title: str, subtitle: str = "", columns: int = 8, limit: int = 32,
@@ -162,8 +189,8 @@ def kernels(weight: NDArray[np.float32], *, title: str, subtitle: str = "", colu
     square = alt.Chart().encode(
         x=alt.X("column:O", axis=None), y=alt.Y("row:O", axis=None, sort="ascending")
     )  # fmt: skip
-    colour = alt.Color("magnitude:Q", scale=alt.Scale(range=["#ffffff", "#101010"], domain=[0, largest]), title="|weight|",
-                       legend=alt.Legend(gradientLength=160))  # fmt: skip
+    shades = alt.Scale(range=["#ffffff", "#101010"], domain=[0, largest])
+    colour = alt.Color("magnitude:Q", scale=shades, title="|weight|", legend=alt.Legend(gradientLength=160))
     layers = [square.mark_rect(stroke="#bbb", strokeWidth=0.5).encode(color=colour)]
     if numbers:
         layers.append(
@@ -173,11 +200,8 @@ def kernels(weight: NDArray[np.float32], *, title: str, subtitle: str = "", colu
             )
         )
     order = list(dict.fromkeys(table["panel"]))
-    shown = (
-        f"{len(chosen)} of {outputs * inputs} kernels"
-        if len(chosen) < outputs * inputs
-        else f"all {outputs * inputs} kernels"
-    )
+    every = outputs * inputs
+    shown = f"{len(chosen)} of {every} kernels" if len(chosen) < every else f"all {every} kernels"
     chart = (
         alt.layer(*layers, data=table)
         .properties(width=cell * width, height=cell * height)
@@ -231,6 +255,13 @@ def _picture(image: NDArray[np.uint8], side: int) -> str:
 
 def _scale(log: bool, zero: bool) -> Any:
     return alt.Scale(type="log", nice=False) if log else alt.Scale(zero=zero, nice=True)
+
+
+def _axis(log: bool, ticks: Sequence[float] | None = None) -> Any:
+    """A logarithmic axis has few ticks in short numbers (20k); `ticks` names them one by one."""
+    if ticks is not None:
+        return alt.Axis(values=list(ticks))
+    return alt.Axis(tickCount=4, format="~s") if log else alt.Axis()
 
 
 def _field(name: str) -> str:

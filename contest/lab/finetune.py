@@ -146,7 +146,7 @@ def _predictions(model: nn.Module, task: Task, images: int) -> list[int]:
 
 
 def _present(task: Task, chosen: FineTune, stages: dict[str, Cell], cells: Cells, results: Results) -> None:
-    metric = f"{task.metric.name} ({task.metric.unit})" if task.metric.unit else task.metric.name
+    metric = task.metric.label
     results.add_table(
         "stages",
         "The network at each stage",

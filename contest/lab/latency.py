@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +17,18 @@ class Latency:
 
     mean_s: float
     std_s: float
+    median_s: float
+    """Unlike the mean, not moved by the runs in which another program had the processor."""
+    low_s: float
+    high_s: float
+    """Between these lies the middle half of the runs."""
     runs: int
     batch: int
     threads: int
 
     def values(self) -> dict[str, float]:
-        """Plain data for a table."""
-        return {"mean_s": self.mean_s, "std_s": self.std_s, "runs": self.runs, "batch": self.batch,
-                "threads": self.threads}  # fmt: skip
+        """Plain data for a cell."""
+        return asdict(self)
 
 
 def timed(run: Callable[[], object], *, batch: int, threads: int, runs: int = 20, warmup: int = 3) -> Latency:
@@ -37,7 +41,8 @@ def timed(run: Callable[[], object], *, batch: int, threads: int, runs: int = 20
         run()
         seconds.append(time.perf_counter() - start)
     deviation = statistics.stdev(seconds) if runs > 1 else 0.0
-    return Latency(statistics.fmean(seconds), deviation, runs, batch, threads)
+    low, median, high = statistics.quantiles(seconds, n=4) if runs > 1 else seconds * 3
+    return Latency(statistics.fmean(seconds), deviation, median, low, high, runs, batch, threads)
 
 
 def torch_latency(model: nn.Module, inputs: Tensor, *, runs: int = 20, warmup: int = 3) -> Latency:

@@ -156,7 +156,7 @@ def _measured(task: Task, chosen: Repeated, model: nn.Module, masks: pruning.Mas
 
 
 def _present(task: Task, chosen: Repeated, rows: dict[str, list[Cell]], results: Results) -> None:
-    metric = f"{task.metric.name} ({task.metric.unit})" if task.metric.unit else task.metric.name
+    metric = task.metric.label
     long = []
     for variant, cells in rows.items():
         table = pd.DataFrame(

@@ -48,6 +48,26 @@ def sizes(model: nn.Module) -> Sizes:
         return Sizes(_saved(state), _saved(coo), _saved(csr), sum(len(packed_tensor(t)) for t in state.values()))
 
 
+def packed_bytes(model: nn.Module) -> int:
+    """Bytes of a float or quantised network, packed: codes of quantised weights at their bits, all else as stored.
+
+    Latent weights do not count where codes stand for them; neither do masks, which the zeros of the codes say.
+    """
+    total = 0
+    coded: set[int] = set()
+    for module in model.modules():
+        quantiser = getattr(getattr(module, "weight_quant", None), "tensor_quant", None)
+        if quantiser is not None:
+            weight = module.weight
+            assert isinstance(weight, Tensor)
+            coded |= {id(weight), id(quantiser.mask)}
+            total += len(packed_tensor(quantiser.codes(weight.detach()), quantiser.bits))
+    tensors = {
+        id(t): t for t in (*model.parameters(), *model.buffers()) if id(t) not in coded and t.is_floating_point()
+    }
+    return total + sum(len(packed_tensor(tensor)) for tensor in tensors.values())
+
+
 def _csr(weight: Tensor) -> Tensor:
     """As a sparse matrix that owns its indices: to_sparse_csr's are views of larger ones, which would be saved."""
     sparse = weight.flatten(1).to_sparse_csr()

@@ -29,6 +29,11 @@ class Metric:
     higher_is_better: bool = True
     unit: str = ""
 
+    @property
+    def label(self) -> str:
+        """Name and unit, as axes and columns are headed."""
+        return f"{self.name} ({self.unit})" if self.unit else self.name
+
 
 def accuracy_percent(model: nn.Module, batches: Batches) -> float:
     """Share of samples whose largest output is their target's, in percent."""
@@ -60,6 +65,8 @@ class Task:
     loss: Loss = nn.functional.cross_entropy
     metric: Metric = ACCURACY
     classes: tuple[str, ...] = ()
+    score: Callable[[nn.Module], float] | None = None
+    """The contest's score of a network of this task, where it has one."""
     about: dict[str, object] = field(default_factory=dict)
     """Further configuration that decides the results; it is stored with them."""
 
