@@ -244,7 +244,7 @@ def print_summary(console: Console, study: Study, outcome: Outcome) -> None:
             f"[bold green]winner[/bold green]: {leader.record.candidate.architecture}, "
             f"score {terms['total']:.5f} = {terms['params']:.5f} params + {terms['ops']:.5f} ops"
         )
-    data = f" --dataset {settings.dataset}" if settings.dataset != "cifar10" else ""
+    data = f" --rule {settings.rule}" if settings.rule != "lab" else ""
     console.print(f"  contest score {leader.model}{data}", soft_wrap=True, highlight=False)
     console.print(f"  contest submit {leader.model} --team NAME{data}", soft_wrap=True, highlight=False)
     console.print("  contest plot", highlight=False)
@@ -252,15 +252,15 @@ def print_summary(console: Console, study: Study, outcome: Outcome) -> None:
 
 
 def finalists_table(settings: Settings, finalists: list[Finalist]) -> Table:
-    table = Table(title="finalists, leader on validation first", title_justify="left")
-    for column in ("", "network", "score", "params", "ops", "validation", "test", "file"):
-        table.add_column(column, justify="left" if column in ("network", "file") else "right", overflow="fold")
+    table = Table(title="finalists, best on validation first", title_justify="left")
+    for column in ("", "network", "score", "params", "ops", "validation", "test", "in finalists/"):
+        table.add_column(column, justify="left" if column in ("network", "in finalists/") else "right")
     for finalist in finalists:
         terms, result = finalist.score(settings.rule), finalist.record.result
         assert result is not None
         test = "-" if finalist.accuracy is None else f"{finalist.accuracy:.2%}"
         numbers = (f"{terms['total']:.5f}", f"{terms['params']:.5f}", f"{terms['ops']:.5f}", f"{result.accuracy:.2%}")
         table.add_row(
-            str(finalist.place), finalist.record.candidate.architecture.family, *numbers, test, str(finalist.model)
+            str(finalist.place), finalist.record.candidate.architecture.family, *numbers, test, finalist.record.key
         )
     return table

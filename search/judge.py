@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from contest.candidate import Candidate
 from search.foresight import Foresight, bits_of_candidate
@@ -104,7 +105,7 @@ class Judge:
         forecast = self.foresight.by_size(price, bits_of_candidate(candidate))
         if forecast is None:
             return None
-        if self.settings.objective == "constrained" and forecast.optimistic < self.settings.threshold:
+        if self._misses(forecast.optimistic):
             return Verdict(
                 f"too small: at best {forecast.optimistic:.1%} from {price.macs:,} MACs",
                 self.settings.threshold - forecast.expected,
@@ -116,7 +117,7 @@ class Judge:
     def hopeless(self, curve: Sequence[tuple[float, float]], price: Price) -> Verdict | None:
         """Why a training that has come as far as `curve` should end here; None: go on."""
         optimistic = self.foresight.refined(curve).optimistic
-        if self.settings.objective == "constrained" and optimistic < self.settings.threshold:
+        if self._misses(optimistic):
             return Verdict(f"at best {optimistic:.1%}", self.settings.threshold - optimistic)
         if self.settings.objective == "pareto" and self._dominated(price.total, optimistic):
             return Verdict(f"dominated even at {optimistic:.1%}")
@@ -127,6 +128,17 @@ class Judge:
                 if optimistic < worst:
                     return Verdict(f"at best {optimistic:.1%}, and {len(done)} candidates reach {worst:.1%}")
         return None
+
+    def _misses(self, optimistic: float) -> bool:
+        """Whether even an optimist sees the threshold missed, in a study that knows of somebody who reaches it.
+
+        Until there is one, the most accurate candidates are all that a study has.
+        """
+        return self.settings.objective == "constrained" and optimistic < self.settings.threshold and self._somebody
+
+    @cached_property
+    def _somebody(self) -> bool:
+        return any(self.feasible(r) for r in self.records if r.state == "COMPLETE")
 
     @property
     def _top(self) -> int:

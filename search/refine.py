@@ -7,6 +7,7 @@ seeds of its own. Variants share the float training, so each costs only its quan
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,8 +24,10 @@ from search.trainer import Trainer
 
 DISTILLATION = 0.7
 """Weight of the teacher's soft labels, at the recipe's temperature."""
-SPARSER = 0.12
-"""How many more of the weights a variant sets to zero."""
+SPARSER = 0.08
+"""How many more of the weights a variant sets to zero where it saves the least."""
+SMALLEST_SAVING, LARGEST_SAVING = 0.08, 0.4
+"""Fraction of the score that a cheaper variant aims to save, by how much accuracy there is to spare."""
 
 
 class SensitivityOf(Protocol):
@@ -110,7 +113,11 @@ def enqueue_variants(study: Study, judge: Judge, trainer: Trainer, sensitivity: 
         return trainer.price(candidate).total
 
     if judge.feasible(best):
-        options = [lower(best.candidate, layers, score), _sparser(best.candidate, SPARSER)]
+        saving = saving_for(best.result.lower(study.settings.margin), study.settings.threshold)
+        options = [
+            lower(best.candidate, layers, score, saving=saving),
+            _sparser(best.candidate, SPARSER * saving / SMALLEST_SAVING),
+        ]
     else:
         options = [higher(best.candidate, layers, score), _sparser(best.candidate, -SPARSER)]
     if study.settings.objective == "target":
@@ -125,6 +132,12 @@ def enqueue_variants(study: Study, judge: Judge, trainer: Trainer, sensitivity: 
             study.enqueue(best.params, replace(option, seed=seed), "refine", 0)
             queued += 1
     return queued
+
+
+def saving_for(accuracy: float, threshold: float) -> float:
+    """The smallest saving at the threshold, 0.15 more for each halving of the error below what is allowed."""
+    spare = math.log2(max(1 - threshold, 1e-3) / max(1 - accuracy, 1e-3))
+    return min(max(SMALLEST_SAVING, SMALLEST_SAVING + 0.15 * spare), LARGEST_SAVING)
 
 
 def finalists(study: Study, judge: Judge) -> list[Record]:

@@ -84,17 +84,25 @@ class Run:
         self._replan()
         if self.study.settings.refine_epochs <= 0:
             return
-        with self._stage("teacher"):
-            teacher = self.tools.teacher()
-        with self._stage("refine"):
+        teacher = False
+        if self.study.settings.teacher or self.study.settings.teacher_epochs:
+            with self._stage("teacher"):
+                teacher = self.tools.teacher()
+        explored = len(self._judge().leaders())
+        done: dict[str, int] = self.study.optuna.user_attrs.get(REFINED, {})
+        if done.get("explored") != explored:
+            done = {"explored": explored, "rounds": 0}
             enqueue_refinements(self.study, self._judge(), teacher=teacher)
+            self.study.optuna.set_user_attr(REFINED, done)
+        with self._stage("refine"):
             self._work()
-        for number in range(1, self.study.settings.variants + 1):
+        for number in range(done["rounds"] + 1, self.study.settings.variants + 1):
             if self._late():
                 return
             with self._stage(f"variants {number}"):
                 if not enqueue_variants(self.study, self._judge(), self.trainer, self.tools.sensitivity):
                     return
+                self.study.optuna.set_user_attr(REFINED, {"explored": explored, "rounds": number})
                 self._work()
 
     def _replan(self) -> None:
@@ -140,6 +148,8 @@ class Run:
 
 FINISHED = "finished"
 """Study attribute: workers may go home."""
+REFINED = "refined"
+"""Study attribute: from how many explored candidates the refine stage was filled, and its rounds of variants."""
 
 
 def stage_cost(name: str, seconds: float, new: list[Record], best: Record | None, judge: Judge) -> StageCost:

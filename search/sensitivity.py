@@ -57,7 +57,7 @@ def lower(
     layers: list[Sensitivity],
     score: Callable[[Candidate], float],
     *,
-    saving: float = 0.1,
+    saving: float,
 ) -> Candidate | None:
     """The candidate with one bit less in the layers that give the most score for the least loss.
 

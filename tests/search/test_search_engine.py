@@ -1,0 +1,206 @@
+"""A study from start to end with a trainer that costs nothing: what is trained, skipped, resumed, read."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_trainer import FakeTrainer, fake_score, fake_sensitivity
+from optuna.trial import TrialState
+from rich.console import Console
+
+from contest.candidate import Candidate
+from search.finalists import reads
+from search.live import View
+from search.run import Outcome, Run, Tools
+from search.settings import Settings
+from search.space import make_space
+from search.storage import open_storage, storage_url
+from search.study import Study, key_of
+from search.worker import work_until_done
+
+
+def make_study(directory: Path, **changes: Any) -> Study:
+    settings = Settings(**{"trials": 12, "explore_epochs": 6.0, "refine_epochs": 12.0, "variants": 1, **changes})
+    settings.save(directory)
+    space = make_space((3, 32, 32), {"family": ["resnet", "thin"]})
+    return Study(directory, settings, space, open_storage(storage_url(None, directory)))
+
+
+def run(study: Study, trainer: FakeTrainer) -> Outcome:
+    console = Console(file=io.StringIO())
+    view = View(study, trainer, console, lambda: None)
+    tools = Tools(fake_score(trainer), fake_sensitivity, lambda: False)
+    with view:
+        return Run(study, trainer, tools, view, None)()
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
+@pytest.mark.parametrize("objective", ["constrained", "pareto", "target"])
+def test_every_objective_with_every_sampler_ends_with_finalists(tmp_path: Path, objective: str, sampler: str) -> None:
+    study = make_study(
+        tmp_path / "s", trials=8, threshold=0.8, objective=objective, sampler=sampler, target_score=0.006
+    )
+    outcome = run(study, FakeTrainer())
+    assert 1 <= len(outcome.finalists) <= 3
+    assert study.claims.taken() <= 8
+    if objective == "target":
+        assert all(f.score("lab")["total"] <= 0.006 for f in outcome.finalists)
+    if objective == "constrained":
+        assert outcome.winner is not None
+        assert outcome.winner.accuracy is not None and outcome.winner.accuracy >= 0.8
+
+
+def test_no_candidate_is_trained_twice_and_the_test_set_is_read_once_for_each_finalist(tmp_path: Path) -> None:
+    study, trainer = make_study(tmp_path / "s", threshold=0.8), FakeTrainer(tmp_path / "log")
+    outcome = run(study, trainer)
+    epochs = (tmp_path / "log").read_text().splitlines()
+    assert len(epochs) == len(set(epochs))  # neither a repeated candidate nor an epoch that was forgotten
+    assert len(reads(study.directory)) == len(outcome.finalists)
+    again = run(study, trainer)
+    assert len(reads(study.directory)) == len(again.finalists)
+    assert [f.record.number for f in again.finalists] == [f.record.number for f in outcome.finalists]
+    assert (tmp_path / "log").read_text().splitlines() == epochs
+
+
+def test_what_costs_more_than_the_incumbent_is_not_trained(tmp_path: Path) -> None:
+    study, trainer = make_study(tmp_path / "s", threshold=0.5, trials=16), FakeTrainer()
+    run(study, trainer)
+    refused = [r for r in study.records() if r.reason and "cannot get below" in r.reason]
+    assert refused
+    assert all(r.result is None and r.state == "PRUNED" for r in refused)
+
+
+def test_promoted_candidates_go_on_where_they_were(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "s", threshold=0.8, rungs=(0.34, 1.0), refine_epochs=0.0)
+    trainer = FakeTrainer(tmp_path / "log")
+    run(study, trainer)
+    promoted = [r for r in study.records() if r.rung == 1 and r.result]
+    assert promoted
+    for record in promoted:
+        assert record.result is not None
+        lines = [line for line in (tmp_path / "log").read_text().splitlines() if line.startswith(record.key)]
+        assert [int(line.split()[1]) for line in lines] == list(range(1, len(lines) + 1))
+        assert record.result.images < len(lines) * trainer.images  # this visit paid for its own epochs only
+        assert record.result.curve[-1][0] == 1.0
+
+
+def test_a_failed_training_is_recorded_and_the_study_goes_on(tmp_path: Path) -> None:
+    def fails(candidate: Candidate) -> str | None:
+        return "the loss is no longer a finite number" if candidate.bits.weights == 4 else None
+
+    study = make_study(tmp_path / "s", threshold=0.8)
+    run(study, FakeTrainer(fails=fails))
+    failed = [r for r in study.records() if r.state == "FAIL"]
+    assert failed and all("finite" in (r.reason or "") for r in failed)
+    assert Counter(r.key for r in failed).most_common(1)[0][1] == 1
+    assert any(r.result for r in study.records())
+
+
+def test_a_repeated_candidate_is_answered_from_the_study(tmp_path: Path) -> None:
+    study, trainer = make_study(tmp_path / "s", rungs=(1.0,), trials=3, refine_epochs=0.0), FakeTrainer()
+    run(study, trainer)
+    first = next(r for r in study.records() if r.result and r.state == "COMPLETE")
+    study.settings = Settings(trials=4, explore_epochs=6.0, refine_epochs=0.0, rungs=(1.0,), threshold=0.0)
+    study.enqueue(first.params, first.candidate, "explore", 0)
+    count = len(trainer.trained)
+    work_until_done(study, trainer, new=lambda: False)
+    last = study.records()[-1]
+    assert last.answered_by == first.number or "cannot get below" in (last.reason or "")
+    assert len(trainer.trained) == count
+
+
+def test_constraints_are_what_optuna_thinks_they_are(tmp_path: Path) -> None:
+    """Value <= 0 is feasible: Optuna's own best trial reaches the threshold by our forecast."""
+    study = make_study(tmp_path / "s", threshold=0.8)
+    run(study, FakeTrainer())
+    best = study.optuna.best_trial
+    assert best.constraints["accuracy"] <= 0
+    infeasible = [t for t in study.optuna.trials if t.constraints.get("accuracy", 0) > 0]
+    assert all(t.number != best.number for t in infeasible)
+
+
+def test_the_same_seed_gives_the_same_study(tmp_path: Path) -> None:
+    keys = []
+    for name in ("a/s", "b/s"):
+        study = make_study(tmp_path / name, threshold=0.8, sampler="random", seed=3)
+        run(study, FakeTrainer())
+        keys.append([r.key for r in study.records() if r.stage == "explore"][:6])
+    assert keys[0] == keys[1]
+
+
+def test_a_worker_that_was_given_up_drops_its_result(tmp_path: Path) -> None:
+    study, trainer = make_study(tmp_path / "s", rungs=(1.0,)), FakeTrainer()
+    original = trainer.train
+
+    def slow(candidate: Candidate, directory: Path, on_epoch: Callable[..., None]) -> Any:
+        running = study.running()[0]
+        study.storage.set_trial_state_values(running._trial_id, TrialState.FAIL)  # as `reap` of another worker does
+        return original(candidate, directory, on_epoch)
+
+    trainer.train = slow  # type: ignore[method-assign]
+    from random import Random
+
+    from search.propose import enqueue_seeds, next_work
+    from search.visit import run as visit
+
+    enqueue_seeds(study)
+    work = next_work(study, trainer, Random(0))
+    assert work is not None
+    visit(study, trainer, work)
+    record = next(r for r in study.records() if r.number == work.trial.number)
+    assert record.state == "FAIL"
+
+
+_CHILD = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from test_search_engine import make_study, run
+from fake_trainer import FakeTrainer
+directory = Path(sys.argv[2])
+study = make_study(directory / "s", threshold=0.8, trials=10)
+run(study, FakeTrainer(directory / "log", epoch_s=0.05))
+"""
+
+
+def test_kill_9_loses_no_finished_trial_and_no_finished_epoch(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _CHILD, str(Path(__file__).parent), str(tmp_path)]
+    child = subprocess.Popen(command)
+    log = tmp_path / "log"
+    deadline = time.monotonic() + 60
+    while not (log.exists() and len(log.read_text().splitlines()) > 14):
+        assert child.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    study = make_study(tmp_path / "s", threshold=0.8, trials=10)
+    before = {r.number: r for r in study.records() if r.result or r.state == "FAIL"}
+    assert before
+    run(study, FakeTrainer(log))
+    after = {r.number: r for r in study.records()}
+    assert all(after[number] == record for number, record in before.items())
+    epochs = Counter(log.read_text().splitlines())
+    repeated = {line: count for line, count in epochs.items() if count > 1}
+    assert len(repeated) <= 1 and all(count == 2 for count in repeated.values())
+    assert study.claims.taken() <= 10
+    assert not study.running() and not study.waiting()
+
+
+def test_keys_tell_candidates_apart() -> None:
+    from dataclasses import replace
+
+    from search.space import seeds, to_candidate
+
+    candidate = to_candidate(seeds(make_space((3, 32, 32), {}))[0], epochs=10)
+    assert key_of(candidate) == key_of(Candidate.from_json(candidate.to_json()))
+    assert key_of(candidate) != key_of(replace(candidate, seed=1))
