@@ -43,7 +43,8 @@ class Board:
         return submission, new
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Let go of the database and the queue."""
+        self.jobs.close()
         self.database.close()
 
 

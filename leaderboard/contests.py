@@ -217,7 +217,7 @@ def record(session: Session, actor: str, action: str, contest: Contest | None, *
 def count_submissions(session: Session, contest: Contest) -> dict[str, int]:
     """How many submissions are in each state."""
     query = select(Submission.state, func.count()).where(Submission.contest_id == contest.id).group_by(Submission.state)
-    return dict(session.execute(query).tuples().all())
+    return dict(session.execute(query).all())
 
 
 def _team(session: Session, contest: Contest, name: str) -> Team | None:

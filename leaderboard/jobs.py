@@ -99,6 +99,10 @@ class Jobs:
         for submission_id in waiting:
             self.announce(submission_id)
 
+    def close(self) -> None:
+        """Let go of the queue's tables."""
+        self.huey.storage.close()
+
     def worker(self, threads: int) -> Worker:
         """A consumer with so many scoring threads; `start()` and `stop(graceful=True)` it."""
         return Worker(self.huey, workers=threads, max_delay=0.5, scheduler_interval=1, shutdown_timeout=20)

@@ -181,7 +181,7 @@ def points(session: Session, contest: Contest, limit: int = 1000) -> list[Point]
             .order_by(*_order(section))
             .limit(limit)
         )
-        for standing, team in session.execute(statement).tuples():
+        for standing, team in session.execute(statement):
             shown = shown_accuracy(contest, standing.accuracy)
             result.append(Point(standing.submission_id, team, standing.score, shown, standing.submitted_at, section))
     return result
@@ -198,7 +198,7 @@ def history(session: Session, contest: Contest) -> list[Record]:
     )
     return [
         Record(e.submission_id, team, e.score, shown_accuracy(contest, e.accuracy), e.submitted_at)
-        for e, team in session.execute(statement).tuples()
+        for e, team in session.execute(statement)
     ]
 
 

@@ -322,7 +322,7 @@ def queue_depth(session: Session) -> dict[str, int]:
         .group_by(Submission.state)
     )
     counts: dict[str, int] = {State.QUEUED: 0, State.RUNNING: 0}
-    counts.update(session.execute(query).tuples().all())
+    counts.update(session.execute(query).all())
     return counts
 
 

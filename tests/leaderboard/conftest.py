@@ -1,13 +1,15 @@
-"""A board in a temporary directory, with clients."""
+"""A board in a temporary directory, on SQLite and on PostgreSQL, with clients."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from board_helpers import scripted
 from fastapi.testclient import TestClient
+from postgres_server import PostgresServer
 
 from leaderboard import contests, tokens
 from leaderboard.app import create_app
@@ -15,19 +17,50 @@ from leaderboard.board import Board, open_board
 from leaderboard.settings import Settings
 from scoring.rules import load_rule
 
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    server = PostgresServer()
+    server.start()
+    yield server
+    server.stop()
+
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings(directory=tmp_path / "board", requests_per_minute=100_000, writes_per_minute=100_000, sweep_s=1)
 
 
-@pytest.fixture
-def board(settings: Settings) -> Iterator[Board]:
+@pytest.fixture(params=["sqlite", "postgresql"])
+def any_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    """Every storage goes through the same tests."""
+    database = ""
+    if request.param == "postgresql":
+        database = request.getfixturevalue("postgres").new_database(f"test{next(_numbers)}")
+    return Settings(directory=tmp_path / "any", database=database, sweep_s=1)
+
+
+def _filled(settings: Settings) -> Board:
     board = open_board(settings, scripted)
     with board.database.write() as session:
         contest = contests.create(session, "cifar", load_rule("lab"), title="CIFAR-10", daily_limit=1000)
         contests.add_team(session, contest, "Alpha")
         contests.add_team(session, contest, "Beta")
+    return board
+
+
+@pytest.fixture
+def board(settings: Settings) -> Iterator[Board]:
+    board = _filled(settings)
+    yield board
+    board.close()
+
+
+@pytest.fixture
+def any_board(any_settings: Settings) -> Iterator[Board]:
+    board = _filled(any_settings)
     yield board
     board.close()
 
