@@ -245,11 +245,16 @@ def parse(trial: FrozenTrial) -> Record | None:
         candidate=candidate,
         params=dict(trial.params),
         estimate=Price(**estimate) if estimate else None,
-        result=result_from_json(attrs["result"]) if "result" in attrs else None,
+        # A worker may die between writing its result and telling it: then the result does not count.
+        result=result_from_json(attrs["result"]) if "result" in attrs and _told(trial) else None,
         reason=attrs.get("reason"),
         answered_by=attrs.get("answered_by"),
         worker=work.get("worker"),
     )
+
+
+def _told(trial: FrozenTrial) -> bool:
+    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 def trained(records: Iterable[Record]) -> dict[str, Record]:
