@@ -52,7 +52,6 @@ def describe_torch(content: bytes) -> Description:
     if pickle.size > MAX_PICKLE_BYTES:
         raise RefusedError(f"data.pkl has {pickle.size:,} bytes; the limit is {MAX_PICKLE_BYTES:,}")
     found = interpret(content[pickle.start : pickle.start + pickle.size])
-    _check_storages(found.storages, entries)
     root = found.content
     if not isinstance(root, dict) or set(root) != {"format", "version", "manifest", "state"}:
         raise RefusedError(f"it is a torch file but not a model file of this project; {CONVERT}")
@@ -64,6 +63,7 @@ def describe_torch(content: bytes) -> Description:
         if not isinstance(info, TensorInfo):
             raise RefusedError(f"'{shown(name)}' is not a dense tensor but {shown(type(info).__name__)}")
         tensors[name] = info
+    _check_storages(found.storages, entries)
     if len(tensors) != len(found.storages):
         raise RefusedError("two tensors share one storage; tensors must stand alone")
     check_totals(tensors)

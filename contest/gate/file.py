@@ -54,15 +54,17 @@ def read_regular(path: Path) -> bytes:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a file name"
         raise RefusedError(f"'{name}' cannot be opened: {reason}") from error
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise RefusedError(f"'{name}' is not a regular file but {_kind_of(status.st_mode)}")
         if status.st_size > MAX_FILE_BYTES:
             raise RefusedError(f"'{name}' has {status.st_size:,} bytes; the limit is {MAX_FILE_BYTES:,}")
         content = bytearray()
-        while chunk := file.read(min(1 << 24, MAX_FILE_BYTES + 1 - len(content))):
+        while chunk := os.read(descriptor, min(1 << 24, MAX_FILE_BYTES + 1 - len(content))):
             content += chunk
+    finally:
+        os.close(descriptor)
     if len(content) > MAX_FILE_BYTES:
         raise RefusedError(f"'{name}' grew while it was read; the limit is {MAX_FILE_BYTES:,} bytes")
     return bytes(content)

@@ -121,7 +121,7 @@ class _Machine:
         elif name == "STOP":
             (self.result.content,) = self._take(1)
             self.stopped = True
-        elif name != "PROTO":
+        elif name != "PROTO" or argument != 2:
             raise RefusedError(
                 f"data.pkl uses '{name}', which a model file does not need; it opens without running code"
             )
