@@ -56,9 +56,10 @@ def _stage_colour() -> Any:
 
 
 def front(data: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows that no other row beats in both score and accuracy, cheapest first."""
+    """The rows trained to their end that no other such row beats in both score and accuracy, cheapest first."""
     best, kept = -1.0, []
-    for row in sorted(data, key=lambda r: (r["score"], -r["accuracy"])):
+    done = [row for row in data if row["stage"] in ("explored", "refined")]
+    for row in sorted(done, key=lambda r: (r["score"], -r["accuracy"])):
         if row["accuracy"] > best:
             best = row["accuracy"]
             kept.append(row)
@@ -70,7 +71,8 @@ def pareto(study: Study, judge: Judge, finalists: Sequence[dict[str, Any]] = ())
     data = rows(study, judge)
     x = alt.X("score:Q", scale=alt.Scale(type="log", nice=False, padding=20), title=f"score ({study.settings.rule})")
     low = min((r["accuracy"] for r in data), default=0.0)
-    y = alt.Y("accuracy:Q", scale=alt.Scale(domain=[max(0.0, low - 2), 100]), title="accuracy (%)")
+    span = alt.Scale(domain=[max(0.0, low - 2), 100], zero=False)
+    y = alt.Y("accuracy:Q", scale=span, title="accuracy (%)")
     tip = ["trial", "architecture", "bits", "p_s", "p_u", "score", "accuracy", "stage"]
     points = alt.Chart(alt.Data(values=data)).mark_circle(size=70, opacity=0.8)
     tips = [
@@ -80,7 +82,7 @@ def pareto(study: Study, judge: Judge, finalists: Sequence[dict[str, Any]] = ())
     layers = [
         alt.Chart(alt.Data(values=[{"y": 100 * study.settings.threshold}]))
         .mark_rule(strokeDash=[6, 4], color=RED)
-        .encode(y="y:Q"),
+        .encode(y=alt.Y("y:Q", scale=span)),
         alt.Chart(alt.Data(values=front(data))).mark_line(color=GREY, interpolate="step-after").encode(x=x, y=y),
         points.encode(x=x, y=y, color=_stage_colour(), tooltip=tips),
     ]
@@ -104,7 +106,8 @@ def history(study: Study, judge: Judge) -> Chart:
     best: float | None = None
     steps = []
     for row in data:
-        if row["forecast"] >= 100 * study.settings.threshold and (best is None or row["score"] < best):
+        enough = row["stage"] in ("explored", "refined") and row["forecast"] >= 100 * study.settings.threshold
+        if enough and (best is None or row["score"] < best):
             best = row["score"]
         if best is not None:
             steps.append({"trial": row["trial"], "best": best})
@@ -112,7 +115,10 @@ def history(study: Study, judge: Judge) -> Chart:
     y = alt.Y("score:Q", scale=alt.Scale(type="log", padding=20), title="score")
     points = alt.Chart(alt.Data(values=data)).mark_circle(size=60).encode(x=x, y=y, color=_stage_colour())
     line = alt.Chart(alt.Data(values=steps)).mark_line(color="black", interpolate="step-after")
-    title = {"text": "History", "subtitle": "line: lowest score among those that reach the threshold by forecast"}
+    title = {
+        "text": "History",
+        "subtitle": "line: lowest score of those trained to their end that reach the threshold or promise to",
+    }
     layers = [points, line.encode(x=x, y=alt.Y("best:Q"))] if steps else [points]
     return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT, title=title)
 

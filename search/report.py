@@ -107,7 +107,8 @@ def _page(study: Study, judge: Judge, finalists: Sequence[dict[str, Any]], chart
         f"<p>The same storage opens in <code>optuna-dashboard {html.escape(_shown_storage(study))}</code>.</p>",
     ]
     body = "\n".join(sections)
-    return f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(study.name)}</title><style>{_STYLE}</style><body>{body}</body></html>\n'
+    head = f'<meta charset="utf-8"><title>{html.escape(study.name)}</title><style>{_STYLE}</style>'
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'
 
 
 def _shown_storage(study: Study) -> str:
