@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from contest.errors import UsageError
+from contest.errors import TrainingError, UsageError
 
 _POSITIONAL = ("constantpad", "shuffle", "index", "roll", "flip", "repeat")
 """Operations (parts of autograd's names for them) that tie channels to positions in ways the graph does not know."""
@@ -83,6 +83,11 @@ def _trace(model: nn.Module, image_shape: tuple[int, int, int]) -> Any:
                 customized_pruners={kind: torch_pruning.ops.DummyPruner() for kind in shuffles},
                 verbose=False,
             )
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise TrainingError(
+            f"Torch-Pruning cannot follow this network ({type(error).__name__}: {error}), so no channels can be "
+            "removed from it; choose its widths instead, or prune single weights"
+        ) from error
     finally:
         for p in frozen:
             p.requires_grad_(False)

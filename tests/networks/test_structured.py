@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from contest import networks
-from contest.errors import UsageError
+from contest.errors import TrainingError, UsageError
 from contest.pruning.structured import prune_channels, remove_channels
 
 SHAPES = {"mnist_fc": (1, 8, 8), "mnist_cnn": (1, 12, 12)}
@@ -237,6 +237,14 @@ def test_what_cannot_be_done_is_said() -> None:
         remove_channels(model, 0.1, (3, 16, 16), "l3")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"at most 0\.0000"):
         remove_channels(make("mnist_fc"), 0.1, (1, 8, 8), "bn")
+
+
+@pytest.mark.slow
+def test_networks_that_the_graph_cannot_follow_are_said() -> None:
+    import torchvision
+
+    with pytest.raises(TrainingError, match="Torch-Pruning cannot follow this network"):
+        remove_channels(torchvision.models.shufflenet_v2_x0_5(num_classes=10), 0.2, (3, 64, 64))
 
 
 @pytest.mark.slow
