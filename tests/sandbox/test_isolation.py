@@ -1,0 +1,229 @@
+"""What hostile code could do in the child, if it ever ran there: nothing. And how its end is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from contest.errors import ContestError, RefusedError, UsageError
+from scoring.sandbox import LEVELS, Limits, at_least, levels, parent, run_isolated
+
+QUICK = Limits(wall_s=60, cpu_s=60, memory_bytes=1_000_000_000, threads=1)
+
+ATTACK = """
+import json, sys; sys.path[:] = json.loads(sys.argv[1])
+from scoring.sandbox import child
+from contest.errors import RefusedError
+def attack(directory, request, level):
+    import ctypes, os, socket, subprocess, time
+    child._shut(request["limits"])
+{code}
+child._examine = attack
+child.main()
+"""
+
+ATTEMPTS = """
+    from pathlib import Path
+    def attempt(function):
+        try:
+            function()
+        except OSError as error:
+            return type(error).__name__
+        return "done"
+    secret, victim = Path({secret!r}), Path({victim!r})
+    raise RefusedError(json.dumps(dict(
+        socket=attempt(lambda: socket.create_connection(("127.0.0.1", {port}), timeout=2)),
+        fork=attempt(lambda: os.fork() or os._exit(0)),
+        execute=attempt(lambda: subprocess.run(["/bin/true"])),
+        signal=attempt(lambda: os.kill({parent}, 0)),
+        read_secret=attempt(lambda: secret.read_text()),
+        write=attempt(lambda: victim.write_text("changed")),
+        remove=attempt(lambda: victim.unlink()),
+        write_tmp=attempt(lambda: Path("/tmp/dropped").write_text("x")),
+        touch_submission=attempt(lambda: (directory / request["name"]).write_bytes(b"")),
+        environment=sorted(os.environ),
+        processes=len([p for p in os.listdir("/proc") if p.isdigit()]) if os.path.isdir("/proc") else 0,
+        level=level,
+    )).replace("/", "|"))
+"""
+
+
+def available() -> list[str]:
+    return [m for m in ("bubblewrap", "namespaces", "limits") if m != "bubblewrap" or levels.bubblewrap()]
+
+
+def only(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parent, "_impossible", {m for m in LEVELS if m != level})
+
+
+def attack(code: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limits: Limits = QUICK) -> str:
+    """The refusal that comes back when this code runs in the place of the examination."""
+    indented = "\n".join("    " + line.strip(" ") if not line.startswith("    ") else line for line in code.split("\n"))
+    monkeypatch.setattr(parent, "START", ATTACK.format(code=indented))
+    path = tmp_path / "model.pt"
+    path.write_bytes(b"not opened in these tests")
+    with pytest.raises(RefusedError) as caught:
+        run_isolated(path, None, limits)
+    return str(caught.value)
+
+
+def have_namespaces() -> bool:
+    return subprocess.run(["unshare", "-Urn", "true"], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("level", ["bubblewrap", "namespaces", "limits"])
+def test_nothing_can_be_reached(level: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if level not in available() or (level == "namespaces" and not have_namespaces()):
+        pytest.skip(f"this machine has no {level}")
+    if sys.platform != "linux" or os.uname().machine not in ("x86_64", "aarch64"):
+        pytest.skip("the filter of system calls knows Linux on x86_64 and aarch64")
+    monkeypatch.setenv("CONTEST_TOKEN", "secret")
+    only(level, monkeypatch)
+    secret, victim = tmp_path / "database.sqlite", tmp_path / "victim"
+    secret.write_text("labels")
+    victim.write_text("whole")
+    code = ATTEMPTS.format(secret=str(secret), victim=str(victim), port=1, parent=os.getpid())
+    result: dict[str, Any] = json.loads(attack(code, monkeypatch, tmp_path))
+    for attempt in ("socket", "fork", "execute", "signal", "write", "remove", "write_tmp", "touch_submission"):
+        assert result[attempt] in ("PermissionError", "FileNotFoundError", "OSError", "ProcessLookupError"), attempt
+    assert victim.read_text() == "whole" and not Path("/tmp/dropped").exists()
+    assert "CONTEST_TOKEN" not in result["environment"]
+    assert not {"HOME_SECRET", "AWS_SECRET_ACCESS_KEY", "PYTHONPATH"} & set(result["environment"])
+    if level != "limits":  # that level has no view of its own: it can read, but has nobody to tell
+        assert result["read_secret"] == "FileNotFoundError"
+        assert result["processes"] <= 3
+    assert result["level"] == level
+
+
+def test_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert "needs more than 1 GB of memory" in attack("x = bytearray(3_000_000_000)", monkeypatch, tmp_path)
+
+
+def test_processor_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    limits = Limits(wall_s=60, cpu_s=2, threads=1)
+    assert "2 s of processor time" in attack("while True: pass", monkeypatch, tmp_path, limits)
+
+
+def test_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    start = time.monotonic()
+    assert "more than 4 s of time" in attack("time.sleep(600)", monkeypatch, tmp_path, Limits(wall_s=4))
+    assert time.monotonic() - start < 30
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("ctypes.string_at(0)", "crashed \\(SIGSEGV\\)"),
+        ("ctypes.CDLL(None).abort()", "crashed \\(SIG(ABRT|SEGV|ILL)\\)"),
+        ("os._exit(0)", "without an answer"),
+        ("os._exit(3)", "code 3"),
+        ("raise SystemExit('Traceback: /etc/passwd')", "code 1"),
+        ("raise ValueError('cannot read /home/team/secret/file.txt')", "ValueError: cannot read \\(a path\\)$"),
+        ("return b'rubbish'", "not one"),
+        ("return b'CONTEST1R' + b'\\\\xff' * 8", "unknown kind or impossible size"),
+        (
+            "from scoring.sandbox import answer; return answer.frame(b'H', b'{\"level\": \"bubblewrap\"}')",
+            "not in order",
+        ),
+        ("from scoring.sandbox import answer; return answer.frame(b'R', b'[]')", "not a table of costs"),
+        ("return bytes(QUICK_ANSWER)".replace("QUICK_ANSWER", "3_000_000"), "more than 2,000,000 bytes"),
+    ],
+)
+def test_how_it_ends(code: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    limits = Limits(wall_s=60, cpu_s=60, answer_bytes=2_000_000, threads=1)
+    found = attack(code, monkeypatch, tmp_path, limits)
+    with pytest.raises(AssertionError, match=message):
+        raise AssertionError(found)
+
+
+def test_scratch_is_gone_afterwards(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(parent.tempfile, "tempdir", str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
+    attack("os._exit(0)", monkeypatch, tmp_path)
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_below_the_minimum_nothing_is_opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    only("limits", monkeypatch)
+    path = tmp_path / "model.pt"
+    path.write_bytes(b"x")
+    with pytest.raises(ContestError, match="cannot isolate at level 'namespaces'") as caught:
+        run_isolated(path, None, QUICK, minimum_level="namespaces")
+    assert caught.value.exit_code == 4
+
+
+def test_a_level_that_does_not_work_is_left_for_the_next(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(levels, "bubblewrap", lambda: "/bin/false")
+    monkeypatch.setattr(parent, "_impossible", set())
+    assert "empty" in attack('raise RefusedError("empty")', monkeypatch, tmp_path)
+    assert "bubblewrap" in parent._impossible
+
+
+def test_levels_are_ordered() -> None:
+    assert at_least("bubblewrap", "limits") and at_least("limits", None) and not at_least("none", "limits")
+    with pytest.raises(UsageError, match="not a level"):
+        at_least("limits", "docker")
+
+
+def test_pixels_arrive_and_nothing_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    code = """
+    import numpy as np
+    images = np.load(directory / "images.npy", allow_pickle=False)
+    raise RefusedError(json.dumps([sorted(os.listdir(directory)), images.shape, int(images.sum()), str(images.dtype)]))
+"""
+    monkeypatch.setattr(parent, "START", ATTACK.format(code=code))
+    path = tmp_path / "my model (final).pt"
+    path.write_bytes(b"x")
+    with pytest.raises(RefusedError) as caught:
+        run_isolated(path, np.full((5, 3, 4, 4), 2, np.uint8), QUICK)
+    files, shape, total, kind = json.loads(str(caught.value))
+    assert (
+        {"images.npy", "model.pt", "request.json"} <= set(files) <= {"images.npy", "model.pt", "request.json", "root"}
+    )
+    assert (shape, total, kind) == ([5, 3, 4, 4], 480, "uint8")
+
+
+def test_the_child_dies_with_its_parent(tmp_path: Path) -> None:
+    """The worker is killed hard; nothing may go on running without limits and without a reader."""
+    (tmp_path / "model.pt").write_bytes(b"x")
+    code = ATTACK.format(code="    time.sleep(600)")
+    script = (
+        f"from scoring.sandbox import parent, run_isolated, Limits; parent.START = {code!r};"
+        f"run_isolated({str(tmp_path / 'model.pt')!r}, None, Limits(wall_s=120))"
+    )
+    worker = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "TMPDIR": str(tmp_path)})
+    try:
+        wait_for(lambda: len(processes_with(str(tmp_path))) >= 2)
+    finally:
+        worker.send_signal(signal.SIGKILL)
+        worker.wait()
+    wait_for(lambda: not processes_with(str(tmp_path)))
+
+
+def wait_for(condition: Any, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def processes_with(text: str) -> list[int]:
+    """Processes whose command line holds this text."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if text in (entry / "cmdline").read_text():
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
