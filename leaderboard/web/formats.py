@@ -23,9 +23,10 @@ def score(value: Any) -> str:
     known = number(value)
     if known is None:
         return _DASH
-    if known == 0 or known >= 1e-5:
-        digits = 4 if known == 0 else max(0, 3 - math.floor(math.log10(abs(known))))
-        return f"{known:.{min(digits, 9)}f}"
+    if known == 0:
+        return "0"
+    if known >= 1e-5:
+        return f"{known:.{min(max(0, 3 - math.floor(math.log10(known))), 9)}f}"
     return f"{known:.3e}"
 
 
@@ -62,7 +63,7 @@ def count(value: Any) -> str:
     if known is None:
         return _DASH
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if known >= limit:
+        if known >= 0.9995 * limit:
             return f"{known / limit:.3g}{unit}" if known < 999.5 * limit else f"{known / limit:.0f}{unit}"
     return f"{known:g}"
 

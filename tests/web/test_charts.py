@@ -1,0 +1,188 @@
+"""The accuracy-against-score chart: its figures, its formats, hostile names."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contest.errors import UsageError
+from leaderboard.charts import Point, pareto_front, plot, references, render, specification
+from leaderboard.layers import layer_specification, layers_of
+from leaderboard.looks import Look
+from scoring.rules import load_rule
+
+LAB = load_rule("lab")
+
+
+def entries(count: int, seed: int = 0) -> list[Point]:
+    chance = random.Random(seed)
+    return [
+        Point(f"test entry {i}", chance.uniform(0.88, 0.95), 10 ** chance.uniform(-2.7, -1), team=f"test team {i}")
+        for i in range(count)
+    ]
+
+
+def data_of(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of the points layer."""
+    (layer,) = [layer for layer in spec["layer"] if "tooltip" in layer["encoding"]]
+    rows: list[dict[str, Any]] = layer["data"]["values"]
+    return rows
+
+
+def names_shown(spec: dict[str, Any]) -> list[str]:
+    found = [layer for layer in spec["layer"] if "text" in layer["encoding"]]
+    return [row["name"] for layer in found for row in layer["data"]["values"]]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_pareto_front_is_what_nothing_dominates(seed: int) -> None:
+    points = entries(40, seed)
+
+    def dominated(p: Point) -> bool:
+        return any(
+            q.score <= p.score and q.accuracy >= p.accuracy and (q.score < p.score or q.accuracy > p.accuracy)
+            for q in points
+        )
+
+    assert pareto_front(points) == sorted((p for p in points if not dominated(p)), key=lambda p: p.score)
+
+
+def test_equal_entries_are_on_the_front_once() -> None:
+    twins = [Point("a", 0.91, 0.01), Point("b", 0.91, 0.01)]
+    assert [p.name for p in pareto_front(twins)] == ["a"]
+
+
+def test_reference_scores_of_resnet18_follow_from_its_size() -> None:
+    parameters, macs = 11_173_962, 555_417_600 + 5_120
+    half = 16 / 32
+    expected = {
+        "lab": parameters * half / 5.6e6 + 2 * macs * half / 8.3e8,
+        "lab-macs": parameters * half / 5.6e6 + macs * half / 2.8e8,
+        "micronet": 2.0,
+    }
+    for rule, score in expected.items():
+        (point,) = [p for p in references(rule) if p.name.startswith("ResNet18")]
+        assert point.score == pytest.approx(score, abs=5e-5)
+
+
+def test_references_say_where_they_come_from() -> None:
+    assert len(references("lab")) == 7
+    assert all(point.source for point in references("lab"))
+    assert references("digits") == ()
+
+
+def test_kinds() -> None:
+    points = [Point("best", 0.92, 0.01), Point("worse", 0.91, 0.02), Point("low", 0.8999, 0.005)]
+    kinds = {row["name"]: row["kind"] for row in data_of(specification(points, LAB, 0.9, Look()))}
+    assert kinds["best"] == "entry on the Pareto front"
+    assert kinds["worse"] == "entry"
+    assert kinds["low"] == "below 90 %"
+    assert kinds["ResNet-20, 2 bits (APoT)"] == "reference, not ranked"
+
+
+def test_far_below_is_counted_not_drawn() -> None:
+    text = json.dumps(specification([Point("good", 0.91, 0.01), Point("random", 0.1, 0.001)], LAB, 0.9, Look()))
+    assert "1 entry below 78% not drawn." in text
+    assert '"random"' not in text
+
+
+def test_what_cannot_be_drawn_is_left_out() -> None:
+    odd = [Point("nan", float("nan"), 0.1), Point("zero", 0.9, 0.0), Point("infinite", 0.9, float("inf"))]
+    rows = data_of(specification(odd, LAB, 0.9, Look()))
+    assert {row["kind"] for row in rows} == {"reference, not ranked"}
+
+
+def test_an_empty_chart_without_references_can_be_drawn() -> None:
+    assert render([], load_rule("digits"), 0.9, "svg").startswith(b"<svg")
+
+
+def test_the_footnote_of_lab_is_there() -> None:
+    text = json.dumps(specification(entries(3), LAB, 0.9, Look()))
+    assert "0.998 + 0.669" in text
+    assert "0.998" not in json.dumps(specification(entries(3), load_rule("lab-macs"), 0.9, Look()))
+
+
+@pytest.mark.parametrize("count", [1, 12, 40])
+def test_the_front_and_the_references_are_named(count: int) -> None:
+    points = entries(count, seed=3)
+    shown = names_shown(specification(points, LAB, 0.9, Look()))
+    front = pareto_front(points)
+    assert {front[0].name, front[-1].name} <= set(shown)
+    assert len(shown) == len(set(shown))
+
+
+def test_formats(tmp_path: Path) -> None:
+    files = plot(entries(5), LAB, 0.9, tmp_path / "deep" / "plot")
+    assert [f.name for f in files] == ["plot.png", "plot.svg", "plot.pdf", "plot.html"]
+    starts = [f.read_bytes()[:8] for f in files]
+    assert starts[0] == b"\x89PNG\r\n\x1a\n"
+    assert starts[1].startswith(b"<svg")
+    assert starts[2].startswith(b"%PDF")
+    assert starts[3].startswith(b"<!doctyp")
+    width = int.from_bytes(files[0].read_bytes()[16:20], "big")
+    assert width >= 1920  # sharp on a slide
+    html = files[3].read_text(encoding="utf-8")
+    assert not re.search(r"<(script|link)[^>]+(src|href)=", html)  # works offline
+
+
+def test_one_format(tmp_path: Path) -> None:
+    assert plot(entries(2), LAB, 0.9, tmp_path / "x.SVG") == [tmp_path / "x.SVG"]
+    with pytest.raises(UsageError, match=r"'x\.gif' ends in '\.gif'"):
+        plot([], LAB, 0.9, tmp_path / "x.gif")
+
+
+def test_names_stay_text_in_html_and_svg() -> None:
+    evil = '</script><script>alert(1)</script><img src=x onerror="alert(2)">'
+    html = render([Point(evil, 0.91, 0.01, team=evil)], LAB, 0.9, "html", title=evil).decode()
+    assert "<script>alert" not in html
+    assert "<img src=x" not in html
+    svg = render([Point(evil, 0.91, 0.01)], LAB, 0.9, "svg").decode()
+    assert "<script" not in svg
+    assert "<img" not in svg
+
+
+def test_dark_and_light_differ_only_in_colours() -> None:
+    def bare(look: Look) -> str:
+        return re.sub(r"#[0-9a-f]{6}", "#", json.dumps(specification(entries(6), LAB, 0.9, look)))
+
+    assert bare(Look(dark=True)) == bare(Look())
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance by WCAG 2.2."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(a: str, b: str) -> float:
+    low, high = sorted((luminance(a), luminance(b)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_contrast(dark: bool) -> None:
+    look = Look(dark=dark)
+    assert contrast(look.ink, look.paper) >= 7
+    assert contrast(look.quiet, look.paper) >= 4.5
+    assert all(contrast(stroke, look.paper) >= 3 for _, stroke, _ in look.kinds.values())
+    # On grey paper, too: front and other entries, which share a shape, differ in lightness.
+    assert contrast(look.kinds["front"][0], look.kinds["entry"][0]) >= 1.5
+
+
+def test_layers_of_an_odd_report() -> None:
+    assert layers_of({}) == []
+    assert layers_of({"layers": "no"}) == []
+    (layer,) = layers_of({"layers": [{"name": "x" * 500, "macs": "many", "params": 0.1, "ops": None}, 3]})
+    assert (len(layer.name), layer.macs, layer.params, layer.ops) == (200, 0.0, 0.1, 0.0)
+
+
+def test_layer_chart_sums_to_the_score() -> None:
+    report = {"layers": [{"name": "a", "params": 0.1, "ops": 0.3}, {"name": "b", "params": 0.2, "ops": 0.4}]}
+    spec = layer_specification(layers_of(report), Look())
+    assert sum(row["score"] for row in spec["data"]["values"]) == pytest.approx(1.0)
