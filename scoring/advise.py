@@ -45,6 +45,7 @@ def advice(costs: Costs, rule: Rule) -> list[Advice]:
     """A row for each layer with weights, the largest possible gain first."""
     total = price(costs, rule).total
     coupled = _coupled(costs)
+    read = {name for op in costs.operations for part in op.sources for name in part}  # not the logits
     found = []
     for op in costs.operations:
         if not op.macs:
@@ -57,7 +58,7 @@ def advice(costs: Costs, rule: Rule) -> list[Advice]:
                 operation_params(op, rule) + numbers,
                 operation_ops(op, rule),
                 bits=total - price(_changed(costs, {op.name: _fewer_bits(op)}), rule).total,
-                channels=total - price(_narrower(costs, coupled[op.name]), rule).total if op.weights else 0.0,
+                channels=total - price(_narrower(costs, coupled[op.name]), rule).total if op.name in read else 0.0,
                 zeros=total - price(_changed(costs, {op.name: _more_zeros(op)}), rule).total,
                 coupled=tuple(sorted(coupled[op.name] - {op.name})),
             )

@@ -7,6 +7,7 @@ import io
 import logging
 import tempfile
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,13 +27,19 @@ def subject_of_brevitas(model: nn.Module, image_shape: tuple[int, int, int]) -> 
         export_qonnx(model, image_shape, path)
         subject = read_onnx(path)
 
+    return replace(subject, run=runner(model), max_batch=None)
+
+
+def runner(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Images -> logits of a module that may return a QuantTensor."""
+
     @torch.inference_mode()
     def run(images: Tensor) -> Tensor:
         output = model(images)
-        value: Tensor = getattr(output, "value", output)  # a QuantTensor carries its value
+        value: Tensor = getattr(output, "value", output)
         return value
 
-    return replace(subject, run=run, max_batch=None)
+    return run
 
 
 def export_qonnx(model: nn.Module, image_shape: tuple[int, int, int], path: Path) -> None:

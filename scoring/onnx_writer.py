@@ -43,6 +43,9 @@ class _Writer:
         self.protos: list[Any] = []
         self.initialisers: dict[str, Any] = {}
         self.known: set[str] = {graph.input}
+        steps = {node.inputs[1] for node in graph.running if node.kind == "Quant"}
+        others = {i for node in graph.nodes for i in node.inputs if node.kind != "Quant"}
+        self.scalars = {step for step in steps - others if graph.constants[step].numel() == 1}
 
     def model(self, claims: Mapping[str, float]) -> Any:
         graph = self.graph
@@ -81,7 +84,7 @@ class _Writer:
     def _store(self, name: str, tensor: Tensor) -> str:
         if name not in self.known:
             self.known.add(name)
-            self.initialisers[name] = _tensor(name, tensor)
+            self.initialisers[name] = _tensor(name, tensor.reshape(()) if name in self.scalars else tensor)
         return name
 
     def _ints(self, name: str, numbers: Any) -> str:
@@ -162,10 +165,6 @@ def _quantiser(w: _Writer, node: Node) -> None:
     if zero and zero[0]:
         point = w.graph.constants[zero[0]].reshape(()).to(dtype)
     name = w._store(f"{node.output}^zero", point)
-    if w.graph.shapes[scale] != ():
-        scale = w._put(
-            "Reshape", [scale, w._ints(f"{node.output}^scalar", [])], f"{node.output}^scale", f"{node.name}/S"
-        )
     codes = w._put("QuantizeLinear", [x, scale, name], f"{node.output}^codes", f"{node.name}/Q")
     if (low, high) != (bounds.min, bounds.max):
         edges = [

@@ -64,11 +64,16 @@ def read_module(arch: str, weights: Path | None, image_shape: tuple[int, int, in
 
 def subject_of_user_module(model: nn.Module, image_shape: tuple[int, int, int]) -> Subject:
     """A module of the user's, Brevitas layers included."""
-    if any(type(module).__module__.startswith("brevitas.") for module in model.modules()):
+    if has_brevitas(model):
         from scoring.brevitas_reader import subject_of_brevitas
 
         return subject_of_brevitas(model, image_shape)
     return subject_of_module(model, image_shape)
+
+
+def has_brevitas(model: nn.Module) -> bool:
+    """Whether any layer of a module is Brevitas's."""
+    return any(type(module).__module__.startswith("brevitas.") for module in model.modules())
 
 
 def load_module(arch: str, weights: Path | None) -> nn.Module:

@@ -30,6 +30,8 @@ class Subject:
     notes: tuple[str, ...] = ()
     max_batch: int | None = None
     """Largest batch that the network takes; None: any."""
+    module: nn.Module | None = None
+    """The torch module that runs, where there is one: fvcore counts it too."""
 
 
 def subject_of_module(
@@ -62,7 +64,7 @@ def subject_of_module(
 
     image = example_images(image_shape, 1).to(dtype)
     graph = trace(model, image, declared_bits=declared_bits, prefix=prefix)
-    return Subject(graph, run, watch, image_shape, parent, dict(claims or {}))
+    return Subject(graph, run, watch, image_shape, parent, dict(claims or {}), module=model)
 
 
 def input_type(model: nn.Module) -> torch.dtype:

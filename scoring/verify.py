@@ -17,12 +17,13 @@ from torch import Tensor
 from contest.errors import RefusedError
 from scoring.analysis import analyse
 from scoring.costs import Costs
+from scoring.crosscheck import disagreement, fvcore_count
 from scoring.dead import without_dead_channels
 from scoring.examination import MAX_CLASSES, Examination, check_logits
 from scoring.graph import Graph
 from scoring.grids import Grid, follow
 from scoring.readers import read
-from scoring.subject import Subject, example_images
+from scoring.subject import Subject, example_images, input_type
 
 BATCH = 500
 REORDERED_BATCH = 384
@@ -88,9 +89,19 @@ def _check_graph(graph: Graph) -> None:
 def _costs(subject: Subject, watched: Tensor) -> Costs:
     graph, notes = without_dead_channels(subject.graph, watched)
     costs = analyse(graph, parent=subject.parent)
-    problems = (*costs.problems, *_values_beyond_grids(subject, watched))
+    whole = costs if graph is subject.graph else analyse(subject.graph)
+    problems = (*costs.problems, *_other_counts(subject, whole), *_values_beyond_grids(subject, watched))
     return Costs(costs.operations, costs.numbers, costs.unknown_operations, problems, costs.parent,
                  (*subject.notes, *notes))  # fmt: skip
+
+
+def _other_counts(subject: Subject, costs: Costs) -> list[str]:
+    """Where fvcore counts other multiply-accumulates for the same module."""
+    if subject.module is None or costs.unknown_operations:
+        return []
+    image = example_images(subject.image_shape, 1).to(input_type(subject.module))
+    different = disagreement(costs, fvcore_count(subject.module, image))
+    return [different] if different else []
 
 
 def _values_beyond_grids(subject: Subject, watched: Tensor) -> list[str]:

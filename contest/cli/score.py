@@ -32,9 +32,7 @@ SHAPES: dict[str, tuple[tuple[int, int, int], int]] = {
     "--data", type=click.Path(path_type=Path), help="Folder of the data set (else CONTEST_DATA, else download)."
 )
 @click.option("--no-accuracy", is_flag=True, help="Costs only: do not run the test set.")
-@click.option(
-    "--details", is_flag=True, help="Accuracy of each class, the confusion matrix, and fvcore's MACs beside ours."
-)
+@click.option("--details", is_flag=True, help="Accuracy of each class and the confusion matrix.")
 @click.option(
     "--holdout",
     type=click.Path(path_type=Path),
@@ -184,7 +182,6 @@ def _holdout(path: Path) -> Images:
 
 def _advise(report: Report, rule: Rule, console: Any, chart: Path | None) -> None:
     from scoring.advise import advice, advice_chart, advice_table
-
     from scoring.costs import Costs
 
     found = advice(Costs.from_json(report.costs), rule)
@@ -192,3 +189,27 @@ def _advise(report: Report, rule: Rule, console: Any, chart: Path | None) -> Non
     if chart is not None:
         advice_chart(found, rule, chart)
         console.print(f"chart: {chart}", markup=False)
+
+
+@click.command()
+@click.argument("weights", type=click.Path(path_type=Path), required=False)
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--arch", help="Your network: package.module:factory. Its code is run.")
+@click.option("--image-shape", default="3,32,32", show_default=True, help="Channels, height and width.")
+def convert(weights: Path | None, out: Path, arch: str | None, image_shape: str) -> None:
+    """Write a network from elsewhere as the checked ONNX file OUT, which scores exactly as the network does.
+
+    WEIGHTS is a state dictionary (.pt, .pth, .safetensors) for --arch, with torch `prune` masks and half precision
+    if it has them; or, without --arch, a model.pt of this project. Brevitas networks become QONNX.
+    """
+    from rich.console import Console
+
+    from scoring.convert import convert_file
+
+    report = convert_file(weights, out, arch=arch, image_shape=parse_shape(image_shape))
+    console = Console()
+    console.print(f"{out.name}: {report.macs:,} MACs, {report.parameters:,} numbers stored", markup=False)
+    for problem in report.problems:
+        console.print(f"problem: {problem}", style="yellow", markup=False)
+    for name in report.unknown_operations:
+        console.print(f"the contest does not know this operation: {name}", style="yellow", markup=False)
