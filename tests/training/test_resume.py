@@ -95,7 +95,7 @@ fit(network(0.3), images, RECIPES["ema"], validation=images, seed=3, checkpoint=
 def test_a_killed_run_continues_exactly(tmp_path: Path) -> None:
     path = tmp_path / "run.ckpt"
     code = KILLED.format(helpers=str(Path(__file__).parent), path=str(path))
-    killed = subprocess.run([sys.executable, "-c", code], env=dict(os.environ), capture_output=True, timeout=120)
+    killed = subprocess.run([sys.executable, "-c", code], env=dict(os.environ), capture_output=True, timeout=400)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     whole, resumed = network(0.3), network(0.3)
     history = fit(whole, quadrants(), RECIPES["ema"], validation=quadrants(), seed=3)
