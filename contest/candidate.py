@@ -75,16 +75,18 @@ class Recipe:
     weight_decay: float = 5e-4
     schedule: Literal["cosine", "onecycle", "constant"] = "cosine"
     warmup_epochs: float = 1.0
+    """Epochs of linear rise; a one-cycle schedule has its own and takes none besides."""
     label_smoothing: float = 0.0
     ema_decay: float = 0.0
     """Decay a step of the exponential moving average of the weights; 0 is none."""
     clip_norm: float = 0.0
     """Largest gradient norm; 0 is no clipping."""
     flip: bool = True
+    """Mirror half of the images, where the data set says that a mirrored image still shows its class."""
     crop: int = 4
-    """Pixels of reflected padding for the random crop; 0 is no crop."""
+    """Pixels of reflected padding for the random crop, of an image of 32 pixels and scaled to others; 0 is no crop."""
     cutout: int = 0
-    """Side of the square that is cut out, in pixels; 0 is none."""
+    """Side of the square that is cut out, in pixels of an image of 32 likewise; 0 is none."""
     mixup: float = 0.0
     cutmix: float = 0.0
     """Beta-distribution alpha of mixup and cutmix; 0 is none; both: one of the two for each batch."""
