@@ -290,3 +290,27 @@ def methods() -> None:
         made_for = "an untrained network" if found.when == "before" else "a trained network"
         table.add_row(name, found.what, made_for, "yes" if found.uses_data else "no", found.paper)
     Console().print(table)
+
+
+@lab.command()
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The page, such as docs/lab-results.md.")
+def results(folders: tuple[Path, ...], out: Path) -> None:
+    """Write the results in FOLDERS as one page, beside the published figures."""
+    from rich.console import Console
+
+    from contest.lab.published import write
+
+    Console().print(f"{write(folders, out)}")
+
+
+@lab.command()
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="A folder, such as docs/methods.")
+def gallery(out: Path) -> None:
+    """Draw the pictures of the pruning methods' pages."""
+    from rich.console import Console
+
+    from contest.lab.gallery import gallery
+
+    for path in gallery(out):
+        Console().print(f"{path}")

@@ -173,7 +173,8 @@ def _present(tasks: Sequence[Task], chosen: Compare, rows: list[Cell], cells: Ce
                 f"{name}{suffix}",
                 f"{column} over the compression ratio, a line for each method.{more}",
                 figures.lines(own, "Compression", column, "Method", title=f"{column.split(',')[0]} by compression",
-                              x_log=True, x_ticks=chosen.ratios, y_log=name == "flops", subtitle=task.name, level=level),
+                              x_log=True, x_ticks=chosen.ratios, y_log=name == "flops", subtitle=task.name,
+                              level=level),
             )  # fmt: skip
         _add_curves(task, chosen, rows, results, suffix)
         _add_layers(task, chosen, rows, cells, results, suffix)

@@ -175,15 +175,16 @@ def _present(task: Task, chosen: Quantise, rows: list[Cell], results: Results) -
     results.notes += [
         "Size is packed: codes at their bits behind a bitmask, all other numbers as stored. Weight bits and input bits "
         "are the same except that binary weights keep inputs of 2 bits; the first layer takes the 8-bit image.",
-        f"Latency is that of {chosen.latency_batch} sample(s) on {threads} thread(s). PyTorch simulates quantisation (it "
-        "is slower than float); ONNX Runtime runs QCDQ, which holds 2 to 8 bits. Binary weights go to QONNX, which it "
-        "does not run.",
+        f"Latency is that of {chosen.latency_batch} sample(s) on {threads} thread(s). PyTorch simulates "
+        "quantisation (it is slower than float); ONNX Runtime runs QCDQ, which holds 2 to 8 bits. Binary weights go to "
+        "QONNX, which it does not run.",
     ]
     if equal:
+        samples = next(row["samples"] for row in rows if "samples" in row)
         results.notes.append(
             f"ONNX Runtime, running the QCDQ graph as it is written, predicts what PyTorch predicts for at least "
-            f"{100 * min(equal):.2f} % of the {next(row['samples'] for row in rows if 'samples' in row)} test samples; its optimised graph, which is the one "
-            "that is timed, sums in another order, so that values on the edge between two codes can fall either way."
+            f"{100 * min(equal):.2f} % of the {samples} test samples. Its optimised graph, which is the one that is "
+            "timed, sums in another order, so that values on the edge between two codes can fall either way."
         )
     for order in dict.fromkeys(table["Order"]):
         own = table[table["Order"] == order].assign(Bits=[_bits(b) for b in table[table["Order"] == order]["Bits"]])
