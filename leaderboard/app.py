@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import importlib.util
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,14 +16,14 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.types import Scope
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contest import __version__
 from contest.errors import ContestError
 from leaderboard import api, submissions
 from leaderboard.board import Board, open_board
 from leaderboard.database import DatabaseError
-from leaderboard.limits import BodyLimit, RateLimit
+from leaderboard.limits import BodyLimit, BodyTooLargeError, BodyTooSlowError, RateLimit
 from leaderboard.models import State, Submission, now
 from leaderboard.observe import Metrics, Observe
 from leaderboard.problems import detail_of, problem, status_of
@@ -50,8 +50,8 @@ def create_app(settings: Settings, scorer: Scorer | None = None, *, pages: bool 
     _operations(app)
     if pages:
         _pages(app)
-    _errors(app)
     # The last one added is the outermost.
+    _errors(app)
     app.add_middleware(BodyLimit, settings=settings, is_upload=_is_upload)
     app.add_middleware(RateLimit, settings=settings)
     app.add_middleware(SecurityHeaders, tls=settings.secure_cookies)
@@ -155,10 +155,34 @@ def _errors(app: FastAPI) -> None:
             return answer(request, 503, detail_of(DatabaseError("")))
         return answer(request, 500, "something went wrong here; organisers find it in the log")
 
-    @app.exception_handler(Exception)
-    def unexpected(request: Request, error: Exception) -> Response:
-        log.error("unexpected error", exc_info=error, extra={"request_id": request.scope.get("request_id")})
-        return answer(request, 500, "something went wrong here; organisers find it in the log")
+    # Not an exception handler for Exception: Starlette runs that outside of all middleware, so without their headers.
+    app.add_middleware(Faults, answer=answer)
+
+
+class Faults:
+    """Whatever nobody expected is logged with its traceback and answered without."""
+
+    def __init__(self, app: ASGIApp, answer: Callable[[Request, int, str], Response]) -> None:
+        self.app, self.answer = app, answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def watched(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched)
+        except (BodyTooLargeError, BodyTooSlowError):
+            raise
+        except Exception as error:  # the one place where a request may end in whatever it likes
+            if scope["type"] != "http" or begun:
+                raise
+            log.error("unexpected error", exc_info=error, extra={"request_id": scope.get("request_id")})
+            response = self.answer(Request(scope), 500, "something went wrong here; organisers find it in the log")
+            await response(scope, receive, send)
 
 
 def _complaint(entry: Any) -> str:

@@ -17,7 +17,7 @@ from sqlalchemy.orm import QueryableAttribute, Session, contains_eager
 
 from contest.errors import UsageError
 from leaderboard.models import Contest, RecordEntry, Standing, State, Submission, Team
-from leaderboard.text import name_key
+from leaderboard.text import name_key, one_line
 
 Section = Literal["ranked", "below_threshold"]
 SECTIONS: tuple[Section, ...] = ("ranked", "below_threshold")
@@ -295,8 +295,8 @@ def _joined() -> Select[Standing]:
 
 def _filters(query: str, max_score: float | None, min_accuracy: float | None) -> list[ColumnElement[bool]]:
     filters: list[ColumnElement[bool]] = []
-    if query.strip():
-        filters.append(Team.name_key.contains(name_key(query.strip()), autoescape=True))
+    if wanted := one_line(query, "team filter", 120, required=False):
+        filters.append(Team.name_key.contains(name_key(wanted), autoescape=True))
     if max_score is not None:
         filters.append(Standing.score <= max_score)
     if min_accuracy is not None:

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from sqlalchemy import Table, func, insert, select, text
+from sqlalchemy.exc import IntegrityError, StatementError
 from sqlalchemy.orm import Session
 
 from contest.errors import RefusedError, UsageError
 from leaderboard import ranking
 from leaderboard.database import Database
 from leaderboard.files import CHUNK, FileStore
-from leaderboard.models import Base, Contest, RecordEntry, Standing, State, Submission, now
+from leaderboard.models import Base, Contest, RecordEntry, Standing, State, Submission, Utc, now
 
 FORMAT = "contest-leaderboard"
 VERSION = 1
@@ -68,6 +69,8 @@ def restore(database: Database, files: FileStore, source: Path) -> dict[str, int
             if counts != manifest["counts"]:
                 raise RefusedError(f"the export holds {counts}, but its manifest says {manifest['counts']}")
             _settle(session, database)
+    except (IntegrityError, StatementError) as error:
+        raise RefusedError(f"'{source.name}' does not fit together: {error.orig}") from error
     except (tarfile.TarError, KeyError, ValueError) as error:
         raise RefusedError(f"'{source.name}' is no export of a leaderboard, or is damaged: {error}") from error
     return counts
@@ -194,7 +197,7 @@ def _encode(value: object) -> str:
 
 
 def _decode(table: Table, key: str, value: Any) -> Any:
-    if value is not None and table.columns[key].type.python_type is datetime:
+    if value is not None and isinstance(table.columns[key].type, Utc):
         moment = datetime.fromisoformat(value)
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return value

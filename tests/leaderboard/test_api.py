@@ -1,24 +1,214 @@
-"""The API from outside."""
+"""The API from outside: what it says, to whom, and how it may be asked."""
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
 
-from board_helpers import auth, content, wait_for
+import pytest
+from board_helpers import auth, content, scripted, wait_for
 from fastapi.testclient import TestClient
 
+from leaderboard import contests
+from leaderboard.app import create_app
+from leaderboard.board import Board
+from leaderboard.models import State, now
+from leaderboard.observe import JsonFormatter
+from leaderboard.settings import Settings
+
 Make = Callable[[str], str]
+SUBMIT = "/api/v1/contests/cifar/submissions"
+RANKING = "/api/v1/contests/cifar/ranking"
+
+
+def enter(client: TestClient, headers: dict[str, str], **script: object) -> dict[str, object]:
+    answer = client.post(SUBMIT, content=content(**script), headers=headers)
+    assert answer.status_code in (200, 202), answer.text
+    return wait_for(client, answer.json()["submission"]["id"], headers)
+
+
+def change(board: Board, **changes: object) -> None:
+    with board.database.write() as session:
+        contests.change(session, contests.find(session, "cifar"), changes)
 
 
 def test_a_file_is_submitted_scored_and_ranked(client: TestClient, token: Make) -> None:
     alpha = auth(token("Alpha"))
-    answer = client.post(
-        "/api/v1/contests/cifar/submissions?name=net.pt&note=hi", content=content(report={"score": 0.02}), headers=alpha
-    )
+    answer = client.post(f"{SUBMIT}?name=net.pt&note=hi", content=content(report={"score": 0.02}), headers=alpha)
     assert answer.status_code == 202, answer.text
-    entered = answer.json()
-    assert entered["new"] and entered["submission"]["state"] in ("queued", "running", "ranked")
-    done = wait_for(client, entered["submission"]["id"], alpha)
-    assert done["state"] == "ranked" and done["score"] == 0.02 and done["file_name"] == "net.pt"
-    page = client.get("/api/v1/contests/cifar/ranking").json()
+    number = answer.json()["submission"]["id"]
+    assert answer.json()["new"] and answer.headers["location"] == f"/api/v1/submissions/{number}"
+    done = wait_for(client, number, alpha)
+    assert (done["state"], done["score"], done["file_name"], done["note"]) == ("ranked", 0.02, "net.pt", "hi")
+    page = client.get(RANKING).json()
     assert [(row["rank"], row["team"], row["score"]) for row in page["rows"]] == [(1, "Alpha", 0.02)]
+    assert [p["score"] for p in client.get("/api/v1/contests/cifar/points").json()] == [0.02]
+    assert [r["team"] for r in client.get("/api/v1/contests/cifar/records").json()] == ["Alpha"]
+    assert client.get(f"/api/v1/submissions/{number}/report").json()["scores"]["lab"]["total"] == 0.02
+    lines = client.get(f"/api/v1/submissions/{number}/log", headers=alpha).json()["lines"]
+    assert "received" in lines[0] and "attempt 1" in lines[1] and "ranked" in lines[-1]
+    file = client.get(f"/api/v1/submissions/{number}/file", headers=alpha)
+    assert file.content == content(report={"score": 0.02}) and "net.pt" in file.headers["content-disposition"]
+    again = client.post(SUBMIT, content=content(report={"score": 0.02}), headers=alpha)
+    assert again.status_code == 200 and not again.json()["new"] and again.json()["submission"]["id"] == number
+
+
+def test_what_is_inside_is_for_the_owner(client: TestClient, token: Make) -> None:
+    alpha, beta, organiser = auth(token("Alpha")), auth(token("Beta")), auth(token(""))
+    number = enter(client, alpha, report={})["id"]
+    for part in ("log", "file"):
+        assert client.get(f"/api/v1/submissions/{number}/{part}").status_code == 403
+        assert client.get(f"/api/v1/submissions/{number}/{part}", headers=beta).status_code == 403
+        assert client.get(f"/api/v1/submissions/{number}/{part}", headers=organiser).status_code == 200
+    public = client.get(f"/api/v1/submissions/{number}").json()
+    assert public["reason"] is None and public["file_name"] is None
+    hidden = enter(client, alpha, refuse="no")["id"]
+    assert client.get(f"/api/v1/submissions/{hidden}", headers=beta).status_code == 404
+    me = client.get("/api/v1/me", headers=alpha).json()
+    assert (me["role"], me["team"], me["contest"], me["left_today"]) == ("team", "Alpha", "cifar", 998)
+
+
+def test_etags_change_with_the_ranking_only(client: TestClient, token: Make) -> None:
+    first = client.get(RANKING)
+    tag = {"If-None-Match": first.headers["etag"]}
+    assert client.get(RANKING, headers=tag).status_code == 304
+    assert client.get(f"{RANKING}?size=10", headers=tag).status_code == 200  # another question
+    enter(client, auth(token("Alpha")), report={})
+    second = client.get(RANKING, headers=tag)
+    assert second.status_code == 200 and second.headers["etag"] != first.headers["etag"]
+
+
+def test_submissions_come_in_pages(client: TestClient, token: Make) -> None:
+    alpha = auth(token("Alpha"))
+    numbers = [enter(client, alpha, report={"score": 1 + i})["id"] for i in range(5)]
+    seen, before = [], ""
+    while True:
+        page = client.get(f"{SUBMIT}?size=2{before}").json()
+        seen += [row["id"] for row in page["submissions"]]
+        if page["next_before"] is None:
+            break
+        before = f"&before={page['next_before']}"
+    assert seen == numbers[::-1]
+    assert client.get(f"{SUBMIT}?state=refused").json()["submissions"] == []
+
+
+def test_a_private_ranking_is_for_organisers(client: TestClient, board: Board, token: Make) -> None:
+    alpha = auth(token("Alpha"))
+    number = enter(client, alpha, report={})["id"]
+    change(board, private_until=now() + timedelta(hours=1))
+    for path in ("ranking", "points", "records"):
+        answer = client.get(f"/api/v1/contests/cifar/{path}")
+        assert answer.status_code == 403 and "private until" in answer.json()["detail"]
+        assert client.get(f"/api/v1/contests/cifar/{path}", headers=alpha).status_code == 403
+        assert client.get(f"/api/v1/contests/cifar/{path}", headers=auth(token(""))).status_code == 200
+    assert client.get(f"/api/v1/submissions/{number}").status_code == 404
+    assert client.get(f"/api/v1/submissions/{number}", headers=alpha).status_code == 200
+    change(board, private_until=now() - timedelta(hours=1))
+    assert client.get(RANKING).status_code == 200
+
+
+def test_coarse_feedback_hides_counts_everywhere(client: TestClient, board: Board, token: Make) -> None:
+    change(board, feedback="coarse")
+    alpha = auth(token("Alpha"))
+    entry = enter(client, alpha, report={"accuracy": 0.9137})
+    assert entry["accuracy"] == pytest.approx(0.91) and entry["accuracy_low"] is None
+    texts = [
+        client.get(f"/api/v1/submissions/{entry['id']}{part}", headers=alpha).text for part in ("", "/report", "/log")
+    ]
+    texts += [client.get(f"/api/v1/contests/cifar/{part}").text for part in ("ranking", "points", "records")]
+    assert not [text for text in texts if "9137" in text]
+    assert "9137" in client.get(f"/api/v1/submissions/{entry['id']}", headers=auth(token(""))).text
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "word"),
+    [
+        ("/api/v1/contests/none", 404, "no contest 'none'"),
+        ("/api/v1/submissions/999", 404, "999"),
+        ("/api/v1/submissions/0", 422, "greater"),
+        ("/api/v1/submissions/99999999999999999999", 422, "less"),
+        ("/api/v1/contests/cifar/ranking?sort=name", 422, "sort"),
+        ("/api/v1/contests/cifar/ranking?size=100000", 422, "size"),
+        ("/api/v1/nothing", 404, "Not Found"),
+    ],
+)
+def test_problems_say_what_is_wrong(client: TestClient, path: str, status: int, word: str) -> None:
+    answer = client.get(path)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    assert answer.json()["status"] == status and word in answer.json()["detail"]
+
+
+def test_health_readiness_and_metrics(client: TestClient, token: Make) -> None:
+    assert client.get("/healthz").json()["status"] == "ok"
+    assert client.get("/readyz").json() == {"status": "ready"}
+    enter(client, auth(token("Alpha")), report={})
+    text = client.get("/metrics").text
+    assert (
+        'contest_http_requests_total{method="POST",route="/api/v1/contests/{contest}/submissions",status="202"} 1.0'
+        in text
+    )
+    assert 'contest_scored_total{state="ranked"} 1.0' in text
+    assert 'contest_submissions{state="queued"} 0.0' in text
+
+
+def test_metrics_may_need_a_token(settings: Settings) -> None:
+    app = create_app(replace(settings, metrics_token="m" * 32, workers=0), scripted, pages=False)
+    with TestClient(app) as client:
+        assert client.get("/metrics").status_code == 403
+        assert client.get("/metrics", headers=auth("m" * 32)).status_code == 200
+
+
+def test_too_many_requests_wait(settings: Settings) -> None:
+    app = create_app(replace(settings, requests_per_minute=3, workers=0), scripted, pages=False)
+    with TestClient(app) as client:
+        answers = [client.get("/api/v1/contests") for _ in range(4)]
+        assert [a.status_code for a in answers] == [200, 200, 200, 429]
+        assert int(answers[-1].headers["retry-after"]) >= 1
+        assert client.get("/healthz").status_code == 200
+
+
+def test_a_service_that_stops_leaves_nothing_running(settings: Settings, board: Board, token: Make) -> None:
+    """Graceful shutdown: a short scoring is finished, none is left in the state 'running'."""
+    alpha = auth(token("Alpha"))
+    with TestClient(create_app(settings, scripted, pages=False)) as client:
+        number = client.post(SUBMIT, content=content(sleep=0.5, report={}), headers=alpha).json()["submission"]["id"]
+        while client.get(f"/api/v1/submissions/{number}", headers=alpha).json()["state"] == "queued":
+            pass
+    with board.database.read() as session:
+        counts = contests.count_submissions(session, contests.find(session, "cifar"))
+    assert counts == {State.RANKED: 1}
+
+
+def test_the_database_may_go_away(client: TestClient, board: Board, settings: Settings) -> None:
+    (settings.directory / "leaderboard.sqlite").rename(settings.directory / "away")
+    client.app.state.board.database.engine.dispose()  # type: ignore[attr-defined]
+    (settings.directory / "leaderboard.sqlite").mkdir()
+    try:
+        for path in ("/readyz", RANKING):
+            answer = client.get(path)
+            assert answer.status_code == 503 and answer.headers["retry-after"]
+            assert "sqlite" not in answer.text
+        assert client.get("/healthz").status_code == 200
+    finally:
+        (settings.directory / "leaderboard.sqlite").rmdir()
+        (settings.directory / "away").rename(settings.directory / "leaderboard.sqlite")
+    assert client.get("/readyz").status_code == 200
+
+
+def test_logs_are_json_lines() -> None:
+    record = logging.makeLogRecord({"name": "x", "levelname": "INFO", "msg": "a\n%s", "args": ("b",), "submission": 7})
+    line = JsonFormatter().format(record)
+    assert "\n" not in line
+    entry = json.loads(line)
+    assert (entry["message"], entry["submission"], entry["level"]) == ("a\nb", 7, "info")
+
+
+def test_uploads_are_stored_once_by_content(client: TestClient, settings: Settings, token: Make) -> None:
+    for team in ("Alpha", "Beta"):
+        enter(client, auth(token(team)), report={})
+    stored = [path for path in Path(settings.files).rglob("*") if path.is_file()]
+    assert len(stored) == 1

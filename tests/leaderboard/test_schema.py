@@ -1,0 +1,88 @@
+"""Whatever the OpenAPI document allows, and what it does not allow: never a 5xx, always what is documented."""
+
+from __future__ import annotations
+
+import pytest
+import schemathesis
+from board_helpers import auth, content, scripted, wait_for
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, Phase
+from hypothesis import settings as hypothesis_settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from leaderboard import api, contests, tokens
+from leaderboard.app import create_app
+from leaderboard.board import open_board
+from leaderboard.settings import Settings
+from scoring.rules import load_rule
+
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> tuple[FastAPI, dict[str, str]]:
+    """A service with one ranked and one refused submission, and a team's token."""
+    directory = tmp_path_factory.mktemp("schema")
+    settings = Settings(
+        directory=directory, requests_per_minute=10**9, writes_per_minute=10**9, max_upload_bytes=10_000
+    )
+    board = open_board(settings, scripted)
+    with board.database.write() as session:
+        contest = contests.create(session, "cifar", load_rule("lab"), daily_limit=10**6, total_limit=10**6)
+        headers = auth(tokens.create(session, contests.add_team(session, contest, "Alpha")))
+    board.close()
+    app = create_app(settings, scripted, pages=False)
+    with TestClient(app) as client:
+        for script in ({"report": {}}, {"refuse": "no"}):
+            answer = client.post("/api/v1/contests/cifar/submissions", content=content(**script), headers=headers)
+            wait_for(client, answer.json()["submission"]["id"], headers)
+    app.state.board.database.engine.dispose()
+    return app, headers
+
+
+def _document() -> FastAPI:
+    """Only the API's routes: its document is the same, and no board is needed to collect the tests."""
+    app = FastAPI()
+    app.include_router(api.router)
+    return app
+
+
+schema = schemathesis.openapi.from_asgi("/openapi.json", _document())
+
+
+def call(case: schemathesis.Case, app: FastAPI, headers: dict[str, str]) -> None:
+    """With the ids and the contest that exist as well as with arbitrary ones."""
+    path = dict(case.path_parameters or {})
+    if "contest" in path and len(str(path["contest"])) % 2:
+        path["contest"] = "cifar"
+    if "submission" in path and isinstance(path["submission"], int):
+        path["submission"] = path["submission"] % 3 or path["submission"]
+    case.path_parameters = path
+    response = case.call(app=app, headers=headers)
+    case.validate_response(response, checks=CHECKS, headers=headers)
+
+
+@schema.parametrize()
+@hypothesis_settings(
+    max_examples=6,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+def test_the_document_holds(case: schemathesis.Case, service: tuple[FastAPI, dict[str, str]]) -> None:
+    call(case, service[0], {})
+    call(case, *service)
+
+
+@pytest.mark.slow
+@schema.parametrize()
+@hypothesis_settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+def test_the_document_holds_at_length(case: schemathesis.Case, service: tuple[FastAPI, dict[str, str]]) -> None:
+    call(case, *service)

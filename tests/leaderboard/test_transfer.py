@@ -1,0 +1,128 @@
+"""Export and import: everything comes back, on either database; damage is noticed."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from board_helpers import content, scripted
+from postgres_server import PostgresServer
+from sqlalchemy import select
+
+from contest.errors import RefusedError, UsageError
+from leaderboard import contests, submissions, tokens, transfer
+from leaderboard.board import Board, open_board
+from leaderboard.models import Base, State, Submission
+from leaderboard.tokens import Viewer
+
+
+def fill(board: Board) -> str:
+    """Every kind of row; the token of a team."""
+    with board.database.write() as session:
+        contest = contests.find(session, "cifar")
+        text = tokens.create(session, contests.find_team(session, contest, "Alpha"))
+        contests.close(session, contest)
+        contests.reopen(session, contest)
+    for team, script in (
+        ("Alpha", {"report": {}}),
+        ("Beta", {"report": {"accuracy": 0.5}}),
+        ("Beta", {"refuse": "no"}),
+    ):
+        with board.database.write() as session:
+            contest = contests.find(session, "cifar")
+            stored = board.files.take([content(**script)], 1000)
+            row, _ = submissions.enter(session, contest, contests.find_team(session, contest, team), stored, note="ä🦉")
+        board.work.score(row.id)
+    with board.database.write() as session:
+        contest = contests.find(session, "cifar")
+        stored = board.files.take([b"running"], 1000)
+        row, _ = submissions.enter(session, contest, contests.find_team(session, contest, "Beta"), stored)
+        assert submissions.claim(session, row.id, "worker", 60)
+    return text
+
+
+def rows(board: Board) -> dict[str, list[dict[str, object]]]:
+    with board.database.read() as session:
+        return {
+            table.name: [dict(r._mapping) for r in session.execute(select(table).order_by(*table.primary_key))]
+            for table in Base.metadata.sorted_tables
+        }
+
+
+@pytest.mark.parametrize("target", ["sqlite", "postgresql"])
+def test_everything_comes_back(board: Board, tmp_path: Path, target: str, request: pytest.FixtureRequest) -> None:
+    token, file = fill(board), tmp_path / "board.tar"
+    counts = transfer.export(board.database, board.files, file)
+    assert counts["submissions"] == counts["files"] == 4 and counts["results"] == 2
+    database = ""
+    if target == "postgresql":
+        server: PostgresServer = request.getfixturevalue("postgres")
+        database = server.new_database("imported")
+    other = open_board(replace(board.settings, directory=tmp_path / "other", database=database), scripted)
+    assert transfer.restore(other.database, other.files, file) == counts
+    before, after = rows(board), rows(other)
+    running = after["submissions"][-1]
+    assert (running["state"], running["claim"], running["lease_until"]) == (State.QUEUED, "", None)
+    running.update({key: before["submissions"][-1][key] for key in ("state", "claim", "lease_until")})
+    assert after == before
+    assert transfer.check(other.database, other.files) == []
+    with other.database.write() as session:
+        viewer = tokens.check(session, token)
+        assert viewer is not None and viewer.team_id == 1  # tokens keep working
+        contest = contests.find(session, "cifar")
+        assert contests.add_team(session, contest, "New").id == 3  # ids go on from the highest
+    other.work.score(running["id"])  # type: ignore[arg-type]
+    with other.database.read() as session:
+        assert submissions.find(session, 4, Viewer("admin")).state == State.FAILED
+    with pytest.raises(UsageError, match="not empty"):
+        transfer.restore(other.database, other.files, file)
+    other.close()
+
+
+@pytest.mark.parametrize("damage", ["content", "name", "table", "garbage", "link"])
+def test_damage_is_refused_and_leaves_the_board_empty(board: Board, tmp_path: Path, damage: str) -> None:
+    fill(board)
+    good, bad = tmp_path / "good.tar", tmp_path / "bad.tar"
+    transfer.export(board.database, board.files, good)
+    with tarfile.open(good) as source, tarfile.open(bad, "w") as target:
+        for member in source:
+            reader = source.extractfile(member)
+            assert reader is not None
+            body = reader.read()
+            if member.name.startswith("files/"):
+                if damage == "content":
+                    body = body[:-1] + b"!"
+                elif damage == "name":
+                    member.name = "files/../../escaped"
+                elif damage == "link":
+                    member.type, member.linkname, body = tarfile.SYMTYPE, "/etc/passwd", b""
+            if damage == "table" and member.name == "tables/teams.jsonl":
+                body = body.splitlines(keepends=True)[0]
+            member.size = len(body)
+            target.addfile(member, io.BytesIO(body))
+    if damage == "garbage":
+        bad.write_bytes(b"no tar at all" * 100)
+    other = open_board(replace(board.settings, directory=tmp_path / "other"), scripted)
+    with pytest.raises(RefusedError):
+        transfer.restore(other.database, other.files, bad)
+    assert all(not found for found in rows(other).values())
+    assert not (tmp_path / "escaped").exists()
+    other.close()
+
+
+def test_check_names_what_is_wrong_and_mends_the_ranking(board: Board) -> None:
+    fill(board)
+    assert transfer.check(board.database, board.files) == []
+    with board.database.write() as session:
+        row = session.scalar(select(Submission).where(Submission.state == State.RANKED))
+        assert row is not None
+        row.score, sha256 = 0.5, row.sha256
+    board.files.path(sha256).unlink()
+    faults = transfer.check(board.database, board.files)
+    assert len(faults) == 2 and sha256 in faults[0] and "made anew" in faults[1]
+    assert len(transfer.check(board.database, board.files)) == 1
+    with pytest.raises(RefusedError, match="missing"):
+        transfer.export(board.database, board.files, board.settings.directory / "x.tar")
