@@ -7,6 +7,7 @@ machines with `contest worker` and the process that leads the study can be mixed
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +38,25 @@ class _Actor:
     def pid(self) -> int:
         return os.getpid()
 
-    def work(self, directory: str, storage: str | None, device: str, number: int) -> int:
+    def work(self, job: Callable[[Path], int], directory: str, number: int) -> int:
         os.environ["CONTEST_WORKER"] = str(number)
+        return job(Path(directory))
+
+
+def worker_job(device: str) -> Callable[[Path], int]:
+    """What `contest worker` does, to be sent to another machine."""
+
+    def job(directory: Path) -> int:
         from search.command import run_worker
 
-        return run_worker(Path(directory), storage, device, stay=True)
+        return run_worker(directory, None, device, stay=True)
+
+    return job
 
 
-def start_on_ray(address: str, directory: Path, count: int, gpus_each: float, device: str) -> list[RayWorker]:
+def start_on_ray(
+    address: str, directory: Path, count: int, job: Callable[[Path], int], *, gpus_each: float = 0.0
+) -> list[RayWorker]:
     """Start `count` workers on the cluster at `address` (`local`: a cluster of its own on this machine).
 
     A worker whose process dies is started again by Ray on any machine with room; its trial goes on from the last
@@ -65,6 +77,6 @@ def start_on_ray(address: str, directory: Path, count: int, gpus_each: float, de
     started = []
     for number in range(1, count + 1):
         actor = remote.remote()
-        result = actor.work.remote(str(directory.resolve()), None, device, number)
+        result = actor.work.remote(job, str(directory.resolve()), number)
         started.append(RayWorker(actor, result))
     return started

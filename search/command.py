@@ -201,11 +201,10 @@ def run_worker(directory: Path, storage: str | None, device: str, *, stay: bool)
 def start_workers(directory: Path, options: dict[str, Any]) -> list[Any]:
     """The other workers that were asked for: processes here, or actors on a Ray cluster."""
     if options["ray_address"]:
-        from search.cluster import start_on_ray
+        from search.cluster import start_on_ray, worker_job
 
-        return start_on_ray(
-            options["ray_address"], directory, options["workers"], options["gpus_per_worker"], options["device"]
-        )
+        job, share = worker_job(options["device"]), options["gpus_per_worker"]
+        return list(start_on_ray(options["ray_address"], directory, options["workers"], job, gpus_each=share))
     return [
         subprocess.Popen(  # the same interpreter, so the same environment
             [sys.executable, "-m", "contest", "worker", "--study", str(directory), "--device", options["device"]],

@@ -9,6 +9,7 @@ import altair as alt
 import optuna
 
 from search.judge import Judge
+from search.live import bits_text
 from search.record import Record
 from search.run import StageCost
 from search.study import Study
@@ -29,7 +30,7 @@ def rows(study: Study, judge: Judge) -> list[dict[str, Any]]:
                 "stage": stage_of(record),
                 "network": record.candidate.architecture.family,
                 "architecture": str(record.candidate.architecture),
-                "bits": f"{record.candidate.bits.weights}/{record.candidate.bits.activations}",
+                "bits": bits_text(record.candidate.bits),
                 "p_s": record.candidate.structured,
                 "p_u": record.candidate.unstructured,
                 "score": record.result.price.total,

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from contest.candidate import Bits
 from search.judge import Judge
 from search.record import Record
 from search.study import Study
@@ -134,7 +135,7 @@ def row(record: Record, judge: Judge) -> list[str]:
     return [
         str(record.number),
         short(candidate.architecture.family, candidate.architecture.options.get("widths")),
-        f"{candidate.bits.weights}/{candidate.bits.activations}",
+        bits_text(candidate.bits),
         f"{candidate.structured:.2f}",
         f"{candidate.unstructured:.2f}",
         f"{price.macs / 1e6:.2f}M",
@@ -155,6 +156,16 @@ def line(record: Record, judge: Judge) -> str:
         f"p_u {cells[4]}: score {cells[6]}, validation {cells[7]}, {record.result.seconds:.0f} s"
     )
     return text + (f", stopped: {record.reason}" if record.reason else "")
+
+
+def bits_text(bits: Bits) -> str:
+    """`3/4`, or `2-3/3-4` where stages or layers differ; the first and last layer are left out."""
+    inner = [pair for name, pair in bits.layers.items() if name.split(".")[0] == "stages"]
+
+    def span(values: list[int]) -> str:
+        return str(values[0]) if min(values) == max(values) else f"{min(values)}-{max(values)}"
+
+    return f"{span([bits.weights, *(w for w, _ in inner)])}/{span([bits.activations, *(a for _, a in inner)])}"
 
 
 def short(family: str, widths: object) -> str:

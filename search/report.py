@@ -13,7 +13,7 @@ import vl_convert
 from contest.errors import UsageError
 from search.figures import figures
 from search.judge import Judge
-from search.live import counts, duration
+from search.live import bits_text, counts, duration
 from search.run import load_stages
 from search.study import Study
 
@@ -85,7 +85,7 @@ def _page(study: Study, judge: Judge, finalists: Sequence[dict[str, Any]], chart
         [
             r.number,
             str(r.candidate.architecture),
-            f"{r.candidate.bits.weights}/{r.candidate.bits.activations}",
+            bits_text(r.candidate.bits),
             f"{r.candidate.structured:g}",
             f"{r.candidate.unstructured:g}",
             _number(r.result.price.total if r.result else None),

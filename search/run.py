@@ -70,15 +70,19 @@ class Run:
 
     def __call__(self) -> Outcome:
         """Run what is left of the study. KeyboardInterrupt goes through; what was finished stays."""
+        self.explore_and_refine()
+        self.study.optuna.set_user_attr(FINISHED, True)
+        settings = self.study.settings
+        found = read_finalists(self.study, self._judge(), self.tools.score)
+        return Outcome(found, winner(found, settings.rule, settings.threshold), self.stages)
+
+    def explore_and_refine(self) -> None:
+        """Everything but the test set."""
         with self._stage("explore"):
             enqueue_seeds(self.study)
             self._work()
         if self.study.settings.refine_epochs > 0 and self._judge().leaders():
             self._refine()
-        self.study.optuna.set_user_attr(FINISHED, True)
-        settings = self.study.settings
-        found = read_finalists(self.study, self._judge(), self.tools.score)
-        return Outcome(found, winner(found, settings.rule, settings.threshold), self.stages)
 
     def _refine(self) -> None:
         self._replan()

@@ -13,7 +13,7 @@ import vl_convert
 from contest.candidate import Candidate, Recipe
 from contest.errors import UsageError
 from search.figures import importance, pareto, stage_costs
-from search.live import counts, duration
+from search.live import bits_text, counts, duration
 from search.record import Record
 from search.report import finalist_rows, study_judge
 from search.run import load_stages
@@ -58,7 +58,7 @@ class Deck:
         inches = self._inches
         width = WIDTH_IN - 2 * MARGIN_IN
         shape = slide.shapes.add_table(
-            len(body) + 1, len(head), inches(MARGIN_IN), inches(top), inches(width), inches(0.4 * (len(body) + 1))
+            len(body) + 1, len(head), inches(MARGIN_IN), inches(top), inches(width), inches(0.38 * (len(body) + 1))
         )
         longest = [max(len(str(row[i])) for row in [head, *body]) + 3 for i in range(len(head))]
         for i, length in enumerate(longest):
@@ -169,7 +169,7 @@ def _experiments(deck: Deck, study: Study, shown: Record) -> None:
         for name in asdict(train)
         if _tells(name, train, tune)
     ]
-    deck.table(slide, ["hyperparameter", "training", "fine-tuning (quantised)"], body[:12], top=3.1, size=12)
+    deck.table(slide, ["hyperparameter", "training", "fine-tuning (quantised)"], body[:10], top=2.9, size=11)
 
 
 def _tells(name: str, train: Recipe, tune: Recipe) -> bool:
@@ -203,6 +203,8 @@ def techniques(candidate: Candidate) -> list[str]:
     ]
     bits = candidate.bits
     special = ", ".join(f"{name} {w}/{a}" for name, (w, a) in bits.layers.items())
+    if len(bits.layers) > 4:
+        special = f"chosen for each layer by sensitivity: {bits_text(bits)}"
     lines = [
         f"Architecture: {candidate.architecture.family} ({options})",
         f"Augmentation: {', '.join(augmentation) or 'none'}",
@@ -233,7 +235,7 @@ def _scores(deck: Deck, study: Study, finalists: Sequence[dict[str, Any]], ranke
         numbers = [
             f"{price.macs / 1e6:.2f}M",
             f"{price.weights:,}",
-            f"{candidate.bits.weights}/{candidate.bits.activations}",
+            bits_text(candidate.bits),
         ]
         terms = [f"{price.params:.5f}", f"{price.ops:.5f}", f"{price.total:.5f}"]
         body.append([name, *numbers, *terms, f"{100 * record.result.accuracy:.2f} %", tests.get(record.key, "")])

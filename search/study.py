@@ -67,6 +67,11 @@ class Study:
         self.claims = Claims(storage, self.name)
         self._parsed: dict[int, Record] = {}
 
+    def close(self) -> None:
+        """Let go of the database's connections."""
+        self.storage.remove_session()
+        self.storage.engine.dispose()
+
     # reading
 
     def records(self) -> list[Record]:
