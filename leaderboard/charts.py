@@ -62,7 +62,7 @@ class Point:
     params: float | None = None
     ops: float | None = None
     url: str = ""
-    source: str = ""
+    about: str = ""
 
 
 def plot(entries: Sequence[Point], rule: Rule, threshold: float, out: Path, *, title: str | None = None) -> list[Path]:
@@ -135,7 +135,7 @@ def references(rule_name: str) -> tuple[Point, ...]:
     """Networks that were never entered here, with the score that they have under a rule."""
     table = tomllib.loads(_REFERENCES.read_text(encoding="utf-8"))["reference"]
     return tuple(
-        Point(row["name"], row["accuracy"], row["scores"][rule_name], source=row["source"])
+        Point(row["name"], row["accuracy"], row["scores"][rule_name], about=row["source"])
         for row in table
         if rule_name in row["scores"]
     )
@@ -200,17 +200,17 @@ def _rows(
     """The data of the points layer, the least important first, so that the front is drawn on top."""
 
     def row(point: Point, kind: str) -> dict[str, Any]:
+        tip = {"network": point.name, "accuracy": f"{100 * point.accuracy:.2f} %", "score": f"{point.score:.5g}"}
+        if point.team not in ("", point.name):
+            tip["team"] = point.team
+        if point.params is not None and point.ops is not None:
+            tip["parameters"], tip["operations"] = f"{point.params:.4g}", f"{point.ops:.4g}"
+        if point.about:
+            tip["about"] = point.about
         return {
-            "kind": kind,
-            "name": point.name,
-            "team": point.team or point.source,
-            "accuracy": point.accuracy,
-            "score": point.score,
-            "terms": "not known"
-            if point.params is None or point.ops is None
-            else f"{point.params:.4g} + {point.ops:.4g}",
-            "url": point.url,
-        }
+            "kind": kind, "name": point.name, "accuracy": point.accuracy, "score": point.score, "url": point.url,
+            "tip": tip,
+        }  # fmt: skip
 
     kinds = {id(point): "front" for point in front if point.accuracy >= threshold}
     entries = [

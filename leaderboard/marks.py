@@ -58,18 +58,11 @@ def points(rows: list[dict[str, Any]], x: Any, y: Any, threshold: float, look: L
         title=None, orient="top", direction="horizontal", symbolSize=look.dot, columns=0 if look.width > 700 else 2,
         symbolOpacity=1.0,
     )  # fmt: skip
-    tooltip = [
-        alt.Tooltip("name:N", title="network"),
-        alt.Tooltip("team:N", title="team"),
-        alt.Tooltip("accuracy:Q", format=".2%"),
-        alt.Tooltip("score:Q", format=".5~g"),
-        alt.Tooltip("terms:N", title="parameters + operations"),
-    ]
     chart = (
         alt.Chart(alt.Data(values=rows))
-        .mark_point(size=look.dot, filled=True, opacity=1, strokeWidth=2, clip=True, cursor="pointer")
+        .mark_point(size=look.dot, filled=True, opacity=1, strokeWidth=2, clip=True, tooltip=alt.expr("datum.tip"), cursor=alt.expr("datum.url ? 'pointer' : 'default'"))
         .encode(
-            x=x, y=y, tooltip=tooltip,
+            x=x, y=y,
             fill=alt.Fill("kind:N", scale=alt.Scale(domain=domain, range=[s[0] for s in styles]), legend=legend),
             stroke=alt.Stroke("kind:N", scale=alt.Scale(domain=domain, range=[s[1] for s in styles]), legend=legend),
             shape=alt.Shape("kind:N", scale=alt.Scale(domain=domain, range=[s[2] for s in styles]), legend=legend),

@@ -85,8 +85,12 @@ def _points(visit: Visit, contest: Contest) -> list[charts.Point]:
     with visit.board.database.read() as session:
         found = ranking.points(session, contest)
     return [
-        charts.Point(p.team, p.accuracy, p.score, team=p.team, url=f"/submissions/{p.submission_id}") for p in found
-    ]
+        charts.Point(
+            p.team, p.accuracy, p.score, url=f"/submissions/{p.submission_id}",
+            about=f"submitted {p.submitted_at:%Y-%m-%d}",
+        )
+        for p in found
+    ]  # fmt: skip
 
 
 def _cached(

@@ -70,7 +70,7 @@ def report(
     }  # fmt: skip
 
 
-def scorer(path: Path, rule: Rule) -> dict[str, Any]:
+def scorer(path: Path, rule: Rule, isolation: str = "") -> dict[str, Any]:
     """Scores a test file, which is JSON: the arguments of `report`, or {"refuse": why}."""
     try:
         arguments = json.loads(path.read_text(encoding="utf-8"))

@@ -41,8 +41,8 @@ def place_of(page: Page, name: str) -> tuple[float, float]:
                 item.datum && item.datum.name === name && item.shape !== undefined ? [item]
                 : (item.items || []).flatMap(find));
             const item = find(view.scenegraph().root)[0], box = place.querySelector("canvas").getBoundingClientRect();
-            const [left, top] = view.origin();
-            return [box.left + left + item.x, box.top + top + item.y];
+            const [left, top] = view.origin(), pad = view.padding();
+            return [box.left + pad.left + left + item.x, box.top + pad.top + top + item.y];
         }""",
         name,
     )

@@ -29,7 +29,7 @@ def entries(count: int, seed: int = 0) -> list[Point]:
 
 def data_of(spec: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows of the points layer."""
-    (layer,) = [layer for layer in spec["layer"] if "tooltip" in layer["encoding"]]
+    (layer,) = [layer for layer in spec["layer"] if "shape" in layer["encoding"]]
     rows: list[dict[str, Any]] = layer["data"]["values"]
     return rows
 
@@ -72,7 +72,7 @@ def test_reference_scores_of_resnet18_follow_from_its_size() -> None:
 
 def test_references_say_where_they_come_from() -> None:
     assert len(references("lab")) == 7
-    assert all(point.source for point in references("lab"))
+    assert all(point.about for point in references("lab"))
     assert references("digits") == ()
 
 
