@@ -65,6 +65,7 @@ def _common(model: str, batch_size: int) -> Callable[[F], F]:
         click.option("--test-images", type=int, help="Only the first so many."),
         click.option("--out", type=click.Path(path_type=Path), required=True, help="Results folder."),
         click.option("--seed", default=0, show_default=True),
+        click.option("--device", default="cpu", show_default=True, help="auto, cpu or cuda (built-in tasks only)."),
         click.option("--threads", type=int, help="Of torch and ONNX Runtime (default: torch's own)."),
     )
 
@@ -88,6 +89,7 @@ def _task(given: dict[str, Any], model: str | None = None) -> Task:
     from dataclasses import replace
 
     from contest.lab import image_task, load_task
+    from contest.training import choose_device
 
     if given["task"]:
         return load_task(given["task"])
@@ -99,6 +101,7 @@ def _task(given: dict[str, Any], model: str | None = None) -> Task:
         augment=given["augment"],
         train_images=given["train_images"],
         test_images=given["test_images"],
+        device=str(choose_device(given["device"])),
     )
     return replace(found, score=lambda network: score_of(network, model or given["model"], found))
 

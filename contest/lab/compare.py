@@ -222,7 +222,9 @@ def _add_layers(task: Task, chosen: Compare, rows: list[Cell], cells: Cells, res
     for row in looked:
         model = task.new(chosen.seed)
         model.load_state_dict(cells.load_state(row["key"]))
-        weights = {n.removesuffix(".weight"): w.detach().numpy().ravel() for n, w in pruning.prunable(model).items()}
+        weights = {
+            n.removesuffix(".weight"): w.detach().cpu().numpy().ravel() for n, w in pruning.prunable(model).items()
+        }
         results.add_figure(
             f"weights-{row['method'].replace(':', '.')}{suffix}",
             f"Nonzero weights of each layer after {row['method']} at compression {chosen.look_at:g} and training.",

@@ -77,12 +77,12 @@ class OnnxModel(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         found = self.session.run(None, {self.input: inputs.detach().cpu().contiguous().numpy()})[0]
-        return torch.from_numpy(found)
+        return torch.from_numpy(found).to(inputs.device)
 
 
 def onnx_latency(model: OnnxModel, inputs: Tensor, *, runs: int = 20, warmup: int = 3) -> Latency:
     """A run of the session on one batch."""
-    array = inputs.contiguous().numpy()
+    array = inputs.cpu().contiguous().numpy()
     return timed(
         lambda: model.session.run(None, {model.input: array}),
         batch=len(inputs), threads=model.threads, runs=runs, warmup=warmup,

@@ -183,7 +183,7 @@ def _weights(
 ) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
     model = task.new(seed)
     model.load_state_dict(state)
-    return {name: weight.detach().float().numpy() for name, weight in pruning.prunable(model).items()}
+    return {name: weight.detach().float().cpu().numpy() for name, weight in pruning.prunable(model).items()}
 
 
 def _add_kernels(chosen: FineTune, weights: dict[str, dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]],
@@ -209,7 +209,7 @@ def _add_samples(task: Task, chosen: FineTune, stages: dict[str, Cell], results:
     inputs, targets = next(iter(task.test))
     if inputs.dim() != 4 or inputs.shape[1] not in (1, 3) or not stages["dense"]["predictions"]:
         return
-    pixels = (inputs[: chosen.images].clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).numpy()
+    pixels = (inputs[: chosen.images].clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).cpu().numpy()
     for key, stage in STAGES.items():
         predicted = stages[key]["predictions"][: chosen.images]
         truth = list(islice(targets.tolist(), len(predicted)))

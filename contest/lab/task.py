@@ -67,6 +67,8 @@ class Task:
     classes: tuple[str, ...] = ()
     score: Callable[[nn.Module], float] | None = None
     """The contest's score of a network of this task, where it has one."""
+    device: str = "cpu"
+    """Where models go; the batches must come on it."""
     about: dict[str, object] = field(default_factory=dict)
     """Further configuration that decides the results; it is stored with them."""
 
@@ -74,7 +76,7 @@ class Task:
         """A new model whose initial values come from `seed`."""
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            return self.model()
+            return self.model().to(self.device)
 
     def measure(self, model: nn.Module) -> float:
         """The metric on the test batches; the model comes back in the mode it was in."""
@@ -118,9 +120,9 @@ class Task:
 class TrainImages:
     """Batches of training images; the order of each pass is drawn from torch's generator."""
 
-    def __init__(self, images: Images, batch_size: int, *, augment: bool) -> None:
+    def __init__(self, images: Images, batch_size: int, *, augment: bool, device: str = "cpu") -> None:
         recipe = Recipe(batch_size=batch_size, flip=augment, crop=4 if augment else 0)
-        self.batches = AugmentedBatches(images, recipe)
+        self.batches = AugmentedBatches(images, recipe, device=device)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -156,6 +158,7 @@ def image_task(
     augment: bool = False,
     train_images: int | None = None,
     test_images: int | None = None,
+    device: str = "cpu",
 ) -> Task:
     """A network of `contest.networks` by name (`mnist_fc`, `vgg16:width=16`) on a data set by name.
 
@@ -173,8 +176,9 @@ def image_task(
     return Task(
         name=f"{model} on {dataset}",
         model=lambda: networks.build(architecture, found.image_shape, len(found.classes)),
-        train=TrainImages(train, batch_size, augment=augment),
-        test=TestImages(test),
+        train=TrainImages(train, batch_size, augment=augment, device=device),
+        test=TestImages(test.to(device)),
+        device=device,
         classes=found.classes,
         about={
             "model": str(architecture),
