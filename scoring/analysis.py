@@ -56,6 +56,9 @@ class _Analysis:
         self.sources = Sources(self.graph)
         for node in self.graph.running:
             self._node(node)
+        for node in self.graph.nodes:
+            if not node.outputs and node.kind == UNKNOWN:  # a number read out of an activation: what runs depends on it
+                self._node(node)
         macs = sum(op.macs for op in self.operations)
         if self.additions > max(macs, 1):
             self.problems.append(

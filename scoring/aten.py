@@ -21,7 +21,7 @@ Translation = Callable[["Recorder", Sequence[Any], dict[str, Any], list[Tensor]]
 TRANSLATIONS: dict[str, Translation] = {}
 
 # Allocations and questions: no arithmetic, and their results are seen where they are used.
-IGNORED = frozenset({"aten::is_same_size", "aten::sym_size", "aten::sym_numel", "aten::is_nonzero"})
+IGNORED = frozenset({"aten::is_same_size", "aten::sym_size", "aten::sym_numel"})
 
 
 def aten(*names: str) -> Callable[[Translation], Translation]:
@@ -427,6 +427,17 @@ def _pad(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -
     for i in range(len(pads) // 2):
         before[x.dim() - 1 - i], after[x.dim() - 1 - i] = pads[2 * i], pads[2 * i + 1]
     return r.node("Pad", [r.value(x)], outs, pads=(*before, *after), mode=mode, value=float(value or 0))
+
+
+@aten("channel_shuffle", "native_channel_shuffle")
+def _channel_shuffle(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+    x, groups = a
+    batch, channels, *rest = x.shape
+    split, turned = (batch, groups, channels // groups, *rest), (batch, channels // groups, groups, *rest)
+    apart = r.hidden("Reshape", [r.value(x)], split, x.dtype, shape=split)
+    perm = (0, 2, 1, *range(3, len(split)))
+    swapped = r.hidden("Transpose", [apart], turned, x.dtype, perm=perm)
+    return r.node("Reshape", [swapped], outs, shape=tuple(x.shape))
 
 
 @aten("pixel_shuffle")

@@ -21,12 +21,38 @@ Attributes = Mapping[str, Any]
 
 @torch.inference_mode()
 def run_graph(graph: Graph, images: Tensor) -> dict[str, Tensor]:
-    """All values of the graph for images [N,C,H,W] (float in [0, 1]), constants included."""
+    """All values of the graph for images [N,C,H,W] (float in [0, 1]), constants included.
+
+    Where the graph moves dimension 0 about, images run one by one and their values are joined along it.
+    """
+    if len(images) > 1 and not _images_stay_first(graph):
+        runs = [run_graph(graph, image[None]) for image in images]
+        joined = {node.output: torch.cat([run[node.output] for run in runs]) for node in graph.running}
+        return {**graph.constants, graph.input: images, **joined}
     values = dict(graph.constants)
     values[graph.input] = images.to(graph.types[graph.input])
     for node in graph.running:
         values[node.output] = run_node(node, [values[i] if i else None for i in node.inputs], images=True)
     return values
+
+
+def _images_stay_first(graph: Graph) -> bool:
+    """Whether dimension 0 counts images (times something) all the way, so that many can run at once."""
+    for node in graph.running:
+        a, rank = node.attributes, len(graph.shapes[node.output])
+        first = {
+            "Transpose": lambda a=a: a["perm"][0] != 0,
+            "Concat": lambda a=a: a["axis"] == 0,
+            "Gather": lambda a=a: a["axis"] == 0,
+            "ReduceMean": lambda a=a: 0 in a["axes"],
+            "ReduceSum": lambda a=a: 0 in a["axes"],
+            "Softmax": lambda a=a, rank=rank: a["axis"] % rank == 0,
+            "Slice": lambda a=a: (a["starts"][0], a["ends"][0]) != (0, 1),
+            "Expand": lambda a=a: a["shape"][0] != 1,
+        }.get(node.kind)
+        if first is not None and first():
+            return False
+    return True
 
 
 def run_node(node: Node, inputs: Inputs, images: bool = False) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from contest.errors import RefusedError
 from scoring.execute import run_graph, run_node
-from scoring.graph import UNKNOWN, Graph, Node
+from scoring.graph import SHAPE_KINDS, UNKNOWN, Graph, Node
 from scoring.onnx_checks import QONNX, load_checked
 from scoring.onnx_fusions import fused
 from scoring.onnx_operators import OPERATORS, Unsupported
@@ -255,6 +255,8 @@ class Builder:
         if kind == "BatchNormalization":
             name = self._weight_name(inputs[1])
         name = name or self.current.name or f"{self.current.op_type}({self.current.output[0]})"
+        if kind in SHAPE_KINDS and self.current.op_type not in ("Reshape", kind):
+            return f"{name}/{kind}"  # a part of another operator, whose name it must not use up
         self.calls[name] += 1
         return name + (f":{self.calls[name]}" if self.calls[name] > 1 else "")
 

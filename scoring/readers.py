@@ -87,6 +87,8 @@ def load_module(arch: str, weights: Path | None) -> nn.Module:
         factory = getattr(importlib.import_module(module_name), factory_name)
     except (ImportError, AttributeError) as error:
         raise UsageError(f"--arch '{arch}' cannot be imported: {error}") from error
+    if not callable(factory):
+        raise UsageError(f"--arch '{arch}' is a {type(factory).__name__}, not callable")
     model = factory()
     if not isinstance(model, nn.Module):
         raise UsageError(f"--arch '{arch}' returned a {type(model).__name__}, not a torch.nn.Module")

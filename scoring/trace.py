@@ -182,11 +182,11 @@ class Recorder(TorchDispatchMode):
         return True
 
     def hidden(
-        self, kind: str, inputs: list[str], shape: tuple[int, ...], dtype: torch.dtype, **attributes: Any
+        self, kind: str, inputs: list[str], size: tuple[int, ...], dtype: torch.dtype, /, **attributes: Any
     ) -> str:
         """Record an operation inside of a fused one, whose value nobody sees. Returns the value's name."""
         name = f"%{len(self.shapes)}"
-        self.shapes[name], self.types[name] = shape, dtype
+        self.shapes[name], self.types[name] = size, dtype
         self.nodes.append(Node(self._layer(kind, False), kind, tuple(inputs), (name,), attributes))
         return name
 

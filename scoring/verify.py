@@ -20,7 +20,7 @@ from scoring.costs import Costs
 from scoring.crosscheck import disagreement, fvcore_count
 from scoring.dead import without_dead_channels
 from scoring.examination import MAX_CLASSES, Examination, check_logits
-from scoring.graph import Graph
+from scoring.graph import SHAPE_KINDS, Graph
 from scoring.grids import Grid, follow
 from scoring.readers import read
 from scoring.subject import Subject, example_images, input_type
@@ -121,6 +121,8 @@ def _values_beyond_grids(subject: Subject, watched: Tensor) -> list[str]:
     runs = [subject.watch(watched[i : i + step]) for i in range(0, len(watched), step)]
     problems = []
     for name, value, grid in inputs:
+        while value not in runs[0] and value in graph.producers and graph.producers[value].kind in SHAPE_KINDS:
+            value = graph.producers[value].inputs[0]  # inside of a fused operation; the values are the same
         if any(value not in run for run in runs):
             problems.append(f"the input of '{name}' was not seen at run time")
             continue
