@@ -222,6 +222,7 @@ def test_hostile_text_is_inert(page: Page, site: Site) -> None:
     assert page.locator("#vg-tooltip-element img, main script, main img").count() == 0
 
 
+@pytest.mark.slow
 def test_without_javascript(chromium: Browser, site: Site, tmp_path: Path) -> None:
     """Everything but the interactive chart: sign in, submit, wait, rank, compare."""
     token = team_of(site, "noscript")
