@@ -46,6 +46,9 @@ def create(
     for what, value in (("daily limit", daily_limit), ("total limit", total_limit), ("size limit", max_bytes)):
         if value < 1:
             raise UsageError(f"the {what} is {value}; it must be at least 1")
+    from scoring.sandbox.levels import at_least  # 0.6 s, and only here
+
+    at_least("none", isolation or None)  # UsageError for a name that is no level
     contest = Contest(
         slug=name,
         title=one_line(title or name, "title", 200),
