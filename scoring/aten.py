@@ -77,8 +77,10 @@ def _convolution(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Te
 
 @aten("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 def _conv_transpose(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
-    return _conv(r, (a[0], a[1], _get(a, k, 2, "bias")), outs, _get(a, k, 3, "stride", 1), _get(a, k, 4, "padding", 0),
-                 _get(a, k, 7, "dilation", 1), True, _get(a, k, 5, "output_padding", 0), _get(a, k, 6, "groups", 1))  # fmt: skip
+    layer = (a[0], a[1], _get(a, k, 2, "bias"))
+    output_padding, groups = _get(a, k, 5, "output_padding", 0), _get(a, k, 6, "groups", 1)
+    return _conv(r, layer, outs, _get(a, k, 3, "stride", 1), _get(a, k, 4, "padding", 0),
+                 _get(a, k, 7, "dilation", 1), True, output_padding, groups)  # fmt: skip
 
 
 @aten("convolution")

@@ -25,7 +25,7 @@ def run_graph(graph: Graph, images: Tensor) -> dict[str, Tensor]:
 
     Where the graph moves dimension 0 about, images run one by one and their values are joined along it.
     """
-    if len(images) > 1 and not _images_stay_first(graph):
+    if len(images) > 1 and not images_stay_first(graph):
         runs = [run_graph(graph, image[None]) for image in images]
         joined = {node.output: torch.cat([run[node.output] for run in runs]) for node in graph.running}
         return {**graph.constants, graph.input: images, **joined}
@@ -36,23 +36,28 @@ def run_graph(graph: Graph, images: Tensor) -> dict[str, Tensor]:
     return values
 
 
-def _images_stay_first(graph: Graph) -> bool:
+def images_stay_first(graph: Graph) -> bool:
     """Whether dimension 0 counts images (times something) all the way, so that many can run at once."""
     for node in graph.running:
-        a, rank = node.attributes, len(graph.shapes[node.output])
-        first = {
-            "Transpose": lambda a=a: a["perm"][0] != 0,
-            "Concat": lambda a=a: a["axis"] == 0,
-            "Gather": lambda a=a: a["axis"] == 0,
-            "ReduceMean": lambda a=a: 0 in a["axes"],
-            "ReduceSum": lambda a=a: 0 in a["axes"],
-            "Softmax": lambda a=a, rank=rank: a["axis"] % rank == 0,
-            "Slice": lambda a=a: (a["starts"][0], a["ends"][0]) != (0, 1),
-            "Expand": lambda a=a: a["shape"][0] != 1,
-        }.get(node.kind)
-        if first is not None and first():
+        if _MOVES_IMAGES.get(node.kind, _never)(node.attributes, len(graph.shapes[node.output])):
             return False
     return True
+
+
+def _never(attributes: Attributes, rank: int) -> bool:
+    return False
+
+
+_MOVES_IMAGES: dict[str, Callable[[Attributes, int], bool]] = {
+    "Transpose": lambda a, rank: a["perm"][0] != 0,
+    "Concat": lambda a, rank: a["axis"] == 0,
+    "Gather": lambda a, rank: a["axis"] == 0,
+    "ReduceMean": lambda a, rank: 0 in a["axes"],
+    "ReduceSum": lambda a, rank: 0 in a["axes"],
+    "Softmax": lambda a, rank: a["axis"] % rank == 0,
+    "Slice": lambda a, rank: (a["starts"][0], a["ends"][0]) != (0, 1),
+    "Expand": lambda a, rank: a["shape"][0] != 1,
+}
 
 
 def run_node(node: Node, inputs: Inputs, images: bool = False) -> Tensor:

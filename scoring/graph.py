@@ -9,7 +9,7 @@ come to stands in `constants`: bits are read from the expression, zeros and numb
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Container, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -31,6 +31,9 @@ ACTIVATION_KINDS = frozenset(
     }
 )  # fmt: skip
 QUANTISER_KINDS = frozenset({"Quant", "BipolarQuant"})
+NAMED_AFTER_WEIGHTS = ("Conv", "ConvTranspose", "Linear", "BatchNormalization")
+_ENDINGS = (".weight_quant.", ".codes", ".weight", ".multiplier", ".in_proj_")
+"""What follows a layer's name in the names of its tensors: in our files, in torch's and in Brevitas's."""
 POOLING_KINDS = frozenset({"MaxPool", "AveragePool", "AdaptiveAveragePool"})
 
 
@@ -123,3 +126,19 @@ class Graph:
 def bits_of(dtype: torch.dtype) -> int:
     """Bits of one number of this type; a truth value is one bit."""
     return 1 if dtype == torch.bool else dtype.itemsize * 8
+
+
+def weight_name(value: str, stored: Container[str], producers: Mapping[str, Node]) -> str:
+    """A layer's name, from the stored tensors that its weight is made of; empty if they do not tell."""
+    queue: list[str] = [value]
+    seen: set[str] = set()
+    while queue and len(seen) < 100:
+        name = queue.pop(0)
+        seen.add(name)
+        if name in stored:
+            for ending in _ENDINGS:
+                if name.partition(ending)[1] and name.partition(ending)[0]:
+                    return name.partition(ending)[0]
+        elif name in producers:
+            queue += [i for i in producers[name].inputs if i and i not in seen]
+    return ""

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from contest.errors import RefusedError
 from scoring.execute import run_graph, run_node
-from scoring.graph import SHAPE_KINDS, UNKNOWN, Graph, Node
+from scoring.graph import NAMED_AFTER_WEIGHTS, SHAPE_KINDS, UNKNOWN, Graph, Node, weight_name
 from scoring.onnx_checks import QONNX, load_checked
 from scoring.onnx_fusions import fused
 from scoring.onnx_operators import OPERATORS, Unsupported
@@ -127,10 +127,6 @@ def _session(content: bytes, name: str, dtype: torch.dtype) -> Any:
         return torch.from_numpy(session.run(None, {name: images.to(dtype).numpy()})[0])
 
     return run
-
-
-_ENDINGS = (".weight_quant.", ".codes", ".weight", ".multiplier", ".in_proj_")
-"""What follows the layer's name in the names of its tensors, in our files, in torch's and in Brevitas's."""
 
 
 class Builder:
@@ -251,29 +247,12 @@ class Builder:
 
     def layer(self, kind: str, inputs: tuple[str, ...]) -> str:
         """A layer is called after its weight, anything else after its node."""
-        name = self._weight_name(inputs[1]) if kind in ("Conv", "ConvTranspose", "Linear") else ""
-        if kind == "BatchNormalization":
-            name = self._weight_name(inputs[1])
+        name = weight_name(inputs[1], self.stored, self.producers) if kind in NAMED_AFTER_WEIGHTS else ""
         name = name or self.current.name or f"{self.current.op_type}({self.current.output[0]})"
         if kind in SHAPE_KINDS and self.current.op_type not in ("Reshape", kind):
             return f"{name}/{kind}"  # a part of another operator, whose name it must not use up
         self.calls[name] += 1
         return name + (f":{self.calls[name]}" if self.calls[name] > 1 else "")
-
-    def _weight_name(self, value: str) -> str:
-        """The layer's name that the stored tensors behind a weight have in common with it."""
-        queue: list[str] = [value]
-        seen: set[str] = set()
-        while queue and len(seen) < 100:
-            name = queue.pop(0)
-            seen.add(name)
-            if name in self.stored:
-                for ending in _ENDINGS:
-                    if ending in name and name.partition(ending)[0]:
-                        return name.partition(ending)[0]
-            elif name in self.producers:
-                queue += [i for i in self.producers[name].inputs if i and i not in seen]
-        return ""
 
 
 def _array(proto: Any) -> tuple[Tensor, int | None]:

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from contest.errors import UsageError
+from scoring.execute import images_stay_first
 from scoring.graph import Graph, Node
 from scoring.onnx_reader import BITS_KEY, CLAIM_KEY
 
@@ -43,6 +44,8 @@ class _Writer:
         self.protos: list[Any] = []
         self.initialisers: dict[str, Any] = {}
         self.known: set[str] = {graph.input}
+        self.names: set[str] = set()
+        self.many = images_stay_first(graph)  # else the file takes one image at a time
         steps = {node.inputs[1] for node in graph.running if node.kind == "Quant"}
         others = {i for node in graph.nodes for i in node.inputs if node.kind != "Quant"}
         self.scalars = {step for step in steps - others if graph.constants[step].numel() == 1}
@@ -53,8 +56,9 @@ class _Writer:
             for value in node.inputs:
                 self._constant(value)
             self._node(node)
-        image = [None if i == 0 else n for i, n in enumerate(graph.shapes[graph.input])]
-        logits = [None, *graph.shapes[graph.output][1:]]
+        batch = None if self.many else 1
+        image = [batch, *graph.shapes[graph.input][1:]]
+        logits = [batch, *graph.shapes[graph.output][1:]]
         inputs = [helper.make_tensor_value_info(graph.input, _TYPES[graph.types[graph.input]], image)]
         outputs = [helper.make_tensor_value_info(graph.output, _TYPES[graph.types[graph.output]], logits)]
         proto = helper.make_graph(self.protos, "contest", inputs, outputs, list(self.initialisers.values()))
@@ -91,7 +95,12 @@ class _Writer:
         return self._store(name, torch.tensor(list(numbers), dtype=torch.int64))
 
     def _put(self, op: str, inputs: list[str], output: str, name: str, **attributes: Any) -> str:
-        self.protos.append(helper.make_node(op, inputs, [output], name=name, **attributes))
+        unique, count = name, 1
+        while unique in self.names:
+            count += 1
+            unique = f"{name}^{count}"
+        self.names.add(unique)
+        self.protos.append(helper.make_node(op, inputs, [output], name=unique, **attributes))
         self.known.add(output)
         return output
 
@@ -198,7 +207,7 @@ def _reduce(w: _Writer, node: Node) -> None:
 
 def _reshape(w: _Writer, node: Node) -> None:
     shape = list(node.attributes["shape"])
-    if not w.graph.is_constant(node.output):
+    if not w.graph.is_constant(node.output) and w.many:
         shape[0] = -1
     w._put("Reshape", [node.inputs[0], w._ints(f"{node.output}^shape", shape)], node.output, node.name)
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from scoring.aten import IGNORED, TRANSLATIONS
-from scoring.graph import UNKNOWN, Graph, Node
+from scoring.graph import NAMED_AFTER_WEIGHTS, UNKNOWN, Graph, Node, weight_name
 
 
 def trace(
@@ -78,6 +78,7 @@ class Recorder(TorchDispatchMode):
         super().__init__()
         self.path: list[str] = []
         self.nodes: list[Node] = []
+        self.producers: dict[str, Node] = {}
         self.names: dict[int, str] = {}
         self.tensors: dict[int, Tensor] = {}  # keeps them alive, so that no identity is used twice
         self.shapes: dict[str, tuple[int, ...]] = {}
@@ -178,7 +179,8 @@ class Recorder(TorchDispatchMode):
             names.append(name)
             if constant:
                 self.constants[name] = tensor.detach()
-        self.nodes.append(Node(self._layer(kind, constant), kind, tuple(inputs), tuple(names), attributes))
+        self.nodes.append(Node(self._layer(kind, inputs, constant), kind, tuple(inputs), tuple(names), attributes))
+        self.producers.update(dict.fromkeys(names, self.nodes[-1]))
         return True
 
     def hidden(
@@ -187,12 +189,14 @@ class Recorder(TorchDispatchMode):
         """Record an operation inside of a fused one, whose value nobody sees. Returns the value's name."""
         name = f"%{len(self.shapes)}"
         self.shapes[name], self.types[name] = size, dtype
-        self.nodes.append(Node(self._layer(kind, False), kind, tuple(inputs), (name,), attributes))
+        self.nodes.append(Node(self._layer(kind, inputs, False), kind, tuple(inputs), (name,), attributes))
         return name
 
-    def _layer(self, kind: str, constant: bool) -> str:
+    def _layer(self, kind: str, inputs: list[str], constant: bool) -> str:
         path = self.path[-1] if self.path else ""
-        if constant or kind not in ("Conv", "ConvTranspose", "Linear", "BatchNormalization"):
+        if not constant and kind in NAMED_AFTER_WEIGHTS:
+            path = weight_name(inputs[1], self.stored, self.producers) or path
+        else:
             self.calls[f"{path}/{kind}"] += 1
             return f"{path}/{kind}" + (f"_{n}" if (n := self.calls[f"{path}/{kind}"]) > 1 else "")
         self.calls[path] += 1

@@ -19,6 +19,7 @@ from scoring.readers import read
 from scoring.rules import built_in, load_rule, price
 from tests.scoring.helpers import costs, through_onnx
 
+KINDS = ("conv", "linear", "matmul", "multiply", "batch_norm")
 RULES = [load_rule(name) for name in built_in()]
 few = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -29,17 +30,15 @@ def operations(draw: st.DrawFn) -> Operation:
     outputs = draw(st.integers(1, 1_000))
     bits, activations = draw(st.integers(1, 32)), draw(st.integers(1, 32))
     return Operation(
-        name=draw(st.text(max_size=5)), kind=draw(st.sampled_from(["conv", "linear", "matmul", "multiply", "batch_norm"])),
+        name=draw(st.text(max_size=5)), kind=draw(st.sampled_from(KINDS)),
         macs=outputs * draw(st.integers(1, 100)), products=draw(st.integers(0, 100)), outputs=outputs,
         weights=weights, nonzeros=draw(st.integers(0, weights)), weight_bits=bits, activation_bits=activations,
         operation_bits=max(bits, activations), bias=draw(st.booleans()),
     )  # fmt: skip
 
 
-tables = st.builds(
-    Costs, st.lists(operations(), max_size=6).map(tuple),
-    st.lists(st.builds(Number, st.text(max_size=3), st.text(max_size=3), st.integers(0, 99), st.integers(1, 64))).map(tuple),
-)  # fmt: skip
+numbers = st.builds(Number, st.text(max_size=3), st.text(max_size=3), st.integers(0, 99), st.integers(1, 64))
+tables = st.builds(Costs, st.lists(operations(), max_size=6).map(tuple), st.lists(numbers).map(tuple))
 
 
 @given(tables, st.data())
