@@ -30,7 +30,6 @@ from search.storage import open_storage, storage_url
 from search.study import Study
 from search.worker import work_until_done
 
-
 CHILD = """
 import sys
 sys.path.insert(0, sys.argv[1])

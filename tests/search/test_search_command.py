@@ -1,0 +1,107 @@
+"""The commands on the bundled digits, with the real trainer."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from contest.cli.search import report, search
+from contest.errors import UsageError
+from search.command import open_study
+from search.finalists import reads
+
+SMALL = ["--dataset", "digits", "--epochs", "4/4", "--variants", "1", "--finalists", "1", "--fix", "structured=0"]
+
+
+def numbers_of(directory: Path) -> dict[int, tuple[str, float]]:
+    study = open_study(directory)
+    found = {r.number: (r.key, r.result.accuracy) for r in study.records() if r.result is not None}
+    study.close()
+    return found
+
+
+def test_search_then_report_with_slides(tmp_path: Path) -> None:
+    directory = tmp_path / "study"
+    result = CliRunner().invoke(
+        search, [*SMALL, "--trials", "2", "--study", str(directory), "--family", "resnet"], catch_exceptions=False
+    )
+    assert result.exit_code == 0, result.output
+    assert f"contest report {directory}" in result.output
+    assert len(reads(directory)) == 1
+    (finalist,) = (directory / "finalists").glob("*/report.json")
+    scored = json.loads(finalist.read_text())
+    assert scored["accuracy"]["total"] == 360  # the digits' test set
+    study = open_study(directory)
+    chosen = next(r for r in study.records() if r.key == finalist.parent.name)
+    assert chosen.result is not None
+    # The price on which the search chose is the score that a reader of the file gets.
+    assert scored["scores"]["digits"]["total"] == pytest.approx(chosen.result.price.total, rel=1e-9)
+    study.close()
+    out = CliRunner().invoke(
+        report, [str(directory), "--out", str(tmp_path / "r"), "--slides", str(tmp_path / "talk.pptx")],
+        catch_exceptions=False,
+    )  # fmt: skip
+    assert out.exit_code == 0, out.output
+    page = (tmp_path / "r" / "report.html").read_text()
+    assert "<svg" in page and "http://" not in page.replace("http://www.w3.org", "") and "<script" not in page
+    assert (tmp_path / "r" / "pareto.png").read_bytes().startswith(b"\x89PNG")
+    from pptx import Presentation
+
+    talk = Presentation(str(tmp_path / "talk.pptx"))
+    texts = [s.text_frame.text for slide in talk.slides for s in slide.shapes if s.has_text_frame]
+    assert {"Experiments", "Techniques", "Scores of the architectures", "Accuracy against score"} <= set(texts)
+    width, height = talk.slide_width, talk.slide_height
+    assert all(
+        s.left >= 0 and s.top >= 0 and s.left + s.width <= width and s.top + s.height <= height
+        for slide in talk.slides
+        for s in slide.shapes
+    )
+
+
+def test_a_study_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "study.json").write_text("{}")
+    with pytest.raises(UsageError, match="--resume"):
+        CliRunner().invoke(search, ["--dataset", "digits", "--study", str(tmp_path)], catch_exceptions=False)
+
+
+def test_no_study_to_resume(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no study"):
+        CliRunner().invoke(search, ["--resume", "--study", str(tmp_path / "none")], catch_exceptions=False)
+
+
+@pytest.mark.slow
+def test_kill_9_on_the_digits_and_resume(tmp_path: Path) -> None:
+    directory = tmp_path / "study"
+    command = [sys.executable, "-m", "contest", "search", *SMALL, "--trials", "5", "--study", str(directory)]
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while True:
+        assert child.poll() is None and time.monotonic() < deadline
+        time.sleep(0.2)
+        if (directory / "study.db").exists() and len(numbers_of(directory)) >= 3:
+            break
+    time.sleep(0.5)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    before = numbers_of(directory)
+    subprocess.run(
+        [sys.executable, "-m", "contest", "search", "--resume", "--study", str(directory)],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        timeout=500,
+    )
+    after = numbers_of(directory)
+    assert before and before.items() <= after.items()
+    study = open_study(directory)
+    assert study.claims.taken() == 5
+    assert not study.running() and not study.waiting()
+    assert len({r.key for r in study.records() if r.result and r.stage == "explore" and r.rung == 0}) == 5
+    study.close()
