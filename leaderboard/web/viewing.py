@@ -91,6 +91,9 @@ def page(submission: Id, visit: TheVisit) -> Response:
         checks=_checks(shown, report, hidden=hidden) if scored else [],
         layers=layers_of(report),
         scores=_scores(report),
+        notes=[str(note)[:500] for note in report.get("notes") or ()],
+        classes=[] if hidden else _classes(report),
+        holdout=None if hidden else _holdout(report),
         footnote=contests.rule_of(contest).footnote,
         provenance=_provenance(report),
         history=history,
@@ -176,7 +179,33 @@ def _quantities(submission: SubmissionView) -> list[dict[str, Any]]:
         }
         for key, (write, meaning) in _QUANTITIES.items()
     ]
-    return [row for row in rows if row["measured"] != "–" or row["claimed"]]
+    rows += [
+        {
+            "key": str(key)[:40],
+            "meaning": "claimed by the file",
+            "measured": "",
+            "claimed": _fact(value),
+            "differs": False,
+        }
+        for key, value in list(claimed.items())[:20]
+        if key not in _QUANTITIES
+    ]
+    return [row for row in rows if row["measured"] not in ("–", "") or row["claimed"]]
+
+
+def _classes(report: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """(class, accuracy) where the report has them."""
+    details = report.get("details")
+    rows = details.get("per_class") if isinstance(details, Mapping) else None
+    known = [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
+    pairs = [(str(row.get("name"))[:60], formats.number(row.get("accuracy"))) for row in known[:200]]
+    return [(name, share) for name, share in pairs if share is not None]
+
+
+def _holdout(report: Mapping[str, Any]) -> float | None:
+    """The accuracy on the organiser's private hold-out."""
+    holdout = report.get("holdout")
+    return formats.number(holdout.get("value")) if isinstance(holdout, Mapping) else None
 
 
 def _checks(submission: SubmissionView, report: Mapping[str, Any], *, hidden: bool) -> list[dict[str, Any]]:
@@ -201,7 +230,8 @@ def _checks(submission: SubmissionView, report: Mapping[str, Any], *, hidden: bo
 
 def _provenance(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What the file says of its making: claims of the participant, shown as they are."""
-    facts = report.get("provenance")
+    file = report.get("file")
+    facts = report.get("provenance") or (file.get("provenance") if isinstance(file, Mapping) else None)
     if not isinstance(facts, Mapping):
         return []
     return [(str(key)[:80].replace("_", " "), _fact(value)) for key, value in list(facts.items())[:40]]
@@ -209,6 +239,8 @@ def _provenance(report: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _fact(value: object) -> str:
     text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else str(value)
+    if isinstance(value, float):
+        text = f"{value:.4g}"
     return text if len(text) <= 300 else text[:299] + "…"
 
 

@@ -64,8 +64,10 @@ def report(
         "rule": rule, "scores": scores, "layers": layers, "measured": measured, "unknown_operations": [],
         "accuracy": {"value": accuracy, "correct": correct, "total": 10_000, "low": accuracy - 0.006,
                      "high": accuracy + 0.0055},
-        "claimed": {"p_u": 1 - kept, "q_w": bits + 0.1}, "problems": problems, "rankable": not problems,
-        "status": "below" if problems else "rankable", "file": {"isolation": "namespaces"},
+        "claimed": {"p_u": 1 - kept, "q_w": bits + 0.1, "p_s": 0.4100001}, "problems": problems,
+        "rankable": not problems, "status": "below" if problems else "rankable", "file": {"isolation": "namespaces"},
+        "notes": ["3 channels are masked to zero (test data)"], "holdout": None,
+        "details": {"per_class": [{"name": f"class {i}", "accuracy": accuracy + (i - 4.5) / 90} for i in range(10)]},
         "provenance": {"seed": 3, "recipe": {"epochs": 60, "lr": 0.4}, "torch": "2.15.0"},
     }  # fmt: skip
 

@@ -157,7 +157,15 @@ def test_static_files_are_looked_up_by_name(client: TestClient) -> None:
 
 def test_submission_page(client: TestClient) -> None:
     page = client.get("/submissions/1").text
-    for text in ("stage1.0.conv1", "Score under every rule", "lab-macs", "Two runs agree bit for bit", "namespaces"):
+    for text in (
+        "stage1.0.conv1",
+        "Score under every rule",
+        "lab-macs",
+        "Two runs agree bit for bit",
+        "namespaces",
+        "class 9",
+        "masked to zero",
+    ):
         assert text in page
     assert "Log" not in page  # the owner's affair
     assert "model.pt" not in page
@@ -289,12 +297,13 @@ def test_private_until_its_date(client: TestClient, site: Site) -> None:
 def test_coarse_feedback_hides_the_exact_accuracy(client: TestClient, site: Site) -> None:
     token = made_contest(site, "coarse", feedback="coarse")
     made = report(0.8873)
-    made["flags"] = ["hold-out 0.8811"]
+    made["flags"], made["holdout"] = ["hold-out 0.8811"], {"value": 0.8811}
+    made["details"] = {"per_class": [{"name": "cat", "accuracy": 0.8811}]}
     number = enter(site.board, "coarse", "test team", made)
     for _ in range(2):  # a visitor, then the owner
         page = client.get(f"/submissions/{number}").text
         assert "88.50 %" in page
-        assert not re.search(r"88\.73|0\.8873|8,873|0\.8811", page)
+        assert not re.search(r"88\.73|0\.8873|8,873|0\.8811|88\.1", page)
         sign_in(client, token)
 
 
@@ -309,6 +318,8 @@ def test_hostile_text_in_every_field(client: TestClient, site: Site) -> None:
     made["provenance"] = {XSS: XSS}
     made["flags"] = [XSS]
     made["file"] = {"isolation": XSS[:20]}
+    made["notes"] = [XSS]
+    made["details"]["per_class"][0]["name"] = XSS
     made["measured"]["q_w"] = made["claimed"]["q_w"] = XSS
     made["claimed"][XSS] = XSS
     made["scores"][XSS] = made["scores"]["lab"]
@@ -330,7 +341,9 @@ def test_hostile_text_in_every_field(client: TestClient, site: Site) -> None:
 def test_odd_reports_still_give_a_page(client: TestClient, site: Site) -> None:
     """Reports of other versions: whatever is missing or strange, the page stands."""
     made_contest(site, "odd")
-    for i, key in enumerate(("layers", "provenance", "measured", "claimed", "flags")):
+    for i, key in enumerate(
+        ("layers", "provenance", "measured", "claimed", "flags", "notes", "details", "holdout", "file")
+    ):
         made = report(0.93 + i / 1000)
         made[key] = None if i % 2 else {}
         assert client.get(f"/submissions/{enter(site.board, 'odd', 'test team', made)}").status_code == 200
