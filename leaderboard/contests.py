@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from contest.errors import ContestError, UsageError
-from leaderboard import ranking
+from leaderboard import standings
 from leaderboard.models import Contest, Event, Submission, Team, now
 from leaderboard.text import name_key, one_line, slug
 from scoring.rules import Rule
@@ -230,5 +230,5 @@ def _team(session: Session, contest: Contest, name: str) -> Team | None:
 def _after_change(session: Session, contest_id: int, actor: str, action: str, **details: Any) -> None:
     contest = session.get_one(Contest, contest_id)
     session.flush()
-    ranking.rebuild(session, contest)
+    standings.rebuild(session, contest)
     record(session, actor, action, contest, **details)

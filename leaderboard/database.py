@@ -121,7 +121,7 @@ def make_safe(url: str) -> str:
 def _engine(url: str) -> Engine:
     backend = make_url(url).get_backend_name()
     if backend == "sqlite":
-        engine = create_engine(url, pool_size=8, max_overflow=40, connect_args={"timeout": 30})
+        engine = create_engine(url, pool_size=8, max_overflow=8, connect_args={"timeout": 30})
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
@@ -135,7 +135,7 @@ def _prepare_sqlite(connection: sqlite3.Connection, _: Any) -> None:
     connection.isolation_level = None  # transactions begin below, not where the driver thinks
     cursor = connection.cursor()
     # WAL: readers and the writer do not wait for each other. FULL: a committed submission survives a power cut.
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "cache_size = -32000"):
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "cache_size = -8000"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

@@ -1,7 +1,7 @@
 """Who is best: the best submission of each team by score, ties by accuracy, then by time.
 
-`Standing` holds that one row per team, `RecordEntry` who held the record when. Both are changed by `update` in the
-transaction that ends a scoring, so that reading is one short index range however many submissions there are.
+Read from `Standing` (one row per team) and `RecordEntry`, which `leaderboard.standings` keeps up to date: one short
+index range however many submissions there are.
 Below the threshold the order is by accuracy: a score means little there.
 """
 
@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Select, and_, delete, func, or_, select
-from sqlalchemy.orm import QueryableAttribute, Session, contains_eager
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select
+from sqlalchemy.orm import Session, contains_eager
 
 from contest.errors import UsageError
-from leaderboard.models import Contest, RecordEntry, Standing, State, Submission, Team
+from leaderboard.models import Contest, RecordEntry, Standing, Submission, Team
+from leaderboard.standings import rebuild as rebuild
 from leaderboard.text import name_key, one_line
 
 Section = Literal["ranked", "below_threshold"]
@@ -25,15 +26,7 @@ COARSE_STEP = 0.005
 """Accuracies are shown in these steps under coarse feedback."""
 CLAIM_TOLERANCE = 1e-6
 
-_COLUMNS: dict[str, QueryableAttribute[Any]] = {
-    "score": Standing.score,
-    "accuracy": Standing.accuracy,
-    "params": Submission.params,
-    "ops": Submission.ops,
-    "team": Team.name_key,
-    "time": Standing.submitted_at,
-}
-SORTS = tuple(_COLUMNS)
+SORTS = ("score", "accuracy", "params", "ops", "team", "time")
 
 
 @dataclass(frozen=True)
@@ -111,40 +104,43 @@ def page(
     size: int = 50,
 ) -> Page:
     """One page. Filters and other orders keep a row's true rank. Raises UsageError for an unknown order."""
-    if sort and sort not in _COLUMNS:
+    if sort and sort not in SORTS:
         raise UsageError(f"sort '{sort[:40]}' is none of {', '.join(SORTS)}")
-    mine = _mine(contest, section)
-    filters = _filters(query, max_score, min_accuracy)
-    offset = (max(page, 1) - 1) * size
-    natural = not sort and not descending
-    if natural and not filters:
+    wanted = one_line(query, "team filter", 120, required=False)
+    offset, mine = (max(page, 1) - 1) * size, _mine(contest, section)
+    if not (sort or descending or wanted or max_score is not None or min_accuracy is not None):
         total = session.scalar(select(func.count()).select_from(Standing).where(*mine)) or 0
         statement = _joined().where(*mine).order_by(*_order(section)).offset(offset).limit(size)
-        found = [(offset + i + 1, s) for i, s in enumerate(session.scalars(statement))]
-    else:
-        place = func.row_number().over(order_by=_order(section)).label("rank")
-        ranks = select(Standing.submission_id, place).where(*mine).subquery()
-        rank = ranks.c.rank
-        matching = (
-            select(func.count())
-            .select_from(Standing)
-            .join(Standing.team)
-            .join(Standing.submission)
-            .where(*mine, *filters)
-        )
-        total = session.scalar(matching) or 0
-        column = _COLUMNS[sort] if sort else rank
-        ranked = (
-            _joined()
-            .add_columns(rank)
-            .join(ranks, ranks.c.submission_id == Standing.submission_id)
-            .where(*mine, *filters)
-            .order_by(column.desc() if descending else column.asc(), rank)
-            .offset(offset)
-            .limit(size)
-        )
-        found = [(place_, standing) for standing, place_ in session.execute(ranked)]
-    return Page(tuple(_row(contest, place_, standing) for place_, standing in found), total, max(page, 1), size)
+        rows = [_row(contest, offset + i + 1, s) for i, s in enumerate(session.scalars(statement))]
+        return Page(tuple(rows), total, max(page, 1), size)
+    # Every row gets its true rank in one pass over the index; only then rows are filtered and put in another order.
+    order = _order(section)
+    ranks = select(Standing, func.row_number().over(order_by=order).label("rank")).where(*mine).subquery()
+    matching = select(ranks.c.team_id, ranks.c.rank).join(Team, Team.id == ranks.c.team_id)
+    columns: dict[str, ColumnElement[Any]] = {
+        "score": ranks.c.score,
+        "accuracy": ranks.c.accuracy,
+        "time": ranks.c.submitted_at,
+        "team": Team.name_key.expression,
+        "params": Submission.params.expression,
+        "ops": Submission.ops.expression,
+    }
+    column = columns.get(sort, ranks.c.rank)
+    if sort in ("params", "ops"):
+        matching = matching.join(Submission, Submission.id == ranks.c.submission_id)
+    if wanted:
+        matching = matching.where(Team.name_key.contains(name_key(wanted), autoescape=True))
+    if max_score is not None:
+        matching = matching.where(ranks.c.score <= max_score)
+    if min_accuracy is not None:
+        matching = matching.where(ranks.c.accuracy >= min_accuracy)
+    total = session.scalar(select(func.count()).select_from(matching.subquery())) or 0
+    ordered = matching.order_by(column.desc() if descending else column.asc(), ranks.c.rank)
+    places = dict(session.execute(ordered.offset(offset).limit(size)).all())
+    found = session.scalars(_joined().where(*mine, Standing.team_id.in_(places)))
+    standings = {standing.team_id: standing for standing in found}
+    ordered_rows = tuple(_row(contest, rank, standings[team]) for team, rank in places.items())
+    return Page(ordered_rows, total, max(page, 1), size)
 
 
 def place(session: Session, contest: Contest, submission_id: int) -> int | None:
@@ -202,48 +198,6 @@ def history(session: Session, contest: Contest) -> list[Record]:
     ]
 
 
-def update(session: Session, contest: Contest, submission: Submission) -> None:
-    """Bring standings and records up to date after one submission of a team was scored, or lost its score.
-
-    The caller holds the contest's row lock, so that two workers cannot both think theirs is the team's best.
-    """
-    session.flush()
-    _update_team(session, contest, submission.team_id)
-    known = session.get(RecordEntry, (contest.id, submission.id))
-    if known is not None:
-        rebuild_records(session, contest)  # a record holder changed (scored anew, disqualified): rare
-    elif _counts(session, contest, submission):
-        _insert_record(session, contest, submission)
-    contest.revision += 1
-
-
-def rebuild(session: Session, contest: Contest) -> None:
-    """Make standings and records of a contest anew from its submissions."""
-    session.flush()
-    session.execute(delete(Standing).where(Standing.contest_id == contest.id))
-    for team_id in session.scalars(select(Team.id).where(Team.contest_id == contest.id)).all():
-        _update_team(session, contest, team_id)
-    rebuild_records(session, contest)
-    contest.revision += 1
-
-
-def rebuild_records(session: Session, contest: Contest) -> None:
-    """Make the history of the record anew: the running minimum over time."""
-    session.execute(delete(RecordEntry).where(RecordEntry.contest_id == contest.id))
-    best = math.inf
-    statement = (
-        select(Submission.id, Submission.score, Submission.accuracy, Submission.created_at)
-        .join(Submission.team)
-        .where(*_eligible(contest, State.RANKED), Team.disqualified_at.is_(None))
-        .order_by(Submission.created_at, Submission.id)
-    )
-    for submission_id, score, accuracy, at in session.execute(statement):
-        if score is not None and accuracy is not None and score < best:
-            best = score
-            session.add(_record(contest.id, submission_id, score, accuracy, at))
-    session.flush()
-
-
 def shown_accuracy(contest: Contest, accuracy: float) -> float:
     """An accuracy as it may be shown: in steps, rounded down, while a contest with coarse feedback is open."""
     if coarse(contest):
@@ -293,17 +247,6 @@ def _joined() -> Select[Standing]:
     )
 
 
-def _filters(query: str, max_score: float | None, min_accuracy: float | None) -> list[ColumnElement[bool]]:
-    filters: list[ColumnElement[bool]] = []
-    if wanted := one_line(query, "team filter", 120, required=False):
-        filters.append(Team.name_key.contains(name_key(wanted), autoescape=True))
-    if max_score is not None:
-        filters.append(Standing.score <= max_score)
-    if min_accuracy is not None:
-        filters.append(Standing.accuracy >= min_accuracy)
-    return filters
-
-
 def _row(contest: Contest, rank: int, standing: Standing) -> Row:
     submission, hidden = standing.submission, coarse(contest)
     return Row(
@@ -324,76 +267,4 @@ def _row(contest: Contest, rank: int, standing: Standing) -> Row:
         measured=submission.measured or {},
         claimed=submission.claimed,
         differences=differences(submission.measured, submission.claimed),
-    )
-
-
-def _eligible(contest: Contest, state: State) -> tuple[ColumnElement[bool], ...]:
-    return (
-        Submission.contest_id == contest.id,
-        Submission.state == state,
-        Submission.disqualified_at.is_(None),
-        Submission.rule_name == contest.rule_name,
-        Submission.rule_version == contest.rule_version,
-    )
-
-
-def _counts(session: Session, contest: Contest, submission: Submission) -> bool:
-    eligible = (
-        select(Submission.id)
-        .join(Submission.team)
-        .where(*_eligible(contest, State.RANKED), Submission.id == submission.id, Team.disqualified_at.is_(None))
-    )
-    return session.scalar(eligible) is not None
-
-
-def _update_team(session: Session, contest: Contest, team_id: int) -> None:
-    team = session.get_one(Team, team_id)
-    session.execute(delete(Standing).where(Standing.contest_id == contest.id, Standing.team_id == team_id))
-    if team.disqualified_at is not None:
-        return
-    for section, order in (
-        (State.RANKED, (Submission.score.asc(), Submission.accuracy.desc())),
-        (State.BELOW_THRESHOLD, (Submission.accuracy.desc(), Submission.score.asc())),
-    ):
-        best = session.scalar(
-            select(Submission)
-            .where(*_eligible(contest, section), Submission.team_id == team_id)
-            .order_by(*order, Submission.created_at, Submission.id)
-            .limit(1)
-        )
-        if best is not None and best.score is not None and best.accuracy is not None:
-            session.add(
-                Standing(
-                    contest_id=contest.id,
-                    team_id=team_id,
-                    section=section,
-                    submission_id=best.id,
-                    score=best.score,
-                    accuracy=best.accuracy,
-                    submitted_at=best.created_at,
-                )
-            )
-            break  # who is ranked is not listed below the threshold as well
-    session.flush()
-
-
-def _insert_record(session: Session, contest: Contest, submission: Submission) -> None:
-    """Scorings end in any order: what counts is the time of submission."""
-    score, at = submission.score, submission.created_at
-    assert score is not None and submission.accuracy is not None
-    earlier = or_(
-        RecordEntry.submitted_at < at, and_(RecordEntry.submitted_at == at, RecordEntry.submission_id < submission.id)
-    )
-    mine = RecordEntry.contest_id == contest.id
-    best = session.scalar(select(func.min(RecordEntry.score)).where(mine, earlier))
-    if best is not None and best <= score:
-        return
-    session.execute(delete(RecordEntry).where(mine, ~earlier, RecordEntry.score >= score))
-    session.add(_record(contest.id, submission.id, score, submission.accuracy, at))
-    session.flush()
-
-
-def _record(contest_id: int, submission_id: int, score: float, accuracy: float, at: datetime) -> RecordEntry:
-    return RecordEntry(
-        contest_id=contest_id, submission_id=submission_id, score=score, accuracy=accuracy, submitted_at=at
     )

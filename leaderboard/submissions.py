@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session, joinedload
 
 from contest.errors import ContestError
-from leaderboard import ranking
+from leaderboard import standings
 from leaderboard.contests import ClosedError, NotFoundError, is_private, record, rule_columns
 from leaderboard.files import StoredFile
 from leaderboard.models import SCORED, TERMINAL, Contest, Result, State, Submission, Team, now
@@ -247,7 +247,7 @@ def finish(session: Session, claim: Claim, outcome: Outcome) -> bool:
         )
     for column, value in outcome.columns(claim.rule).items():
         setattr(submission, column, value)
-    ranking.update(session, contest, submission)
+    standings.update(session, contest, submission)
     return True
 
 
@@ -303,7 +303,7 @@ def rescore(session: Session, contest: Contest, rule: Rule, actor: str = "comman
     )
     count = int(queued.rowcount)  # type: ignore[attr-defined]
     session.expire_all()
-    ranking.rebuild(session, contest)
+    standings.rebuild(session, contest)
     record(session, actor, "rescore", contest, rule=rule.name, version=rule.version, submissions=count)
     return count
 

@@ -21,7 +21,7 @@ from sqlalchemy.exc import IntegrityError, StatementError
 from sqlalchemy.orm import Session
 
 from contest.errors import RefusedError, UsageError
-from leaderboard import ranking
+from leaderboard import standings
 from leaderboard.database import Database
 from leaderboard.files import CHUNK, FileStore
 from leaderboard.models import Base, Contest, RecordEntry, Standing, State, Submission, Utc, now
@@ -84,7 +84,7 @@ def check(database: Database, files: FileStore) -> list[str]:
     with database.write() as session:
         for contest in session.scalars(select(Contest)).all():
             before = _derived(session, contest)
-            ranking.rebuild(session, contest)
+            standings.rebuild(session, contest)
             if _derived(session, contest) != before:
                 faults.append(f"the ranking of '{contest.slug}' did not fit its submissions; it was made anew")
             else:

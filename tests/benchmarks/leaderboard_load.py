@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import insert, text
 
-from leaderboard import contests, ranking
+from leaderboard import contests, standings
 from leaderboard.database import Database, open_database
 from leaderboard.models import Contest, State, Submission, Team, now
 from leaderboard.settings import Settings
@@ -65,7 +65,7 @@ def fill(database: Database, count: int) -> None:
             )
     with database.write() as session:
         session.execute(text("ANALYZE"))
-        ranking.rebuild(session, session.get_one(Contest, contest.id))
+        standings.rebuild(session, session.get_one(Contest, contest.id))
 
 
 def row(i: int, dice: random.Random, contest: Contest) -> dict[str, object]:

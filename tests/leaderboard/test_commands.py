@@ -41,7 +41,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = networks.build(architecture, SHAPE, 10).eval()
     path = tmp_path_factory.mktemp("model") / "net.pt"
     frozen = freeze(network, architecture, image_shape=SHAPE, classes=10)
-    save(frozen, frozen.manifest, path)
+    save(frozen, path)
     return path
 
 
@@ -159,6 +159,7 @@ def remote(settings: Settings, board: object, monkeypatch: pytest.MonkeyPatch) -
     """`Client` reaches the application without a socket."""
     monkeypatch.setattr(client, "POLL_S", 0.05)
     with TestClient(create_app(settings, scripted, pages=False)) as service:
+        monkeypatch.setattr(service, "close", lambda: None)  # one application for several commands
         monkeypatch.setattr(httpx, "Client", lambda **options: _routed(service, options))
         yield service
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
 from contest.errors import UsageError
-from leaderboard import contests, ranking, submissions
+from leaderboard import contests, ranking, standings, submissions
 from leaderboard.board import Board
 from leaderboard.database import Database, open_database
 from leaderboard.models import Contest, State, Submission, now
@@ -114,7 +114,7 @@ def test_ranking_and_record_are_what_sorting_everything_gives(database: Database
         for entry in entries:
             add(session, contest, entry)
         assert shown(session, contest) == expected(entries)
-        ranking.rebuild(session, contest)
+        standings.rebuild(session, contest)
         assert shown(session, contest) == expected(entries)
         raise _UndoError
 
@@ -187,7 +187,7 @@ def test_results_of_another_rule_are_not_mixed_in(any_board: Board) -> None:
         assert shown(session, contest) == ([], [], [])
         session.refresh(row)
         row.state = State.RANKED  # with the figures of the old rule
-        ranking.rebuild(session, contest)
+        standings.rebuild(session, contest)
         assert shown(session, contest) == ([], [], [])
 
 
