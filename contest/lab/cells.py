@@ -114,7 +114,13 @@ class Cells:
         part.replace(path)
 
     def load_state(self, key: str) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = torch.load(self.folder / "states" / f"{key}.pt", weights_only=True)
+        """Raises UsageError when the state is gone: room is given back once the cells after it are finished."""
+        path = self.folder / "states" / f"{key}.pt"
+        if not path.exists():
+            raise UsageError(
+                f"{path} is gone, from which an unfinished cell starts; remove {self.folder} to start anew"
+            )
+        found: dict[str, Tensor] = torch.load(path, weights_only=True)
         return found
 
     def has_state(self, key: str) -> bool:
