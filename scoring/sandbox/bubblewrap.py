@@ -12,10 +12,11 @@ from scoring.sandbox.namespaces import SUBMISSION, readable
 def command(program: str, child: Sequence[str], scratch: Path) -> list[str]:
     """`child` within bubblewrap: no network, own processes, libraries and submission read-only, a /tmp of its own."""
     arguments = [program, "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+    # Before everything else, since what is needed may itself lie below /tmp.
+    arguments += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
     for path in readable(sys.path):
         if Path(path).is_symlink():
             arguments += ["--symlink", str(Path(path).readlink()), path]
         else:
             arguments += ["--ro-bind", path, path]
-    arguments += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
     return [*arguments, "--ro-bind", str(scratch), SUBMISSION, "--chdir", "/", "--", *child]

@@ -31,7 +31,7 @@ def bubblewrap() -> str | None:
         return None
     try:
         test = [found, "--unshare-all", "--die-with-parent", "--ro-bind", "/", "/", "--proc", "/proc", "true"]
-        works = subprocess.run(test, stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False)
+        works = subprocess.run(test, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return found if works.returncode == 0 else None

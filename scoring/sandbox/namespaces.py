@@ -72,6 +72,9 @@ def _change_root(scratch: Path, scratch_bytes: int) -> None:
     root = scratch / "root"
     root.mkdir()
     libc.mount("tmpfs", str(root), "tmpfs", libc.MS_NOSUID | libc.MS_NODEV, "size=1m,mode=755")
+    # Before everything else, since what is needed may itself lie below /tmp.
+    (root / "tmp").mkdir()
+    libc.mount("tmpfs", str(root / "tmp"), "tmpfs", libc.MS_NOSUID | libc.MS_NODEV, f"size={scratch_bytes}")
     for path in readable(sys.path):
         if Path(path).is_symlink():
             (root / path[1:]).parent.mkdir(parents=True, exist_ok=True)
@@ -81,8 +84,6 @@ def _change_root(scratch: Path, scratch_bytes: int) -> None:
     for device in DEVICES:
         _bind(device, root, device, writable=True)
     _bind(str(scratch), root, SUBMISSION)
-    (root / "tmp").mkdir(exist_ok=True)
-    libc.mount("tmpfs", str(root / "tmp"), "tmpfs", libc.MS_NOSUID | libc.MS_NODEV, f"size={scratch_bytes}")
     _processes(root)
     os.chdir(root)
     libc.pivot_root_here()
