@@ -23,8 +23,11 @@ class AffineChain:
     shifts: tuple[str, ...]
 
 
-def chain_from(graph: Graph, value: str, first: Node | None = None) -> AffineChain:
-    """The longest affine chain behind a value. `first` starts it even if the value has other readers."""
+def chain_from(graph: Graph, value: str, first: Node | None = None, axis: int | None = None) -> AffineChain:
+    """The longest affine chain behind a value, along one dimension.
+
+    first: starts it even if the value has other readers. axis: the dimension; None is that of the first vector.
+    """
     outputs: list[str] = []
     multipliers: list[str] = []
     shifts: list[str] = []
@@ -33,11 +36,23 @@ def chain_from(graph: Graph, value: str, first: Node | None = None) -> AffineCha
         parts = _parts(graph, node)
         if parts is None:
             break
+        own = _axis(graph, node, (*parts[0], *parts[1]))
+        if own is not None and axis is not None and own != axis:
+            break  # one number a row does not fold into one number a channel
+        axis = own if axis is None else axis
         multipliers += parts[0]
         shifts += parts[1]
         outputs.append(node.output)
         node = graph.only_reader(node.output)
     return AffineChain(tuple(outputs), tuple(multipliers), tuple(shifts))
+
+
+def _axis(graph: Graph, node: Node, constants: tuple[str, ...]) -> int | None:
+    """The dimension along which an affine node's numbers vary; None for single numbers."""
+    if node.kind == "BatchNormalization":
+        return 1
+    shape, rank = graph.shapes[constants[0]], len(graph.shapes[node.output])
+    return next((i + rank - len(shape) for i, size in enumerate(shape) if size != 1), None)
 
 
 def _parts(graph: Graph, node: Node) -> tuple[list[str], list[str]] | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from scoring.affines import AffineChain, chain_from, chain_numbers
 from scoring.bits import Encoding, encoding, is_per_channel, nonzero_points
 from scoring.costs import Costs, Number, Operation, Parent
+from scoring.disguise import Disguise
 from scoring.graph import ACTIVATION_KINDS, POOLING_KINDS, QUANTISER_KINDS, SHAPE_KINDS, UNKNOWN, Graph, Node
 from scoring.grids import Grid, activation_bits, follow
 from scoring.sources import Sources
@@ -43,10 +44,6 @@ class _Analysis:
     unknown: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     charged: set[Hashable] = field(default_factory=set)
-    products: set[str] = field(default_factory=set)
-    """Values that are products of two activations, also seen through free operations."""
-    scaled: dict[str, int | None] = field(default_factory=dict)
-    """Values that were multiplied by one constant for each index of a dimension -> that dimension; None: any."""
     handled: set[str] = field(default_factory=set)
     """Outputs of affine nodes that were charged with the chain they belong to."""
     additions: int = 0
@@ -54,6 +51,7 @@ class _Analysis:
     def costs(self, parent: Parent | None) -> Costs:
         self.grids: dict[str, Grid] = follow(self.graph)
         self.sources = Sources(self.graph)
+        self.disguise = Disguise(self.graph)
         for node in self.graph.running:
             self._node(node)
         for node in self.graph.nodes:
@@ -129,7 +127,7 @@ class _Analysis:
         self.charged.add(key)
         count = math.prod(shape)
         bias = len(node.inputs) > 2 and bool(node.inputs[2])
-        chain = chain_from(graph, node.output)
+        chain = chain_from(graph, node.output, axis=len(graph.shapes[node.output]) - 1 if node.kind == "Linear" else 1)
         self.operations.append(
             Operation(
                 name=node.name,
@@ -229,56 +227,40 @@ class _Analysis:
     def _arithmetic(self, node: Node) -> None:
         graph = self.graph
         constants = [i for i in node.inputs if graph.is_constant(i)]
-        product = node.kind in ("Mul", "Div")
-        if constants and (node.kind != "Div" or graph.is_constant(node.inputs[1])):
-            if is_per_channel(graph.shapes[constants[0]], graph.shapes[node.output]):
-                self._affine(node)
-                self._pass_products(node)
-                if product:
-                    self.scaled[node.output] = _wide_axis(graph.shapes[constants[0]], graph.shapes[node.output])
-                return
-            self._charge(constants[0], node.name)
-        if product:
-            bits = max(self._bits(i) if not graph.is_constant(i) else encoding(graph, i).compute_bits
-                       for i in node.inputs)  # fmt: skip
-            elements = self._elements(node.output)
-            self.operations.append(
-                Operation(node.name, "multiply", products=elements, outputs=elements, activation_bits=bits,
-                          operation_bits=bits)
-            )  # fmt: skip
-            self.products.add(node.output)
+        affine = bool(constants) and (node.kind != "Div" or graph.is_constant(node.inputs[1]))
+        if affine and is_per_channel(graph.shapes[constants[0]], graph.shapes[node.output]):
+            self._affine(node)
+            return
+        for value in constants:
+            self._charge(value, node.name)
+        if node.kind in ("Mul", "Div"):
+            self._elementwise(node, "multiply")
+        elif not constants and self.disguise.is_work(node):
+            self._elementwise(node, "sum")
         else:
             self.additions += self._elements(node.output)
-            self._pass_products(node)
 
-    def _pass_products(self, node: Node) -> None:
-        """Products stay products, and scaled values scaled, through whatever is free."""
-        if any(i in self.products for i in node.inputs):
-            self.products.update(node.outputs)
-        for value in node.inputs:
-            if value in self.scaled:
-                axis = None if node.kind in SHAPE_KINDS else self.scaled[value]
-                self.scaled.update(dict.fromkeys(node.outputs, axis))
+    def _elementwise(self, node: Node, kind: str) -> None:
+        """One operation an element, at the wider input's bits."""
+        graph, elements = self.graph, self._elements(node.output)
+        bits = max(
+            encoding(graph, i).compute_bits if graph.is_constant(i) else self._bits(i) for i in node.inputs
+        )  # fmt: skip
+        self.operations.append(
+            Operation(node.name, kind, products=elements, outputs=elements, activation_bits=bits, operation_bits=bits)
+        )
 
     def _reduction(self, node: Node) -> None:
         """Pooling is free. A sum over products or over scaled channels is a layer in disguise, and priced as one."""
-        x = node.inputs[0]
-        shape, elements = self.graph.shapes[x], self._elements(x)
-        axes = {int(a) % len(shape) for a in node.attributes.get("axes", range(2, len(shape)))}
-        over_channels = len(shape) != 3 and 1 in axes
-        over_scaled = x in self.scaled and node.kind != "MaxPool" and self.scaled[x] in (None, *axes)
-        macs = elements if over_channels or over_scaled else 0
-        products = elements if not macs and x in self.products and node.kind != "MaxPool" else 0
+        macs, products = self.disguise.sum_costs(node)
         if macs or products:
-            bits = self._bits(x)
+            bits, outputs = self._bits(node.inputs[0]), self._elements(node.output)
             self.operations.append(
-                Operation(node.name, "sum", macs=macs, products=products, outputs=self._elements(node.output),
-                          activation_bits=bits, operation_bits=bits)
+                Operation(node.name, "sum", macs=macs, products=products, outputs=outputs, activation_bits=bits,
+                          operation_bits=bits)
             )  # fmt: skip
-        self._pass_products(node)
 
     def _free(self, node: Node) -> None:
-        self._pass_products(node)
         if node.kind in QUANTISER_KINDS:
             if not all(self.graph.is_constant(i) for i in node.inputs[1:] if i):
                 self.unknown.append(f"quantiser with a computed step at '{node.name}'")
@@ -306,8 +288,3 @@ class _Analysis:
                     seen.add(reader.output)
                     queue.append(reader)
         return node.name
-
-
-def _wide_axis(shape: tuple[int, ...], full: tuple[int, ...]) -> int | None:
-    """The dimension of `full` along which a broadcast constant varies; -1 for a single number."""
-    return next((i + len(full) - len(shape) for i, size in enumerate(shape) if size != 1), -1)

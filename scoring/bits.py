@@ -145,6 +145,8 @@ def _any_nonzero(tensor: Tensor) -> bool:
 def _dequantised(graph: Graph, node: Node) -> Encoding:
     codes, scale, *zero = node.inputs
     zeros = nonzero_points(graph, zero)
+    if not _are_scales(graph, node):
+        return Encoding(bits_of(graph.types[node.output]), bits_of(graph.types[node.output]))
     found = _codes(graph, codes)
     if found is None:
         return Encoding(bits_of(graph.types[codes]), bits_of(graph.types[codes]), True, (scale,), zeros)
@@ -153,6 +155,8 @@ def _dequantised(graph: Graph, node: Node) -> Encoding:
 
 def _fake_quantised(graph: Graph, node: Node) -> Encoding:
     """QONNX keeps float weights behind a quantiser: the codes are what the quantiser makes of them."""
+    if not _are_scales(graph, node):
+        return Encoding(bits_of(graph.types[node.output]), bits_of(graph.types[node.output]))
     if node.kind == "BipolarQuant":
         return Encoding(1, 1, True, (node.inputs[1],))
     x, scale, *zero = node.inputs
@@ -164,6 +168,12 @@ def _fake_quantised(graph: Graph, node: Node) -> Encoding:
     codes = (graph.constants[node.output].double() / graph.constants[scale].double()).round()
     problem = check_codes(codes, bits, x) if not zeros else None
     return Encoding(bits, bits, True, (scale,), zeros, problems=(problem,) if problem else ())
+
+
+def _are_scales(graph: Graph, node: Node) -> bool:
+    """Whether scales and zero points are one number, or one a channel: more would be a table of floats."""
+    full = graph.shapes[node.output]
+    return all(is_per_channel(graph.shapes[i], full) for i in node.inputs[1:3] if i)
 
 
 def _looked_up(graph: Graph, node: Node) -> Encoding:

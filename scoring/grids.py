@@ -122,6 +122,8 @@ def _quantiser(graph: Graph, node: Node) -> Grid | None:
     scale = node.inputs[1]
     if not all(graph.is_constant(i) for i in node.inputs[1:] if i):
         return None  # a step computed from the image: not a recognised quantiser
+    if graph.constants[scale].device.type != "meta" and not bool((graph.constants[scale] > 0).all()):
+        return None
     step = _number(graph.constants[scale])
     if node.kind == "BipolarQuant":
         # -1 and 1 times the scale: two points of a grid whose step is twice the scale and that lacks zero.

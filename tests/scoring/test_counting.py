@@ -172,13 +172,24 @@ def test_scaled_channels_and_a_sum_are_a_layer() -> None:
     assert sum(2 * op.macs + op.products for op in found.operations) == 2 * (2 * 3 * 64)
 
 
-def test_convolution_out_of_additions_is_a_problem() -> None:
+def test_convolution_out_of_additions_is_priced() -> None:
     def run(s: nn.Module, x: Tensor) -> Tensor:
         for shift in range(1, 8):
             x = x + torch.cat([x[..., shift:], x[..., :shift]], 3)
         return s.fc(x.mean((2, 3)))
 
     found = costs(Network(run, fc=nn.Linear(3, 10)))
+    assert sum(op.products for op in found.operations) == 7 * 192
+
+
+def test_more_additions_than_layers_are_a_problem() -> None:
+    def run(s: nn.Module, x: Tensor) -> Tensor:
+        table = s.table
+        for _ in range(20):
+            x = x + table
+        return s.fc(x.mean((2, 3)))
+
+    found = costs(Network(run, table=torch.rand(1, 3, 8, 8), fc=nn.Linear(3, 10)))
     assert any("additions outside of layers" in problem for problem in found.problems)
 
 
