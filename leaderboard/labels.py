@@ -16,7 +16,7 @@ _DIRECTIONS = 24
 _RINGS = (2.0, 3.0, 4.2, 5.6, 7.2, 9.0)
 """Distances at which a label with a leader line is tried, in font sizes."""
 _LEADER_COST = 40.0
-_LINE_COST = 45.0
+_LINE_COST = 120.0
 _PADDING = 4.0
 
 

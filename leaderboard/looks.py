@@ -12,7 +12,7 @@ class Look:
     """Size and colours of a chart. The defaults are for a slide of 16:9."""
 
     width: int = 1100
-    height: int = 540
+    height: int = 500
     font: int = 21
     small: int = 17
     note: int = 15

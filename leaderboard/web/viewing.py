@@ -218,7 +218,7 @@ def _checks(submission: SubmissionView, report: Mapping[str, Any], *, hidden: bo
     checks.append(
         {
             "passed": not differ,
-            "text": f"Claims differ: {differ}." if differ else "Nothing is claimed that was not measured.",
+            "text": f"Claims differ: {differ}." if differ else "What the file claims agrees with what was measured.",
         }
     )
     if submission.isolation:

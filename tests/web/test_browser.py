@@ -134,7 +134,7 @@ def test_the_wheel_alone_scrolls_the_page(page: Page) -> None:
     page.evaluate("scrollTo(0, 0)")
     page.mouse.move(x, min(y, 500))
     page.mouse.wheel(0, 300)
-    page.wait_for_function("scrollY > 100")
+    page.wait_for_function("() => scrollY > 100")
 
 
 def test_dark_and_light(page: Page) -> None:
