@@ -60,7 +60,10 @@ def points(rows: list[dict[str, Any]], x: Any, y: Any, threshold: float, look: L
     )  # fmt: skip
     chart = (
         alt.Chart(alt.Data(values=rows))
-        .mark_point(size=look.dot, filled=True, opacity=1, strokeWidth=2, clip=True, tooltip=alt.expr("datum.tip"), cursor=alt.expr("datum.url ? 'pointer' : 'default'"))
+        .mark_point(
+            size=look.dot, filled=True, opacity=1, strokeWidth=2, clip=True,
+            tooltip=alt.expr("datum.tip"), cursor=alt.expr("datum.url ? 'pointer' : 'default'"),
+        )
         .encode(
             x=x, y=y,
             fill=alt.Fill("kind:N", scale=alt.Scale(domain=domain, range=[s[0] for s in styles]), legend=legend),
