@@ -51,8 +51,11 @@ class Judge:
 
     def rank(self, record: Record) -> tuple[float, ...]:
         """The smaller, the better: what the objective asks for, with accuracy that is missing before all."""
+        return self._order(record, self.predicted(record))
+
+    def _order(self, record: Record, predicted: float) -> tuple[float, ...]:
         assert record.result is not None
-        predicted, total = self.predicted(record), record.result.price.total
+        total = record.result.price.total
         if self.settings.objective == "constrained":
             missing = max(0.0, self.violation(predicted))
             return (missing, total) if missing else (0.0, total)
@@ -68,10 +71,21 @@ class Judge:
         """Each trained candidate at its furthest explore visit, best first."""
         return self.ranked([r for r in trained(self.records).values() if r.state == "COMPLETE"])
 
+    def reached(self, record: Record) -> bool:
+        """Whether a network that exists has reached the threshold: measured, not forecast."""
+        result = record.result
+        if result is None or result.model is None:
+            return False
+        return self.violation(result.lower(self.settings.margin)) <= 0
+
     def confirmed(self) -> Record | None:
-        """The best candidate whose long training has reached the threshold: the incumbent."""
-        refined = [r for r in self.records if r.stage == "refine" and self.feasible(r)]
-        return min(refined, key=self.rank, default=None)
+        """The incumbent: the best network that has reached the threshold, after a long training or a short one."""
+        return min((r for r in self.records if self.reached(r)), key=self.rank_measured, default=None)
+
+    def rank_measured(self, record: Record) -> tuple[float, ...]:
+        """Like `rank`, from what was measured on validation: how finalists are ordered."""
+        assert record.result is not None
+        return self._order(record, record.result.lower(self.settings.margin))
 
     def best(self) -> Record | None:
         """The best so far: confirmed, or the best of those with a long training, or the most promising."""
@@ -90,6 +104,7 @@ class Judge:
             return None
         incumbent = self.confirmed()
         if incumbent is not None and incumbent.result is not None:
+            # Nothing but a lower score wins, however accurate it is.
             return incumbent.result.price.total
         promising = [r for r in self.leaders() if self.feasible(r) and r.result and r.rung == self._top]
         if len(promising) < self.settings.finalists:

@@ -80,17 +80,22 @@ def promotable(study: Study, judge: Judge) -> Record | None:
     if top == 0:
         return None
     begun = {(r.key, r.rung) for r in study.records() if r.stage == "explore"}
-    leaders = [r for r in judge.leaders() if r.stage == "explore"]
+    leaders = judge.leaders()
+    limit = judge.limit()
     for rung in reversed(range(top)):
         reached = [r for r in judge.records if r.stage == "explore" and r.rung == rung and r.state == "COMPLETE"]
         allowed = -(-len(reached) // study.settings.reduction)
         gone = sum((r.key, rung + 1) in begun for r in reached)
-        paused = [r for r in leaders if r.rung == rung and (r.key, rung + 1) not in begun]
+        paused = [r for r in leaders if r.rung == rung and (r.key, rung + 1) not in begun and _can_win(r, limit)]
         finalists = sum(r.rung == top for r in leaders)
         short = full(study) and not study.running() and finalists < study.settings.finalists
         if paused and (gone < allowed or short):
             return paused[0]
     return None
+
+
+def _can_win(record: Record, limit: float | None) -> bool:
+    return limit is None or (record.result is not None and record.result.price.total < limit)
 
 
 def _claim(study: Study, trainer: Trainer, judge: Judge, trial: optuna.Trial) -> Work | None:

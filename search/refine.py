@@ -84,10 +84,12 @@ def _distilled(recipe: Recipe) -> Recipe:
 
 
 def enqueue_refinements(study: Study, judge: Judge, *, teacher: bool) -> int:
-    """Queue the long trainings of the best explored candidates; how many were new."""
+    """Queue the long trainings of the best explored candidates that can still win; how many were new."""
     known = {r.key for r in study.records()}
     queued = 0
-    for leader in judge.leaders()[: study.settings.refined or study.settings.finalists]:
+    limit = judge.limit() if study.settings.objective == "constrained" else None
+    leaders = [r for r in judge.leaders() if limit is None or (r.result and r.result.price.total <= limit)]
+    for leader in leaders[: study.settings.refined or study.settings.finalists]:
         for offset in range(study.settings.seeds):
             candidate = refined(leader.candidate, study.settings, teacher=teacher)
             candidate = replace(candidate, seed=candidate.seed + offset)
@@ -97,22 +99,24 @@ def enqueue_refinements(study: Study, judge: Judge, *, teacher: bool) -> int:
     return queued
 
 
-def enqueue_variants(study: Study, judge: Judge, trainer: Trainer, sensitivity: SensitivityOf) -> int:
-    """Queue variants of the best refined candidate: cheaper ones of a feasible, better ones of one that misses.
+def enqueue_variants(study: Study, judge: Judge, trainer: Trainer, sensitivity: SensitivityOf, *, teacher: bool) -> int:
+    """Queue variants of the best network so far: cheaper ones of a feasible, better ones of one that misses.
 
     Returns how many were queued; 0 ends the stage.
     """
-    members = groups(judge.records)
-    if not members or study.settings.objective == "pareto":
+    chosen = finalists(study, judge)
+    if not chosen or study.settings.objective == "pareto":
         return 0
-    best = min((group.median for group in members), key=judge.rank)
-    assert best.result is not None and best.result.model is not None
-    layers = sensitivity(study.directory / best.result.model)
+    best = chosen[0]
+    if best.stage == "explore":  # its variants get the long recipe too
+        best = replace(best, candidate=refined(best.candidate, study.settings, teacher=teacher))
 
     def score(candidate: Candidate) -> float:
         return trainer.price(candidate).total
 
-    if judge.feasible(best):
+    assert best.result is not None and best.result.model is not None
+    layers = sensitivity(study.directory / best.result.model)
+    if judge.reached(best):
         saving = saving_for(best.result.lower(study.settings.margin), study.settings.threshold)
         options = [
             lower(best.candidate, layers, score, saving=saving),
@@ -143,12 +147,12 @@ def saving_for(accuracy: float, threshold: float) -> float:
 def finalists(study: Study, judge: Judge) -> list[Record]:
     """The candidates that will be read on the test set, best on validation first.
 
-    Refined ones at their median seed; without a refine stage, explored ones that were trained to their end.
+    Refined ones at their median seed, and explored ones that reached the threshold without a long training.
     """
     refined_ones = [group.median for group in groups(judge.records)]
-    explored = [r for r in judge.leaders() if r.result and r.result.model]
-    chosen = judge.ranked(refined_ones or explored)
-    return [r for r in chosen if r.result and r.result.model][: study.settings.finalists]
+    explored = [r for r in judge.leaders() if not refined_ones or judge.reached(r)]
+    whole = [r for r in [*refined_ones, *explored] if r.result and r.result.model]
+    return sorted(whole, key=judge.rank_measured)[: study.settings.finalists]
 
 
 def _sparser(candidate: Candidate, change: float) -> Candidate | None:

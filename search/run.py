@@ -104,10 +104,13 @@ class Run:
             if self._late():
                 return
             with self._stage(f"variants {number}"):
-                if not enqueue_variants(self.study, self._judge(), self.trainer, self.tools.sensitivity):
+                if not self._enqueue_variants(teacher):
                     return
                 self.study.optuna.set_user_attr(REFINED, {"explored": explored, "rounds": number})
                 self._work()
+
+    def _enqueue_variants(self, teacher: bool) -> int:
+        return enqueue_variants(self.study, self._judge(), self.trainer, self.tools.sensitivity, teacher=teacher)
 
     def _replan(self) -> None:
         """Fit the refine stage into the time that is left, at the speed that was really seen."""
