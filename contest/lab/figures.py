@@ -183,7 +183,7 @@ def kernels(weight: NDArray[np.float32], *, title: str, subtitle: str = "", colu
     table = pd.DataFrame(rows)
     table["magnitude"] = table["value"].abs()
     # Without its leading zero a number fits its square: -.12.
-    table["text"] = [f"{v:.2f}".replace("0.", ".", 1) if v else "" for v in table["value"]]
+    table["text"] = [f"{v:.2f}".replace("0.", ".", 1).replace("-.00", ".00") if v else "" for v in table["value"]]
     largest = float(table["magnitude"].max()) or 1.0
     cell = 38
     square = alt.Chart().encode(
