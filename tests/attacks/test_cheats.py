@@ -63,11 +63,6 @@ def unknown(model: onnx.ModelProto, operator: str, directory: Path, **options: A
         assert "does not know" in found and any(name in found for name in operator.split("|"))
 
 
-def hole(reason: str) -> pytest.MarkDecorator:
-    """A cheat that is not caught yet. Strict: whoever closes the hole is told to take the mark away."""
-    return pytest.mark.xfail(strict=True, reason=reason)
-
-
 def claiming(**claims: float) -> dict[str, Any]:
     def change(manifest: dict[str, Any]) -> None:
         manifest["claims"] = claims
@@ -152,7 +147,6 @@ def test_code_book_behind_few_codes(tmp_path: Path) -> None:
     assert sum(n["count"] for n in report.numbers if n["layer"] == "second") >= 4
 
 
-@hole("scoring/bits.py: a Quant with more scales than one a channel is a table of floats")
 def test_scale_for_each_weight(tmp_path: Path) -> None:
     """One-bit codes and a float scale of their own each: floats in disguise."""
     arrays = {**QUANTISER, "b": f32(2), "k": weights(4, 4, 1, 1), "s": np.abs(weights(4, 4, 1, 1)) + f32(0.01)}
@@ -335,22 +329,13 @@ DISGUISED: dict[str, tuple[list[onnx.NodeProto], dict[str, Any]]] = {
 }  # fmt: skip
 
 
-OPEN = {
-    "batch norm, Transpose and AveragePool": "scoring/analysis.py: a batch norm scales channels as Mul does",
-    "slopes, Transpose and AveragePool": "scoring/analysis.py: a PRelu scales channels as Mul does",
-    "shifted copies, scaled and added (a depthwise convolution)": "scoring/analysis.py: adding up versions of one "
-    "value is work, not a residual",
-}
-
-
-@pytest.mark.parametrize("how", [pytest.param(h, marks=[hole(OPEN[h])] if h in OPEN else []) for h in DISGUISED])
+@pytest.mark.parametrize("how", DISGUISED)
 def test_work_in_disguise_is_priced(how: str, tmp_path: Path) -> None:
     nodes, arrays = DISGUISED[how]
     report = score(graph(nodes, **arrays), tmp_path)
     assert macs_of(report) >= WORK or report.status == "flagged"
 
 
-@hole("scoring/affines.py: a chain takes factors along rows and columns for one multiplier a channel")
 def test_factors_along_several_dimensions(tmp_path: Path) -> None:
     """A factor for each channel, row and column is a table of 4 + 8 + 8 numbers, not one multiplier a channel."""
     nodes = [node("Mul", ["x", "c"], ["m1"], name="channels"), node("Mul", ["m1", "h"], ["m2"], name="rows"),
@@ -482,7 +467,6 @@ def test_logits_that_are_not_numbers(tmp_path: Path) -> None:
         score(graph(nodes), tmp_path, images=images())
 
 
-@hole("scoring/grids.py: Grid.holds divides by the step")
 def test_division_by_a_step_of_zero(tmp_path: Path) -> None:
     content = makers.quantised()
     for name, tensor in content["state"].items():

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import resource
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from contest.errors import RefusedError
-from scoring.sandbox import LEVELS, run_isolated
+from scoring.sandbox import LEVELS, parent, run_isolated
 from scoring.score import score_file
 from tests.attacks import makers, onnx_makers
 from tests.attacks.scored import images
@@ -45,19 +46,24 @@ def test_refusal_of_a_network_that_lies(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_child_costs_little_more_than_importing_torch(tmp_path: Path) -> None:
-    """The bound of the whole is 2.5; the child alone must leave room for the rest. Best of three on each side."""
+def test_the_child_costs_little_more_than_importing_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bound of the whole is 2.5. In seconds of processor time, so that a busy machine does not decide."""
     path = tmp_path / "model.safetensors"
     path.write_bytes(makers.safetensors_bytes(makers.quantised()))
-    run_isolated(path)  # so that bubblewrap has been looked for, and the files are in the cache
+    # Through bubblewrap the time of the child is not handed on to its grandparent.
+    monkeypatch.setattr(parent, "_impossible", {"bubblewrap"})
 
-    def seconds(function: object) -> float:
+    def seconds(function: Callable[[], object]) -> float:
+        def used() -> float:
+            usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+            return usage.ru_utime + usage.ru_stime
+
         best = float("inf")
         for _ in range(3):
-            start = time.perf_counter()
-            function()  # type: ignore[operator]
-            best = min(best, time.perf_counter() - start)
+            before = used()
+            function()
+            best = min(best, used() - before)
         return best
 
     torch_alone = seconds(lambda: subprocess.run([sys.executable, "-c", "import torch"], check=True))
-    assert seconds(lambda: run_isolated(path)) <= 2.2 * torch_alone
+    assert seconds(lambda: run_isolated(path)) <= 1.8 * torch_alone
