@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from contest.errors import RefusedError, UsageError
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 CHUNK = 1024 * 1024
+ENDINGS = (".pt", ".safetensors", ".onnx")
 
 
 class TooLargeError(RefusedError):
@@ -112,17 +114,41 @@ class FileStore:
         except FileNotFoundError:
             return False
 
+    @contextmanager
+    def opened_as(self, sha256: str, name: str) -> Iterator[Path]:
+        """The content under a name that says its format: readers choose by the ending, and an address has none.
+
+        The participant's ending counts if it is one of the three, else the first bytes do.
+        """
+        source = self.path(sha256)
+        ending = Path(name).suffix.lower()
+        with tempfile.TemporaryDirectory(prefix="incoming-", dir=self.directory) as folder:
+            path = Path(folder) / f"model{ending if ending in ENDINGS else _sniff(source)}"
+            try:
+                path.hardlink_to(source)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(source, path)
+            yield path
+
     def sweep(self, older_than: float) -> int:
         """Remove what interrupted uploads left (modified before the time stamp); gives how many."""
         count = 0
         for path in self.directory.glob("incoming-*"):
             try:
                 if path.stat().st_mtime < older_than:
-                    path.unlink()
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
                     count += 1
             except FileNotFoundError:  # finished meanwhile
                 continue
         return count
+
+
+def _sniff(path: Path) -> str:
+    with path.open("rb") as file:
+        head = file.read(9)
+    if head[8:] == b"{":  # the length of the header, then JSON
+        return ".safetensors"
+    return ".onnx" if head[:1] == b"\x08" else ".pt"  # protobuf's field 1; a zip file, or refused as none
 
 
 def _sync_directory(path: Path) -> None:

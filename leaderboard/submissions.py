@@ -48,6 +48,7 @@ class Claim:
     submission_id: int
     name: str
     sha256: str
+    file_name: str
     rule: Rule
     isolation: str
 
@@ -214,7 +215,7 @@ def claim(session: Session, submission_id: int, worker: str, lease_s: float) -> 
     row = session.get_one(Submission, submission_id)
     row.log += _line(f"scoring begins, attempt {row.attempts}")
     contest = session.get_one(Contest, row.contest_id)
-    return Claim(submission_id, name, row.sha256, Rule(**contest.rule), contest.isolation)
+    return Claim(submission_id, name, row.sha256, row.file_name, Rule(**contest.rule), contest.isolation)
 
 
 def heartbeat(session: Session, claim: Claim, lease_s: float) -> bool:

@@ -60,14 +60,15 @@ class Work:
             log.info("submission %d goes back to the queue", claim.submission_id)
 
     def _outcome(self, claim: Claim) -> Outcome:
-        path = self.files.path(claim.sha256)
         try:
             if not self.files.verify(claim.sha256):
                 log.error("file %s of submission %d is missing or damaged", claim.sha256, claim.submission_id)
                 return Outcome(State.FAILED, "the stored file is missing or damaged", our_fault=True)
-            return judge(self.scorer(path, claim.rule, claim.isolation), claim.rule)
-        except RefusedError as error:
-            return Outcome(State.REFUSED, str(error).replace(str(path), "the file").replace(claim.sha256, "the file"))
+            with self.files.opened_as(claim.sha256, claim.file_name) as path:
+                try:
+                    return judge(self.scorer(path, claim.rule, claim.isolation), claim.rule)
+                except RefusedError as error:
+                    return Outcome(State.REFUSED, str(error).replace(str(path), path.name))
         except Exception:
             # Whatever a scoring raises, the submission must end in a state. The owner gets no traceback.
             log.exception("scoring submission %d failed", claim.submission_id)

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,8 +61,15 @@ class PostgresServer:
                 continue
 
     def restart_killed(self) -> None:
-        """As init would: the lock file of a killed server is in the way of nobody when its process is gone."""
-        self.start()
+        """As init would; until the last child of the killed server has let go of its shared memory."""
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                return self.start()
+            except RuntimeError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.3)
 
     def stop(self) -> None:
         self._run("pg_ctl", "-D", str(self.data), "-m", "immediate", "stop", check=False)

@@ -6,6 +6,7 @@ Afterwards: every file that was entered is there once, scored once for each team
 from __future__ import annotations
 
 import concurrent.futures
+import itertools
 import random
 import signal
 import socket
@@ -85,13 +86,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def upload(base: str, token: str, body: bytes, deadline: float) -> int:
+def upload(connection: httpx.Client, body: bytes, deadline: float) -> int:
     """As a client does: again and again until somebody has answered. The same file is the same submission."""
     while time.monotonic() < deadline:
         try:
-            answer = httpx.post(
-                f"{base}/api/v1/contests/cifar/submissions", content=body, headers=auth(token), timeout=10
-            )
+            answer = connection.post("/api/v1/contests/cifar/submissions", content=body)
         except httpx.TransportError:
             time.sleep(0.1)
             continue
@@ -129,43 +128,57 @@ def storm(settings: Settings, server: PostgresServer | None) -> None:
     if server:
         processes += [Process(WORKER, str(settings.directory), settings.database) for _ in range(2)]
     bodies = [
-        [content(report={"score": 0.001 * (1 + c * each + i)}, sleep=0.05) for i in range(each)] for c in range(clients)
+        [content(report={"score": 0.001 * (1 + c * each + i)}, sleep=0.15) for i in range(each)] for c in range(clients)
     ]
     deadline = time.monotonic() + 420
     over, dice = threading.Event(), random.Random(1)
     kills: Counter[str] = Counter()
 
-    def kill_something() -> None:
-        while not over.wait(dice.uniform(1.0, 2.5)):
-            victim = dice.choice(["web", "worker", "database"]) if server else "web"
-            kills[victim] += 1
+    def healthy() -> bool:
+        try:
+            return httpx.get(f"{base}/readyz", timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def kill_everything() -> None:
+        """Each of the three in turn, again and again, at any moment of the work."""
+        victims = ["web", "worker", "database"] if server else ["web"]
+        for victim in itertools.cycle(victims):
+            while not healthy() and not over.is_set():
+                keep()
+                over.wait(0.2)
+            if over.wait(dice.uniform(0.3, 1.5)):
+                return
             if victim == "database" and server:
                 server.kill()
                 over.wait(0.5)
                 server.restart_killed()
             else:
                 processes[0 if victim == "web" else dice.randint(1, 2)].kill()
-            for process in processes:
-                process.keep()
+            kills[victim] += 1
 
-    killer = threading.Thread(target=kill_something)
+    def keep() -> None:
+        for process in processes:
+            process.keep()
+
+    killer = threading.Thread(target=kill_everything)
     killer.start()
 
     def client(number: int) -> list[int]:
-        return [upload(base, keys[number], body, deadline) for body in bodies[number]]
+        with httpx.Client(base_url=base, headers=auth(keys[number]), timeout=10, verify=False) as connection:
+            return [upload(connection, body, deadline) for body in bodies[number]]
 
     try:
         with concurrent.futures.ThreadPoolExecutor(clients) as pool:
             numbers = [number for found in pool.map(client, range(clients)) for number in found]
-        while sum(kills.values()) < 6 or (server and not all(kills[v] for v in ("web", "worker", "database"))):
+        while min(kills[victim] for victim in (("web", "worker", "database") if server else ("web",))) < 2:
             assert time.monotonic() < deadline, kills
             time.sleep(0.2)
         over.set()
         killer.join()
         states: dict[str, int] = {}
         while time.monotonic() < deadline:
-            for process in processes:
-                process.keep()
+            keep()
             try:
                 with board.database.read() as session:
                     states = contests.count_submissions(session, contests.find(session, "cifar"))

@@ -115,6 +115,25 @@ def test_files_are_cut_off_and_cleaned_up(tmp_path: Path) -> None:
             store.path(wrong)
 
 
+@pytest.mark.parametrize(
+    ("content", "name", "ending"),
+    [
+        (b"PK\x03\x04...", "x", ".pt"),
+        (b"\x10\0\0\0\0\0\0\0{}", "x", ".safetensors"),
+        (b"\x08\x07...", "x", ".onnx"),
+        (b"anything", "net.ONNX", ".onnx"),
+        (b"anything", "net.exe", ".pt"),
+    ],
+)
+def test_readers_get_a_name_that_says_the_format(tmp_path: Path, content: bytes, name: str, ending: str) -> None:
+    store = FileStore(tmp_path)
+    stored = store.take([content], 100)
+    with store.opened_as(stored.sha256, name) as path:
+        assert path.name == f"model{ending}" and path.read_bytes() == content
+    assert not path.exists() and store.verify(stored.sha256)
+    assert list(tmp_path.glob("incoming-*")) == []
+
+
 def test_buckets_fill_again() -> None:
     buckets = Buckets(per_minute=60)
     assert [buckets.take("a", 0.0) for _ in range(60)] == [0.0] * 60
