@@ -39,14 +39,15 @@ def _training(text: str, default: Training) -> Training:
     """`epochs=2,optimiser=adam,learning_rate=0.001` over the experiment's own defaults."""
     import dataclasses
 
-    kinds = {field.name: type(getattr(default, field.name)) for field in dataclasses.fields(default)}
+    types: dict[str, Callable[[str], Any]] = {"float": float, "bool": lambda text: text.lower() in ("1", "true", "yes")}
+    kinds = {field.name: types.get(str(field.type), str) for field in dataclasses.fields(default)}
     chosen: dict[str, Any] = {}
     for part in _names(text):
         name, separator, value = part.partition("=")
         if not separator or name not in kinds:
             raise UsageError(f"training option '{part}' is none of {', '.join(f'{known}=...' for known in kinds)}")
         try:
-            chosen[name] = value.lower() in ("1", "true", "yes") if kinds[name] is bool else kinds[name](value)
+            chosen[name] = kinds[name](value)
         except ValueError as error:
             raise UsageError(f"training option {name}={value}: {error}") from error
     return dataclasses.replace(default, **chosen)

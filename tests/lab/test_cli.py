@@ -28,7 +28,7 @@ def done(*arguments: str) -> Result:
 
 
 def test_quantise_gives_the_contests_score(tmp_path: Path) -> None:
-    options = ["--bits", "4", "--sparsities", "0,0.5", "--orders", "together", "--tuning", "epochs=1"]
+    options = ["--bits", "4", "--sparsities", "0,0.5", "--orders", "together", "--tuning", "epochs=0.5"]
     done("quantise", *TINY, *FEW, *ONCE, *options, "--out", str(tmp_path))
     table = pd.read_csv(tmp_path / "tables" / "grid.csv")
     assert table["Score"].notna().all()
