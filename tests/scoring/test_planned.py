@@ -1,0 +1,61 @@
+"""Costs of an architecture before training, against those of the file that training would write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from contest.candidate import Bits
+from contest.inference import freeze, save
+from contest.networks import build, parse
+from scoring.analysis import analyse
+from scoring.costs import Costs
+from scoring.readers import read
+from scoring.rules import load_rule, price
+from scoring.score import architecture_costs
+
+LAB = load_rule("lab")
+
+
+def written(name: str, bits: Bits, folder: Path) -> Costs:
+    from contest.quantisation import quantise
+
+    architecture = parse(name)
+    torch.manual_seed(0)
+    model = build(architecture).eval()
+    if bits.quantised:
+        model = quantise(model, bits, torch.rand(8, 3, 32, 32))
+    network = freeze(model, architecture, image_shape=(3, 32, 32), classes=10)
+    return analyse(read(save(network, folder / "model.pt")).graph)
+
+
+def figures(costs: Costs) -> list[tuple[object, ...]]:
+    return [(op.name, op.macs, op.weights, op.weight_bits, op.activation_bits) for op in costs.operations if op.macs]
+
+
+def test_float_architecture_costs_what_its_file_costs(tmp_path: Path) -> None:
+    plan = architecture_costs(parse("resnet8"))
+    file = written("resnet8", Bits(), tmp_path)
+    assert figures(plan) == figures(file)
+    assert price(plan, LAB) == price(file, LAB)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("per_channel", [True, False])
+@pytest.mark.parametrize("name", ["resnet8", "dsresnet"])
+def test_quantised_architecture_costs_what_its_file_costs(name: str, per_channel: bool, tmp_path: Path) -> None:
+    bits = Bits(3, 4, per_channel=per_channel, layers={"fc": (8, 8)})
+    plan, file = architecture_costs(parse(name), bits), written(name, bits, tmp_path)
+    assert figures(plan) == figures(file)
+    assert plan.parameters == file.parameters
+    assert price(plan, LAB).ops == price(file, LAB).ops
+
+
+def test_bits_of_single_layers() -> None:
+    plan = architecture_costs(parse("resnet8"), Bits(4, 4, layers={"stem": (8, 8), "stages.1": (2, 3)}))
+    rows = {op.name: op for op in plan.operations if op.macs}
+    assert (rows["stem.conv"].weight_bits, rows["stem.conv"].activation_bits) == (8, 8)
+    assert (rows["stages.1.0.body.conv1"].weight_bits, rows["stages.1.0.body.conv1"].operation_bits) == (2, 3)
+    assert rows["fc"].operation_bits == 4
