@@ -130,7 +130,7 @@ def storm(settings: Settings, server: PostgresServer | None) -> None:
     bodies = [
         [content(report={"score": 0.001 * (1 + c * each + i)}, sleep=0.15) for i in range(each)] for c in range(clients)
     ]
-    deadline = time.monotonic() + 420
+    deadline = time.monotonic() + 1500
     over, dice = threading.Event(), random.Random(1)
     kills: Counter[str] = Counter()
 
