@@ -40,6 +40,8 @@ class View:
     def __enter__(self) -> View:
         if self._console.is_terminal:
             self._live.start()
+        # What a resumed study has behind it is not told again.
+        self._seen = {r.number for r in self._study.records() if r.state in ("COMPLETE", "FAIL", "PRUNED")}
         self.done()
         return self
 

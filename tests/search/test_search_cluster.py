@@ -126,7 +126,7 @@ def test_four_workers_two_killed_and_the_database_restarted(tmp_path: Path, post
         postgres.start()
         wait_for(study, 25, 180)
         workers[1].send_signal(signal.SIGKILL)
-        wait_for(study, TRIALS, 400)
+        wait_for(study, TRIALS, 1200)
         study.optuna.set_user_attr(FINISHED, True)
         assert [worker.wait(timeout=60) for worker in workers[2:]] == [0, 0]
     finally:
@@ -136,7 +136,9 @@ def test_four_workers_two_killed_and_the_database_restarted(tmp_path: Path, post
 
 
 @pytest.mark.slow
-def test_ray_workers_are_killed_and_started_again(tmp_path: Path, postgres: Any) -> None:
+def test_ray_workers_are_killed_and_started_again(
+    tmp_path: Path, postgres: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ray = pytest.importorskip("ray")
     from search.cluster import start_on_ray
 
@@ -150,6 +152,7 @@ def test_ray_workers_are_killed_and_started_again(tmp_path: Path, postgres: Any)
 
         return life(folder)
 
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "300")  # a busy machine needs more than 30 s
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=100_000_000)
     try:
         workers = start_on_ray("local", directory, 4, job)
@@ -161,7 +164,7 @@ def test_ray_workers_are_killed_and_started_again(tmp_path: Path, postgres: Any)
         postgres.start()
         wait_for(study, 25, 180)
         os.kill(workers[1].pid(), signal.SIGKILL)
-        wait_for(study, TRIALS, 400)
+        wait_for(study, TRIALS, 1200)
         study.optuna.set_user_attr(FINISHED, True)
         assert sum(ray.get([worker.result for worker in workers], timeout=120)) <= TRIALS
     finally:
