@@ -167,13 +167,14 @@ def compress(
         masks = GradualMasks(model, zeros) if zeros else None
         run.fit("tune", model, candidate.tune, candidate.seed + 2, masks)
     half = candidate.bits.weights == 16
+    stored = torch.float16 if half else torch.float32  # half precision counts only where the network runs in it
     network = freeze(
-        fold_batch_norms(model.cpu(), torch.float16 if half or candidate.bits.quantised else torch.float32),
+        fold_batch_norms(model.cpu(), stored),
         candidate.architecture,
         image_shape=image_shape,
         classes=classes,
         weight_bits=16 if half else 32,
-        affine_type=torch.float16 if half or candidate.bits.quantised else torch.float32,
+        affine_type=stored,
         parent=Parent(weights=float(weights), macs=float(macs)),
         claims=Claims(p_s=(weights - left) / weights, p_u=zeros / weights),
         provenance={**_versions(), "seed": str(candidate.seed), "candidate": candidate.to_json(), **(provenance or {})},

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from contest.errors import ContestError, RefusedError, UsageError
+from contest.gate import check_file
 from contest.inference.freeze import Network, is_batch_norm, rebuilt, replace_submodule
 from contest.inference.manifest import FORMAT, MAX_ELEMENTS, VERSION, Manifest, parse_manifest
 
@@ -56,6 +57,7 @@ def read(path: Path) -> tuple[Manifest, dict[str, Tensor]]:
     """(manifest, tensors) of a model file, each tensor dense and of a type that the format stores."""
     if not path.is_file():
         raise UsageError(f"{path} is not a file")
+    check_file(path)  # what the file says, before anything is deserialised
     manifest, state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     if len(state) > 10_000:
         raise RefusedError(f"{path.name} holds {len(state):,} tensors; the limit is 10,000")

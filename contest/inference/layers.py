@@ -15,8 +15,11 @@ from torch import Tensor, nn
 
 from contest.inference.manifest import LayerSpec
 
+_LIBRARY = torch.library.Library("contest", "DEF")
+# Not `torch.library.custom_op`, whose first call imports the compiler: seconds, in every isolated child.
+_LIBRARY.define("quantise(Tensor x, Tensor step, int low, int high) -> Tensor")
 
-@torch.library.custom_op("contest::quantise", mutates_args=())
+
 def quantise_operator(x: Tensor, step: Tensor, low: int, high: int) -> Tensor:
     """`clamp(round(x / step), low, high) * step`, half to even, for x of any shape and step of one element.
 
@@ -26,9 +29,14 @@ def quantise_operator(x: Tensor, step: Tensor, low: int, high: int) -> Tensor:
     return (x / width).round_().clamp_(low, high).mul_(width)
 
 
-@quantise_operator.register_fake
-def _(x: Tensor, step: Tensor, low: int, high: int) -> Tensor:
+_LIBRARY.impl("quantise", quantise_operator, "CompositeExplicitAutograd")
+
+
+def _quantised_shape(x: Tensor, step: Tensor, low: int, high: int) -> Tensor:
     return torch.empty_like(x)
+
+
+torch.library.register_fake("contest::quantise", _quantised_shape, lib=_LIBRARY)
 
 
 class WeightLayer(nn.Module):

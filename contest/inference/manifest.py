@@ -129,4 +129,5 @@ def _first(errors: list[Any]) -> str:
     first = errors[0]
     place = ".".join(str(part) for part in first["loc"])[:MAX_TEXT] or "the text"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return f"{place}: {str(first['msg'])[:MAX_TEXT]}{more}"
+    said = f"{place}: {str(first['msg'])[:MAX_TEXT]}"
+    return said.encode("ascii", "backslashreplace").decode() + more  # the key is a stranger's text
