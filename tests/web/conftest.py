@@ -6,17 +6,15 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import uvicorn
-from fastapi import FastAPI
 from seeding import scorer, seed
+from served import Site
 
 from leaderboard.app import create_app
-from leaderboard.board import Board
 from leaderboard.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,20 +25,6 @@ _ARGUMENTS = [
     "--no-sandbox", "--headless", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
-
-
-@dataclass
-class Site:
-    """A running leaderboard."""
-
-    app: FastAPI
-    url: str
-    tokens: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def board(self) -> Board:
-        board: Board = self.app.state.board
-        return board
 
 
 @pytest.fixture(scope="session")

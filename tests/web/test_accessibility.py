@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import Site
+from served import Site
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

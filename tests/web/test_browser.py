@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import Site
 from seeding import XSS, enter, report
+from served import Site
 
 from leaderboard import contests, tokens
 from leaderboard.models import State, Submission

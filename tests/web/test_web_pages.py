@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from conftest import Site
 from fastapi.testclient import TestClient
 from seeding import XSS, enter, report
+from served import Site
 
 from leaderboard import contests, ranking, submissions, tokens
 from leaderboard.models import now
