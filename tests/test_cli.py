@@ -29,15 +29,26 @@ def test_help_imports_no_torch() -> None:
     assert all(name in result.stdout for name in COMMANDS)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_says_what_it_does(name: str) -> None:
-    context = click.Context(cli)
-    command = cli.get_command(context, name)
-    assert command is not None
-    assert command.help and len(command.help) > 20
-    for parameter in command.params:
-        if isinstance(parameter, click.Option):
-            assert parameter.help, f"{name} {parameter.opts[0]} has no help"
+def commands(group: click.Group, prefix: str = "") -> dict[str, click.Command]:
+    """Every command under `group`, those of subgroups too, by what one types."""
+    found: dict[str, click.Command] = {}
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        found[prefix + name] = command
+        if isinstance(command, click.Group):
+            found |= commands(command, f"{prefix}{name} ")
+    return found
+
+
+def test_every_command_and_option_says_what_it_does() -> None:
+    silent = []
+    for name, command in commands(cli).items():
+        assert command.help and len(command.help) > 10, name
+        options = [p for p in command.params if isinstance(p, click.Option)]
+        silent += [f"{name} {option.opts[0]}" for option in options if not option.help]
+    assert silent == []
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def create(
 @click.option("--daily", type=int, help="Submissions of a team a day (UTC).")
 @click.option("--total", type=int, help="Submissions of a team in all.")
 @click.option("--private-until", help="A moment in UTC, or 'now' to publish the ranking.")
-@click.option("--feedback", type=_feedback)
+@click.option("--feedback", type=_feedback, help="What teams see of a score before the contest ends.")
 @_contest
 @local
 def set_(

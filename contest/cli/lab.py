@@ -60,12 +60,12 @@ def _common(model: str, batch_size: int) -> Callable[[F], F]:
         click.option("--model", default=model, show_default=True, help="A network by name, such as vgg16:width=0.25."),
         click.option("--dataset", default="mnist", show_default=True, help="cifar10, cifar100, mnist or digits."),
         click.option("--data", type=click.Path(path_type=Path), help="Folder of the data set."),
-        click.option("--batch-size", default=batch_size, show_default=True),
+        click.option("--batch-size", default=batch_size, show_default=True, help="Images in a training batch."),
         click.option("--augment", is_flag=True, help="Random crops, and flips where they keep the class."),
         click.option("--train-images", type=int, help="Only the first so many, for a quick look."),
         click.option("--test-images", type=int, help="Only the first so many."),
         click.option("--out", type=click.Path(path_type=Path), required=True, help="Results folder."),
-        click.option("--seed", default=0, show_default=True),
+        click.option("--seed", default=0, show_default=True, help="Everything random comes from it."),
         click.option("--device", default="cpu", show_default=True, help="auto, cpu or cuda (built-in tasks only)."),
         click.option("--threads", type=int, help="Of torch and ONNX Runtime (default: torch's own)."),
     )
@@ -151,7 +151,7 @@ def _show(console: Any, name: str, table: Any) -> None:
 
 @lab.command()
 @_common("mnist_fc", 64)
-@click.option("--rounds", default=10, show_default=True)
+@click.option("--rounds", default=10, show_default=True, help="Prunings, one after the other.")
 @click.option("--fraction", default=0.33, show_default=True, help="Of the remaining weights, removed in each round.")
 @click.option("--method", default="magnitude", show_default=True, help="A method, or your own package.module:function.")
 @click.option("--variants", default="none,kept,initial", show_default=True, help="Or a step k to rewind to.")
@@ -167,12 +167,17 @@ def repeated(rounds: int, fraction: float, method: str, variants: str, training:
 @lab.command()
 @_common("vgg16:width=0.25", 128)
 @click.option("--models", default="", help="Several networks (separated by ;) instead of --model.")
-@click.option("--methods", default="random,magnitude,snip,grasp,synflow", show_default=True)
+@click.option(
+    "--methods",
+    default="random,magnitude,snip,grasp,synflow",
+    show_default=True,
+    help="Pruning methods, with commas; your own as package.module:function.",
+)
 @click.option("--ratios", default="1,2,5,10,15,20", show_default=True, help="Compression ratios.")
 @click.option("--look-at", default=10.0, show_default=True, help="The ratio that is looked at layer by layer.")
 @click.option("--training", default="", help="epochs=10,optimiser=sgd,learning_rate=0.05")
 @click.option("--pretraining", default="", help="Before magnitude pruning, likewise (200 epochs in the original).")
-@click.option("--scoring-samples", default=256, show_default=True)
+@click.option("--scoring-samples", default=256, show_default=True, help="Images from which data-driven methods score.")
 def compare(
     models: str, methods: str, ratios: str, look_at: float, training: str, pretraining: str, scoring_samples: int,
     **given: Any,
@@ -194,7 +199,9 @@ def compare(
 @_common("mnist_cnn", 256)
 @click.option("--sparsity", default=0.9, show_default=True, help="Of each weight tensor, or of all by other methods.")
 @click.option("--layer", "layers", multiple=True, help="conv1.weight=0.5: a sparsity for one layer; others stay whole.")
-@click.option("--method", default="fine-grained", show_default=True)
+@click.option(
+    "--method", default="fine-grained", show_default=True, help="A pruning method, or your own package.module:function."
+)
 @click.option("--layer-by-layer", is_flag=True, help="Prune and retrain one layer after another.")
 @click.option("--training", default="", help="epochs=5,optimiser=adadelta,learning_rate=1.0")
 @click.option("--tuning", default="", help="epochs=2,optimiser=sgd,learning_rate=0.1")
@@ -220,9 +227,16 @@ def finetune(
 
 @lab.command()
 @_common("mnist_cnn", 256)
-@click.option("--sparsities", default="0,0.3,0.5,0.7,0.8,0.9,0.95,0.99", show_default=True)
+@click.option(
+    "--sparsities",
+    default="0,0.3,0.5,0.7,0.8,0.9,0.95,0.99",
+    show_default=True,
+    help="Fractions of zeros, with commas.",
+)
 @click.option("--group", "groups", multiple=True, help="early=conv1,conv2: layers (or prefixes) pruned together.")
-@click.option("--method", default="magnitude", show_default=True)
+@click.option(
+    "--method", default="magnitude", show_default=True, help="A pruning method, or your own package.module:function."
+)
 @click.option("--training", default="", help="epochs=2,optimiser=adam,learning_rate=0.001")
 def sensitivity(sparsities: str, groups: tuple[str, ...], method: str, training: str, **given: Any) -> Results:
     """Prune each layer, or named group of layers, alone."""
@@ -239,12 +253,14 @@ def sensitivity(sparsities: str, groups: tuple[str, ...], method: str, training:
 @_common("mnist_cnn", 256)
 @click.option("--sparsities", default="0,0.5,0.8,0.9,0.95", show_default=True, help="Single weights set to zero.")
 @click.option("--removed", default="0.5,0.8", show_default=True, help="Fractions of weights removed as channels.")
-@click.option("--method", default="magnitude", show_default=True)
+@click.option(
+    "--method", default="magnitude", show_default=True, help="A pruning method, or your own package.module:function."
+)
 @click.option("--training", default="", help="epochs=2,optimiser=adam,learning_rate=0.001")
 @click.option("--tuning", default="", help="epochs=1,... after a pruning")
 @click.option("--batch", default=1, show_default=True, help="Samples in one timed run.")
-@click.option("--runs", default=50, show_default=True)
-@click.option("--warmup", default=10, show_default=True)
+@click.option("--runs", default=50, show_default=True, help="Timed runs.")
+@click.option("--warmup", default=10, show_default=True, help="Runs before the timed ones.")
 def deploy(
     sparsities: str, removed: str, method: str, training: str, tuning: str, batch: int, runs: int, warmup: int,
     **given: Any,
@@ -262,10 +278,17 @@ def deploy(
 
 @lab.command()
 @_common("mnist_cnn", 256)
-@click.option("--sparsities", default="0,0.5,0.8,0.9", show_default=True)
+@click.option("--sparsities", default="0,0.5,0.8,0.9", show_default=True, help="Fractions of zeros, with commas.")
 @click.option("--bits", default="32,8,4,2,1", show_default=True, help="Of weights and inputs; 32 is float.")
-@click.option("--orders", default="together,prune-first,quantise-first,post-training", show_default=True)
-@click.option("--method", default="magnitude", show_default=True)
+@click.option(
+    "--orders",
+    default="together,prune-first,quantise-first,post-training",
+    show_default=True,
+    help="Together, or one after the other.",
+)
+@click.option(
+    "--method", default="magnitude", show_default=True, help="A pruning method, or your own package.module:function."
+)
 @click.option("--training", default="", help="epochs=2,optimiser=adam,learning_rate=0.001")
 @click.option("--tuning", default="", help="epochs=1,... after each step")
 def quantise(sparsities: str, bits: str, orders: str, method: str, training: str, tuning: str, **given: Any) -> Results:

@@ -234,7 +234,7 @@ def _local_rows(name: str, settings: Settings) -> tuple[dict[str, Any], Rows]:
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 for everybody: see docs/organiser.md.")
-@click.option("--port", default=8000, show_default=True)
+@click.option("--port", default=8000, show_default=True, help="Where to listen.")
 @click.option("--workers", default=1, show_default=True, help="Scoring threads in this process; 0: only elsewhere.")
 @click.option("--rule", default="lab", show_default=True, help="Begins a contest of this rule if the board has none.")
 @click.option("--tls", is_flag=True, help="The service is behind TLS: cookies and HSTS say so.")

@@ -27,11 +27,21 @@ EPOCHS_HELP = "Epochs of a trial, float and quantised together; `10/40`: explore
 )
 @click.option("--resume", is_flag=True, help="Go on with the study in that directory.")
 @click.option(
-    "--objective", type=click.Choice(["constrained", "pareto", "target"]), default="constrained", show_default=True
+    "--objective",
+    type=click.Choice(["constrained", "pareto", "target"]),
+    default="constrained",
+    show_default=True,
+    help="Lowest score at the threshold, the whole front, or best accuracy below a score.",
 )
 @click.option("--target-score", type=float, help="With --objective target: the score to stay below.")
-@click.option("--sampler", type=click.Choice(["tpe", "nsga2", "random"]), default="tpe", show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--sampler",
+    type=click.Choice(["tpe", "nsga2", "random"]),
+    default="tpe",
+    show_default=True,
+    help="How candidates are proposed.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Everything random comes from it.")
 @click.option(
     "--seeds",
     type=click.IntRange(1),
@@ -118,7 +128,7 @@ def search(**options: Any) -> None:  # fmt: skip
     help="Study directory, which all machines see.",
 )
 @click.option("--storage", help="The study's database [default: what the study was started with].")
-@click.option("--device", default="auto", show_default=True)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps (mps is untested).")
 @click.option("--exit-when-idle", is_flag=True, help="End when there is nothing to do, not when the study ends.")
 def worker(directory: Path, storage: str | None, device: str, exit_when_idle: bool) -> None:  # fmt: skip
     """Work on a study that `contest search` started, from this machine, until it ends."""
