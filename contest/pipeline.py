@@ -21,6 +21,7 @@ from contest.candidate import Candidate, Recipe
 from contest.data import Images
 from contest.errors import TrainingError
 from contest.inference import Network, fold_batch_norms, freeze
+from contest.inference.layers import WeightLayer
 from contest.inference.manifest import Claims, Parent
 from contest.pruning.masks import exact_k, full, hold, prunable
 from contest.training import Epoch, Evaluation, evaluate, fit
@@ -176,9 +177,10 @@ def compress(
         weight_bits=16 if half else 32,
         affine_type=stored,
         parent=Parent(weights=float(weights), macs=float(macs)),
-        claims=Claims(p_s=(weights - left) / weights, p_u=zeros / weights),
         provenance={**_versions(), "seed": str(candidate.seed), "candidate": candidate.to_json(), **(provenance or {})},
     )
+    claims = Claims(p_s=(weights - left) / weights, p_u=_zeros(network) / weights)
+    network.manifest = network.manifest.model_copy(update={"claims": claims})
     measured = None if validation is None else evaluate(network, validation, device=device)
     return Outcome(network.cpu(), measured, tuple(run.stages))
 
@@ -196,6 +198,12 @@ def _quantise(model: nn.Module, candidate: Candidate, train: Images) -> None:
         chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(candidate.seed))
         images = train.pixels[chosen[:CALIBRATION_IMAGES].to(train.pixels.device)].cpu().float() / 255
         quantise(model.cpu(), candidate.bits, images)
+
+
+def _zeros(network: Network) -> int:
+    """Weights of the stored network that are zero: masked, or rounded to the code 0."""
+    layers = [module for module in network.modules() if isinstance(module, WeightLayer)]
+    return sum(int((m.codes if m.weight_bits <= 8 else m.weight).eq(0).sum()) for m in layers)
 
 
 def _versions() -> dict[str, str]:

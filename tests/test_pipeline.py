@@ -67,6 +67,7 @@ def test_channels_are_gone_and_zeros_are_there(outcome: Outcome) -> None:
     # p_u counts weights of the unpruned network; codes that round to zero come on top
     assert zeros >= round(0.3 * manifest.parent.weights)
     assert manifest.claims.p_s == pytest.approx(1 - weights / manifest.parent.weights)
+    assert manifest.claims.p_u == pytest.approx(zeros / manifest.parent.weights)
 
 
 def test_the_file_says_how_it_was_made(outcome: Outcome) -> None:
