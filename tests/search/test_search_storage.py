@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy.exc
 
 from contest.errors import UsageError
-from search.storage import Claims, StorageGoneError, StudyFullError, open_storage, patient, storage_url
+from search.storage import Claims, PatientStorage, StorageGoneError, StudyFullError, open_storage, patient, storage_url
 
 
 def _claims(directory: Path) -> Claims:
@@ -100,3 +100,17 @@ def test_urls(tmp_path: Path) -> None:
     assert storage_url("postgresql://u:p@h/d", tmp_path) == "postgresql+psycopg://u:p@h/d"
     with pytest.raises(UsageError, match="not a database URL"):
         storage_url("somewhere", tmp_path)
+
+
+def test_every_access_of_optunas_cache_waits_for_the_database() -> None:
+    """Optuna's cache calls the storage's private methods too: one that does not wait ends a worker."""
+    import inspect
+    import re
+
+    from optuna.storages import _cached_storage
+
+    called = set(re.findall(r"_backend\.([a-z_]+)\(", inspect.getsource(_cached_storage)))
+    settings_only = {"get_heartbeat_interval", "get_heartbeat_stale_trial_callback"}
+    assert len(called) > 10
+    for name in called - settings_only:
+        assert hasattr(getattr(PatientStorage, name), "__wrapped__"), name
