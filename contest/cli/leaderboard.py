@@ -123,6 +123,7 @@ def _submit_here(file: Path, team: str, note: str, rule: str, name: str, setting
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the ranking as JSON.")
+@click.option("--markdown", is_flag=True, help="Print the ranked and the published networks as a Markdown table.")
 @click.option("--bundled", is_flag=True, help="The networks that come with this package.")
 @click.option("--rule", default="lab", show_default=True, help="With --bundled: the rule that ranks.")
 @click.option("--limit", default=50, show_default=True, help="Rows of each table.")
@@ -130,7 +131,7 @@ def _submit_here(file: Path, team: str, note: str, rule: str, name: str, setting
 @local
 @_remote
 def leaderboard(
-    as_json: bool, bundled: bool, rule: str, limit: int, name: str,
+    as_json: bool, markdown: bool, bundled: bool, rule: str, limit: int, name: str,
     directory: Path | None, database: str | None, url: str | None, token: str | None,
 ) -> None:  # fmt: skip
     """Show the ranking of those at or above the threshold, and apart those below."""
@@ -139,6 +140,11 @@ def leaderboard(
     contest, rows = _rows(bundled, rule, name, directory, database, url, token)
     if as_json:
         click.echo(json.dumps({"contest": contest, **rows}, indent=2, default=str))
+    elif markdown:
+        from leaderboard.charts import references
+        from leaderboard.markdown import ranking_table
+
+        click.echo(ranking_table(rows["ranked"][:limit], references(contest["rule"]["name"])), nl=False)
     else:
         print_ranking(contest, rows, limit)
 

@@ -1,0 +1,45 @@
+"""The Markdown table: figures written out by hand, names of strangers as plain text, and the README's own table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from contest.cli import cli
+from leaderboard.charts import Point
+from leaderboard.markdown import ranking_table
+
+README = Path(__file__).parents[2] / "README.md"
+MEASURED = {"macs": 12_501_632, "weights": 146_480, "nonzeros": 58_592, "q_w": 3.04, "q_a": 3.18}
+
+
+def row(name: str = "us") -> dict[str, object]:
+    return {
+        "team": "us",
+        "accuracy": 0.9012,
+        "score": 0.004,
+        "params": 0.001,
+        "ops": 0.003,
+        "measured": MEASURED,
+    } | changes
+
+
+def test_the_lowest_score_comes_first_and_references_stand_where_they_belong() -> None:
+    table = ranking_table([row()], [Point("far", 0.93, 1.66), Point("near", 0.9, 0.0021)]).splitlines()
+    assert table[2:] == [
+        "| *near* | *90.00%* | *0.0021* | | | | |",
+        "| **us** | 90.12% | 0.00400 | 0.00100 + 0.00300 | 12.5M | 58,592 of 146,480 | 3.0 / 3.2 |",
+        "| *far* | *93.00%* | *1.6600* | | | | |",
+    ]
+
+
+def test_a_strangers_name_stays_one_cell_of_text() -> None:
+    line = ranking_table([row("a|b\n| **x** [l](u) <img>")]).splitlines()[2]
+    assert line.startswith("| **a\\|b \\| \\*\\*x\\*\\* \\[l\\](u) \\<img\\>** | 90.12% |")
+
+
+def test_the_readme_shows_what_the_command_prints() -> None:
+    printed = CliRunner().invoke(cli, ["leaderboard", "--bundled", "--markdown"])
+    assert printed.exit_code == 0
+    assert printed.output in README.read_text(encoding="utf-8")
