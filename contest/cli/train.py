@@ -25,7 +25,10 @@ from contest.errors import UsageError
 @click.option("--unstructured", type=float, default=0.0, help="p_u: fraction of the unpruned network's weights.")
 @click.option("--train", "train_options", default="", help="Float recipe, `epochs=30,learning_rate=0.1`.")
 @click.option("--tune", "tune_options", default="", help="Recipe after pruning and quantisation, likewise.")
-@click.option("--teacher", type=click.Path(path_type=Path), help="A model.pt whose predictions are distilled.")
+@click.option(
+    "--teacher", "teachers", type=click.Path(path_type=Path), multiple=True,
+    help="A model.pt whose predictions are distilled; given several times, the mean of their logits.",
+)  # fmt: skip
 @click.option("--all-images", is_flag=True, help="Train on the validation images too (a finalist's refit).")
 @click.option("--seed", type=int, default=0, show_default=True, help="Everything random comes from it.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps (mps is untested).")
@@ -41,7 +44,7 @@ def train(
     unstructured: float,
     train_options: str,
     tune_options: str,
-    teacher: Path | None,
+    teachers: tuple[Path, ...],
     all_images: bool,
     seed: int,
     device: str,
@@ -56,7 +59,7 @@ def train(
     from contest.inference import load as load_network
     from contest.inference import save
     from contest.pipeline import compress
-    from contest.training import choose_device, soft_labels
+    from contest.training import Ensemble, choose_device, soft_labels
 
     if Path(what).suffix == ".json":
         candidate = Candidate.from_json(Path(what).read_text())
@@ -74,7 +77,8 @@ def train(
     parts = split(images.train)
     training = images.train if all_images else parts.train
     chosen = str(choose_device(device))
-    labels = None if teacher is None else soft_labels(load_network(teacher), training, device=chosen)
+    teacher = Ensemble([load_network(path) for path in teachers]) if teachers else None
+    labels = None if teacher is None else soft_labels(teacher, training, device=chosen)
     outcome = compress(
         candidate,
         training,

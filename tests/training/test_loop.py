@@ -16,7 +16,7 @@ from training_helpers import equal_states, network, quadrants
 from contest.candidate import Recipe
 from contest.data import Images, load
 from contest.errors import TrainingError, UsageError
-from contest.training import Epoch, choose_device, evaluate, fit, soft_labels
+from contest.training import Ensemble, Epoch, choose_device, evaluate, fit, soft_labels
 from contest.training.machine import has_bf16, keep_memory
 
 PLAIN = Recipe(epochs=2, batch_size=96, flip=False, crop=0, warmup_epochs=0, learning_rate=0.05)
@@ -201,6 +201,14 @@ def test_soft_labels_are_the_mean_over_mirror_images(tmp_path: Path) -> None:
     torch.testing.assert_close(soft_labels(teacher, images, flip=True), (plain + mirrored) / 2, **close)
     may_flip = Images(images.pixels, images.labels, flips=True)
     assert torch.equal(soft_labels(teacher, may_flip), soft_labels(teacher, images, flip=True))
+
+
+def test_several_teachers_are_the_mean_of_their_logits() -> None:
+    first, second, images = network().eval(), network().eval(), quadrants()
+    with torch.no_grad():
+        second[6].bias.add_(3)
+        x = images.pixels / 255
+        torch.testing.assert_close(Ensemble([first, second])(x), (first(x) + second(x)) / 2)
 
 
 def test_soft_labels_are_computed_once(tmp_path: Path) -> None:
