@@ -8,25 +8,25 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import FileResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from leaderboard import contests, ranking, submissions, tokens
 from leaderboard.board import Board
+from leaderboard.cache import Cache
 from leaderboard.contests import NotFoundError
+from leaderboard.files import TooLargeError
 from leaderboard.models import Contest, State, Submission, Team
 from leaderboard.problems import problem
+from leaderboard.ranking import Point, Record
 from leaderboard.security import ForbiddenError, UnauthorizedError, bearer
 from leaderboard.tokens import PUBLIC, Viewer
 from leaderboard.views import (
     ContestView,
     EnteredView,
     LogView,
-    PointView,
     RankingView,
-    RecordView,
-    RowView,
     SubmissionsView,
     SubmissionView,
     ViewerView,
@@ -42,6 +42,8 @@ Id = Annotated[int, Path(ge=1, le=2**31 - 1)]
 Size = Annotated[int, Query(ge=1, le=200, description="Rows a page.")]
 Text = Annotated[str, Query(max_length=120)]
 IfNoneMatch = Annotated[str | None, Header()]
+
+_POINTS, _RECORDS = TypeAdapter(list[Point]), TypeAdapter(list[Record])
 
 
 class Problem(BaseModel):
@@ -59,27 +61,33 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def the_board(request: Request) -> Board:
+async def the_board(request: Request) -> Board:
     """The board of this application."""
     board: Board = request.app.state.board
     return board
 
 
-def the_viewer(request: Request, authorization: Annotated[str | None, Header()] = None) -> Viewer:
+TheBoard = Annotated[Board, Depends(the_board)]
+
+
+async def the_viewer(board: TheBoard, authorization: Annotated[str | None, Header()] = None) -> Viewer:
     """Who asks: nobody known without a token, UnauthorizedError with one that is no good."""
+
+    def check(token: str) -> Viewer | None:
+        with board.database.read() as session:
+            return tokens.check(session, token)
+
     token = bearer(authorization)
     if token is None:
         if authorization:
             raise UnauthorizedError("the Authorization header must be 'Bearer <token>'")
         return PUBLIC
-    with the_board(request).database.read() as session:
-        viewer = tokens.check(session, token)
+    viewer = await run_in_threadpool(check, token)
     if viewer is None:
         raise UnauthorizedError("this token is unknown, revoked or out of date")
     return viewer
 
 
-TheBoard = Annotated[Board, Depends(the_board)]
 TheViewer = Annotated[Viewer, Depends(the_viewer)]
 
 
@@ -115,57 +123,67 @@ def get_ranking(
 ) -> Response:
     """The best submission of each team: by score, ties by accuracy, then by time (below the threshold: by accuracy)."""
 
-    def view(session: Session, found: Contest) -> RankingView:
+    def view(session: Session, found: Contest) -> bytes:
         result = ranking.page(
             session, found, section, sort=sort, descending=descending, query=team,
             max_score=max_score, min_accuracy=min_accuracy, page=page, size=size,
         )  # fmt: skip
-        rows = [RowView.model_validate(row) for row in result.rows]
         return RankingView(
-            section=section, total=result.total, page=result.page, pages=result.pages, size=result.size, rows=rows
-        )
+            section=section, total=result.total, page=result.page, pages=result.pages, size=result.size,
+            rows=list(result.rows),
+        ).model_dump_json().encode()  # fmt: skip
 
     return _revised(request, board, contest, viewer, if_none_match, view)
 
 
-@router.get("/contests/{contest}/points", response_model=list[PointView], responses={304: {}, **_problems(401, 404)})
+@router.get("/contests/{contest}/points", response_model=list[Point], responses={304: {}, **_problems(401, 404)})
 def get_points(
     contest: Slug, board: TheBoard, viewer: TheViewer, request: Request, if_none_match: IfNoneMatch = None
 ) -> Response:
     """What a chart draws: the best of each team, at most 1,000 ranked and 1,000 below the threshold."""
     return _revised(
         request, board, contest, viewer, if_none_match,
-        lambda session, found: [PointView.model_validate(point) for point in ranking.points(session, found)],
+        lambda session, found: _POINTS.dump_json(ranking.points(session, found)),
     )  # fmt: skip
 
 
-@router.get("/contests/{contest}/records", response_model=list[RecordView], responses={304: {}, **_problems(401, 404)})
+@router.get("/contests/{contest}/records", response_model=list[Record], responses={304: {}, **_problems(401, 404)})
 def get_records(
     contest: Slug, board: TheBoard, viewer: TheViewer, request: Request, if_none_match: IfNoneMatch = None
 ) -> Response:
     """The history of the record, the oldest first."""
     return _revised(
         request, board, contest, viewer, if_none_match,
-        lambda session, found: [RecordView.model_validate(record) for record in ranking.history(session, found)],
+        lambda session, found: _RECORDS.dump_json(ranking.history(session, found)),
     )  # fmt: skip
 
 
-@router.get("/contests/{contest}/submissions", responses=_problems(401, 404))
+@router.get(
+    "/contests/{contest}/submissions", response_model=SubmissionsView, responses={304: {}, **_problems(401, 404)}
+)
 def list_submissions(
     contest: Slug,
     board: TheBoard,
     viewer: TheViewer,
+    request: Request,
     team_id: Annotated[int | None, Query(ge=1, le=2**31 - 1)] = None,
     state: State | None = None,
     before: Annotated[int | None, Query(ge=1, le=2**31 - 1, description="The `next_before` of the last page.")] = None,
     size: Size = 50,
-) -> SubmissionsView:
+    if_none_match: IfNoneMatch = None,
+) -> Response:
     """Submissions that the asker may see, the newest first."""
-    with board.database.read() as session:
-        found = contests.find(session, contest)
+
+    def view(session: Session, found: Contest) -> bytes:
         rows = submissions.listing(session, found, viewer, team_id=team_id, state=state or "", before=before, size=size)
         views = [submission_view(row, found, viewer) for row in rows]
-    return SubmissionsView(submissions=views, next_before=rows[-1].id if len(rows) == size else None)
+        next_before = rows[-1].id if len(rows) == size else None
+        return SubmissionsView(submissions=views, next_before=next_before).model_dump_json().encode()
+
+    if viewer.role == "public":  # who sees what is scored only, and that changes the contest's revision
+        return _revised(request, board, contest, viewer, if_none_match, view, private=True)
+    with board.database.read() as session:
+        return Response(view(session, contests.find(session, contest)), media_type="application/json")
 
 
 @router.post(
@@ -198,7 +216,9 @@ async def submit(
             return found, team
 
     found, team = await run_in_threadpool(begin)
-    with board.files.incoming(min(found.max_bytes, board.settings.max_upload_bytes)) as incoming:
+    limit = upload_limit(board, found)
+    check_declared(request, limit, limit)
+    with board.files.incoming(limit) as incoming:
         async for chunk in request.stream():
             incoming.write(chunk)
         stored = await run_in_threadpool(incoming.keep)
@@ -272,6 +292,18 @@ def get_me(board: TheBoard, viewer: TheViewer) -> ViewerView:
         )
 
 
+def upload_limit(board: Board, contest: Contest) -> int:
+    """The most bytes that a file of this contest may have here."""
+    return min(contest.max_bytes, board.settings.max_upload_bytes)
+
+
+def check_declared(request: Request, allowed: int, limit: int) -> None:
+    """Raise TooLargeError when the request says that its body is larger: before any of it is read."""
+    declared = request.headers.get("content-length", "0")
+    if not declared.isdecimal() or int(declared) > allowed:
+        raise TooLargeError(limit)
+
+
 def submitting_team(session: Session, contest: Contest, viewer: Viewer) -> Team:
     """The team that the viewer submits for. Raises UnauthorizedError or ForbiddenError."""
     if viewer.role == "public":
@@ -307,21 +339,23 @@ def _revised(
     contest: str,
     viewer: Viewer,
     if_none_match: str | None,
-    view: Callable[[Session, Contest], BaseModel | list[Any]],
+    view: Callable[[Session, Contest], bytes],
+    *,
+    private: bool = False,
 ) -> Response:
-    """Answer from the ranking, or 304 when the asker has this revision."""
+    """Answer from the ranking, or 304 when the asker has this revision. An answer is made once for each revision.
+
+    `private`: the answer holds nothing of a private ranking.
+    """
+    answers: Cache[bytes] = request.app.state.answers
     with board.database.read() as session:
         found = contests.find(session, contest)
-        check_public(found, viewer)
-        tag = revision_tag(found, viewer, request.url.path, request.url.query)
+        if not private:
+            check_public(found, viewer)
+        question = (request.url.path, request.url.query)
+        tag = revision_tag(found, viewer, *question)
         headers = {"ETag": tag, "Cache-Control": "no-cache", "Vary": "Authorization"}
         if if_none_match and tag in (part.strip() for part in if_none_match.split(",")):
             return Response(status_code=304, headers=headers)
-        result = view(session, found)
-    return Response(_json(result), media_type="application/json", headers=headers)
-
-
-def _json(result: BaseModel | list[Any]) -> str:
-    if isinstance(result, BaseModel):
-        return result.model_dump_json()
-    return "[" + ",".join(item.model_dump_json() for item in result) + "]"
+        answer = answers.get((found.id, *question), tag, lambda: view(session, found))
+    return Response(answer, media_type="application/json", headers=headers)

@@ -22,6 +22,7 @@ from contest import __version__
 from contest.errors import ContestError
 from leaderboard import api, submissions
 from leaderboard.board import Board, open_board
+from leaderboard.cache import Cache
 from leaderboard.database import DatabaseError
 from leaderboard.limits import BodyLimit, BodyTooLargeError, BodyTooSlowError, RateLimit
 from leaderboard.models import State, Submission, now
@@ -32,6 +33,8 @@ from leaderboard.security import ForbiddenError, SecurityHeaders, bearer
 from leaderboard.settings import Settings
 
 log = logging.getLogger("leaderboard.app")
+_ANSWERS = 200
+"""Answers of the API that are kept, the ones used last: about 40 kB each."""
 
 
 def create_app(settings: Settings, scorer: Scorer | None = None, *, pages: bool = True) -> FastAPI:
@@ -46,6 +49,7 @@ def create_app(settings: Settings, scorer: Scorer | None = None, *, pages: bool 
         redoc_url=None,
     )
     app.state.board, app.state.metrics = board, Metrics()
+    app.state.answers = Cache[bytes](_ANSWERS)
     app.include_router(api.router)
     _operations(app)
     if pages:

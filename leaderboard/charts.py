@@ -9,8 +9,8 @@ import html
 import json
 import math
 import tomllib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,10 @@ vegaEmbed("#chart", {spec}, {{ast: true, actions: {{export: true, source: false,
 
 @dataclass(frozen=True)
 class Point:
-    """One network in the chart. `accuracy` is a fraction, `score` above 0; `url` is where a click leads."""
+    """One network in the chart. `accuracy` is a fraction, `score` above 0; `url` is where a click leads.
+
+    `network` is told of it in the tooltip, key by key.
+    """
 
     name: str
     accuracy: float
@@ -63,6 +66,7 @@ class Point:
     ops: float | None = None
     url: str = ""
     about: str = ""
+    network: Mapping[str, str] = field(default_factory=dict)
 
 
 def plot(entries: Sequence[Point], rule: Rule, threshold: float, out: Path, *, title: str | None = None) -> list[Path]:
@@ -204,7 +208,8 @@ def _rows(
         if point.team not in ("", point.name):
             tip["team"] = point.team
         if point.params is not None and point.ops is not None:
-            tip["parameters"], tip["operations"] = f"{point.params:.4g}", f"{point.ops:.4g}"
+            tip["parameter term"], tip["operation term"] = f"{point.params:.4g}", f"{point.ops:.4g}"
+        tip |= point.network
         if point.about:
             tip["about"] = point.about
         return {

@@ -110,28 +110,29 @@ def is_private(contest: Contest) -> bool:
 def close(session: Session, contest: Contest, actor: str = "command line") -> None:
     """Take no more submissions; what is queued is still scored."""
     if contest.closed_at is None:
-        contest.closed_at = now()
-        contest.revision += 1
+        before, contest.closed_at = standings.coarse(contest), now()
+        _shown_otherwise(session, contest, before)
         record(session, actor, "close", contest)
 
 
 def reopen(session: Session, contest: Contest, actor: str = "command line") -> None:
     """Take submissions again."""
     if contest.closed_at is not None:
-        contest.closed_at = None
-        contest.revision += 1
+        before, contest.closed_at = standings.coarse(contest), None
+        _shown_otherwise(session, contest, before)
         record(session, actor, "reopen", contest)
 
 
 def change(session: Session, contest: Contest, changes: dict[str, Any], actor: str = "command line") -> None:
     """Change limits, privacy or feedback. Raises UsageError for a limit below 1."""
+    before = standings.coarse(contest)
     for key, value in changes.items():
         if key not in ("daily_limit", "total_limit", "private_until", "feedback", "title"):
             raise UsageError(f"'{key}' of a contest cannot be changed")
         if key.endswith("_limit") and value < 1:
             raise UsageError(f"the {key.replace('_', ' ')} is {value}; it must be at least 1")
         setattr(contest, key, value)
-    contest.revision += 1
+    _shown_otherwise(session, contest, before)
     record(session, actor, "change", contest, **{key: str(value) for key, value in changes.items()})
 
 
@@ -177,33 +178,27 @@ def disqualify_team(session: Session, team: Team, reason: str, actor: str = "com
     """Take a team out of the ranking; its submissions stay, with the reason. An empty reason is refused."""
     team.disqualified_reason = one_line(reason, "reason", 500)
     team.disqualified_at = now()
-    _after_change(session, team.contest_id, actor, "disqualify team", team=team.name, reason=team.disqualified_reason)
+    _after_change(session, team, actor, "disqualify team", team=team.name, reason=team.disqualified_reason)
 
 
 def readmit_team(session: Session, team: Team, actor: str = "command line") -> None:
     """Undo a disqualification."""
     team.disqualified_at, team.disqualified_reason = None, ""
-    _after_change(session, team.contest_id, actor, "readmit team", team=team.name)
+    _after_change(session, team, actor, "readmit team", team=team.name)
 
 
 def disqualify_submission(session: Session, submission: Submission, reason: str, actor: str = "command line") -> None:
     """Take one submission out of the ranking; the team's next best takes its place."""
     submission.disqualified_reason = one_line(reason, "reason", 500)
     submission.disqualified_at = now()
-    _after_change(
-        session,
-        submission.contest_id,
-        actor,
-        "disqualify submission",
-        submission=submission.id,
-        reason=submission.disqualified_reason,
-    )
+    told = {"submission": submission.id, "reason": submission.disqualified_reason}
+    _after_change(session, submission.team, actor, "disqualify submission", **told)
 
 
 def readmit_submission(session: Session, submission: Submission, actor: str = "command line") -> None:
     """Undo a disqualification."""
     submission.disqualified_at, submission.disqualified_reason = None, ""
-    _after_change(session, submission.contest_id, actor, "readmit submission", submission=submission.id)
+    _after_change(session, submission.team, actor, "readmit submission", submission=submission.id)
 
 
 def events(session: Session, contest: Contest, limit: int = 100) -> list[Event]:
@@ -227,8 +222,18 @@ def _team(session: Session, contest: Contest, name: str) -> Team | None:
     return session.scalar(select(Team).where(Team.contest_id == contest.id, Team.name_key == name_key(name.strip())))
 
 
-def _after_change(session: Session, contest_id: int, actor: str, action: str, **details: Any) -> None:
-    contest = session.get_one(Contest, contest_id)
+def _after_change(session: Session, of: Team, actor: str, action: str, **details: Any) -> None:
+    """What counts of one team changed: its place, and perhaps the history of the record."""
+    contest = session.execute(select(Contest).where(Contest.id == of.contest_id).with_for_update()).scalar_one()
     session.flush()
-    standings.rebuild(session, contest)
+    standings.update_team(session, contest, of.id)
+    standings.rebuild_records(session, contest)
+    contest.revision += 1
     record(session, actor, action, contest, **details)
+
+
+def _shown_otherwise(session: Session, contest: Contest, coarse_before: bool) -> None:
+    """A contest looks different now; if accuracies count in other steps, so do the standings."""
+    if standings.coarse(contest) != coarse_before:
+        standings.rebuild(session, contest)
+    contest.revision += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,10 +19,12 @@ from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.orm import Session
 
 from contest.errors import ContestError, UsageError
+from leaderboard.cache import Cache
 from leaderboard.settings import Settings
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK = 0x636F6E74  # any number that no other program locks: several services may start at once
+_CACHED = 32
 
 
 class DatabaseError(ContestError):
@@ -33,6 +36,9 @@ class Database:
 
     `read()` and `write()` give a session in a transaction; `write()` commits at the end of the block. A writer on
     SQLite takes the write lock at once: upgrading a read lock later could fail half way.
+
+    Sessions for reading carry a cache for what is the same until a contest's revision changes. Those for writing do
+    not: what they see may never be committed, and then its revision number would name something else.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -42,6 +48,7 @@ class Database:
         except (ArgumentError, ModuleNotFoundError) as error:
             raise UsageError(f"database '{make_safe(url)}' cannot be used: {error}") from error
         self._writing = self.engine.execution_options(immediate=True)
+        self._cache = Cache[Any](_CACHED)
 
     @property
     def sqlite(self) -> bool:
@@ -50,7 +57,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session that sees one consistent state; nothing is committed."""
-        with Session(self.engine, expire_on_commit=False) as session:
+        with Session(self.engine, expire_on_commit=False, info={"cache": self._cache}) as session:
             yield session
 
     @contextmanager
@@ -138,6 +145,8 @@ def _prepare_sqlite(connection: sqlite3.Connection, _: Any) -> None:
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "cache_size = -8000"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+    # Not every build of SQLite has it.
+    connection.create_function("floor", 1, lambda x: None if x is None else math.floor(x), deterministic=True)
 
 
 def _begin_sqlite(connection: Connection) -> None:

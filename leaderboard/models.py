@@ -2,7 +2,7 @@
 
 Times are aware and in UTC. Scores, accuracies and states of `Submission` are those of the newest scoring; every
 scoring stays as a `Result`. `Standing` and `RecordEntry` are kept up to date in the transaction that changes a
-state, so that a page of the ranking is one index range whatever the number of submissions.
+state, so that the whole ranking is one index range whatever the number of submissions.
 """
 
 from __future__ import annotations
@@ -229,11 +229,10 @@ class Standing(Base):
     """ranked or below_threshold."""
     submission_id: Mapped[int] = mapped_column(ForeignKey("submissions.id"))
     score: Mapped[float]
+    params: Mapped[float] = mapped_column(default=0.0)
+    ops: Mapped[float] = mapped_column(default=0.0)
     accuracy: Mapped[float]
     submitted_at: Mapped[datetime]
-
-    submission: Mapped[Submission] = relationship()
-    team: Mapped[Team] = relationship()
 
 
 Index(
@@ -259,6 +258,16 @@ class RecordEntry(Base):
     submitted_at: Mapped[datetime]
 
     submission: Mapped[Submission] = relationship()
+
+
+class EndedSession(Base):
+    """A browser session that was signed out: its cookie is worthless although its signature is still good."""
+
+    __tablename__ = "ended_sessions"
+
+    key: Mapped[str] = mapped_column(String(16), primary_key=True)
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+    """After this moment the cookie is out of date by itself, and the row may go."""
 
 
 class Event(Base):

@@ -1,37 +1,43 @@
 """Who is best: the best submission of each team by score, ties by accuracy, then by time.
 
-Read from `Standing` (one row per team) and `RecordEntry`, which `leaderboard.standings` keeps up to date: one short
-index range however many submissions there are.
-Below the threshold the order is by accuracy: a score means little there.
+Below the threshold the order is by accuracy: a score means little there. The order of all teams is in memory
+(`leaderboard.places`); of the submissions only those of the page are read.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select
-from sqlalchemy.orm import Session, contains_eager
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from contest.errors import UsageError
-from leaderboard.models import Contest, RecordEntry, Standing, Submission, Team
-from leaderboard.standings import rebuild as rebuild
+from leaderboard.models import Contest, RecordEntry, Submission, Team
+from leaderboard.places import SECTIONS as SECTIONS
+from leaderboard.places import SORTS as SORTS
+from leaderboard.places import Place, Section, places_of
+from leaderboard.standings import COARSE_STEP as COARSE_STEP
+from leaderboard.standings import coarse as coarse
+from leaderboard.standings import shown_accuracy as shown_accuracy
 from leaderboard.text import name_key, one_line
 
-Section = Literal["ranked", "below_threshold"]
-SECTIONS: tuple[Section, ...] = ("ranked", "below_threshold")
-COARSE_STEP = 0.005
-"""Accuracies are shown in these steps under coarse feedback."""
 CLAIM_TOLERANCE = 1e-6
-
-SORTS = ("score", "accuracy", "params", "ops", "team", "time")
+_MEASURED_AS = {"p_s": ("p_s_weights", "p_s_ops")}
+"""What a file claims under one name is measured as two: either may be meant."""
+_CHUNK = 1000
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the ranking. Accuracies are fractions; score terms are relative to the rule's reference."""
+    """One line of the ranking: the best submission of a team.
+
+    Accuracies are fractions; score terms are relative to the rule's reference. `differences` are the keys that were
+    claimed and measured differently.
+    """
 
     rank: int
     team_id: int
@@ -50,7 +56,6 @@ class Row:
     measured: dict[str, Any]
     claimed: dict[str, Any] | None
     differences: tuple[str, ...]
-    """Keys that were claimed and measured differently."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Point:
-    """One dot of the chart."""
+    """A dot of the chart. What was not measured is null."""
 
     submission_id: int
     team: str
@@ -77,11 +82,17 @@ class Point:
     accuracy: float
     submitted_at: datetime
     section: str
+    params: float
+    ops: float
+    nonzeros: float | None
+    macs: float | None
+    q_w: float | None
+    q_a: float | None
 
 
 @dataclass(frozen=True)
 class Record:
-    """A submission that was the best when it came in."""
+    """A submission that held the record when it came in."""
 
     submission_id: int
     team: str
@@ -106,80 +117,43 @@ def page(
     """One page. Filters and other orders keep a row's true rank. Raises UsageError for an unknown order."""
     if sort and sort not in SORTS:
         raise UsageError(f"sort '{sort[:40]}' is none of {', '.join(SORTS)}")
-    wanted = one_line(query, "team filter", 120, required=False)
-    offset, mine = (max(page, 1) - 1) * size, _mine(contest, section)
-    if not (sort or descending or wanted or max_score is not None or min_accuracy is not None):
-        total = session.scalar(select(func.count()).select_from(Standing).where(*mine)) or 0
-        statement = _joined().where(*mine).order_by(*_order(section)).offset(offset).limit(size)
-        rows = [_row(contest, offset + i + 1, s) for i, s in enumerate(session.scalars(statement))]
-        return Page(tuple(rows), total, max(page, 1), size)
-    # Every row gets its true rank in one pass over the index; only then rows are filtered and put in another order.
-    order = _order(section)
-    ranks = select(Standing, func.row_number().over(order_by=order).label("rank")).where(*mine).subquery()
-    matching = select(ranks.c.team_id, ranks.c.rank).join(Team, Team.id == ranks.c.team_id)
-    columns: dict[str, ColumnElement[Any]] = {
-        "score": ranks.c.score,
-        "accuracy": ranks.c.accuracy,
-        "time": ranks.c.submitted_at,
-        "team": Team.name_key.expression,
-        "params": Submission.params.expression,
-        "ops": Submission.ops.expression,
-    }
-    column = columns.get(sort, ranks.c.rank)
-    if sort in ("params", "ops"):
-        matching = matching.join(Submission, Submission.id == ranks.c.submission_id)
+    wanted = name_key(one_line(query, "team filter", 120, required=False))
+    found: Sequence[Place] = places_of(session, contest, section).ordered(sort, descending)
     if wanted:
-        matching = matching.where(Team.name_key.contains(name_key(wanted), autoescape=True))
+        found = [place for place in found if wanted in place.key]
     if max_score is not None:
-        matching = matching.where(ranks.c.score <= max_score)
+        found = [place for place in found if place.score <= max_score]
     if min_accuracy is not None:
-        matching = matching.where(ranks.c.accuracy >= min_accuracy)
-    total = session.scalar(select(func.count()).select_from(matching.subquery())) or 0
-    ordered = matching.order_by(column.desc() if descending else column.asc(), ranks.c.rank)
-    places = dict(session.execute(ordered.offset(offset).limit(size)).all())
-    found = session.scalars(_joined().where(*mine, Standing.team_id.in_(places)))
-    standings = {standing.team_id: standing for standing in found}
-    ordered_rows = tuple(_row(contest, rank, standings[team]) for team, rank in places.items())
-    return Page(ordered_rows, total, max(page, 1), size)
+        found = [place for place in found if place.accuracy >= min_accuracy]
+    offset = (max(page, 1) - 1) * size
+    rows = _rows(session, contest, found[offset : offset + size])
+    return Page(tuple(rows), len(found), max(page, 1), size)
+
+
+def leader(session: Session, contest: Contest) -> Place | None:
+    """Who is first."""
+    return next(iter(places_of(session, contest, "ranked").places), None)
+
+
+def count(session: Session, contest: Contest) -> int:
+    """How many teams are ranked."""
+    return len(places_of(session, contest, "ranked").places)
 
 
 def place(session: Session, contest: Contest, submission_id: int) -> int | None:
     """The rank of a submission if it is its team's best among the ranked."""
-    own = session.scalar(
-        select(Standing).where(*_mine(contest, "ranked"), Standing.submission_id == submission_id).limit(1)
-    )
-    if own is None:
-        return None
-    better = or_(
-        Standing.score < own.score,
-        and_(Standing.score == own.score, Standing.accuracy > own.accuracy),
-        and_(
-            Standing.score == own.score,
-            Standing.accuracy == own.accuracy,
-            or_(
-                Standing.submitted_at < own.submitted_at,
-                and_(Standing.submitted_at == own.submitted_at, Standing.submission_id < own.submission_id),
-            ),
-        ),
-    )
-    count = session.scalar(select(func.count()).select_from(Standing).where(*_mine(contest, "ranked"), better))
-    return (count or 0) + 1
+    return places_of(session, contest, "ranked").ranks.get(submission_id)
 
 
-def points(session: Session, contest: Contest, limit: int = 1000) -> list[Point]:
+def points(session: Session, contest: Contest, limit: int = _CHUNK) -> list[Point]:
     """The best of each team, ranked and below, at most `limit` of each: what the chart draws."""
     result = []
     for section in SECTIONS:
-        statement = (
-            select(Standing, Team.name)
-            .join(Standing.team)
-            .where(*_mine(contest, section))
-            .order_by(*_order(section))
-            .limit(limit)
-        )
-        for standing, team in session.execute(statement):
-            shown = shown_accuracy(contest, standing.accuracy)
-            result.append(Point(standing.submission_id, team, standing.score, shown, standing.submitted_at, section))
+        places = places_of(session, contest, section).places[:limit]
+        wanted = [place.submission_id for place in places]
+        statement = select(Submission.id, Submission.measured).where(Submission.id.in_(wanted))
+        measured: dict[int, Any] = dict(session.execute(statement).all())
+        result += [_point(place, section, measured.get(place.submission_id) or {}) for place in places]
     return result
 
 
@@ -198,73 +172,72 @@ def history(session: Session, contest: Contest) -> list[Record]:
     ]
 
 
-def shown_accuracy(contest: Contest, accuracy: float) -> float:
-    """An accuracy as it may be shown: in steps, rounded down, while a contest with coarse feedback is open."""
-    if coarse(contest):
-        return math.floor(accuracy / COARSE_STEP + 1e-9) * COARSE_STEP
-    return accuracy
+def differences(measured: Mapping[str, Any] | None, claimed: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Keys that a file claims otherwise than they were measured (relative to 1e-6).
 
-
-def coarse(contest: Contest) -> bool:
-    """Whether accuracies are hidden behind steps now."""
-    return contest.feedback == "coarse" and contest.closed_at is None
-
-
-def differences(measured: dict[str, Any] | None, claimed: dict[str, Any] | None) -> tuple[str, ...]:
-    """Keys that a file claims otherwise than they were measured (relative to 1e-6)."""
+    A claim of something that could not be measured differs, unless it claims nothing (null or 0). `p_s` is one number
+    of the formula and two of a network, of weights and of operations: a claim agrees if it is one of them.
+    """
     if not measured or not claimed:
         return ()
-    found = []
-    for key, claim in claimed.items():
-        value = measured.get(key)
-        if claim is None or key not in measured:
-            continue
-        if isinstance(claim, int | float) and isinstance(value, int | float):
-            same = math.isclose(claim, value, rel_tol=CLAIM_TOLERANCE, abs_tol=1e-9)
-        else:
-            same = claim == value
-        if not same:
-            found.append(key)
-    return tuple(found)
+    return tuple(key for key, claim in claimed.items() if claim is not None and not _agrees(key, claim, measured))
 
 
-def _mine(contest: Contest, section: Section) -> tuple[ColumnElement[bool], ...]:
-    return Standing.contest_id == contest.id, Standing.section == section
+def _agrees(key: str, claim: object, measured: Mapping[str, Any]) -> bool:
+    names = [name for name in _MEASURED_AS.get(key, (key,)) if name in measured]
+    values = [measured[name] for name in names if measured[name] is not None]
+    if not names or (not values and claim == 0):
+        return True
+    return any(_same(claim, value) for value in values)
 
 
-def _order(section: Section) -> tuple[ColumnElement[Any], ...]:
-    if section == "ranked":
-        return Standing.score.asc(), Standing.accuracy.desc(), Standing.submitted_at.asc(), Standing.submission_id.asc()
-    return Standing.accuracy.desc(), Standing.score.asc(), Standing.submitted_at.asc(), Standing.submission_id.asc()
+def _same(claim: object, value: object) -> bool:
+    if isinstance(claim, int | float) and isinstance(value, int | float):
+        return math.isclose(claim, value, rel_tol=CLAIM_TOLERANCE, abs_tol=1e-9)
+    return claim == value
 
 
-def _joined() -> Select[Standing]:
-    return (
-        select(Standing)
-        .join(Standing.submission)
-        .join(Standing.team)
-        .options(contains_eager(Standing.submission), contains_eager(Standing.team))
-    )
+def _rows(session: Session, contest: Contest, places: Sequence[Place]) -> list[Row]:
+    columns = (
+        Submission.id, Submission.score_with_bitmask, Submission.accuracy_low, Submission.accuracy_high,
+        Submission.rule_name, Submission.rule_version, Submission.measured, Submission.claimed,
+    )  # fmt: skip
+    found: dict[int, Any] = {}
+    for start in range(0, len(places), _CHUNK):
+        wanted = [place.submission_id for place in places[start : start + _CHUNK]]
+        found.update((row.id, row) for row in session.execute(select(*columns).where(Submission.id.in_(wanted))))
+    hidden = coarse(contest)
+    return [_row(place, found[place.submission_id], hidden) for place in places]
 
 
-def _row(contest: Contest, rank: int, standing: Standing) -> Row:
-    submission, hidden = standing.submission, coarse(contest)
+def _row(place: Place, submission: Any, hidden: bool) -> Row:
     return Row(
-        rank=rank,
-        team_id=standing.team_id,
-        team=standing.team.name,
-        submission_id=submission.id,
-        score=standing.score,
-        params=submission.params or 0.0,
-        ops=submission.ops or 0.0,
-        score_with_bitmask=submission.score_with_bitmask or standing.score,
-        accuracy=shown_accuracy(contest, standing.accuracy),
+        rank=place.rank,
+        team_id=place.team_id,
+        team=place.team,
+        submission_id=place.submission_id,
+        score=place.score,
+        params=place.params,
+        ops=place.ops,
+        score_with_bitmask=submission.score_with_bitmask or place.score,
+        accuracy=place.accuracy,
         accuracy_low=None if hidden else submission.accuracy_low,
         accuracy_high=None if hidden else submission.accuracy_high,
-        submitted_at=standing.submitted_at,
+        submitted_at=place.submitted_at,
         rule_name=submission.rule_name,
         rule_version=submission.rule_version,
         measured=submission.measured or {},
         claimed=submission.claimed,
         differences=differences(submission.measured, submission.claimed),
     )
+
+
+def _point(place: Place, section: Section, measured: Mapping[str, Any]) -> Point:
+    def number(key: str) -> float | None:
+        value = measured.get(key)
+        return value if isinstance(value, int | float) and math.isfinite(value) else None
+
+    return Point(
+        place.submission_id, place.team, place.score, place.accuracy, place.submitted_at, section, place.params,
+        place.ops, number("nonzeros"), number("macs"), number("q_w"), number("q_a"),
+    )  # fmt: skip

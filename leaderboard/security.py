@@ -50,6 +50,14 @@ class UnauthorizedError(ForbiddenError):
 
 
 @dataclass(frozen=True)
+class BrowserSession:
+    """What a session cookie says: its own name, and the public half of the token that began it ('' for a visitor)."""
+
+    name: str
+    token_key: str
+
+
+@dataclass(frozen=True)
 class Signer:
     """Signs values for one deployment; what was signed for one purpose is worthless for another."""
 
@@ -81,12 +89,13 @@ class Signer:
         """A session cookie's value: of the holder of a token, or of a visitor when there is no key."""
         return self.seal("session", f"{token_key or '-'}:{secrets.token_hex(8)}", SESSION_S)
 
-    def session_key(self, cookie: str) -> str | None:
-        """The public half of the token that began the session; '' for a visitor, None when the cookie is no good."""
+    def read_session(self, cookie: str) -> BrowserSession | None:
+        """The session of a cookie; None when the cookie is no good."""
         value = self.open("session", cookie)
         if value is None:
             return None
-        return value.partition(":")[0].replace("-", "")
+        key, _, name = value.partition(":")
+        return BrowserSession(name, key.replace("-", ""))
 
     def _mac(self, purpose: str, body: str) -> str:
         return hmac.new(self.secret, f"{purpose}\0{body}".encode(), hashlib.sha256).hexdigest()

@@ -1,17 +1,38 @@
 """Keeps the tables that the ranking is read from: the best of each team, and who held the record when.
 
 `update` runs in the transaction that ends a scoring; `rebuild` makes everything anew from the submissions.
+
+While a contest gives coarse feedback, accuracies count in its steps here, too: which of two submissions is a team's
+best would otherwise tell which of them is right more often, and many such answers are the test set.
 """
 
 from __future__ import annotations
 
 import math
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, case, delete, func, insert, or_, select
 from sqlalchemy.orm import Session
 
-from leaderboard.models import Contest, RecordEntry, Standing, State, Submission, Team
+from leaderboard.models import SCORED, Contest, RecordEntry, Standing, State, Submission, Team
+
+COARSE_STEP = 0.005
+"""Accuracies are shown in these steps under coarse feedback."""
+_ROUNDING = 1e-9
+"""0.905 / 0.005 is a little less than 181 in binary."""
+
+
+def coarse(contest: Contest) -> bool:
+    """Whether accuracies are hidden behind steps now."""
+    return contest.feedback == "coarse" and contest.closed_at is None
+
+
+def shown_accuracy(contest: Contest, accuracy: float) -> float:
+    """An accuracy as it may be shown: in steps, rounded down, while a contest with coarse feedback is open."""
+    if coarse(contest):
+        return math.floor(accuracy / COARSE_STEP + _ROUNDING) * COARSE_STEP
+    return accuracy
 
 
 def update(session: Session, contest: Contest, submission: Submission) -> None:
@@ -20,7 +41,7 @@ def update(session: Session, contest: Contest, submission: Submission) -> None:
     The caller holds the contest's row lock, so that two workers cannot both think theirs is the team's best.
     """
     session.flush()
-    _update_team(session, contest, submission.team_id)
+    update_team(session, contest, submission.team_id)
     known = session.get(RecordEntry, (contest.id, submission.id))
     if known is not None:
         rebuild_records(session, contest)  # a record holder changed (scored anew, disqualified): rare
@@ -29,81 +50,76 @@ def update(session: Session, contest: Contest, submission: Submission) -> None:
     contest.revision += 1
 
 
+def update_team(session: Session, contest: Contest, team_id: int) -> None:
+    """Choose the best submission of a team anew."""
+    session.execute(delete(Standing).where(Standing.contest_id == contest.id, Standing.team_id == team_id))
+    _insert_best(session, contest, Submission.team_id == team_id)
+
+
 def rebuild(session: Session, contest: Contest) -> None:
     """Make standings and records of a contest anew from its submissions."""
     session.flush()
     session.execute(delete(Standing).where(Standing.contest_id == contest.id))
-    for team_id in session.scalars(select(Team.id).where(Team.contest_id == contest.id)).all():
-        _update_team(session, contest, team_id)
+    _insert_best(session, contest)
     rebuild_records(session, contest)
     contest.revision += 1
 
 
 def rebuild_records(session: Session, contest: Contest) -> None:
     """Make the history of the record anew: the running minimum over time."""
-    session.execute(delete(RecordEntry).where(RecordEntry.contest_id == contest.id))
-    best = math.inf
-    statement = (
-        select(Submission.id, Submission.score, Submission.accuracy, Submission.created_at)
-        .join(Submission.team)
-        .where(*_eligible(contest, State.RANKED), Team.disqualified_at.is_(None))
-        .order_by(Submission.created_at, Submission.id)
-    )
-    for submission_id, score, accuracy, at in session.execute(statement):
-        if score is not None and accuracy is not None and score < best:
-            best = score
-            session.add(_record(contest.id, submission_id, score, accuracy, at))
     session.flush()
+    session.execute(delete(RecordEntry).where(RecordEntry.contest_id == contest.id))
+    before = func.min(Submission.score).over(order_by=(Submission.created_at, Submission.id), rows=(None, -1))
+    scored = _eligible(contest, (State.RANKED,)).add_columns(before.label("best")).subquery()
+    better = or_(scored.c.best.is_(None), scored.c.score < scored.c.best)
+    columns = [scored.c[name] for name in ("contest_id", "id", "score", "accuracy", "created_at")]
+    names = ["contest_id", "submission_id", "score", "accuracy", "submitted_at"]
+    session.execute(insert(RecordEntry).from_select(names, select(*columns).where(better)))
 
 
-def _eligible(contest: Contest, state: State) -> tuple[ColumnElement[bool], ...]:
+def _eligible(contest: Contest, states: tuple[State, ...]) -> Select[Any]:
+    """The submissions of teams in good standing that were scored under the contest's rule."""
     return (
-        Submission.contest_id == contest.id,
-        Submission.state == state,
-        Submission.disqualified_at.is_(None),
-        Submission.rule_name == contest.rule_name,
-        Submission.rule_version == contest.rule_version,
+        select(Submission.__table__)
+        .join(Team, Team.id == Submission.team_id)
+        .where(
+            Submission.contest_id == contest.id,
+            Submission.state.in_(states),
+            Submission.disqualified_at.is_(None),
+            Submission.rule_name == contest.rule_name,
+            Submission.rule_version == contest.rule_version,
+            Submission.score.is_not(None),
+            Submission.accuracy.is_not(None),
+            Team.disqualified_at.is_(None),
+        )
     )
+
+
+def _insert_best(session: Session, contest: Contest, *which: ColumnElement[bool]) -> None:
+    """One row for each team: its best ranked submission, or without one its best below the threshold."""
+    accuracy: ColumnElement[Any] = Submission.accuracy.expression
+    if coarse(contest):
+        accuracy = func.floor(accuracy / COARSE_STEP + _ROUNDING)
+    ranked = Submission.state == State.RANKED
+    order = (
+        case((ranked, 0), else_=1),
+        case((ranked, Submission.score), else_=-accuracy),
+        case((ranked, -accuracy), else_=Submission.score),
+        Submission.created_at,
+        Submission.id,
+    )
+    place = func.row_number().over(partition_by=Submission.team_id, order_by=order)
+    best = _eligible(contest, SCORED).where(*which).add_columns(place.label("place")).subquery()
+    names = ["contest_id", "team_id", "section", "submission_id", "score", "params", "ops", "accuracy", "submitted_at"]
+    columns: list[ColumnElement[Any]] = [best.c[name] for name in ("contest_id", "team_id", "state", "id", "score")]
+    columns += [func.coalesce(best.c[name], 0.0) for name in ("params", "ops")]
+    columns += [best.c[name] for name in ("accuracy", "created_at")]
+    session.execute(insert(Standing).from_select(names, select(*columns).where(best.c.place == 1)))
 
 
 def _counts(session: Session, contest: Contest, submission: Submission) -> bool:
-    eligible = (
-        select(Submission.id)
-        .join(Submission.team)
-        .where(*_eligible(contest, State.RANKED), Submission.id == submission.id, Team.disqualified_at.is_(None))
-    )
-    return session.scalar(eligible) is not None
-
-
-def _update_team(session: Session, contest: Contest, team_id: int) -> None:
-    team = session.get_one(Team, team_id)
-    session.execute(delete(Standing).where(Standing.contest_id == contest.id, Standing.team_id == team_id))
-    if team.disqualified_at is not None:
-        return
-    for section, order in (
-        (State.RANKED, (Submission.score.asc(), Submission.accuracy.desc())),
-        (State.BELOW_THRESHOLD, (Submission.accuracy.desc(), Submission.score.asc())),
-    ):
-        best = session.scalar(
-            select(Submission)
-            .where(*_eligible(contest, section), Submission.team_id == team_id)
-            .order_by(*order, Submission.created_at, Submission.id)
-            .limit(1)
-        )
-        if best is not None and best.score is not None and best.accuracy is not None:
-            session.add(
-                Standing(
-                    contest_id=contest.id,
-                    team_id=team_id,
-                    section=section,
-                    submission_id=best.id,
-                    score=best.score,
-                    accuracy=best.accuracy,
-                    submitted_at=best.created_at,
-                )
-            )
-            break  # who is ranked is not listed below the threshold as well
-    session.flush()
+    found = _eligible(contest, (State.RANKED,)).where(Submission.id == submission.id)
+    return session.scalar(found) is not None
 
 
 def _insert_record(session: Session, contest: Contest, submission: Submission) -> None:

@@ -11,14 +11,14 @@ import hmac
 import re
 import secrets
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from contest.errors import UsageError
-from leaderboard.models import Team, Token, now
+from leaderboard.models import EndedSession, Team, Token, now
 from leaderboard.text import one_line
 
 _FORM = re.compile(r"contest_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
@@ -96,6 +96,18 @@ def revoke(session: Session, key: str) -> None:
     found = session.execute(update(Token).where(Token.key == key, Token.revoked_at.is_(None)).values(revoked_at=now()))
     if not found.rowcount:  # type: ignore[attr-defined]
         raise UsageError(f"there is no token '{key}' that could be revoked; `contest admin tokens` lists them")
+
+
+def end_session(session: Session, name: str, lifetime: timedelta) -> None:
+    """Make a browser session's cookie useless; `lifetime` is the longest that it would have been good."""
+    session.execute(delete(EndedSession).where(EndedSession.expires_at < now()))
+    if not has_ended(session, name):
+        session.add(EndedSession(key=name, expires_at=now() + lifetime))
+
+
+def has_ended(session: Session, name: str) -> bool:
+    """Whether a browser session was signed out."""
+    return session.get(EndedSession, name) is not None
 
 
 def _digest(secret: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -9,8 +10,14 @@ from pydantic import BaseModel, ConfigDict
 
 from leaderboard import ranking
 from leaderboard.contests import is_private
-from leaderboard.models import SCORED, Contest, Submission
+from leaderboard.models import SCORED, Contest, State, Submission
+from leaderboard.ranking import Row
 from leaderboard.tokens import Viewer
+
+_FROM_THE_FILE = (
+    "rule", "rule_version", "dataset", "threshold", "scores", "accuracy", "measured", "claimed", "layers", "numbers",
+    "unknown_operations", "rankable", "status", "notes", "file", "costs", "provenance",
+)  # fmt: skip
 
 
 class View(BaseModel):
@@ -39,28 +46,6 @@ class ContestView(View):
     feedback: str
 
 
-class RowView(View):
-    """One line of the ranking: the best submission of a team."""
-
-    rank: int
-    team_id: int
-    team: str
-    submission_id: int
-    score: float
-    params: float
-    ops: float
-    score_with_bitmask: float
-    accuracy: float
-    accuracy_low: float | None
-    accuracy_high: float | None
-    submitted_at: datetime
-    rule_name: str
-    rule_version: int
-    measured: dict[str, Any]
-    claimed: dict[str, Any] | None
-    differences: list[str]
-
-
 class RankingView(View):
     """A page of the ranking; `total` counts the rows of all pages."""
 
@@ -69,28 +54,7 @@ class RankingView(View):
     page: int
     pages: int
     size: int
-    rows: list[RowView]
-
-
-class PointView(View):
-    """A dot of the chart."""
-
-    submission_id: int
-    team: str
-    score: float
-    accuracy: float
-    submitted_at: datetime
-    section: str
-
-
-class RecordView(View):
-    """A submission that held the record."""
-
-    submission_id: int
-    team: str
-    score: float
-    accuracy: float
-    submitted_at: datetime
+    rows: list[Row]
 
 
 class SubmissionView(View):
@@ -213,16 +177,31 @@ def shown_reason(submission: Submission, contest: Contest, viewer: Viewer) -> st
     """The reason of a state for its owner; without the exact accuracy under coarse feedback."""
     if not viewer.owns(submission.team_id):
         return None
-    if ranking.coarse(contest) and not viewer.admin and submission.accuracy is not None:
-        return f"accuracy about {ranking.shown_accuracy(contest, submission.accuracy):.3f} (coarse feedback)"
-    return submission.reason
+    if not ranking.coarse(contest) or viewer.admin or submission.accuracy is None:
+        return submission.reason
+    told = f"accuracy about {ranking.shown_accuracy(contest, submission.accuracy):.3f} (coarse feedback)"
+    if submission.state != State.REFUSED:
+        return told
+    return "; ".join([told, *_without_accuracy(submission.reason.split("; "))])
 
 
 def shown_report(report: dict[str, Any], contest: Contest, viewer: Viewer) -> dict[str, Any]:
-    """A report; under coarse feedback the accuracy in steps and without its counts."""
-    accuracy = report.get("accuracy")
-    if viewer.admin or not ranking.coarse(contest) or not accuracy:
+    """A report as the viewer may see it.
+
+    Under coarse feedback that is what follows from the file alone: only keys that are known to hold nothing of the
+    test set's labels or of the hold-out, and the accuracy in steps without its counts.
+    """
+    if viewer.admin or not ranking.coarse(contest):
         return report
-    value = ranking.shown_accuracy(contest, accuracy["value"])
-    hidden = {"value": value, "correct": None, "total": accuracy.get("total"), "low": None, "high": None}
-    return {**report, "accuracy": hidden, "details": None, "holdout": None, "problems": [], "flags": []}
+    shown: dict[str, Any] = {key: report[key] for key in _FROM_THE_FILE if key in report}
+    if accuracy := report.get("accuracy"):
+        value = ranking.shown_accuracy(contest, accuracy["value"])
+        hidden = {"value": value, "correct": None, "total": accuracy.get("total"), "low": None, "high": None}
+        shown["accuracy"] = hidden
+    problems = report.get("problems") or ()
+    return shown | {"problems": _without_accuracy(problems), "flags": [], "details": None, "holdout": None}
+
+
+def _without_accuracy(problems: Iterable[object]) -> list[str]:
+    """The problems that say nothing of the accuracy: `scoring.report` begins the one that does with this word."""
+    return [text for text in map(str, problems) if not text.startswith("accuracy ")]

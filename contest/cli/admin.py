@@ -319,7 +319,7 @@ def export(file: Path, directory: Path | None, database: str | None) -> None:
     settings = settings_of(directory, database)
     with _database(directory, database) as opened:
         counts = transfer.export(opened, FileStore(settings.files), file)
-    click.echo(", ".join(f"{count} {what}" for what, count in counts.items()))
+    click.echo(_told(counts))
 
 
 @admin.command("import")
@@ -333,7 +333,7 @@ def import_(file: Path, directory: Path | None, database: str | None) -> None:
     settings = settings_of(directory, database)
     with _database(directory, database) as opened:
         counts = transfer.restore(opened, FileStore(settings.files), file)
-    click.echo(", ".join(f"{count} {what}" for what, count in counts.items()))
+    click.echo(_told(counts))
 
 
 @admin.command()
@@ -350,6 +350,10 @@ def check(directory: Path | None, database: str | None) -> int:
         click.echo(fault)
     click.echo("all is well" if not faults else f"{len(faults)} faults")
     return 4 if faults else 0
+
+
+def _told(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in counts.items() if count) or "nothing"
 
 
 def _moment(text: str | None) -> datetime | None:

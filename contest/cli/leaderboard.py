@@ -220,9 +220,11 @@ def _bundled_rows(rule: Rule) -> tuple[dict[str, Any], Rows]:
 
 
 def _local_rows(name: str, settings: Settings) -> tuple[dict[str, Any], Rows]:
+    from pydantic import TypeAdapter
+
     from leaderboard import contests, ranking
     from leaderboard.database import open_database
-    from leaderboard.views import RowView, contest_view
+    from leaderboard.views import contest_view
 
     database = open_database(settings)
     with database.read() as session:
@@ -232,7 +234,7 @@ def _local_rows(name: str, settings: Settings) -> tuple[dict[str, Any], Rows]:
         rows: Rows = {}
         for section in ranking.SECTIONS:
             found = ranking.page(session, contest, section, size=10_000).rows
-            rows[section] = [RowView.model_validate(row).model_dump(mode="json") for row in found]
+            rows[section] = TypeAdapter(list[ranking.Row]).dump_python(list(found), mode="json")
         view = contest_view(contest).model_dump(mode="json")
     database.close()
     return view, rows

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter, FastAPI
 
+from leaderboard.cache import Cache
 from leaderboard.web import account, administration, charts, ranking, static, submitting, viewing
-from leaderboard.web.cache import Cache
 from leaderboard.web.site import error_page
 
 router = APIRouter(include_in_schema=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Form
@@ -9,7 +10,7 @@ from fastapi.responses import Response
 
 from leaderboard import tokens
 from leaderboard.models import Team
-from leaderboard.security import SESSION_COOKIE
+from leaderboard.security import SESSION_COOKIE, SESSION_S
 from leaderboard.web.site import TheVisit, see_other
 
 router = APIRouter()
@@ -45,8 +46,12 @@ def sign_in(
 
 @router.post("/logout")
 def sign_out(visit: TheVisit, csrf: Annotated[str, Form()] = "") -> Response:
-    """End the session."""
+    """End the session, also for whoever kept a copy of its cookie."""
     visit.check_csrf(csrf)
+    known = visit.board.signer.read_session(visit.cookie)
+    if known is not None and known.token_key:
+        with visit.board.database.write() as session:
+            tokens.end_session(session, known.name, timedelta(seconds=SESSION_S))
     response = see_other("/")
     response.delete_cookie(SESSION_COOKIE)
     return response

@@ -11,10 +11,11 @@ from fastapi.responses import Response
 
 from leaderboard import charts, contests, ranking, submissions
 from leaderboard.api import Id, Slug, check_public, revision_tag
+from leaderboard.cache import Cache
 from leaderboard.layers import layer_specification, layers_of
 from leaderboard.looks import Look
 from leaderboard.models import Contest
-from leaderboard.web.cache import Cache
+from leaderboard.web import formats
 from leaderboard.web.site import TheVisit, Visit
 
 router = APIRouter()
@@ -86,11 +87,21 @@ def _points(visit: Visit, contest: Contest) -> list[charts.Point]:
         found = ranking.points(session, contest)
     return [
         charts.Point(
-            p.team, p.accuracy, p.score, url=f"/submissions/{p.submission_id}",
-            about=f"submitted {p.submitted_at:%Y-%m-%d}",
+            p.team, p.accuracy, p.score, params=p.params, ops=p.ops, url=f"/submissions/{p.submission_id}",
+            about=f"submitted {p.submitted_at:%Y-%m-%d}", network=_network(p),
         )
         for p in found
     ]  # fmt: skip
+
+
+def _network(point: ranking.Point) -> dict[str, str]:
+    """What was measured of a network, for the tooltip."""
+    told = {
+        "weights": formats.count(point.nonzeros),
+        "MACs": formats.count(point.macs),
+        "bits": f"{formats.bits(point.q_w)} / {formats.bits(point.q_a)}",
+    }
+    return {key: text for key, text in told.items() if formats.DASH not in text}
 
 
 def _cached(
@@ -101,4 +112,4 @@ def _cached(
     if tag in (part.strip() for part in visit.request.headers.get("if-none-match", "").split(",")):
         return Response(status_code=304, headers=headers)
     store: Cache[bytes] = visit.request.app.state.charts
-    return Response(store.get((contest.id, tag), make), media_type=media_type, headers=headers)
+    return Response(store.get((contest.id, *what), tag, make), media_type=media_type, headers=headers)

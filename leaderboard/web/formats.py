@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2.runtime import Undefined
 
-_DASH = "–"
+DASH = "–"
 _DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "mnist": "MNIST"}
 
 
@@ -22,7 +22,7 @@ def score(value: Any) -> str:
     """Four significant digits, without an exponent where that is readable."""
     known = number(value)
     if known is None:
-        return _DASH
+        return DASH
     if known == 0:
         return "0"
     if known >= 1e-5:
@@ -34,7 +34,7 @@ def percent(value: Any) -> str:
     """0.9012 as "90.12 %", without zeros that say nothing in whole percents."""
     known = number(value)
     if known is None:
-        return _DASH
+        return DASH
     text = f"{100 * known:.2f}"
     return f"{text.removesuffix('.00')} %"
 
@@ -42,26 +42,26 @@ def percent(value: Any) -> str:
 def accuracy(value: Any) -> str:
     """0.9 as "90.00 %": in columns, where digits stand below each other."""
     known = number(value)
-    return _DASH if known is None else f"{100 * known:.2f} %"
+    return DASH if known is None else f"{100 * known:.2f} %"
 
 
 def points(value: Any) -> str:
     """0.9012 as "90.12"."""
     known = number(value)
-    return _DASH if known is None else f"{100 * known:.2f}"
+    return DASH if known is None else f"{100 * known:.2f}"
 
 
 def share(value: Any) -> str:
     """0.1234 as "12.3 %"."""
     known = number(value)
-    return _DASH if known is None else f"{100 * known:.1f} %"
+    return DASH if known is None else f"{100 * known:.1f} %"
 
 
 def count(value: Any) -> str:
     """12,500,000 as "12.5M"."""
     known = number(value)
     if known is None:
-        return _DASH
+        return DASH
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if known >= 0.9995 * limit:
             return f"{known / limit:.3g}{unit}" if known < 999.5 * limit else f"{known / limit:.0f}{unit}"
@@ -71,14 +71,14 @@ def count(value: Any) -> str:
 def bits(value: Any) -> str:
     """A mean number of bits: "4" or "3.52"."""
     known = number(value)
-    return _DASH if known is None else f"{known:.2f}".rstrip("0").rstrip(".")
+    return DASH if known is None else f"{known:.2f}".rstrip("0").rstrip(".")
 
 
 def size(value: Any) -> str:
     """Bytes as "123 kB" or "1.2 MB"."""
     known = number(value)
     if known is None:
-        return _DASH
+        return DASH
     for limit, unit in ((2**20, "MiB"), (2**10, "KiB")):
         if known >= limit:
             return f"{known / limit:.3g} {unit}"

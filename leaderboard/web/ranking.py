@@ -13,9 +13,9 @@ from fastapi.responses import HTMLResponse, Response
 from contest.errors import UsageError
 from leaderboard import charts, contests, ranking
 from leaderboard.api import Slug, revision_tag
+from leaderboard.cache import Cache
 from leaderboard.models import Contest
-from leaderboard.ranking import Section
-from leaderboard.web.cache import Cache
+from leaderboard.places import Section
 from leaderboard.web.site import TheVisit, Visit
 
 router = APIRouter()
@@ -135,7 +135,7 @@ def table(slug: Slug, visit: TheVisit) -> Response:
     if tag in (part.strip() for part in visit.request.headers.get("if-none-match", "").split(",")):
         return Response(status_code=304, headers=headers)
     pages: Cache[str] = visit.request.app.state.pages
-    html = pages.get((contest.id, tag), lambda: visit.html(**_ranking_page(visit, contest, view, "")))
+    html = pages.get((contest.id, view.url()), tag, lambda: visit.html(**_ranking_page(visit, contest, view, "")))
     return HTMLResponse(html, headers=headers)
 
 
@@ -149,11 +149,10 @@ def _ranking_page(visit: Visit, contest: Contest, view: View, notice: str) -> di
             max_score=view.max_score, min_accuracy=None if view.min_accuracy is None else view.min_accuracy / 100,
             page=view.page, size=PAGE_SIZE,
         )  # fmt: skip
-        first = ranking.page(session, contest, size=1)
+        best, ranked_teams = ranking.leader(session, contest), ranking.count(session, contest)
         records = ranking.history(session, contest)
-    best = first.rows[0] if first.rows else None
     return {
-        **data, "private": False, "notice": notice, "page": page, "best": best, "ranked_teams": first.total,
+        **data, "private": False, "notice": notice, "page": page, "best": best, "ranked_teams": ranked_teams,
         "records": records,
     }  # fmt: skip
 

@@ -107,14 +107,14 @@ def the_visit(request: Request) -> Visit:
     """Who asks, by the session cookie; a cookie that is no good is no cookie."""
     board: Board = request.app.state.board
     cookie = request.cookies.get(SESSION_COOKIE, "")
-    key = board.signer.session_key(cookie) if cookie else None
-    if key is None:
+    known = board.signer.read_session(cookie) if cookie else None
+    if known is None:
         return Visit(request, board)
-    if not key:
+    if not known.token_key:
         return Visit(request, board, cookie=cookie)
     with board.database.read() as session:
-        viewer = tokens.viewer_by_key(session, key)
-        if viewer is None:  # revoked meanwhile
+        viewer = tokens.viewer_by_key(session, known.token_key)
+        if viewer is None or tokens.has_ended(session, known.name):  # revoked or signed out meanwhile
             return Visit(request, board)
         team = None
         if viewer.team_id is not None:

@@ -72,7 +72,7 @@ def page(submission: Id, visit: TheVisit) -> Response:
         history = submissions.results(session, found.id)
         waiting = submissions.ahead(session, found) if found.state == State.QUEUED else 0
         rank = ranking.place(session, contest, found.id)
-        best = ranking.page(session, contest, size=1).rows if not contests.is_private(contest) else ()
+        best = None if contests.is_private(contest) else ranking.leader(session, contest)
     shown = submission_view(found, contest, visit.viewer)
     owner = visit.viewer.owns(found.team_id)
     scored = found.state in SCORED
@@ -82,7 +82,7 @@ def page(submission: Id, visit: TheVisit) -> Response:
         contest=contest,
         s=shown,
         rank=rank,
-        best_id=best[0].submission_id if best else None,
+        best_id=best.submission_id if best else None,
         terminal=found.state in TERMINAL,
         scored=scored,
         ahead=waiting,

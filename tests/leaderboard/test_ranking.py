@@ -20,6 +20,7 @@ from leaderboard.board import Board
 from leaderboard.database import Database, open_database
 from leaderboard.models import Contest, State, Submission, now
 from leaderboard.outcome import judge
+from leaderboard.places import places_of
 from leaderboard.settings import Settings
 from scoring.rules import load_rule
 
@@ -203,11 +204,93 @@ def test_coarse_feedback_shows_steps_until_the_contest_is_closed(board: Board) -
         assert ranking.page(session, contest).rows[0].accuracy == 0.9149
 
 
+def test_coarse_feedback_answers_no_question_about_the_exact_accuracy(any_board: Board) -> None:
+    """Neither a filter, nor an order, nor which of a team's submissions is shown: each were a bit of the labels."""
+    with any_board.database.write() as session:
+        contest = contests.find(session, "cifar")
+        contests.change(session, contest, {"feedback": "coarse"})
+        first = add(session, contest, ("Alpha", 0.01, 0.9101, 0))
+        better = add(session, contest, ("Alpha", 0.01, 0.9149, 1))  # the same network, trained on: as cheap
+        add(session, contest, ("Beta", 0.01, 0.9120, 2))
+        low = add(session, contest, ("Gamma", 0.5, 0.8851, 3))
+        add(session, contest, ("Gamma", 0.5, 0.8899, 4))
+        add(session, contest, ("Delta", 0.4, 0.8852, 5))
+
+        def teams(**arguments: object) -> list[str]:
+            return [row.team for row in ranking.page(session, contest, **arguments).rows]  # type: ignore[arg-type]
+
+        assert next(row.submission_id for row in ranking.page(session, contest).rows) == first.id
+        assert teams() == ["Alpha", "Beta"]  # equal score, equal steps: the earlier one
+        for limit in (0.9101, 0.911, 0.912, 0.9149):
+            assert teams(min_accuracy=limit) == []
+        assert teams(min_accuracy=0.91) == ["Alpha", "Beta"]
+        assert teams(sort="accuracy", descending=True) == ["Alpha", "Beta"]
+        below = ranking.page(session, contest, "below_threshold").rows
+        assert [(row.team, row.accuracy) for row in below] == [("Delta", 0.885), ("Gamma", 0.885)]  # by score
+        assert below[1].submission_id == low.id
+        contests.close(session, contest)
+        assert next(row.submission_id for row in ranking.page(session, contest).rows) == better.id
+        assert teams() == ["Alpha", "Beta"] and teams(min_accuracy=0.9130) == ["Alpha"]
+        assert [row.accuracy for row in ranking.page(session, contest, "below_threshold").rows] == [0.8899, 0.8852]
+        contests.reopen(session, contest)
+        assert next(row.submission_id for row in ranking.page(session, contest).rows) == first.id
+
+
+def test_readers_share_what_was_made_for_a_revision(filled: Board) -> None:
+    with filled.database.read() as session:
+        contest = contests.find(session, "cifar")
+        assert places_of(session, contest, "ranked") is places_of(session, contest, "ranked")
+        before = places_of(session, contest, "ranked")
+    with filled.database.write() as session:
+        contest = contests.find(session, "cifar")
+        add(session, contest, ("Newcomer", 0.001, 0.93, 99))
+        assert places_of(session, contest, "ranked").places[0].team == "Newcomer"  # not from the readers' cache
+    with filled.database.read() as session:
+        found = places_of(session, contests.find(session, "cifar"), "ranked")
+        assert found is not before and len(found.places) == len(before.places) + 1
+
+
+def test_two_web_processes_show_the_same(filled: Board) -> None:
+    """Each has a cache of its own; the revision in the database tells both."""
+    other = open_database(filled.settings)
+    for database in (filled.database, other):
+        with database.read() as session:
+            assert ranking.count(session, contests.find(session, "cifar")) == 30
+    with filled.database.write() as session:
+        add(session, contests.find(session, "cifar"), ("Newcomer", 0.001, 0.93, 99))
+    for database in (filled.database, other):
+        with database.read() as session:
+            leader = ranking.leader(session, contests.find(session, "cifar"))
+            assert leader is not None and leader.team == "Newcomer"
+    other.close()
+
+
 def test_what_was_claimed_otherwise_is_named() -> None:
     measured = {"q_w": 4.0, "p_u": 0.5, "weights": 1000, "p_s_ops": None}
     assert ranking.differences(measured, {"q_w": 2.0, "p_u": 0.5 + 1e-9, "weights": 1000}) == ("q_w",)
     assert ranking.differences(measured, {"p_s_ops": 0.3}) == ("p_s_ops",)
+    assert ranking.differences(measured, {"p_s_ops": 0, "p_u": None}) == ()
+    assert ranking.differences(measured, {"unheard": 1}) == ()
     assert ranking.differences(measured, None) == ()
+
+
+@pytest.mark.parametrize(
+    ("weights", "operations", "claim", "differs"),
+    [
+        (0.41, 0.37, 0.41, False),
+        (0.41, 0.37, 0.37, False),
+        (0.41, 0.37, 0.5, True),
+        (None, None, 0.3, True),  # nothing was removed from a parent that the file does not name
+        (None, None, 0, False),
+        (0.0, 0.0, 0.3, True),
+        (None, 0.37, 0.37, False),
+    ],
+)
+def test_a_claimed_p_s_is_one_of_the_two_that_are_measured(
+    weights: float | None, operations: float | None, claim: float, differs: bool
+) -> None:
+    measured = {"p_s_weights": weights, "p_s_ops": operations}
+    assert ranking.differences(measured, {"p_s": claim}) == (("p_s",) if differs else ())
 
 
 @pytest.mark.parametrize("change", ["finish", "close", "disqualify"])

@@ -46,8 +46,10 @@ def test_csrf_tokens_belong_to_a_session() -> None:
     for wrong in ((other, token), (session, ""), ("", token), (session, "x.1.y")):
         with pytest.raises(ForbiddenError):
             SIGNER.check_csrf(*wrong)
-    assert SIGNER.session_key(session) == "k1" and SIGNER.session_key(SIGNER.new_session()) == ""
-    assert SIGNER.session_key("forged") is None
+    known, visitor = SIGNER.read_session(session), SIGNER.read_session(SIGNER.new_session())
+    assert known is not None and known.token_key == "k1" and visitor is not None and visitor.token_key == ""
+    assert known.name and known.name != visitor.name
+    assert SIGNER.read_session("forged") is None
 
 
 def test_the_secret_is_made_once_and_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from contest.errors import RefusedError
-from leaderboard import contests, ranking, submissions, tokens
+from leaderboard import contests, standings, submissions, tokens
 from leaderboard.board import Board
 from leaderboard.files import StoredFile
 from leaderboard.models import Submission, now
@@ -127,5 +127,5 @@ def seed(board: Board, slug: str = "spring", teams: int = 18) -> dict[str, str]:
         enter(board, slug, name, made, created_at=now() - age, note="distilled, cosine schedule" if i % 3 else "")
     enter(board, slug, names[0], Outcome(State.REFUSED, "operation 'aten::fft' is not known to the rules"))
     with board.database.write() as session:
-        ranking.rebuild(session, contests.find(session, slug))  # the moments above were set afterwards
+        standings.rebuild(session, contests.find(session, slug))  # the moments above were set afterwards
     return found

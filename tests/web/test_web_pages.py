@@ -14,10 +14,10 @@ from seeding import XSS, enter, report
 from served import Site
 
 from leaderboard import contests, ranking, submissions, tokens
+from leaderboard.cache import Cache
 from leaderboard.models import now
 from leaderboard.web import formats
 from leaderboard.web.account import own_path
-from leaderboard.web.cache import Cache
 from leaderboard.web.ranking import View, parse
 from scoring.rules import load_rule
 
@@ -396,7 +396,7 @@ def test_other_formats() -> None:
     assert formats.size(180_000) == "176 KiB"
 
 
-def test_cache_makes_once_and_forgets_the_oldest() -> None:
+def test_cache_makes_once_for_each_version_and_forgets_the_oldest() -> None:
     cache, made = Cache[int](2), list[int]()
 
     def make(value: int) -> int:
@@ -404,11 +404,14 @@ def test_cache_makes_once_and_forgets_the_oldest() -> None:
         return value
 
     for key in (1, 2, 1, 3, 1, 2):
-        assert cache.get(key, lambda key=key: make(key)) == key  # type: ignore[misc]
+        assert cache.get(key, 0, lambda key=key: make(key)) == key  # type: ignore[misc]
     assert made == [1, 2, 3, 2]
+    assert cache.get(2, 1, lambda: make(5)) == 5
+    assert cache.get(2, 1, lambda: make(6)) == 5
+    assert made == [1, 2, 3, 2, 5]
     with pytest.raises(ZeroDivisionError):
-        cache.get("x", lambda: 1 // 0)
-    assert cache.get("x", lambda: 5) == 5
+        cache.get("x", 0, lambda: 1 // 0)
+    assert cache.get("x", 0, lambda: 5) == 5
 
 
 def test_sorts_of_the_table_are_known() -> None:
