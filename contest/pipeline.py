@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from contest import networks
 from contest.candidate import Candidate, Recipe
 from contest.data import Images
-from contest.errors import TrainingError
+from contest.errors import TrainingError, UsageError
 from contest.inference import Network, fold_batch_norms, freeze
 from contest.inference.layers import WeightLayer
 from contest.inference.manifest import Claims, Parent
@@ -146,9 +146,16 @@ def compress(
         on_epoch: sees every epoch of every stage; what it raises ends the run with the checkpoints intact.
 
     Raises:
-        UsageError: the architecture, the bits or the pruning do not fit together.
+        UsageError: the architecture, the bits or the pruning do not fit together, or a teacher is missing.
         TrainingError: the loss is not a number any more.
     """
+    if soft_labels is None:  # said now: hours of float training lie before the tuning that would miss them
+        for stage, recipe in (("train", candidate.train), ("tune", candidate.tune)):
+            if recipe.distillation:
+                raise UsageError(
+                    f"the {stage} recipe has distillation = {recipe.distillation:g}, but there are no soft labels of a "
+                    "teacher: give --teacher model.pt, or set distillation to 0"
+                )
     run = _Run(train, validation, device, directory, soft_labels, on_epoch, progress, [])
     torch.manual_seed(candidate.seed)
     model = networks.build(candidate.architecture, image_shape, classes)

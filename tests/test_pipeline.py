@@ -11,7 +11,7 @@ import torch
 from contest import networks
 from contest.candidate import Bits, Candidate, Recipe
 from contest.data import Split, load, split
-from contest.errors import TrainingError
+from contest.errors import TrainingError, UsageError
 from contest.inference import Network
 from contest.pipeline import Outcome, compress
 from contest.training import Epoch
@@ -120,3 +120,9 @@ def test_no_weight_would_be_left(digits: Split) -> None:
     candidate = replace(CANDIDATE, structured=0.0, unstructured=0.99999)
     with pytest.raises(TrainingError, match="structured pruning left"):
         run(candidate, digits)
+
+
+def test_a_missing_teacher_is_named_before_anything_is_trained(digits: Split, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"tune recipe has distillation = 0\.5.*--teacher"):
+        run(replace(CANDIDATE, tune=replace(SHORT, distillation=0.5)), digits, tmp_path)
+    assert not list(tmp_path.iterdir())
