@@ -151,9 +151,9 @@ def points(session: Session, contest: Contest, limit: int = _CHUNK) -> list[Poin
     for section in SECTIONS:
         places = places_of(session, contest, section).places[:limit]
         wanted = [place.submission_id for place in places]
-        statement = select(Submission.id, Submission.measured).where(Submission.id.in_(wanted))
-        measured: dict[int, Any] = dict(session.execute(statement).all())
-        result += [_point(place, section, measured.get(place.submission_id) or {}) for place in places]
+        statement = select(Submission.id, Submission.created_at, Submission.measured)
+        found = {row.id: row for row in session.execute(statement.where(Submission.id.in_(wanted)))}
+        result += [_point(place, section, found[place.submission_id]) for place in places]
     return result
 
 
@@ -199,8 +199,9 @@ def _same(claim: object, value: object) -> bool:
 
 def _rows(session: Session, contest: Contest, places: Sequence[Place]) -> list[Row]:
     columns = (
-        Submission.id, Submission.score_with_bitmask, Submission.accuracy_low, Submission.accuracy_high,
-        Submission.rule_name, Submission.rule_version, Submission.measured, Submission.claimed,
+        Submission.id, Submission.created_at, Submission.score_with_bitmask, Submission.accuracy_low,
+        Submission.accuracy_high, Submission.rule_name, Submission.rule_version, Submission.measured,
+        Submission.claimed,
     )  # fmt: skip
     found: dict[int, Any] = {}
     for start in range(0, len(places), _CHUNK):
@@ -223,7 +224,7 @@ def _row(place: Place, submission: Any, hidden: bool) -> Row:
         accuracy=place.accuracy,
         accuracy_low=None if hidden else submission.accuracy_low,
         accuracy_high=None if hidden else submission.accuracy_high,
-        submitted_at=place.submitted_at,
+        submitted_at=submission.created_at,
         rule_name=submission.rule_name,
         rule_version=submission.rule_version,
         measured=submission.measured or {},
@@ -232,12 +233,12 @@ def _row(place: Place, submission: Any, hidden: bool) -> Row:
     )
 
 
-def _point(place: Place, section: Section, measured: Mapping[str, Any]) -> Point:
+def _point(place: Place, section: Section, submission: Any) -> Point:
     def number(key: str) -> float | None:
-        value = measured.get(key)
+        value = (submission.measured or {}).get(key)
         return value if isinstance(value, int | float) and math.isfinite(value) else None
 
     return Point(
-        place.submission_id, place.team, place.score, place.accuracy, place.submitted_at, section, place.params,
+        place.submission_id, place.team, place.score, place.accuracy, submission.created_at, section, place.params,
         place.ops, number("nonzeros"), number("macs"), number("q_w"), number("q_a"),
     )  # fmt: skip

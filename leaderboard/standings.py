@@ -77,6 +77,18 @@ def rebuild_records(session: Session, contest: Contest) -> None:
     session.execute(insert(RecordEntry).from_select(names, select(*columns).where(better)))
 
 
+def order_of(contest: Contest, section: str) -> tuple[ColumnElement[Any], ...]:
+    """The ranking: by score among the ranked, by accuracy below the threshold; ties by the other, then by time."""
+    by_accuracy, by_score = _counted(contest, Standing.accuracy.expression).desc(), Standing.score.asc()
+    first = (by_score, by_accuracy) if section == State.RANKED else (by_accuracy, by_score)
+    return *first, Standing.submitted_at.asc(), Standing.submission_id.asc()
+
+
+def _counted(contest: Contest, accuracy: ColumnElement[Any]) -> ColumnElement[Any]:
+    """An accuracy as it counts in orders."""
+    return func.floor(accuracy / COARSE_STEP + _ROUNDING) if coarse(contest) else accuracy
+
+
 def _eligible(contest: Contest, states: tuple[State, ...]) -> Select[Any]:
     """The submissions of teams in good standing that were scored under the contest's rule."""
     return (
@@ -97,9 +109,7 @@ def _eligible(contest: Contest, states: tuple[State, ...]) -> Select[Any]:
 
 def _insert_best(session: Session, contest: Contest, *which: ColumnElement[bool]) -> None:
     """One row for each team: its best ranked submission, or without one its best below the threshold."""
-    accuracy: ColumnElement[Any] = Submission.accuracy.expression
-    if coarse(contest):
-        accuracy = func.floor(accuracy / COARSE_STEP + _ROUNDING)
+    accuracy = _counted(contest, Submission.accuracy.expression)
     ranked = Submission.state == State.RANKED
     order = (
         case((ranked, 0), else_=1),
