@@ -13,7 +13,10 @@ from scoring.rules import Rule
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one scoring ended. A report is there whenever costs could be measured."""
+    """How one scoring ended. A report is there whenever costs could be measured.
+
+    `again`: it failed for a reason that may be gone in a moment, so the queue tries again before it gives up.
+    """
 
     state: State
     reason: str
@@ -22,6 +25,7 @@ class Outcome:
     score: float | None = None
     accuracy: float | None = None
     log: tuple[str, ...] = field(default=())
+    again: bool = False
 
     def columns(self, rule: Rule) -> dict[str, Any]:
         """The columns of a submission that come from the report."""

@@ -226,11 +226,19 @@ def heartbeat(session: Session, claim: Claim, lease_s: float) -> bool:
     return bool(kept.rowcount)  # type: ignore[attr-defined]
 
 
-def finish(session: Session, claim: Claim, outcome: Outcome) -> bool:
-    """Store how a scoring ended; False, and nothing is stored, when the submission is no longer this worker's."""
+def finish(session: Session, claim: Claim, outcome: Outcome, attempts: int = 1) -> State | None:
+    """Store how a scoring ended: gives the submission's state; None, and nothing is stored, when it is no longer ours.
+
+    An outcome that may be better another time goes back to the queue, until `attempts` were made.
+    """
     submission = session.scalar(select(Submission).where(*_held(claim)).with_for_update())
     if submission is None:
-        return False
+        return None
+    if outcome.again and submission.attempts < attempts:
+        submission.state, submission.claim, submission.lease_until = State.QUEUED, "", None
+        submission.announced_at = now()  # so that `sweep` waits a while before it announces it again
+        submission.log += _line(f"{outcome.reason}; tried again in about {ANNOUNCE_AGAIN.total_seconds():.0f} s")
+        return State.QUEUED
     contest = session.execute(select(Contest).where(Contest.id == submission.contest_id).with_for_update()).scalar_one()
     _end(submission, outcome)
     if outcome.report is not None:
@@ -249,7 +257,7 @@ def finish(session: Session, claim: Claim, outcome: Outcome) -> bool:
     for column, value in outcome.columns(claim.rule).items():
         setattr(submission, column, value)
     standings.update(session, contest, submission)
-    return True
+    return outcome.state
 
 
 def release(session: Session, claim: Claim) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from sqlalchemy.exc import DBAPIError
 
-from contest.errors import RefusedError
+from contest.errors import ContestError, RefusedError, UsageError
 from leaderboard import submissions
 from leaderboard.database import Database
 from leaderboard.files import FileStore
@@ -22,6 +22,7 @@ from leaderboard.submissions import Claim
 
 log = logging.getLogger("leaderboard.work")
 RETRY_S = 1.0
+_OUR_FAULT = "this does not count against your quota"
 
 
 class Work:
@@ -43,14 +44,16 @@ class Work:
         self._active[claim.name] = claim
         try:
             with self._heartbeat(claim):
-                outcome = self._outcome(claim)
-                self._finish(claim, outcome)
+                state = self._finish(claim, self._outcome(claim))
         finally:
             self._active.pop(claim.name, None)
+        if state is None:
+            log.warning("submission %d was taken over meanwhile; result dropped", submission_id)
+            return
         seconds = time.monotonic() - started
-        self.on_end(outcome.state, seconds)
-        extra = {"submission": submission_id, "state": outcome.state, "seconds": round(seconds, 3)}
-        log.info("submission %d is %s", submission_id, outcome.state, extra=extra)
+        self.on_end(state, seconds)
+        extra = {"submission": submission_id, "state": state, "seconds": round(seconds, 3)}
+        log.info("submission %d is %s", submission_id, state, extra=extra)
 
     def release(self) -> None:
         """Give back what this process is still scoring: when it stops."""
@@ -69,21 +72,25 @@ class Work:
                     return judge(self.scorer(path, claim.rule, claim.isolation), claim.rule)
                 except RefusedError as error:
                     return Outcome(State.REFUSED, str(error).replace(str(path), path.name))
+        except UsageError as error:  # no test data, a wrong folder: the same the next time
+            log.error("submission %d cannot be scored here: %s", claim.submission_id, error)
+        except (ContestError, OSError, MemoryError) as error:  # no time, no memory, no process
+            log.warning("submission %d could not be scored: %s", claim.submission_id, error)
+            reason = f"this machine could not score it; {_OUR_FAULT}"
+            return Outcome(State.FAILED, reason, our_fault=True, again=True)
         except Exception:
-            # Whatever a scoring raises, the submission must end in a state. The owner gets no traceback.
+            # Not narrower: torch and the readers raise what they like, and whatever it is, the submission must end in
+            # a state. Its owner gets no traceback.
             log.exception("scoring submission %d failed", claim.submission_id)
-            reason = "scoring failed through no fault of yours; this does not count against your quota"
-            return Outcome(State.FAILED, reason, our_fault=True)
+        return Outcome(State.FAILED, f"scoring failed through no fault of yours; {_OUR_FAULT}", our_fault=True)
 
-    def _finish(self, claim: Claim, outcome: Outcome) -> None:
+    def _finish(self, claim: Claim, outcome: Outcome) -> State | None:
         """Store the outcome, however long the database is away: past the lease another worker does it again."""
         deadline = time.monotonic() + 10 * self.settings.lease_s
         while True:
             try:
                 with self.database.write() as session:
-                    if not submissions.finish(session, claim, outcome):
-                        log.warning("submission %d was taken over meanwhile; result dropped", claim.submission_id)
-                return
+                    return submissions.finish(session, claim, outcome, self.settings.attempts)
             except DBAPIError as error:
                 if time.monotonic() > deadline:
                     raise

@@ -230,8 +230,7 @@ def _checks(submission: SubmissionView, report: Mapping[str, Any], *, hidden: bo
 
 def _provenance(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What the file says of its making: claims of the participant, shown as they are."""
-    file = report.get("file")
-    facts = report.get("provenance") or (file.get("provenance") if isinstance(file, Mapping) else None)
+    facts = report.get("provenance")
     if not isinstance(facts, Mapping):
         return []
     return [(str(key)[:80].replace("_", " "), _fact(value)) for key, value in list(facts.items())[:40]]

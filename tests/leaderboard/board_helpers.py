@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi.testclient import TestClient
 
-from contest.errors import RefusedError
+from contest.errors import ContestError, RefusedError
 from leaderboard.models import TERMINAL
 from scoring.rules import Rule
 
@@ -44,13 +44,15 @@ def make_report(score: float = 0.01, accuracy: float | None = 0.91, rule: str = 
 
 
 def scripted(path: Path, rule: Rule, isolation: str = "") -> dict[str, Any]:
-    """Does what the submitted JSON says: `report`, `refuse`, `crash` or `sleep`."""
+    """Does what the submitted JSON says: `report`, `refuse`, `crash`, `late` (the child's time ran out) or `sleep`."""
     script = json.loads(path.read_bytes())
     time.sleep(script.get("sleep", 0))
     if "refuse" in script:
         raise RefusedError(f"{path}: {script['refuse']}")
     if "crash" in script:
         raise RuntimeError(f"broken at {path}")
+    if "late" in script:
+        raise ContestError(f"{path}: no answer after 600 s")
     return make_report(**{"rule": rule.name, **script.get("report", {})})
 
 

@@ -113,10 +113,6 @@ def test_a_private_ranking_is_for_organisers(client: TestClient, board: Board, t
     assert client.get(RANKING).status_code == 200
 
 
-SECRET = "0.913725"
-"""An accuracy whose digits stand nowhere else."""
-
-
 @pytest.mark.parametrize("state", ["ranked", "below_threshold", "refused"])
 def test_coarse_feedback_hides_figures_everywhere(client: TestClient, board: Board, token: Make, state: str) -> None:
     """Whatever a report holds, only what follows from the file is shown: also keys that nobody has thought of yet."""
@@ -140,7 +136,8 @@ def test_coarse_feedback_hides_figures_everywhere(client: TestClient, board: Boa
     paths += ["/api/v1/contests/cifar/ranking?section=below_threshold", "/api/v1/contests", "/api/v1/me"]
     for headers in ({}, alpha, beta):
         for path in paths:
-            text = client.get(path, headers=headers).text
+            # Hashes and moments hold any digits.
+            text = re.sub(r'"[0-9a-f]{64}"|"[0-9-]{10}T[^"]+"', "", client.get(path, headers=headers).text)
             assert digits not in text and correct not in text, (path, text)
     if state == "refused":
         assert "used by nothing" in entry["reason"]

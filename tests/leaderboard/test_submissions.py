@@ -171,6 +171,28 @@ def test_a_failure_is_tried_again_by_the_same_upload(board: Board) -> None:
     assert get(board, number).state == State.QUEUED and not get(board, number).our_fault
 
 
+def test_a_machine_without_time_is_our_fault_and_tries_again(any_board: Board) -> None:
+    """A child that overran the clock says nothing of the file: queued again, then failed, and never counted."""
+    contest, team = contest_and_team(any_board)
+    number = submit(any_board, late=1)
+    for attempt in (1, 2):
+        any_board.work.score(number)
+        found = get(any_board, number)
+        assert (found.state, found.attempts, found.claim) == (State.QUEUED, attempt, "")
+        with any_board.database.write() as session:
+            assert submissions.sweep(session, attempts=3) == []  # not at once: the machine is busy
+            session.get_one(Submission, number).announced_at = now() - timedelta(minutes=1)
+        with any_board.database.write() as session:
+            assert submissions.sweep(session, attempts=3) == [number]
+    any_board.work.score(number)
+    found = get(any_board, number)
+    assert (found.state, found.our_fault) == (State.FAILED, True) and "could not score" in found.reason
+    assert found.log.count("tried again") == 2 and str(any_board.settings.directory) not in found.log
+    with any_board.database.read() as session:
+        assert submissions.quota(session, contest, team).today == contest.daily_limit
+    assert submit(any_board, late=1) == number and get(any_board, number).state == State.QUEUED
+
+
 def test_closed_and_disqualified_are_kept_out(board: Board) -> None:
     with board.database.write() as session:
         contest = contests.find(session, "cifar")

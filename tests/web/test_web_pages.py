@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import html
+import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 
 import pytest
@@ -18,6 +19,7 @@ from leaderboard.cache import Cache
 from leaderboard.models import now
 from leaderboard.web import formats
 from leaderboard.web.account import own_path
+from leaderboard.web.multipart import UploadForm
 from leaderboard.web.ranking import View, parse
 from scoring.rules import load_rule
 
@@ -55,6 +57,7 @@ def rows(page: str) -> list[str]:
     return [html.unescape(name) for name in re.findall(r'<th scope="row"><a href="[^"]+">([^<]+)</a>', page)]
 
 
+_numbers = itertools.count()
 PUBLIC = (
     "/", "/contests/spring", "/contests/spring/rules", "/contests/spring/submit", "/contests/spring/teams/1", "/login",
     "/submissions/1", "/compare", "/compare?id=1&id=2", "/nowhere",
@@ -228,6 +231,34 @@ def test_signing_in_and_out(client: TestClient, site: Site) -> None:
     assert "Sign out" in client.get("/").text
     assert client.post("/logout", data={"csrf": csrf(client, "/")}).status_code == 303
     assert "Sign in" in client.get("/").text
+
+
+def test_a_cookie_is_worthless_after_signing_out(client: TestClient, site: Site) -> None:
+    """Whoever kept a copy of it replays nothing: no page, no form, and not the form's token either."""
+    sign_in(client, site.tokens["admin"])
+    cookie, form = client.cookies["contest_session"], csrf(client, "/admin")
+    thief = TestClient(site.app, follow_redirects=False, cookies={"contest_session": cookie})
+    assert thief.get("/admin").status_code == 200
+    assert client.post("/logout", data={"csrf": csrf(client, "/")}).status_code == 303
+    for _ in range(2):
+        assert thief.get("/admin").status_code == 403
+        assert thief.post("/admin/contests/spring/close", data={"csrf": form}).status_code == 403
+    assert "Sign in" in thief.get("/").text
+    sign_in(client, site.tokens["admin"])  # the token itself is as good as before
+    assert client.get("/admin").status_code == 200
+    thief.close()
+
+
+def test_provenance_is_shown_as_a_claim(client: TestClient, site: Site) -> None:
+    page = client.get("/submissions/1").text
+    claims = page.partition("As the file tells it")[2].partition("</section>")[0]
+    assert "nobody has checked" in claims
+    assert "2.15.0" in claims
+    made_contest(site, "untold")
+    made = report(0.93)
+    del made["provenance"]
+    number = enter(site.board, "untold", "test team", made)
+    assert "As the file tells it" not in client.get(f"/submissions/{number}").text
 
 
 def test_a_revoked_token_ends_its_sessions(client: TestClient, site: Site) -> None:
@@ -416,3 +447,58 @@ def test_cache_makes_once_for_each_version_and_forgets_the_oldest() -> None:
 
 def test_sorts_of_the_table_are_known() -> None:
     assert {"team", "score", "accuracy", "params", "ops", "time"} <= set(ranking.SORTS)
+
+
+def form_body(parts: list[tuple[str, str | None, bytes]], boundary: str = "b0undary") -> tuple[bytes, dict[str, str]]:
+    """A multipart body of (name, file name, content) in this order, and its header."""
+    body = b""
+    for name, file_name, content in parts:
+        told = f'; filename="{file_name}"' if file_name is not None else ""
+        body += f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"{told}\r\n\r\n'.encode() + content
+        body += b"\r\n"
+    return body + f"--{boundary}--\r\n".encode(), {"content-type": f"multipart/form-data; boundary={boundary}"}
+
+
+@pytest.mark.parametrize(
+    ("damage", "status", "word"),
+    [
+        (lambda body: body[: len(body) // 2], 422, "breaks off"),
+        (lambda body: b"", 422, "breaks off"),
+        (lambda body: b"nothing of the kind" * 50, 422, "damaged"),
+        (lambda body: body.replace(b"note", b"n" * 5000), 422, "the form"),
+        (lambda body: body.replace(b"a remark", b"n" * 5000), 422, "4096"),
+        (lambda body: body.replace(b'name="csrf"', b'name="other"'), 403, "no longer"),
+        (lambda body: body.replace(b'; filename="m.pt"', b""), 422, "no file"),
+        (lambda body: body.replace(b'filename="m.pt"', b'filename=""'), 422, "no file"),
+    ],
+)
+def test_damaged_forms_are_explained(
+    client: TestClient, site: Site, damage: Callable[[bytes], bytes], status: int, word: str
+) -> None:
+    slug = f"form-{next(_numbers)}"
+    sign_in(client, made_contest(site, slug))
+    token = csrf(client, f"/contests/{slug}/submit").encode()
+    file = json.dumps({"accuracy": 0.92}).encode()
+    body, header = form_body([("csrf", None, token), ("note", None, b"a remark"), ("file", "m.pt", file)])
+    answer = client.post(f"/contests/{slug}/submissions", content=damage(body), headers=header)
+    assert (answer.status_code, word in answer.text) == (status, True), answer.text
+    assert not list(site.board.settings.files.glob("incoming-*"))
+    with site.board.database.read() as session:
+        assert contests.count_submissions(session, contests.find(session, slug)) == {}
+    assert client.post(f"/contests/{slug}/submissions", content=body, headers=header).status_code == 303
+
+
+def test_a_form_is_read_the_same_in_whatever_pieces_it_arrives(site: Site) -> None:
+    parts = [("csrf", None, b"t"), ("note", None, "grüße".encode()), ("file", "n\u00e9t.pt", bytes(range(256)) * 20)]
+    body, header = form_body(parts)
+    for size in (1, 7, 4096, 10**6):
+        with site.board.files.incoming(10**6) as incoming:
+            seen: list[Mapping[str, str]] = []
+            form = UploadForm(header["content-type"], "file", incoming, seen.append)
+            for start in range(0, len(body), size):
+                form.feed(body[start : start + size])
+            form.finish()
+            stored = incoming.keep()
+        assert seen == [{"csrf": "t", "note": "grüße"}] and form.file_name == "n\u00e9t.pt"
+        assert stored.size_bytes == 256 * 20
+        assert site.board.files.path(stored.sha256).read_bytes() == bytes(range(256)) * 20
