@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from contest.candidate import Candidate
 from contest.errors import UsageError
-from contest.networks import macs_and_weights
+from contest.networks import build, macs_and_weights
 from search.pipeline_trainer import stages, with_epochs
 from search.space import FAMILIES, Value, make_space, read_space, seeds, to_candidate
 
@@ -75,8 +75,22 @@ def test_seeds_lie_where_the_record_is_expected() -> None:
         assert space.complete(values) == values
         candidate = to_candidate(values, epochs=10)
         macs, _ = macs_and_weights(candidate.architecture, COLOUR, 10)
-        assert 5e6 < macs < 16e6
+        assert 5e6 < macs < 18e6
         assert candidate.bits.layers["stem"] == (8, 8)
+
+
+@pytest.mark.parametrize("blocks_4", [0, 1])
+def test_leaving_early_drops_the_first_stage_and_the_bits_stay_with_their_stages(blocks_4: int) -> None:
+    values = seeds(make_space(COLOUR, {}))[0] | {"blocks_4": blocks_4, "growth_4": 1.5, "shift_1": 1, "shift_3": -1}
+    assert values["early"]
+    early = to_candidate(values, epochs=10)
+    options = early.architecture.options
+    assert options["stem_width"] == 16 and options["widths"] == ((32, 64, 96) if blocks_4 else (32, 64))
+    assert options["strides"] == ((2, 2, 2) if blocks_4 else (2, 2))
+    third = "stages.2" if blocks_4 else "stages.1"
+    assert early.bits.layers["stages.0"] == (4, 4) and early.bits.layers[third] == (2, 2)
+    modules = dict(build(early.architecture, COLOUR, 10).named_modules())
+    assert "stages.0" in modules and third in modules and modules["stages.0"][0].body.conv1.in_channels == 16
 
 
 def test_narrowing(tmp_path: Path) -> None:
