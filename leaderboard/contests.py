@@ -161,9 +161,17 @@ def find_or_add_team(session: Session, contest: Contest, name: str, actor: str =
     return _team(session, contest, name) or add_team(session, contest, name, actor)
 
 
-def teams(session: Session, contest: Contest) -> list[Team]:
-    """All teams of a contest by name."""
-    return list(session.scalars(select(Team).where(Team.contest_id == contest.id).order_by(Team.name_key)))
+def teams(session: Session, contest: Contest, query: str = "", limit: int | None = None) -> list[Team]:
+    """Teams of a contest by name: those that have `query` in it, at most `limit`."""
+    statement = select(Team).where(Team.contest_id == contest.id).order_by(Team.name_key).limit(limit)
+    if query:
+        statement = statement.where(Team.name_key.contains(name_key(query), autoescape=True))
+    return list(session.scalars(statement))
+
+
+def count_teams(session: Session, contest: Contest) -> int:
+    """How many teams a contest has."""
+    return session.scalar(select(func.count()).where(Team.contest_id == contest.id)) or 0
 
 
 def find_submission(session: Session, contest: Contest, number: int | None) -> Submission:

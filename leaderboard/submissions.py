@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
-from sqlalchemy.orm import Session, joinedload
+from sqlalchemy.orm import Session, defer, joinedload
 
 from contest.errors import ContestError
 from leaderboard import standings
@@ -192,8 +192,9 @@ def latest_result(session: Session, submission_id: int) -> Result | None:
 
 
 def results(session: Session, submission_id: int) -> list[Result]:
-    """All scorings, the oldest first: a new rule adds one and changes none."""
-    return list(session.scalars(select(Result).where(Result.submission_id == submission_id).order_by(Result.id)))
+    """All scorings, the oldest first, without their reports: a new rule adds one and changes none."""
+    mine = select(Result).where(Result.submission_id == submission_id).order_by(Result.id)
+    return list(session.scalars(mine.options(defer(Result.report, raiseload=True))))
 
 
 def claim(session: Session, submission_id: int, worker: str, lease_s: float) -> Claim | None:

@@ -257,7 +257,7 @@ def serve(
     """Serve the leaderboard: pages, API, and a queue that scores strangers' files in their own process."""
     import uvicorn
 
-    from leaderboard.app import create_app
+    from leaderboard.app import create_app, settle
     from leaderboard.observe import configure_logging
     from leaderboard.settings import MEBIBYTE
 
@@ -267,8 +267,10 @@ def serve(
     )  # fmt: skip
     _first_start(settings, rule)
     configure_logging()
+    app = create_app(settings)
+    settle()
     uvicorn.run(
-        create_app(settings), host=host, port=port, log_config=None, access_log=False, server_header=False,
+        app, host=host, port=port, log_config=None, access_log=False, server_header=False,
         proxy_headers=True, forwarded_allow_ips=proxies, timeout_keep_alive=15, timeout_graceful_shutdown=20,
         limit_concurrency=500,
     )  # fmt: skip

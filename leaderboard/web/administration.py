@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated
 
-from fastapi import APIRouter, Form
+from fastapi import APIRouter, Form, Query
 from fastapi.responses import Response
 from sqlalchemy.orm import Session
 
@@ -15,19 +15,21 @@ from leaderboard.api import Id, Slug
 from leaderboard.contests import NotFoundError
 from leaderboard.models import Contest, Team
 from leaderboard.security import ForbiddenError
+from leaderboard.text import one_line
 from leaderboard.web.site import TheVisit, Visit, see_other
 
 router = APIRouter(prefix="/admin")
 Csrf = Annotated[str, Form()]
 Reason = Annotated[str, Form(max_length=2000)]
 _ACTOR = "organiser, on the page"
+_TEAMS = 100
 
 
 @router.get("")
-def page(visit: TheVisit) -> Response:
-    """Everything at a glance."""
+def page(visit: TheVisit, team: Annotated[str, Query(max_length=120)] = "") -> Response:
+    """Everything at a glance; of teams those with a part of a name, where there are many."""
     _organiser(visit)
-    return _page(visit)
+    return _page(visit, query=one_line(team, "part of a name", 120, required=False))
 
 
 @router.post("/contests/{slug}/close")
@@ -125,17 +127,21 @@ def _team(session: Session, slug: str, team_id: int) -> Team:
     return team
 
 
-def _page(visit: Visit, *, notice: str = "", token: str = "", token_of: str = "", status: int = 200) -> Response:
+def _page(
+    visit: Visit, *, notice: str = "", token: str = "", token_of: str = "", query: str = "", status: int = 200
+) -> Response:
     with visit.board.database.read() as session:
         boards = [
             {
                 "contest": contest,
                 "counts": contests.count_submissions(session, contest),
-                "teams": contests.teams(session, contest),
+                "teams": contests.teams(session, contest, query, _TEAMS),
+                "team_count": contests.count_teams(session, contest),
                 "events": contests.events(session, contest, 30),
             }
             for contest in contests.listing(session)
         ]
     return visit.page(
-        "admin.html", status=status, here="admin", boards=boards, notice=notice, token=token, token_of=token_of
-    )
+        "admin.html", status=status, here="admin", boards=boards, notice=notice, token=token, token_of=token_of,
+        query=query,
+    )  # fmt: skip

@@ -115,10 +115,11 @@ def serve(settings: Settings) -> tuple[subprocess.Popen[bytes], int]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     code = (
-        "import sys, uvicorn; from pathlib import Path; from leaderboard.app import create_app;"
+        "import sys, uvicorn; from pathlib import Path; from leaderboard.app import create_app, settle;"
         "from leaderboard.settings import Settings;"
         "settings = Settings(directory=Path(sys.argv[1]), database=sys.argv[2], workers=0, requests_per_minute=10**9);"
-        "uvicorn.run(create_app(settings), port=int(sys.argv[3]), log_config=None, access_log=False)"
+        "app = create_app(settings); settle();"
+        "uvicorn.run(app, port=int(sys.argv[3]), log_config=None, access_log=False)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(settings.directory), settings.database, str(port)])
     while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import re
 import socket
 import threading
 import time
@@ -16,7 +17,7 @@ import uvicorn
 from board_helpers import auth, content, scripted, wait_for
 from fastapi.testclient import TestClient
 
-from leaderboard import tokens
+from leaderboard import contests, tokens
 from leaderboard.app import create_app
 from leaderboard.board import Board
 from leaderboard.security import CONTENT_SECURITY_POLICY, HEADERS
@@ -31,14 +32,17 @@ NASTY = [
 ]  # fmt: skip
 
 
+CAP = 200_000
+
+
 @pytest.fixture
 def live(settings: Settings, board: Board) -> Iterator[str]:
     """A real server on a real socket, with small limits."""
-    small = replace(settings, max_upload_bytes=200_000, upload_idle_s=0.5, upload_total_s=2.0, workers=0)
+    small = replace(settings, max_upload_bytes=CAP, upload_idle_s=0.5, upload_total_s=2.0, workers=0)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    app = create_app(small, scripted, pages=False)
+    app = create_app(small, scripted)
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, access_log=False))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -142,23 +146,107 @@ def test_oversize_declared_or_streamed(live: str, token: Make, settings: Setting
     assert list(Path(settings.files).glob("incoming-*")) == []
 
 
-def test_slow_uploads_are_cut_off(live: str, token: Make, settings: Settings) -> None:
-    host, port = live.removeprefix("http://").split(":")
-    head = (
-        f"POST {SUBMIT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token('Alpha')}\r\nContent-Length: 1000\r\n\r\n"
+def head_of_form(live: str, token: str, length: int | None, csrf: str = "") -> tuple[bytes, bytes]:
+    """A team's upload form up to its file's first byte: header, and the beginning of the body."""
+    with httpx.Client(base_url=live) as browser:
+        for path in ("/login", "/contests/cifar/submit"):
+            found = re.search(r'name="csrf" value="([^"]+)"', browser.get(path).text)
+            assert found is not None
+            if path == "/login":
+                assert browser.post("/login", data={"token": token, "csrf": found[1]}).status_code == 303
+        cookie = browser.cookies["contest_session"]
+    begin = (
+        f'--b\r\nContent-Disposition: form-data; name="csrf"\r\n\r\n{csrf or found[1]}\r\n'
+        '--b\r\nContent-Disposition: form-data; name="file"; filename="m.pt"\r\n\r\n'
+    ).encode()
+    size = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {len(begin) + length}"
+    header = (
+        "POST /contests/cifar/submissions HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+        f"Cookie: contest_session={cookie}\r\n{size}\r\n\r\n"
     )
-    for pause in (60.0, 0.2):  # silence; and a trickle that never is silent for long
-        with socket.create_connection((host, int(port)), timeout=10) as connection:
-            connection.sendall(head.encode())
-            started, answer = time.monotonic(), b""
-            connection.settimeout(pause)
-            while time.monotonic() - started < 8 and not answer:
+    return header.encode(), begin
+
+
+def head_of_upload(token: str, length: int | None) -> bytes:
+    """The header of an upload to the API."""
+    size = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
+    return f"POST {SUBMIT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n{size}\r\n\r\n".encode()
+
+
+def converse(live: str, first: bytes, piece: bytes, pause: float, limit_s: float = 8) -> tuple[bytes, int, float]:
+    """Send, then piece after piece until an answer comes: the answer, bytes sent, seconds."""
+    host, port = live.removeprefix("http://").split(":")
+    answer, sent, started = b"", len(first), time.monotonic()
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(first)
+        connection.settimeout(pause)
+        while not answer and time.monotonic() - started < limit_s:
+            try:
+                answer = connection.recv(4096)
+            except TimeoutError:
                 try:
-                    answer = connection.recv(4096)
-                except TimeoutError:
-                    connection.sendall(b"x")
-        assert b" 408 " in answer and time.monotonic() - started < 8
+                    connection.sendall(piece)
+                    sent += len(piece)
+                except (ConnectionError, TimeoutError):
+                    continue
+            except ConnectionError:
+                break
+    return answer, sent, time.monotonic() - started
+
+
+@pytest.mark.parametrize("door", ["API", "form"])
+@pytest.mark.parametrize("declared", [True, False])
+def test_too_large_is_refused_early(
+    live: str, board: Board, token: Make, settings: Settings, door: str, declared: bool
+) -> None:
+    """By what is declared before a byte of the file is read, else at the first byte past the contest's own cap."""
+    with board.database.write() as session:
+        contests.find(session, "cifar").max_bytes = 50_000
+    length = 40_000_000 if declared else None
+    header, begin = head_of_upload(token("Alpha"), length), b""
+    if door == "form":
+        header, begin = head_of_form(live, token("Alpha"), length)
+
+    def chunk(data: bytes) -> bytes:
+        return data if declared else b"%x\r\n%s\r\n" % (len(data), data)
+
+    answer, sent, seconds = converse(live, header + (chunk(begin) if begin else b""), chunk(b"x" * 10_000), 0.05)
+    assert b" 413 " in answer and seconds < 4
+    assert sent < 30_000 if declared else sent < 150_000, sent
     assert list(Path(settings.files).glob("incoming-*")) == []
+
+
+@pytest.mark.parametrize("door", ["API", "form"])
+def test_a_file_goes_to_disk_as_it_arrives(live: str, token: Make, settings: Settings, door: str) -> None:
+    """Half an upload is half a file: nothing waits in memory or in another file for the other half."""
+    half = CAP // 2
+    first = head_of_upload(token("Alpha"), CAP)
+    if door == "form":
+        first = b"".join(head_of_form(live, token("Alpha"), CAP))
+    host, port = live.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(first + b"x" * half)
+        deadline, sizes = time.monotonic() + 0.45, [0]
+        while max(sizes) < half - 70_000 and time.monotonic() < deadline:
+            sizes = [0, *(path.stat().st_size for path in Path(settings.files).glob("incoming-*"))]
+        assert half - 70_000 <= max(sizes) <= half
+
+
+@pytest.mark.parametrize("door", ["API", "form"])
+@pytest.mark.parametrize("pause", [60.0, 0.2])  # silence; and a trickle that never is silent for long
+def test_slow_uploads_are_cut_off(live: str, token: Make, settings: Settings, door: str, pause: float) -> None:
+    first = head_of_upload(token("Alpha"), 1000)
+    if door == "form":
+        first = b"".join(head_of_form(live, token("Alpha"), 1000))
+    answer, _, seconds = converse(live, first, b"x", pause)
+    assert b" 408 " in answer and seconds < 8
+    assert list(Path(settings.files).glob("incoming-*")) == []
+
+
+def test_a_form_that_this_site_did_not_send_is_refused_before_its_file(live: str, token: Make) -> None:
+    first = b"".join(head_of_form(live, token("Alpha"), 150_000, csrf="forged"))
+    answer, sent, _ = converse(live, first, b"x" * 1000, 0.05)
+    assert b" 403 " in answer and sent < 20_000
 
 
 def test_a_broken_upload_leaves_nothing(live: str, board: Board, settings: Settings, token: Make) -> None:
