@@ -54,7 +54,7 @@ def convert_module(model: nn.Module, out: Path, image_shape: tuple[int, int, int
 def _checked(subject: Subject, out: Path) -> Costs:
     from scoring.onnx_writer import write_onnx
 
-    write_onnx(subject.graph, out, subject.claims)
+    write_onnx(subject.graph, out, subject.claims, subject.provenance)
     written = read(out)
     before, after = analyse(subject.graph), analyse(written.graph)
     if before.operations != after.operations or before.parameters != after.parameters:

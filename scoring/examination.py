@@ -15,6 +15,9 @@ from contest.errors import RefusedError
 from scoring.costs import Costs
 
 MAX_CLASSES = 10_000
+MAX_FACTS = 64
+MAX_TEXT = 2_000
+"""Entries of the provenance, and characters of one that a report shows."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class Examination:
     logits: NDArray[np.float32] | None = None
     reordered: NDArray[np.int64] | None = None
     repeatable: bool | None = None
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    """What the file says of its making, each text cut to MAX_TEXT characters."""
 
     @property
     def predictions(self) -> NDArray[np.int64] | None:
@@ -44,6 +49,7 @@ class Examination:
             "claims": dict(self.claims),
             "image_shape": self.image_shape,
             "repeatable": self.repeatable,
+            "provenance": dict(self.provenance),
         }
         arrays: dict[str, NDArray[Any]] = {"header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)}
         if self.logits is not None and self.reordered is not None:
@@ -61,13 +67,19 @@ class Examination:
                 reordered = content["reordered"] if images else None
             found = Examination(
                 Costs.from_json(header["costs"]), header["claims"], tuple(header["image_shape"]), logits, reordered,
-                header["repeatable"],
+                header["repeatable"], header["provenance"],
             )  # fmt: skip
         except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
             raise RefusedError(f"the examination of the network came back damaged: {error}") from error
         if logits is not None and reordered is not None:
             check_logits(logits, reordered, images)
         return found
+
+
+def facts(provenance: Mapping[str, str]) -> dict[str, str]:
+    """The provenance as a report shows it: long texts are cut, and say so."""
+    shown = list(provenance.items())[:MAX_FACTS]
+    return {k: v if len(v) <= MAX_TEXT else v[: MAX_TEXT - 3] + "..." for k, v in shown}
 
 
 def check_logits(logits: NDArray[np.float32], reordered: NDArray[np.int64], images: int) -> None:

@@ -19,6 +19,7 @@ from onnx import numpy_helper
 from torch import Tensor
 
 from contest.errors import RefusedError
+from scoring.examination import MAX_FACTS
 from scoring.execute import run_graph, run_node
 from scoring.graph import NAMED_AFTER_WEIGHTS, SHAPE_KINDS, UNKNOWN, Graph, Node, weight_name
 from scoring.onnx_checks import QONNX, load_checked
@@ -30,6 +31,9 @@ MAX_IMAGE = 4_000_000
 """Numbers in one image."""
 BITS_KEY = "contest.bits."
 CLAIM_KEY = "contest.claim."
+PROVENANCE_KEY = "contest.provenance."
+MAX_KEY = 200
+"""Characters in the name of a fact."""
 _TYPES = {onnx.TensorProto.FLOAT: torch.float32, onnx.TensorProto.FLOAT16: torch.float16,
           onnx.TensorProto.DOUBLE: torch.float64, onnx.TensorProto.BFLOAT16: torch.bfloat16}  # fmt: skip
 
@@ -58,6 +62,7 @@ def read_onnx(path: Path) -> Subject:
     for p in model.metadata_props:
         if p.key.startswith(BITS_KEY):
             _declare(graph, p.key.removeprefix(BITS_KEY), p.value)
+    provenance = _provenance(model.metadata_props)
     custom = any(node.domain in QONNX for node in model.graph.node)
     run = _interpreted(graph) if custom else _session(model.SerializeToString(), source.name, dtype)
 
@@ -65,7 +70,7 @@ def read_onnx(path: Path) -> Subject:
         return run_graph(graph, images)
 
     single = bool(fixed) and not (custom and _takes_many(run, shape))
-    return Subject(graph, run, watch, shape, claims=claims, max_batch=1 if single else None)
+    return Subject(graph, run, watch, shape, claims=claims, provenance=provenance, max_batch=1 if single else None)
 
 
 def _takes_many(run: Any, shape: tuple[int, int, int]) -> bool:
@@ -83,6 +88,17 @@ def _declare(graph: Graph, name: str, text: str) -> None:
     if name not in graph.stored or not text.isdigit() or not 1 <= int(text) <= 8:
         raise RefusedError(f"the file declares '{text[:20]}' bits for '{name[:200]}', which it does not store as codes")
     graph.stored[name] = int(text)
+
+
+def _provenance(properties: Any) -> dict[str, str]:
+    """What the metadata says of the making; as much of it as a manifest may."""
+    found = {p.key.removeprefix(PROVENANCE_KEY): p.value for p in properties if p.key.startswith(PROVENANCE_KEY)}
+    if len(found) > MAX_FACTS or any(len(key) > MAX_KEY for key in found):
+        raise RefusedError(
+            f"the file's provenance has {len(found)} entries; at most {MAX_FACTS} with names of {MAX_KEY} characters "
+            "are accepted"
+        )
+    return found
 
 
 def _number(text: str) -> float:

@@ -19,7 +19,7 @@ from torch import Tensor
 from contest.errors import UsageError
 from scoring.execute import images_stay_first
 from scoring.graph import Graph, Node
-from scoring.onnx_reader import BITS_KEY, CLAIM_KEY
+from scoring.onnx_reader import BITS_KEY, CLAIM_KEY, PROVENANCE_KEY
 
 OPSET = 20
 IR_VERSION = 9
@@ -31,9 +31,11 @@ _TYPES = {
 }  # fmt: skip
 
 
-def write_onnx(graph: Graph, path: Path, claims: Mapping[str, float] | None = None) -> None:
+def write_onnx(
+    graph: Graph, path: Path, claims: Mapping[str, float] | None = None, provenance: Mapping[str, str] | None = None
+) -> None:
     """Write a graph as a checked ONNX file. Raises UsageError for operations that have no place in it."""
-    model = _Writer(graph).model(dict(claims or {}))
+    model = _Writer(graph).model(dict(claims or {}), dict(provenance or {}))
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString())
 
@@ -50,7 +52,7 @@ class _Writer:
         others = {i for node in graph.nodes for i in node.inputs if node.kind != "Quant"}
         self.scalars = {step for step in steps - others if graph.constants[step].numel() == 1}
 
-    def model(self, claims: Mapping[str, float]) -> Any:
+    def model(self, claims: Mapping[str, float], provenance: Mapping[str, str]) -> Any:
         graph = self.graph
         for node in graph.running:
             for value in node.inputs:
@@ -69,7 +71,8 @@ class _Writer:
         helper.set_model_props(
             model,
             {BITS_KEY + name: str(bits) for name, bits in declared.items()}
-            | {CLAIM_KEY + name: repr(value) for name, value in claims.items()},
+            | {CLAIM_KEY + name: repr(value) for name, value in claims.items()}
+            | {PROVENANCE_KEY + name: text for name, text in provenance.items()},
         )
         return model
 

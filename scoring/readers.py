@@ -48,8 +48,9 @@ def _read_ours(path: Path) -> Subject:
     parent = Parent(manifest.parent.weights, manifest.parent.macs) if manifest.parent else None
     claims = {key: value for key, value in manifest.claims.model_dump().items() if value is not None}
     return subject_of_module(
-        network, manifest.image_shape, declared_bits=declared, parent=parent, claims=claims, prefix="body."
-    )
+        network, manifest.image_shape, declared_bits=declared, parent=parent, claims=claims,
+        provenance=manifest.provenance, prefix="body.",
+    )  # fmt: skip
 
 
 def read_module(arch: str, weights: Path | None, image_shape: tuple[int, int, int], *, trust: bool = True) -> Subject:

@@ -47,6 +47,8 @@ class Report:
     notes: Sequence[str] = ()
     file: Mapping[str, Any] = field(default_factory=dict)
     """name, bytes, sha256 of the scored file; isolation: the level at which it was opened."""
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    """What the file says of its making (seed, recipe, versions): claims, not measured and not believed."""
     details: Mapping[str, Any] | None = None
     holdout: Mapping[str, Any] | None = None
     costs: Mapping[str, Any] = field(default_factory=dict)
@@ -124,6 +126,7 @@ def make_report(
         status=status,
         notes=tuple(costs.notes),
         file=dict(file or {}),
+        provenance=dict(examination.provenance),
         details=_details(examination, labels, classes) if details and labels is not None else None,
         costs=costs.to_json(),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,7 +124,7 @@ def _reported(
     found: list[Examination], images: Images | None, holdout: Images | None, rule: Rule, classes: Sequence[str],
     details: bool, file: dict[str, Any],
 ) -> Report:  # fmt: skip
-    first = found[0] if images is not None else Examination(found[0].costs, found[0].claims, found[0].image_shape)
+    first = found[0] if images is not None else replace(found[0], logits=None, reordered=None, repeatable=None)
     labels = None if images is None else images.labels.numpy()
     report = make_report(
         first, rule, rules_of(rule.dataset), labels=labels, classes=classes, details=details, file=file

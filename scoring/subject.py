@@ -27,6 +27,8 @@ class Subject:
     image_shape: tuple[int, int, int]
     parent: Parent | None = None
     claims: Mapping[str, float] = field(default_factory=dict)
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    """What the file says of its making; free text by key, believed as little as the claims."""
     notes: tuple[str, ...] = ()
     max_batch: int | None = None
     """Largest batch that the network takes; None: any."""
@@ -41,6 +43,7 @@ def subject_of_module(
     declared_bits: Mapping[str, int] | None = None,
     parent: Parent | None = None,
     claims: Mapping[str, float] | None = None,
+    provenance: Mapping[str, str] | None = None,
     prefix: str = "",
 ) -> Subject:
     """A torch module in evaluation mode. A module in half precision gets its images in half precision.
@@ -64,7 +67,7 @@ def subject_of_module(
 
     image = example_images(image_shape, 1).to(dtype)
     graph = trace(model, image, declared_bits=declared_bits, prefix=prefix)
-    return Subject(graph, run, watch, image_shape, parent, dict(claims or {}), module=model)
+    return Subject(graph, run, watch, image_shape, parent, dict(claims or {}), dict(provenance or {}), module=model)
 
 
 def input_type(model: nn.Module) -> torch.dtype:

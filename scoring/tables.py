@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from contest.gate.description import shown
 from scoring.report import Report
 from scoring.rules import built_in, load_rule
 
@@ -22,11 +23,13 @@ def show(report: Report) -> Group:
     if report.accuracy is not None:
         parts.append(_accuracy(report))
     parts += [_measured(report), _layers(report)]
+    if report.provenance:
+        parts.append(_provenance(report))
     if report.details is not None:
         parts += [_per_class(report.details), _confusion(report.details)]
-    parts += [Text(f"note: {note}", style="dim") for note in report.notes]
-    parts += [Text(f"flag: {flag}", style="yellow") for flag in report.flags]
-    parts += [Text(f"problem: {problem}", style="red") for problem in report.problems]
+    parts += [Text(f"note: {shown(note, 2_000)}", style="dim") for note in report.notes]
+    parts += [Text(f"flag: {shown(flag, 2_000)}", style="yellow") for flag in report.flags]
+    parts += [Text(f"problem: {shown(problem, 2_000)}", style="red") for problem in report.problems]
     parts.append(_verdict(report))
     return Group(*parts)
 
@@ -84,6 +87,16 @@ def _measured(report: Report) -> Table:
     return table
 
 
+def _provenance(report: Report) -> Table:
+    table = Table(title="What the file says of its making (not checked)", title_justify="left", box=SIMPLE)
+    table.add_column("", no_wrap=True)
+    table.add_column("", no_wrap=True, overflow="ellipsis")
+    for key, text in report.provenance.items():
+        table.add_row(Text(shown(key, 24)), Text(shown(" ".join(text.split()), 200)))
+    table.show_header = False
+    return table
+
+
 def _known(report: Report, key: str) -> float | int | None:
     if key == "accuracy":
         return report.accuracy.value if report.accuracy else None
@@ -107,7 +120,7 @@ def _layers(report: Report) -> Table:
         bits = f"{row['weight_bits'] or '-'}/{row['activation_bits']}"
         share = 100 * (row["params"] + row["ops"]) / total
         table.add_row(
-            Text(row["name"]), row["kind"], f"{row['macs'] + row['products']:,}", f"{row['weights']:,}",
+            Text(shown(row["name"], 200)), row["kind"], f"{row['macs'] + row['products']:,}", f"{row['weights']:,}",
             f"{100 * zeros:.1f} %" if row["weights"] else "", bits, _term(row["params"]), _term(row["ops"]),
             f"{share:.1f} %",
         )  # fmt: skip

@@ -19,7 +19,7 @@ from scoring.analysis import analyse
 from scoring.costs import Costs
 from scoring.crosscheck import disagreement, fvcore_count
 from scoring.dead import without_dead_channels
-from scoring.examination import MAX_CLASSES, Examination, check_logits
+from scoring.examination import MAX_CLASSES, Examination, check_logits, facts
 from scoring.graph import SHAPE_KINDS, Graph
 from scoring.grids import Grid, follow
 from scoring.readers import read
@@ -57,9 +57,11 @@ def examine_subject(
         watched = torch.cat([watched, pixels[:WATCHED].float() / 255])
     costs = _costs(subject, watched)
     if pixels is None:
-        return Examination(costs, dict(subject.claims), subject.image_shape)
+        return Examination(costs, dict(subject.claims), subject.image_shape, provenance=facts(subject.provenance))
     logits, reordered, repeatable = _answers(subject, pixels, batch_size)
-    return Examination(costs, dict(subject.claims), subject.image_shape, logits, reordered, repeatable)
+    return Examination(
+        costs, dict(subject.claims), subject.image_shape, logits, reordered, repeatable, facts(subject.provenance)
+    )
 
 
 def _check_claims(subject: Subject) -> None:

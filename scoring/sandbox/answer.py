@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from contest.errors import RefusedError
 from contest.gate.description import shown
 from scoring.costs import Costs
-from scoring.examination import MAX_CLASSES, Examination, check_logits
+from scoring.examination import MAX_CLASSES, MAX_FACTS, MAX_TEXT, Examination, check_logits
 from scoring.sandbox.levels import LEVELS
 
 MAGIC = b"CONTEST1"
@@ -40,6 +40,7 @@ class _Costs(BaseModel):
     image_shape: tuple[int, int, int]
     repeatable: bool | None
     classes: int | None
+    provenance: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ def pack(examination: Examination) -> bytes:
         "image_shape": examination.image_shape,
         "repeatable": examination.repeatable,
         "classes": None if logits is None else logits.shape[1],
+        "provenance": dict(examination.provenance),
     }
     parts = [frame(b"R", json.dumps(header).encode())]
     if logits is not None and reordered is not None:
@@ -150,8 +152,10 @@ def _examination(parts: list[memoryview], images: int) -> Examination:
     _check_costs(header.costs)
     if min(header.image_shape) < 1 or any(len(k) > MAX_MESSAGE for k in header.claims) or len(header.claims) > 100:
         raise _garbage("its claims or its image shape are impossible")
+    if len(header.provenance) > MAX_FACTS or any(max(len(k), len(v)) > MAX_TEXT for k, v in header.provenance.items()):
+        raise _garbage("its provenance is too long")
     if not images:
-        return Examination(header.costs, header.claims, header.image_shape)
+        return Examination(header.costs, header.claims, header.image_shape, provenance=header.provenance)
     classes = header.classes or 0
     if not 2 <= classes <= MAX_CLASSES or len(parts[1]) != images * classes * 4 or len(parts[2]) != images * 8:
         raise _garbage(f"its logits are not {images} x {classes} numbers")
@@ -162,7 +166,7 @@ def _examination(parts: list[memoryview], images: int) -> Examination:
         raise _garbage("its predictions are not classes")
     return Examination(
         header.costs, header.claims, header.image_shape, logits.astype(np.float32), reordered.astype(np.int64),
-        header.repeatable,
+        header.repeatable, header.provenance,
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from scoring.examination import Examination
 from scoring.sandbox import answer
 
 IMAGES, CLASSES = 6, 10
+FACTS = {"seed": "3"}
 HELLO = answer.frame(b"H", b'{"level": "limits"}')
 
 
@@ -22,7 +23,7 @@ def examination() -> Examination:
     rows = (Operation("conv", "conv", macs=100, weights=9, nonzeros=5, weight_bits=3, activation_bits=4),)
     costs = Costs(rows, (Number("step", "conv", 1, 32),), ("Foo",), ("why not",), Parent(20.0, 200.0), ("a note",))
     logits = np.random.default_rng(0).standard_normal((IMAGES, CLASSES)).astype(np.float32)
-    return Examination(costs, {"p_u": 0.5}, (3, 8, 8), logits, logits.argmax(1).astype(np.int64), True)
+    return Examination(costs, {"p_u": 0.5}, (3, 8, 8), logits, logits.argmax(1).astype(np.int64), True, FACTS)
 
 
 def test_what_is_packed_comes_back() -> None:
@@ -30,6 +31,7 @@ def test_what_is_packed_comes_back() -> None:
     hello, found = answer.unpack(HELLO + answer.pack(given), IMAGES)
     assert hello.level == "limits" and isinstance(found, Examination)
     assert (found.costs, found.claims, found.image_shape) == (given.costs, given.claims, given.image_shape)
+    assert found.provenance == FACTS
     assert found.logits is not None and given.logits is not None and found.repeatable is True
     assert np.array_equal(found.logits, given.logits) and np.array_equal(found.reordered, given.reordered)
 
@@ -85,6 +87,10 @@ LIES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "another number of classes": lambda h: h.update(classes=9),
     "one class": lambda h: h.update(classes=1),
     "no classes": lambda h: h.update(classes=None),
+    "no provenance": lambda h: h.pop("provenance"),
+    "provenance that is a number": lambda h: h["provenance"].update(seed=3),
+    "provenance of a megabyte": lambda h: h["provenance"].update(seed="x" * 10**6),
+    "provenance of many": lambda h: h.update(provenance={str(i): "" for i in range(65)}),
     "another key": lambda h: h.update(accuracy=1.0),
 }
 

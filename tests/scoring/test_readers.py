@@ -16,6 +16,8 @@ from scoring.analysis import analyse
 from scoring.convert import convert_file, convert_module
 from scoring.costs import Costs
 from scoring.readers import load_module, read, subject_of_user_module
+from scoring.score import score_file
+from tests.attacks import makers
 from tests.scoring.helpers import Network, quantise, subject, through_onnx
 
 ARCHITECTURES = ("resnet8", "mobilenet:width=0.25", "densenet:depth=10,growth=4", "dsresnet", "preact:depth=8", "vgg11")
@@ -192,3 +194,15 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     torch.save({"0.weight": torch.rand(1)}, tmp_path / "weights.pt")
     with pytest.raises(RefusedError, match="the weights do not fit the module"):
         load_module(f"{__name__}:student", tmp_path / "weights.pt")
+
+
+def test_provenance_goes_along_into_every_format(tmp_path: Path) -> None:
+    facts = {"seed": "3", "recipe": "x" * 5_000}
+    content = makers.quantised()
+    changed = makers.with_manifest(content, lambda manifest: manifest.update(provenance=facts, claims={"p_u": 0.5}))
+    (tmp_path / "model.pt").write_bytes(makers.torch_bytes(changed))
+    convert_file(tmp_path / "model.pt", tmp_path / "model.onnx")
+    reports = [score_file(tmp_path / name, trust=True) for name in ("model.pt", "model.onnx")]
+    for report in reports:
+        assert report.provenance == {"seed": "3", "recipe": "x" * 1_997 + "..."}
+        assert report.claimed == {"p_u": 0.5}

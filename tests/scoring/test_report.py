@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from rich.console import Console
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
@@ -20,6 +22,7 @@ from scoring.examination import Examination
 from scoring.report import Report, make_report, with_holdout
 from scoring.rules import load_rule, price
 from scoring.score import score_module
+from scoring.tables import show
 from scoring.verify import examine_subject
 from tests.scoring.helpers import Network, subject
 
@@ -77,7 +80,9 @@ def test_threshold_is_not_rounded(right: int, status: str) -> None:
 def test_keys_that_tools_rely_on() -> None:
     examination, labels = labelled(9_100)
     claims = {"p_s": 0.5, "q_w": 4.0}
-    report = make_report(dataclasses.replace(examination, claims=claims), LAB, RULES, labels=labels)
+    provenance = {"seed": "3", "note": "best \x1b[31mever"}
+    examined = dataclasses.replace(examination, claims=claims, provenance=provenance)
+    report = make_report(examined, LAB, RULES, labels=labels)
     data = json.loads(json.dumps(report.to_json()))
     assert data["rule"] == "lab"
     assert set(data["scores"]) == {"lab", "lab-macs", "micronet"}
@@ -87,11 +92,17 @@ def test_keys_that_tools_rely_on() -> None:
     assert set(data["measured"]) == {
         "p_s_weights", "p_s_ops", "p_u", "q_w", "q_a", "q_ops", "weights", "nonzeros", "parameters", "macs"
     }  # fmt: skip
-    assert data["claimed"] == claims
+    assert data["claimed"] == claims and data["provenance"] == provenance
     for row in data["layers"]:
         assert {"name", "kind", "macs", "weights", "nonzeros", "weight_bits", "activation_bits"} <= set(row)
     assert (data["unknown_operations"], data["problems"], data["rankable"]) == ([], [], True)
     assert Report.from_json(data).to_json() == data
+    del data["provenance"]  # reports from before it was shown
+    assert Report.from_json(data).provenance == {}
+    console = Console(width=80, record=True, file=io.StringIO(), force_terminal=True)
+    console.print(show(report))
+    text = console.export_text()
+    assert "not checked" in text and "best ?[31mever" in text
 
 
 def test_measured_quantities_by_hand() -> None:
