@@ -29,5 +29,9 @@ class RefusedError(ContestError):
     exit_code = 2
 
 
+class OverrunError(ContestError):
+    """A file could not be scored in the time that there was: the machine is overloaded, nobody is to blame."""
+
+
 class TrainingError(ContestError):
     """A training run cannot go on (NaN loss, an impossible width, out of memory)."""

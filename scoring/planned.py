@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 from torch import nn
 
 from contest.candidate import Architecture, Bits
+from contest.errors import UsageError
 from contest.networks import build
 from scoring.analysis import LAYER_KINDS, analyse
 from scoring.costs import Costs, Number
 from scoring.graph import Graph, Node
 from scoring.trace import trace
+
+IMAGE_BITS = 8
 
 
 def planned_costs(
@@ -38,18 +42,34 @@ def costs_of_module(model: nn.Module, bits: Bits, image_shape: tuple[int, int, i
     device = next(model.parameters()).device
     graph = trace(model.to(dtype), torch.empty((1, *image_shape), device=device, dtype=dtype))
     layers = [node for node in graph.running if node.kind in LAYER_KINDS]
-    chosen = {node.name: _layer_bits(bits, node.name, first=i == 0) for i, node in enumerate(layers)}
+    overrides = _overrides(bits, [node.name.split(":")[0] for node in layers])
+    chosen = {node.name: _layer_bits(bits, overrides, node.name, first=i == 0) for i, node in enumerate(layers)}
     costs = analyse(graph, layer_bits=chosen)
     return replace(costs, numbers=(*costs.numbers, *_planned_scales(costs, graph, layers, chosen, bits.per_channel)))
 
 
-def _layer_bits(bits: Bits, name: str, first: bool) -> tuple[int, int]:
-    """(weight bits, activation bits). The first layer sees the 8-bit image unless an override says otherwise."""
+def _overrides(bits: Bits, modules: list[str]) -> dict[str, tuple[int, int]]:
+    """`bits.layers` with "first" and "last" as the names of these layers, as `contest.quantisation` reads them."""
+    aliases = {"first": modules[0], "last": modules[-1]} if modules else {}
+    found = {aliases.get(name, name): pair for name, pair in bits.layers.items()}
+    unused = [name for name in found if not any(_within(module, name) for module in modules)]
+    if unused:
+        raise UsageError(f"bits are given for layers {sorted(unused)}, which the network lacks; it has {modules}")
+    return found
+
+
+def _within(module: str, prefix: str) -> bool:
+    return module == prefix or module.startswith(prefix + ".")
+
+
+def _layer_bits(bits: Bits, overrides: Mapping[str, tuple[int, int]], name: str, first: bool) -> tuple[int, int]:
+    """(weight bits, activation bits). The first layer sees the 8-bit image unless an override asks for fewer bits."""
     module = name.split(":")[0]
-    keys = [key for key in bits.layers if module == key or module.startswith(key + ".")]
-    if keys:
-        return bits.layers[max(keys, key=len)]
-    return (bits.weights, 8) if first else (bits.weights, bits.activations)
+    keys = [key for key in overrides if _within(module, key)]
+    weights, activations = overrides[max(keys, key=len)] if keys else (bits.weights, bits.activations)
+    if first:
+        activations = min(activations, IMAGE_BITS) if keys else IMAGE_BITS
+    return weights, activations
 
 
 def _planned_scales(
@@ -63,6 +83,7 @@ def _planned_scales(
         channels = graph.shapes[node.inputs[1]][0]
         if weights <= 8 and node.name not in folded:
             numbers.append(Number(f"{node.name}.multiplier", node.name, channels if per_channel else 1, 32))
-        if activations <= 8 and i > 0:
+        image = i == 0 and activations == IMAGE_BITS  # taken as it is
+        if activations <= 8 and not image:
             numbers.append(Number(f"{node.name}.input_step", node.name, 1, 32))
     return numbers

@@ -26,8 +26,11 @@ def read(path: Path) -> Subject:
     if suffix in OURS:
         return _read_ours(path)
     if suffix == ".onnx":
+        from contest.gate import check_file
         from scoring.onnx_reader import read_onnx
 
+        if path.is_file():
+            check_file(path)  # what the file says, before anything is deserialised
         return read_onnx(path)
     if suffix in (".pt2", ".pth", ".pkl", ".ckpt", ".bin", ".torchscript"):
         raise RefusedError(f"{path.name}: pickled modules, TorchScript and .pt2 are not accepted; {_CONVERT}")
@@ -47,10 +50,17 @@ def _read_ours(path: Path) -> Subject:
     }
     parent = Parent(manifest.parent.weights, manifest.parent.macs) if manifest.parent else None
     claims = {key: value for key, value in manifest.claims.model_dump().items() if value is not None}
-    return subject_of_module(
+    subject = subject_of_module(
         network, manifest.image_shape, declared_bits=declared, parent=parent, claims=claims,
         provenance=manifest.provenance, prefix="body.",
     )  # fmt: skip
+    logits = subject.graph.shapes[subject.graph.output][-1:]
+    if logits != (manifest.classes,):
+        raise RefusedError(
+            f"the manifest says {manifest.classes} classes, but the network gives {logits[0] if logits else 'no'} "
+            "logits for an image; `classes` and the last layer's outputs must agree"
+        )
+    return subject
 
 
 def read_module(arch: str, weights: Path | None, image_shape: tuple[int, int, int], *, trust: bool = True) -> Subject:

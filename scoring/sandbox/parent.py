@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
-from contest.errors import ContestError, RefusedError
+from contest.errors import ContestError, OverrunError, RefusedError
 from contest.gate.file import ENDINGS, read_regular
 from scoring.sandbox import bubblewrap, levels
 from scoring.sandbox.limits import Limits
@@ -77,8 +77,9 @@ def run_isolated(
         minimum_level: one of `LEVELS`; where this machine cannot reach it, nothing is opened.
 
     Raises:
-        RefusedError: the file is malformed or hostile, or took too much time or memory, or crashed; in words for its
-            owner.
+        RefusedError: the file is malformed or hostile, or took too much processor time or memory, or crashed; in words
+            for its owner.
+        OverrunError: the time on the clock ran out first, so this machine is too busy.
         ContestError: this machine cannot start the child at all, or not at `minimum_level`.
     """
     levels.at_least("none", minimum_level)  # an unknown name is a mistake of the caller's
@@ -215,7 +216,10 @@ def _wait(pid: int, deadline: float) -> bool:
 def _check_end(ended: _Ended, limits: Limits) -> None:
     """Raise what the end of a child means, if it is not a good one."""
     if ended.late:
-        raise RefusedError(f"the network was stopped: it took more than {limits.wall_s:g} s of time")
+        raise OverrunError(
+            f"the network was stopped after {limits.wall_s:g} s, before it had used its {limits.cpu_s} s of processor "
+            "time: this machine is too busy; try again later"
+        )
     if ended.signal == signal.SIGXCPU or (ended.signal == signal.SIGKILL and ended.cpu_s >= limits.cpu_s - 1):
         raise RefusedError(f"the network was stopped: it took more than {limits.cpu_s} s of processor time")
     if ended.code != 0 and _OUT_OF_MEMORY.search(ended.errors):

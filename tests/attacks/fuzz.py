@@ -13,6 +13,7 @@ import contextlib
 import copy
 import hashlib
 import json
+import math
 import os
 import re
 import resource
@@ -270,7 +271,7 @@ class Fuzzer:
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory) / name
             path.write_bytes(data)
-            limits = Limits(wall_s=seconds)
+            limits = Limits(wall_s=4 * seconds, cpu_s=math.ceil(seconds))
             if self.guarded("isolated", data, lambda: run_isolated(path, None, limits)) is not None:
                 self.figures.outcomes["isolated examined"] += 1
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from contest.candidate import Bits
+from contest.errors import UsageError
 from contest.inference import freeze, save
 from contest.networks import build, parse
 from scoring.analysis import analyse
@@ -17,6 +18,7 @@ from scoring.rules import load_rule, price
 from scoring.score import architecture_costs
 
 LAB = load_rule("lab")
+TINY = "thin:widths=4-6,depths=1-1"
 
 
 def written(name: str, bits: Bits, folder: Path) -> Costs:
@@ -59,3 +61,27 @@ def test_bits_of_single_layers() -> None:
     assert (rows["stem.conv"].weight_bits, rows["stem.conv"].activation_bits) == (8, 8)
     assert (rows["stages.1.0.body.conv1"].weight_bits, rows["stages.1.0.body.conv1"].operation_bits) == (2, 3)
     assert rows["fc"].operation_bits == 4
+
+
+FIRST_AND_LAST = [
+    {"first": (8, 8), "last": (4, 6)},
+    {"first": (4, 5), "fc": (8, 8)},
+    {"stem": (2, 8), "last": (2, 2)},
+    {"first": (3, 32), "stages": (5, 5)},
+]
+
+
+@pytest.mark.parametrize("layers", FIRST_AND_LAST)
+def test_first_and_last_cost_what_the_file_of_that_network_costs(
+    layers: dict[str, tuple[int, int]], tmp_path: Path
+) -> None:
+    bits = Bits(3, 4, layers=layers)
+    plan, file = architecture_costs(parse(TINY), bits), written(TINY, bits, tmp_path)
+    assert figures(plan) == figures(file)
+    assert plan.parameters == file.parameters
+    assert price(plan, LAB).ops == price(file, LAB).ops
+
+
+def test_bits_of_a_layer_that_is_not_there() -> None:
+    with pytest.raises(UsageError, match=r"layers \['head'\], which the network lacks; it has \['stem.conv'"):
+        architecture_costs(parse("resnet8"), Bits(4, 4, layers={"head": (8, 8)}))
