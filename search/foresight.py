@@ -55,6 +55,7 @@ class Foresight:
             for r in finished
             if r.stage == "explore" and r.result and r.result.curve and r.result.curve[-1][0] >= 0.999
         ]
+        self._at: dict[float, tuple[float, float, float]] = {}
         self._ratio = epochs_ratio
         self._longer = _longer(finished, epochs_ratio)
         self._sizes = _fit_sizes(finished, self, chance)
@@ -67,14 +68,20 @@ class Foresight:
         error = 1 - max(a for _, a in curve)
         if fraction >= 0.999:
             return Forecast(accuracy, accuracy)
-        ratios = [_ratio_at(done, fraction) for done in self._curves]
-        if len(ratios) < ENOUGH:
+        if len(self._curves) < ENOUGH:
             # Annealed schedules win most of their accuracy at the end, so until this study knows better
             # an optimist lets the error fall to a tenth at the start and in proportion later.
             return Forecast(1 - error * (0.3 + 0.7 * fraction), 1 - error * (0.1 + 0.9 * fraction**2))
-        low, middle = min(ratios), float(np.median(ratios))
-        spread = float(np.std(ratios))
+        low, middle, spread = self._ratios(round(fraction, 4))
         return Forecast(1 - error * min(middle, 1.0), 1 - error * max(0.0, min(low - spread, 1.0)))
+
+    def _ratios(self, fraction: float) -> tuple[float, float, float]:
+        """Lowest, median and spread of what error the finished curves kept from `fraction` to their end."""
+        known = self._at.get(fraction)
+        if known is None:
+            ratios = [_ratio_at(done, fraction) for done in self._curves]
+            known = self._at[fraction] = min(ratios), float(np.median(ratios)), float(np.std(ratios))
+        return known
 
     def refined(self, curve: Curve) -> Forecast:
         """The end of the long training of a candidate whose short training came as far as `curve`."""
@@ -98,6 +105,8 @@ class Foresight:
 
 def _longer(finished: Sequence[Record], epochs_ratio: float) -> tuple[float, float]:
     """Expected and best exponent of a longer training: what this study's refinements gained, once there are two."""
+    if epochs_ratio <= 1 or not any(r.stage == "refine" for r in finished):
+        return LONGER, LONGER_AT_BEST
     short = {
         tuple(sorted(r.params.items())): 1 - r.result.accuracy
         for r in finished
@@ -106,7 +115,7 @@ def _longer(finished: Sequence[Record], epochs_ratio: float) -> tuple[float, flo
     seen = [
         math.log(max(short[key], 1e-4) / max(1e-4, 1 - r.result.accuracy)) / math.log(epochs_ratio)
         for r in finished
-        if r.stage == "refine" and r.result and (key := tuple(sorted(r.params.items()))) in short and epochs_ratio > 1
+        if r.stage == "refine" and r.result and (key := tuple(sorted(r.params.items()))) in short
     ]
     if len(seen) < 2:
         return LONGER, LONGER_AT_BEST

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+from numpy.typing import NDArray
+
 from contest.candidate import Candidate
 from search.foresight import Foresight, bits_of_candidate
 from search.record import Price, Record
@@ -34,9 +37,16 @@ class Judge:
         self.settings = settings
         self.records = [r for r in records if r.result is not None and r.answered_by is None]
         self.foresight = Foresight(self.records, epochs_ratio=settings.epochs_ratio, chance=1 / classes)
+        self._predicted: dict[int, tuple[Record, float]] = {}
 
     def predicted(self, record: Record) -> float:
         """The accuracy on validation that `record` has or, before its long training, is expected to reach."""
+        known = self._predicted.get(id(record))
+        if known is None:  # (the record is kept with it, so that no other can have the same id)
+            known = self._predicted[id(record)] = record, self._predict(record)
+        return known[1]
+
+    def _predict(self, record: Record) -> float:
         assert record.result is not None
         if record.stage == "refine":
             return record.result.lower(self.settings.margin)
@@ -69,7 +79,16 @@ class Judge:
 
     def leaders(self) -> list[Record]:
         """Each trained candidate at its furthest explore visit, best first."""
-        return self.ranked([r for r in trained(self.records).values() if r.state == "COMPLETE"])
+        return list(self._leaders)
+
+    @cached_property
+    def _leaders(self) -> list[Record]:
+        return self.ranked([r for r in self._by_key.values() if r.state == "COMPLETE"])
+
+    @cached_property
+    def _by_key(self) -> dict[str, Record]:
+        """Each candidate that has a result, at its furthest explore visit."""
+        return trained(self.records)
 
     def reached(self, record: Record) -> bool:
         """Whether a network that exists has reached the threshold: measured, not forecast."""
@@ -160,19 +179,26 @@ class Judge:
         return len(self.settings.rungs) - 1
 
     def _dominated(self, total: float, accuracy: float) -> bool:
-        return any(
-            r.result is not None and r.result.price.total <= total and self.predicted(r) > accuracy
-            for r in self.leaders()
-            if r.rung == self._top
-        )
+        """Whether a candidate that was explored to its end is better in both."""
+        return bool(np.any((self._whole[0] <= total) & (self._whole[1] > accuracy)))
 
     def _dominators(self, record: Record, predicted: float, total: float) -> int:
         """How many other candidates are better in both; the front has none."""
-        return sum(
-            1
-            for other in trained(self.records).values()
-            if other.key != record.key
-            and other.result is not None
-            and other.result.price.total <= total
-            and self.predicted(other) > predicted
-        )
+        totals, accuracies = self._plane
+        better = int(np.count_nonzero((totals <= total) & (accuracies > predicted)))
+        mine = self._by_key.get(record.key) if better else None
+        if mine is not None and mine.result and mine.result.price.total <= total and self.predicted(mine) > predicted:
+            better -= 1  # the same candidate, at another visit
+        return better
+
+    @cached_property
+    def _plane(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return self._scores_and_accuracies(list(self._by_key.values()))
+
+    @cached_property
+    def _whole(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return self._scores_and_accuracies([r for r in self._leaders if r.rung == self._top])
+
+    def _scores_and_accuracies(self, records: Sequence[Record]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        totals = [r.result.price.total for r in records if r.result]
+        return np.array(totals), np.array([self.predicted(r) for r in records if r.result])

@@ -27,6 +27,8 @@ EXPLORE_UNTIL = "explore_until"
 """Study attribute: Unix time after which no new candidate is started."""
 PATIENCE = 12
 """Proposals of the sampler that may be refused one after another before a neighbour of a leader is taken."""
+FILE_OVERHEAD = 1.02
+"""A network's file costs up to so many times what its price before training says."""
 NEIGHBOURS = 0.35
 """Share of new candidates that are neighbours of a leader rather than the sampler's: near a good network
 there often is a better one, and a change of one or two dimensions is what a sampler of 25 rarely makes."""
@@ -188,10 +190,30 @@ def _step(space: Space, name: str, value: Value, rng: random.Random) -> Value:
     return dimension.nearest(value * rng.choice((0.6, 0.8, 1.25, 1.6)))
 
 
-def enqueue_seeds(study: Study) -> None:
-    """Queue the known good starting points, as ordinary candidates, once per study."""
+def enqueue_seeds(study: Study, trainer: Trainer | None = None) -> None:
+    """Queue the known good starting points, as ordinary candidates, once per study.
+
+    Where accuracy below a score is asked for, each is made as wide as that score allows (prices come from `trainer`).
+    """
     if study.records():
         return
-    for values in seeds(study.space)[: max(1, (study.settings.trials or 100) // 4)]:
+    points = seeds(study.space)
+    if trainer is not None and study.settings.target_score is not None:
+        points = [_widest(point, study, trainer, study.settings.target_score) for point in points]
+    for values in points[: max(1, (study.settings.trials or 100) // 4)]:
         candidate = to_candidate(values, epochs=study.settings.explore_epochs, seed=study.settings.seed)
         study.enqueue(study.space.asked(values), candidate, "explore", 0)
+
+
+def _widest(values: dict[str, Value], study: Study, trainer: Trainer, target: float) -> dict[str, Value]:
+    """`values` with the largest width of the grid whose price stays below `target`; unchanged if none does."""
+    widths = study.space.dimensions["width"].grid()
+    low, high = -1, len(widths)  # prices rise with the width: halve the range
+    while high - low > 1:
+        middle = (low + high) // 2
+        candidate = to_candidate({**values, "width": widths[middle]}, epochs=study.settings.explore_epochs)
+        if trainer.price(candidate).total * FILE_OVERHEAD < target:
+            low = middle
+        else:
+            high = middle
+    return {**values, "width": widths[low]} if low >= 0 else values

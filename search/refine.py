@@ -116,7 +116,8 @@ def enqueue_variants(study: Study, judge: Judge, trainer: Trainer, sensitivity: 
 
     assert best.result is not None and best.result.model is not None
     layers = sensitivity(study.directory / best.result.model)
-    if judge.reached(best):
+    target = study.settings.target_score if study.settings.objective == "target" else None
+    if target is None and judge.reached(best):
         saving = saving_for(best.result.lower(study.settings.margin), study.settings.threshold)
         options = [
             lower(best.candidate, layers, score, saving=saving),
@@ -124,8 +125,8 @@ def enqueue_variants(study: Study, judge: Judge, trainer: Trainer, sensitivity: 
         ]
     else:
         options = [higher(best.candidate, layers, score), _sparser(best.candidate, -SPARSER)]
-    if study.settings.objective == "target":
-        options = [option for option in options if option and score(option) <= (study.settings.target_score or 0)]
+    if target is not None:  # accuracy is bought with what is left below the target
+        options = [option for option in options if option and score(option) <= target]
     known = {group_key(r.candidate) for r in study.records() if r.stage == "refine"}
     queued = 0
     for option in options:

@@ -79,7 +79,7 @@ class Run:
     def explore_and_refine(self) -> None:
         """Everything but the test set."""
         with self._stage("explore"):
-            enqueue_seeds(self.study)
+            enqueue_seeds(self.study, self.trainer)
             self._work()
         if self.study.settings.refine_epochs > 0 and self._judge().leaders():
             self._refine()

@@ -51,6 +51,14 @@ class Dimension:
             return trial.suggest_int(name, int(self.low), int(self.high), step=self.step)
         return two_digits(trial.suggest_float(name, self.low, self.high, log=self.log))
 
+    def grid(self) -> list[Value]:
+        """Every allowed value, in order; of a float without a grid its two ends."""
+        if self.choices:
+            return list(self.choices)
+        if self.step:
+            return list(range(int(self.low), int(self.high) + 1, self.step))
+        return [self.low, self.high]
+
     def nearest(self, value: Value) -> Value:
         """The allowed value nearest to `value`, for candidates that are brought in from outside."""
         if self.choices:

@@ -1,16 +1,18 @@
 """Does the search win? Ours against random search and against plain Optuna TPE, with equal training images.
 
-    python tests/benchmarks/search_proof.py [--minutes 20] [--seeds 3] [--dataset cifar10] [--images N]
+    python tests/benchmarks/search_proof.py --images 150000 --epochs 0.8 --target 0.005 --results proof.jsonl
 
 (a) random search with the plain pipeline: candidates drawn at random, each trained for `--epochs`.
-(b) Optuna TPE with the accuracy constraint, without stages, rungs, price filter or seeds: what a plain
+(b) Optuna TPE with the objective's constraint, without stages, rungs, price filter or seeds: what a plain
     `study.optimize` loop gives.
 (c) ours: prices before training, rungs with resume, forecasts, neighbours, refinement.
 
 All three draw from the same space and pay for each training image, until the budget is spent: `--images`, or what
-`--minutes` buy on this machine at the measured speed. Reported: the best score among networks whose
-*validation* accuracy reaches the threshold, or, where the budget is too small for that, the best validation
-accuracy below `--target`.
+`--minutes` buy on this machine at the measured speed. With `--target` the best *validation* accuracy below that score
+wins; without it the lowest score among networks that reach the threshold on validation.
+
+Each run is one line of `--results`; runs that stand there are not repeated, so the program can be started again after
+a kill, or run by run (`--runs 1`) between other work on the machine. It ends with the table of all that is there.
 """
 
 from __future__ import annotations
@@ -24,12 +26,15 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import optuna
+import torch
 from rich.console import Console
 
 from contest.candidate import Candidate
 from contest.errors import ContestError
+from search.budget import EXPLORE_SHARE, plan_refine
 from search.live import View
 from search.measure import measure_speed
 from search.pipeline_trainer import PipelineTrainer
@@ -41,6 +46,8 @@ from search.storage import open_storage, storage_url
 from search.study import Study
 from search.trainer import Progress, Trained
 
+RANDOM, TPE, OURS = "random search, plain pipeline", "Optuna TPE, plain loop", "contest search"
+
 
 class SpentError(ContestError):
     """The budget of training images is used up."""
@@ -51,7 +58,7 @@ class Meter:
 
     def __init__(self, trainer: PipelineTrainer, budget: int) -> None:
         self.trainer, self.budget, self.spent = trainer, budget, 0
-        self.found: list[tuple[float, float]] = []
+        self.found: list[tuple[float, float, str]] = []
         self.classes, self.images, self.validation = trainer.classes, trainer.images, trainer.validation
         self.price = trainer.price
 
@@ -65,13 +72,14 @@ class Meter:
         if self.spent >= self.budget:
             raise SpentError("the budget of images is spent")
         trained = self.trainer.train(candidate, directory, pay)
-        self.found.append((trained.price.total, trained.correct / trained.total))
+        self.found.append((trained.price.total, trained.correct / trained.total, str(candidate.architecture)))
         return trained
 
 
 def plain(meter: Meter, space: Space, folder: Path, settings: Settings, sampler: optuna.samplers.BaseSampler) -> None:
     """(a) and (b): ask, train to the end, tell."""
-    study = optuna.create_study(sampler=sampler)
+    target = settings.target_score
+    study = optuna.create_study(sampler=sampler, direction="minimize" if target is None else "maximize")
     number = 0
     while meter.spent < meter.budget:
         trial = study.ask()
@@ -83,48 +91,110 @@ def plain(meter: Meter, space: Space, folder: Path, settings: Settings, sampler:
         except (ContestError, RuntimeError):
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
         else:
-            trial.set_constraint("accuracy", settings.threshold - trained.correct / trained.total)
-            study.tell(trial, trained.price.total)
+            accuracy, score = trained.correct / trained.total, trained.price.total
+            trial.set_constraint("limit", settings.threshold - accuracy if target is None else score - target)
+            study.tell(trial, score if target is None else accuracy)
         number += 1
 
 
+class MeteredRun(Run):
+    """`contest search --budget`, with training images for time: the plan is the same, the clock is the meter."""
+
+    trainer: Meter
+
+    def _replan(self) -> None:
+        left = (self.trainer.budget - self.trainer.spent) / self.trainer.images
+        self.study.settings = plan_refine(self.study.settings, left, 1.0)
+
+    def _late(self) -> bool:
+        tuned = [r.candidate.tune.epochs for r in self.study.records() if r.stage == "refine"]
+        return self.trainer.budget - self.trainer.spent < max(tuned, default=0.0) * self.trainer.images
+
+
 def ours(meter: Meter, space: Space, folder: Path, settings: Settings) -> None:
-    """(c): half of the images explore, half refine as many of the best as they suffice for."""
-    half = meter.budget // 2
-    epochs = 0.75 * half / meter.images
-    refine_epochs = min(settings.refine_epochs, epochs)
-    settings = replace(settings, refine_epochs=refine_epochs, refined=max(1, int(epochs / refine_epochs)))
+    """(c): the shares of `--budget` explore and refine."""
     study = Study(folder / "study", settings, space, open_storage(storage_url(None, folder)))
     view = View(study, meter, Console(file=io.StringIO()), lambda: None)
     tools = Tools(lambda model: {}, meter.trainer.sensitivity, lambda: False)
 
     def stop_exploring() -> None:
-        if meter.spent >= half:
+        if meter.spent >= EXPLORE_SHARE * meter.budget:
             study.optuna.set_user_attr(EXPLORE_UNTIL, 0.0)
 
     view.done = stop_exploring  # type: ignore[method-assign]
-    run = Run(study, meter, tools, view, None)
+    run = MeteredRun(study, meter, tools, view, None)
     run.explore_and_refine()
     study.close()
 
 
-def best(found: list[tuple[float, float]], threshold: float, target: float) -> tuple[float | None, float]:
-    """(lowest score at the threshold, highest accuracy below the target score)."""
-    enough = [score for score, accuracy in found if accuracy >= threshold]
-    below = [accuracy for score, accuracy in found if score <= target]
-    return min(enough, default=None), max(below, default=0.0)
+class SubsetTrainer(PipelineTrainer):
+    """Trains on the first images only, so that a small budget still has epochs; validates on the whole split."""
+
+    def __init__(self, settings: Settings, directory: Path, train_images: int | None) -> None:
+        super().__init__(settings, directory)
+        if train_images is not None:
+            some = torch.randperm(len(self._train), generator=torch.Generator().manual_seed(0))[:train_images]
+            self._train = self._train.take(some)
+
+
+def one_run(name: str, settings: Settings, images: int, train_images: int | None) -> dict[str, Any]:
+    """One method with one seed and `images` to spend: a line of the results."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = SubsetTrainer(settings, Path(folder), train_images)
+        space = make_space(trainer.image_shape, {})
+        meter, started, used = Meter(trainer, images), time.monotonic(), time.process_time()
+        if name == OURS:
+            ours(meter, space, Path(folder), settings)
+        else:
+            samplers = {RANDOM: optuna.samplers.RandomSampler, TPE: optuna.samplers.TPESampler}
+            plain(meter, space, Path(folder), settings, samplers[name](seed=settings.seed))
+    target = settings.target_score
+    if target is None:
+        wins = min((f for f in meter.found if f[1] >= settings.threshold), default=None)
+    else:
+        wins = max((f for f in meter.found if f[0] <= target), key=lambda f: f[1], default=None)
+    return {
+        "seed": settings.seed, "method": name, "trained": len(meter.found), "images": meter.spent,
+        "all": [(round(score, 5), round(accuracy, 4)) for score, accuracy, _ in meter.found],
+        "score": wins and wins[0], "accuracy": wins and wins[1], "network": wins and wins[2],
+        "seconds": round(time.monotonic() - started), "cpu_seconds": round(time.process_time() - used),
+    }  # fmt: skip
+
+
+def table(lines: list[dict[str, Any]], settings: Settings) -> str:
+    """Median over the seeds of what each method found, in Markdown."""
+    target = settings.target_score
+    asked = f">= {settings.threshold:.0%}" if target is None else f"score <= {target:g}"
+    goal = f"lowest score at {asked}" if target is None else f"best accuracy at {asked}"
+    rows = [f"| method | {goal}: median | by seed | runs that got there |", "| --- | ---: | --- | ---: |"]
+    for name in (RANDOM, TPE, OURS):
+        mine = sorted((x for x in lines if x["method"] == name), key=lambda x: x["seed"])
+        values = [x["score" if target is None else "accuracy"] for x in mine]
+
+        def show(value: float | None) -> str:
+            return "-" if value is None else f"{value:.5f}" if target is None else f"{value:.2%}"
+
+        found = [v for v in values if v is not None]
+        median = show(statistics.median(found) if found else None)
+        rows.append(f"| {name} | {median} | {', '.join(map(show, values))} | {len(found)} of {len(values)} |")
+    return "\n".join(rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--images", type=int, help="training images a run; default: what --minutes buy here")
+    parser.add_argument("--train-images", type=int, help="train on so many of the training images [default: all]")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--dataset", default="cifar10")
     parser.add_argument("--rule", default=None)
     parser.add_argument("--epochs", type=float, default=4.0)
+    parser.add_argument("--finalists", type=int, default=3, help="of our search; 1 where the budget is a few trials")
     parser.add_argument("--threshold", type=float)
-    parser.add_argument("--target", type=float, default=0.01, help="score below which accuracy is compared")
+    parser.add_argument("--target", type=float, help="compare accuracy below this score, not scores at the threshold")
+    parser.add_argument("--results", type=Path, default=Path("search_proof.jsonl"))
+    parser.add_argument("--runs", type=int, help="make at most so many runs now")
+    parser.add_argument("--only", help="only methods whose name has this in it")
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -132,42 +202,36 @@ def main() -> None:
     from search.command import default_rule
 
     rule = arguments.rule or default_rule(arguments.dataset)
-    threshold = arguments.threshold or load_rule(rule).threshold
     base = Settings(
-        dataset=arguments.dataset, rule=rule, threshold=threshold, trials=1000, margin=0.0,
-        explore_epochs=arguments.epochs, refine_epochs=4 * arguments.epochs,
+        dataset=arguments.dataset, rule=rule, threshold=arguments.threshold or load_rule(rule).threshold, trials=1000,
+        margin=0.0, objective="constrained" if arguments.target is None else "target", target_score=arguments.target,
+        explore_epochs=arguments.epochs, refine_epochs=4 * arguments.epochs, finalists=arguments.finalists,
     )  # fmt: skip
-    results: dict[str, list[tuple[float | None, float]]] = {}
-    for seed in range(arguments.seeds):
-        settings = replace(base, seed=seed)
-        samplers = {
-            "random, plain pipeline": optuna.samplers.RandomSampler(seed=seed),
-            "Optuna TPE, plain loop": optuna.samplers.TPESampler(seed=seed),
-        }
-        for name in [*samplers, "contest search"]:
-            with tempfile.TemporaryDirectory() as folder:
-                trainer = PipelineTrainer(settings, Path(folder))
-                space = make_space(trainer.image_shape, {})
-                if arguments.images is None:
-                    speed = measure_speed(trainer, space, teacher=False)
-                    arguments.images = int(60 * arguments.minutes * trainer.images / speed.epoch_s())
-                    print(f"{arguments.images:,} training images a run ({arguments.minutes:g} minutes here)")
-                meter, started = Meter(trainer, arguments.images), time.monotonic()
-                if name in samplers:
-                    plain(meter, space, Path(folder), settings, samplers[name])
-                else:
-                    ours(meter, space, Path(folder), settings)
-            found = best(meter.found, threshold, arguments.target)
-            results.setdefault(name, []).append(found)
-            line = {"seed": seed, "method": name, "trained": len(meter.found), "images": meter.spent}
-            line |= {"score": found[0], "accuracy_below_target": found[1], "seconds": round(time.monotonic() - started)}
-            print(json.dumps(line), flush=True)
-    print(f"\n| method | median best score at >= {threshold:.0%} | runs that got there | "
-          f"median best accuracy below {arguments.target:g} |\n| --- | --- | --- | --- |")  # fmt: skip
-    for name, values in results.items():
-        scores = sorted(score for score, _ in values if score is not None)
-        score = f"{statistics.median(scores):.5f}" if scores else "-"
-        print(f"| {name} | {score} | {len(scores)} of {len(values)} | {statistics.median(a for _, a in values):.2%} |")
+    if arguments.images is None:
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = SubsetTrainer(base, Path(folder), arguments.train_images)
+            speed = measure_speed(trainer, make_space(trainer.image_shape, {}), teacher=False)
+        arguments.images = int(60 * arguments.minutes * trainer.images / speed.epoch_s())
+    setting = {
+        "dataset": base.dataset, "rule": rule, "epochs": arguments.epochs, "budget": arguments.images,
+        "threshold": base.threshold, "target": base.target_score, "finalists": base.finalists, "train_images": arguments.train_images,
+    }  # fmt: skip
+
+    def known() -> list[dict[str, Any]]:
+        found = arguments.results.read_text().splitlines() if arguments.results.exists() else []
+        return [x for x in map(json.loads, found) if x["setting"] == setting]
+
+    done = {(x["seed"], x["method"]) for x in known()}
+    names = [name for name in (RANDOM, TPE, OURS) if (arguments.only or "") in name]
+    wanted = [(s, name) for s in range(arguments.seeds) for name in names if (s, name) not in done]
+    for seed, name in wanted[: arguments.runs]:
+        line = {"setting": setting, **one_run(name, replace(base, seed=seed), arguments.images, arguments.train_images)}
+        with arguments.results.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        print(json.dumps({k: v for k, v in line.items() if k != "setting"}), flush=True)
+    print(f"\n{base.dataset}, rule {rule}, {arguments.images:,} training images a run, trials of {arguments.epochs:g} "
+          f"epochs, {len(known())} of {3 * arguments.seeds} runs\n")  # fmt: skip
+    print(table(known(), base))
 
 
 if __name__ == "__main__":
