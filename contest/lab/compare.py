@@ -19,6 +19,10 @@ from contest.lab.task import Task
 from contest.lab.training import Training, train
 
 
+CURVE_POINTS = 5
+"""A loss curve has at least so many points; a training of fewer epochs is looked at within its epochs."""
+
+
 @dataclass(frozen=True)
 class Compare:
     """The experiment's parameters; methods and ratios are the published ones (labs.md)."""
@@ -101,6 +105,7 @@ def _cell(task: Task, chosen: Compare, cells: Cells, prefix: str, method: str, r
             model, task.train, task.loss, chosen.training, seed=chosen.seed + 1,
             after_step=(lambda trained: pruning.hold(trained, masks)) if ratio > 1 else None,
             watch=lambda epoch, loss: curve.append([epoch, loss, task.mean_loss(model)]),
+            watch_every=min(1.0, chosen.training.epochs / CURVE_POINTS) if ratio == chosen.look_at else 1.0,
         )  # fmt: skip
         if ratio == chosen.look_at:
             cells.save_state(key, model.state_dict())
@@ -194,7 +199,7 @@ def _add_curves(task: Task, chosen: Compare, rows: list[Cell], results: Results,
     for column in ("Training loss", "Test loss"):
         results.add_figure(
             f"{column.lower().replace(' ', '-')}{suffix}",
-            f"{column} after each epoch at compression {chosen.look_at:g}.",
+            f"{column} during training at compression {chosen.look_at:g}; training loss is the mean since the last point.",
             figures.lines(table, "Epoch", column, "Method", title=f"{column}, {chosen.look_at:g}x compressed",
                           subtitle=task.name),
         )  # fmt: skip

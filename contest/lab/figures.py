@@ -36,6 +36,7 @@ def styled(chart: Any) -> Any:
         chart.configure(background="white", font="DejaVu Sans, Arial, sans-serif", padding=12)
         .configure_view(strokeWidth=0, fill="white")
         .configure_axis(labelFontSize=15, titleFontSize=17, titleFontWeight="normal", gridColor="#e4e4e4",
+                        labelFlush=False,
                         labelColor="#222", titleColor="#222", domainColor="#888", tickColor="#888")
         .configure_legend(labelFontSize=15, titleFontSize=15, labelLimit=320, symbolSize=120, symbolStrokeWidth=2,
                           titleFontWeight="normal", orient="right", labelColor="#222")

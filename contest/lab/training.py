@@ -20,7 +20,7 @@ from contest.pruning import Loss
 
 AfterStep = Callable[[nn.Module], None]
 Watch = Callable[[float, float], None]
-"""(epochs done, mean training loss of the epoch), at the end of each epoch."""
+"""(epochs done, mean training loss since the last call), at the end of each epoch or oftener."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,13 @@ def train(
     seed: int = 0,
     after_step: AfterStep | None = None,
     watch: Watch | None = None,
+    watch_every: float = 1.0,
 ) -> None:
     """Train in place on the batches' device. Each pass over `batches` is an epoch.
 
-    Reproducible: torch's generator is seeded, and shuffling loaders draw from it.
+    Reproducible: torch's generator is seeded, and shuffling loaders draw from it. `watch` is called after every
+    `watch_every` epochs (at most 1; a part of an epoch shows how a short training goes) and at each epoch's end;
+    it may leave the model in evaluation mode, but must draw no random numbers.
 
     Raises:
         TrainingError: the loss is not finite, or there are no batches.
@@ -70,7 +73,7 @@ def train(
         if epoch >= training.epochs:
             return
         model.train()
-        total, seen = torch.zeros(()), 0
+        total, seen, looks = torch.zeros(()), 0, 1
         for index, (inputs, targets) in enumerate(batches):
             per_epoch = per_epoch or _length(batches)
             if step >= training.epochs * per_epoch:
@@ -86,16 +89,26 @@ def train(
             optimiser.step()
             if after_step:
                 after_step(model)
-            total, seen, step = total + value.detach().cpu(), index + 1, step + 1
+            total, seen, step = total + value.detach().cpu(), seen + 1, step + 1
+            ends = index + 1 == per_epoch or step >= training.epochs * per_epoch
+            if watch and not ends and index + 1 >= looks * watch_every * per_epoch:
+                watch(step / per_epoch, _finite(total, seen, epoch, training))
+                total, seen, looks = torch.zeros(()), 0, looks + 1
+                model.train()
         if not seen:
             raise TrainingError("there are no batches to train on")
-        mean = float(total / seen)
-        if not math.isfinite(mean):
-            raise TrainingError(
-                f"the loss is {mean} in epoch {epoch + 1}; lower the learning rate ({training.learning_rate:g})"
-            )
+        mean = _finite(total, seen, epoch, training)
         if watch:
             watch(min(epoch + 1.0, training.epochs), mean)
+
+
+def _finite(total: Tensor, seen: int, epoch: int, training: Training) -> float:
+    mean = float(total / seen)
+    if not math.isfinite(mean):
+        raise TrainingError(
+            f"the loss is {mean} in epoch {epoch + 1}; lower the learning rate ({training.learning_rate:g})"
+        )
+    return mean
 
 
 def _length(batches: Iterable[tuple[Tensor, Tensor]]) -> int:

@@ -13,9 +13,11 @@ import pytest
 import torch
 from torch import nn
 
-from contest import lab, pruning
+from contest import lab, pruning, quantisation
+from contest.candidate import Bits
 from contest.errors import TrainingError, UsageError
 from contest.lab.cells import Cells
+from contest.lab.export import OnnxModel, agreement, export
 from contest.lab.flops import layer_macs
 
 FAST = lab.Training(epochs=1, learning_rate=0.01)
@@ -185,9 +187,25 @@ def test_quantise(task: lab.Task, tmp_path: Path) -> None:
     floats = table[table["Bits"] == 32]
     assert (floats["Equal predictions (%)"] == 100).all()
     assert table[table["Bits"] == 1]["Equal predictions (%)"].isna().all()
-    assert (table[table["Bits"] == 4]["Equal predictions (%)"] >= 95).all()  # of 96 samples, barely trained
+    assert (table[table["Bits"] == 4]["Equal predictions (%)"] >= 98).all()  # of 96 samples, barely trained
     size = table.pivot_table(index="Bits", columns="Sparsity (%)", values="Size (kB)")
     assert size[0.0][1] < size[0.0][4] < size[0.0][32] and size[50.0][32] < size[0.0][32]
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_onnx_runtime_must_not_round_the_biases_of_qcdq(bits: int, tmp_path: Path) -> None:
+    """With steps of 0.5 a bias of 0.2 becomes 0 in a session as everyone opens it, and 0.2 in ours."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, 10))
+    batches = [(torch.rand(500, 1, 8, 8), torch.zeros(500, dtype=torch.long)) for _ in range(4)]
+    model = quantisation.quantise(model, Bits(bits, bits, True), batches[0][0]).eval()
+    path = export(model, batches[0][0], tmp_path / "model.onnx")
+    data = lab.Task("random", nn.Identity, batches, batches)
+    ours = agreement(model, OnnxModel(path, 1), data)
+    theirs = agreement(model, OnnxModel(path, 1, round_biases=True), data)
+    assert ours.samples == 2000 and ours.equal_predictions >= 0.999
+    if bits <= 3:  # should this fail one day, ONNX Runtime has mended it and our session option can go
+        assert theirs.equal_predictions < ours.equal_predictions
 
 
 def test_macs_of_layers_by_hand() -> None:
@@ -216,6 +234,26 @@ def test_training_is_reproducible_and_may_be_a_fraction_of_an_epoch(task: lab.Ta
         assert len(steps) == 12  # 8 batches an epoch
         states.append(pruning.state_of(model))
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_a_short_training_is_watched_within_its_epoch_and_stays_the_same(task: lab.Task) -> None:
+    def trained(every: float, epochs: float) -> tuple[list[float], list[float], dict[str, torch.Tensor]]:
+        model, done, losses = task.new(1), [], []
+
+        def watch(epoch: float, loss: float) -> None:
+            done.append(epoch)
+            losses.append(loss)
+            task.mean_loss(model.eval())  # as compare does; the rest of the epoch must train all the same
+
+        lab.train(model, task.train, task.loss, replace(FAST, epochs=epochs), watch=watch, watch_every=every)
+        return done, losses, pruning.state_of(model)
+
+    assert trained(1.0, 2)[0] == [1, 2]
+    assert trained(0.25, 2)[0] == [0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2]
+    assert trained(0.25, 0.5)[0] == [0.25, 0.5]
+    once, often = trained(1.0, 1), trained(0.25, 1)
+    assert once[1][0] == pytest.approx(sum(often[1]) / 4)
+    assert all(torch.equal(once[2][name], often[2][name]) for name in once[2])
 
 
 @pytest.mark.parametrize(
