@@ -388,6 +388,11 @@ manifest_case("depth of a billion", lambda m: m["architecture"]["options"].updat
 manifest_case("negative width", lambda m: m["architecture"]["options"].update(widths=[-4, 6]), "cannot be built")
 manifest_case("images of a terabyte", lambda m: m.update(image_shape=[16_384] * 3), ".")
 manifest_case("no classes", lambda m: m.update(classes=0), "classes")
+manifest_case(
+    "fewer logits than classes",
+    lambda m: m.update(classes=11),
+    "the manifest says 11 classes, but the network gives 10 logits",
+)
 manifest_case("a billion classes", lambda m: m.update(classes=10**9), "classes")
 manifest_case("number as text", lambda m: m["layers"]["fc"].update(outputs="10"), "outputs")
 manifest_case("truth value as number", lambda m: m["layers"]["fc"].update(outputs=True), "outputs")

@@ -143,7 +143,7 @@ def test_file_of_a_terabyte_is_not_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_refused_by_the_isolated_child(case: str, tmp_path: Path) -> None:
     path = write(case, tmp_path)
-    limits = Limits(wall_s=300, memory_bytes=2_000_000_000)
+    limits = Limits(wall_s=600, cpu_s=120, memory_bytes=2_000_000_000)
     with pytest.raises(ContestError) as caught:
         run_isolated(path, None, limits)
     message = str(caught.value)

@@ -17,7 +17,7 @@ from scoring.convert import convert_file, convert_module
 from scoring.costs import Costs
 from scoring.readers import load_module, read, subject_of_user_module
 from scoring.score import score_file
-from tests.attacks import makers
+from tests.attacks import makers, onnx_makers
 from tests.scoring.helpers import Network, quantise, subject, through_onnx
 
 ARCHITECTURES = ("resnet8", "mobilenet:width=0.25", "densenet:depth=10,growth=4", "dsresnet", "preact:depth=8", "vgg11")
@@ -206,3 +206,15 @@ def test_provenance_goes_along_into_every_format(tmp_path: Path) -> None:
     for report in reports:
         assert report.provenance == {"seed": "3", "recipe": "x" * 1_997 + "..."}
         assert report.claimed == {"p_u": 0.5}
+
+
+def test_the_gate_looks_at_trusted_onnx_files_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model.onnx").write_bytes(onnx_makers.network().SerializeToString())
+    score_file(tmp_path / "model.onnx", trust=True)
+
+    def refuse(path: Path) -> None:
+        raise RefusedError(f"the gate saw {path.name}")
+
+    monkeypatch.setattr("contest.gate.check_file", refuse)
+    with pytest.raises(RefusedError, match=r"the gate saw model\.onnx"):
+        score_file(tmp_path / "model.onnx", trust=True)
