@@ -18,7 +18,6 @@ from contest.lab.report import Results
 from contest.lab.task import Task
 from contest.lab.training import Training, train
 
-
 CURVE_POINTS = 5
 """A loss curve has at least so many points; a training of fewer epochs is looked at within its epochs."""
 
@@ -132,14 +131,14 @@ def _measured(task: Task, model: nn.Module, masks: pruning.Masks, curve: list[li
     }
 
 
-def _flops(cell: Cell) -> tuple[float, float, float]:
-    """(masked, dense, scored) floating point operations of convolutions and linear layers for one sample.
+def _mflops(cell: Cell) -> tuple[float, float, float]:
+    """(masked, dense, scored) millions of floating point operations of convolutions and linear layers for one sample.
 
     Masked counts 2 x MACs x the layer's density, as papers do; the score counts a float network's dense
     operations, since zeros inside a kernel are multiplied all the same.
     """
-    masked = sum(2 * layer["macs"] * layer["nonzeros"] / layer["weights"] for layer in cell["layers"])
-    dense = sum(2 * layer["macs"] for layer in cell["layers"])
+    masked = sum(2e-6 * layer["macs"] * layer["nonzeros"] / layer["weights"] for layer in cell["layers"])
+    dense = sum(2e-6 * layer["macs"] for layer in cell["layers"])
     return masked, dense, dense
 
 
@@ -148,7 +147,7 @@ def _present(tasks: Sequence[Task], chosen: Compare, rows: list[Cell], cells: Ce
     long = pd.DataFrame(
         {"Network": row["task"], "Method": row["method"], "Compression": row["ratio"], metric: row["metric"],
          "Sparsity (%)": 100 * row["sparsity"], "Testing time (s)": row["testing_s"],
-         **dict(zip(("FLOPs, masked", "FLOPs, dense", "FLOPs, scored"), _flops(row), strict=True))}
+         **dict(zip(("MFLOPs, masked", "MFLOPs, dense", "MFLOPs, scored"), _mflops(row), strict=True))}
         for row in rows
     )  # fmt: skip
     look = long[long["Compression"] == chosen.look_at]
@@ -162,24 +161,28 @@ def _present(tasks: Sequence[Task], chosen: Compare, rows: list[Cell], cells: Ce
     results.notes.append(
         "FLOPs are twice the multiply-accumulates of convolutions and linear layers for one sample. Masked ones are "
         "times each layer's density; the score counts the dense ones, since single zeros lower no operations on real "
-        "machines. At compression 1 nothing is pruned, so methods of one kind share one trained network."
+        "machines: testing times differ by what else the machine did. At compression 1 nothing is pruned, so methods "
+        "of one kind share one trained network."
     )
     for number, task in enumerate(tasks):
         own = long[long["Network"] == task.name]
         suffix = f"-{number}" if many else ""
-        for column, name in ((metric, "accuracy"), ("Testing time (s)", "testing-time"), ("FLOPs, masked", "flops")):
+        for column, name in ((metric, "accuracy"), ("Testing time (s)", "testing-time"), ("MFLOPs, masked", "flops")):
             wide = own.pivot_table(index="Compression", columns="Method", values=column, sort=False).reset_index()
             if name == "flops":
-                wide["dense"], wide["scored"] = float(own["FLOPs, dense"].iloc[0]), float(own["FLOPs, scored"].iloc[0])
+                wide["dense"], wide["scored"] = (
+                    float(own["MFLOPs, dense"].iloc[0]),
+                    float(own["MFLOPs, scored"].iloc[0]),
+                )
             results.add_table(f"{name}{suffix}", f"{column} by compression and method: {task.name}", wide)
-            level = float(own["FLOPs, dense"].iloc[0]) if name == "flops" else None
+            level = float(own["MFLOPs, dense"].iloc[0]) if name == "flops" else None
             more = " The thin rule is what the score counts." if level else ""
             results.add_figure(
                 f"{name}{suffix}",
                 f"{column} over the compression ratio, a line for each method.{more}",
                 figures.lines(own, "Compression", column, "Method", title=f"{column.split(',')[0]} by compression",
                               x_log=True, x_ticks=chosen.ratios, y_log=name == "flops", subtitle=task.name,
-                              level=level),
+                              y_zero=name == "testing-time", level=level),
             )  # fmt: skip
         _add_curves(task, chosen, rows, results, suffix)
         _add_layers(task, chosen, rows, cells, results, suffix)
@@ -199,7 +202,8 @@ def _add_curves(task: Task, chosen: Compare, rows: list[Cell], results: Results,
     for column in ("Training loss", "Test loss"):
         results.add_figure(
             f"{column.lower().replace(' ', '-')}{suffix}",
-            f"{column} during training at compression {chosen.look_at:g}; training loss is the mean since the last point.",
+            f"{column} during training at compression {chosen.look_at:g}"
+            + ("; each point is the mean since the last one." if column == "Training loss" else "."),
             figures.lines(table, "Epoch", column, "Method", title=f"{column}, {chosen.look_at:g}x compressed",
                           subtitle=task.name),
         )  # fmt: skip
@@ -221,8 +225,8 @@ def _add_layers(task: Task, chosen: Compare, rows: list[Cell], cells: Cells, res
         results.add_figure(
             f"{name}{suffix}",
             f"{column} of each layer, from the image to the classes, at compression {chosen.look_at:g}.",
-            figures.profile(table, "Layer", column, "Method", title=f"{column} of each layer, {chosen.look_at:g}x",
-                            subtitle=task.name),
+            figures.profile(table, "Layer", column, "Method", subtitle=task.name,
+                            title=f"{column.split(',')[0]} of each layer, {chosen.look_at:g}x"),
         )  # fmt: skip
     for row in looked:
         model = task.new(chosen.seed)

@@ -76,7 +76,7 @@ def lines(
     colours = [COLOURS[i % len(COLOURS)] for i, _ in turns]
     dashes = [DASHES[(i + 3 * turn) % len(DASHES)] for i, turn in turns]
     shapes = [SHAPES[(i + turn) % len(SHAPES)] for i, turn in turns]
-    legend = alt.Legend(title=line, symbolSize=160)
+    legend = alt.Legend(title=line, symbolSize=160, symbolDash=[1, 0])
     base = alt.Chart(table).encode(
         x=alt.X(_field(x), type="quantitative", title=x, scale=_scale(x_log, x_zero), axis=_axis(x_log, x_ticks)),
         y=alt.Y(_field(y), type="quantitative", title=y, scale=_scale(y_log, y_zero), axis=_axis(y_log)),
@@ -163,7 +163,7 @@ def histograms(weights: dict[str, NDArray[np.float32]], *, title: str, subtitle:
             )
             .properties(width=260, height=150, title=head)
         )  # fmt: skip
-    grid = alt.concat(*panels, columns=columns, spacing=28)
+    grid = alt.concat(*panels, columns=columns, spacing={"row": 62, "column": 74}, bounds="flush")
     return styled(grid.properties(title=alt.TitleParams(title, subtitle=subtitle, offset=18)))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from contest import pruning
 from contest.errors import UsageError
 from contest.lab.cells import write_text
 from contest.lab.tables import markdown
@@ -25,6 +26,12 @@ TEXT_ACCURACY = {"dense": 81.77, "none at 80 %": 81.65, "none at 94 %": 69.61, "
                  "rewound at 98 %": 77.87}  # fmt: skip
 CNN = {"dense": (98.98, 4.58), "pruned": (19.11, 0.46), "tuned": (98.42, 0.46)}
 """(accuracy in percent, MiB of nonzero weights) of the MNIST CNN, each tensor 90 % sparse."""
+EQUAL_PERCENT, ACCURACY_POINTS = 99.9, 0.1
+"""What a QCDQ network in ONNX Runtime must reach: equal predictions, and the difference of accuracy."""
+COO_PERCENT = 80
+"""Until about this sparsity a COO file is larger than the dense one."""
+NOTE = "note.md"
+"""A file in a results folder: what is to be said beside its results, such as how long they took."""
 RECOVERY_POINTS = 1.0
 COLLAPSE_PERCENT = 50.0
 """A network below this has collapsed: half of what it could."""
@@ -62,10 +69,18 @@ def write(folders: Sequence[Path], page: Path) -> Path:
     ]
     for folder in map(Folder, folders):
         parts += [f"## {folder.experiment.capitalize()}: {folder.title}", _about(folder)]
+        if (folder.path / NOTE).is_file():
+            parts.append((folder.path / NOTE).read_text(encoding="utf-8").strip())
         if folder.experiment == "repeated":
             parts += _repeated(folder)
         elif folder.experiment == "finetune":
             parts += _finetune(folder)
+        elif folder.experiment == "quantise":
+            parts += [*_tables(folder), *_quantise(folder)]
+        elif folder.experiment == "deploy":
+            parts += [*_tables(folder), *_deploy(folder)]
+        elif folder.experiment == "compare":
+            parts += [*_tables(folder), *_compare(folder)]
         else:
             parts += _tables(folder)
         parts += _figures(folder, page)
@@ -127,7 +142,7 @@ def _repeated(folder: Folder) -> list[str]:
             f"Published for this net after round {k}: {value:.2f} %; here {measured[k]:.2f} %."
             for k, value in MNIST_SPARSITY.items() if k < len(measured)
         ]  # fmt: skip
-    checks += _collapse(folder, rounds)
+    checks += _collapse(folder, rounds) + _sizes(folder)
     published = ", ".join(f"{name} {value:.2f} %" for name, value in TEXT_ACCURACY.items())
     checks.append(f"Published shape (text net on SST-2, chance 49.08 %): {published}.")
     return [*found, "\n".join(f"- {check}" for check in checks)]
@@ -149,6 +164,75 @@ def _collapse(folder: Folder, rounds: int) -> list[str]:
             f"{cell['metric']:.2f} %{there}."
         ]
     return ["Without retraining it does not collapse within these rounds."]
+
+
+def _sizes(folder: Folder) -> list[str]:
+    cells = [cell for cell in folder.cells.values() if "megabytes" in cell]
+    smaller = [cell["sparsity"] for cell in cells if cell["megabytes"]["coo"] < cell["megabytes"]["dense"]]
+    larger = [cell["sparsity"] for cell in cells if cell["megabytes"]["coo"] >= cell["megabytes"]["dense"]]
+    if not (smaller and larger):
+        return []
+    return [
+        f"A sparse COO file is larger than the dense one up to {100 * max(larger):.2f} % sparsity and smaller from "
+        f"{100 * min(smaller):.2f} % on (published: until about {COO_PERCENT} %)."
+    ]
+
+
+def _compare(folder: Folder) -> list[str]:
+    config = folder.config
+    late = [name for name in config["methods"] if pruning.method(name).when == "after"]
+    epochs = f"{config['training']['epochs']:g}"
+    checks = []
+    if late:
+        checks.append(
+            f"Networks that are pruned after training ({', '.join(late)}) were trained before and after pruning: "
+            f"{config['pretraining']['epochs']:g} + {epochs} epochs against {epochs} of the others. Compare such a "
+            "column with its own first row rather than with the other columns."
+        )
+    sparsities = {
+        ratio: [cell["sparsity"] for key, cell in folder.cells.items() if key.endswith(f"-{ratio:g}")]
+        for ratio in config["ratios"] if ratio > 1
+    }  # fmt: skip
+    worst = max((abs(s - (1 - 1 / ratio)) for ratio, found in sparsities.items() for s in found), default=0.0)
+    checks.append(f"Sparsity differs from 1 - 1/c by at most {100 * worst:.5f} points over all methods and ratios.")
+    return ["\n".join(f"- {check}" for check in checks)]
+
+
+def _quantise(folder: Folder) -> list[str]:
+    ran = [cell for key, cell in folder.cells.items() if cell.get("equal") is not None and "-32-" not in key]
+    if not ran:
+        return []
+    equal = 100 * min(cell["equal"] for cell in ran)
+    rounded = 100 * min(cell["equal_rounded"] for cell in ran)
+    apart = max(abs(cell["metric"] - cell["onnx_metric"]) for cell in ran)
+    good = equal >= EQUAL_PERCENT and apart <= ACCURACY_POINTS
+    return [
+        f"- {len(ran)} QCDQ networks in ONNX Runtime: at least {equal:.2f} % equal predictions on {ran[0]['samples']} "
+        f"test samples, accuracy at most {apart:.2f} points apart (asked: {EQUAL_PERCENT} %, {ACCURACY_POINTS}): "
+        f"{'passed' if good else 'NOT passed'}.\n"
+        f"- In a session as everyone opens it, which rounds biases, the worst of them has {rounded:.2f} %."
+    ]
+
+
+def _deploy(folder: Folder) -> list[str]:
+    from contest.lab.export import TOLERANCE
+
+    cells = [cell for cell in folder.cells.values() if "onnx" in cell]
+    if not cells:
+        return []
+    worst, equal = max(cell["difference"] for cell in cells), min(cell["equal"] for cell in cells)
+    checks = [
+        f"Outputs of ONNX Runtime differ from PyTorch's by at most {worst:.1e} of the largest (tolerance "
+        f"{TOLERANCE:g}); equal predictions: at least {100 * equal:.2f} %."
+    ]
+    dense = folder.cells.get("zeros-0", cells[0])
+    for engine, name in (("torch", "PyTorch"), ("onnx", "ONNX Runtime")):
+        quicker = [
+            f"{cell['kind']} {100 * cell['asked']:g} %: {dense[engine]['median_s'] / cell[engine]['median_s']:.2f}x"
+            for cell in cells if cell["asked"]
+        ]  # fmt: skip
+        checks.append(f"Speed by median latency against the dense network, {name}: {', '.join(quicker)}.")
+    return ["\n".join(f"- {check}" for check in checks)]
 
 
 def _finetune(folder: Folder) -> list[str]:
@@ -188,15 +272,22 @@ def _tables(folder: Folder) -> list[str]:
     short = [path for path in paths if len(path.read_text().splitlines()) <= 30]
     if not paths:
         return [f"**Unfinished**: {len(folder.cells)} cells so far."]
-    return [f"**{path.stem.replace('-', ' ')}**\n\n{path.read_text().strip()}" for path in short]
+    report = (folder.path / "report.md").read_text(encoding="utf-8")
+    return [f"**{_caption(report, path)}**\n\n{path.read_text().strip()}" for path in short]
+
+
+def _caption(report: str, table: Path) -> str:
+    """What the folder's own report calls this table."""
+    head, found, _ = report.partition("\n\n" + table.read_text(encoding="utf-8").strip())
+    return head.rpartition("## ")[2] if found else table.stem.replace("-", " ")
 
 
 SHOWN = {
     "repeated": ("accuracy-by-sparsity", "accuracy-by-sparsity-end", "sizes"),
     "finetune": ("kernels-dense", "kernels-pruned", "kernels-tuned", "samples-pruned", "samples-tuned"),
-    "compare": ("accuracy", "flops", "layer-sparsity"),
+    "compare": ("accuracy", "flops", "layer-sparsity", "test-loss"),
     "sensitivity": ("sensitivity",),
-    "deploy": ("latency",),
+    "deploy": ("latency", "accuracy"),
     "quantise": ("accuracy-together", "accuracy-by-size"),
 }
 

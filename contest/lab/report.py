@@ -22,9 +22,11 @@ h1 { font-size: 1.7rem; } h2 { font-size: 1.25rem; margin-top: 2rem; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; font-size: .92rem; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid #ddd; text-align: right; }
 th { border-bottom: 2px solid #888; font-weight: 600; }
-th:first-child, td:first-child { text-align: left; }
-figure { margin: 1.5rem 0; overflow-x: auto; } figcaption { color: #444; max-width: 46rem; }
-figure svg { max-width: 100%; height: auto; } div.wide { overflow-x: auto; }
+th:first-child, td:first-child, .text { text-align: left; }
+figure { margin: 1.5rem 0; overflow-x: auto; } div.wide { overflow-x: auto; }
+figure svg { max-width: 100%; height: auto; }
+figcaption { color: #444; max-width: 46rem; position: sticky; left: 0; }
+@media (max-width: 40rem) { figure svg { max-width: none; width: 40rem; } } /* moved with a finger, but legible */
 pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; font-size: .82rem; }
 """
 
@@ -76,7 +78,7 @@ class Results:
             drawing = drawing.replace('id="', f'id="{name}-').replace("url(#", f"url(#{name}-")
             parts.append(f"<figure>{drawing}<figcaption>Figure {number}. {html.escape(caption)}</figcaption></figure>")
         machine = "".join(
-            f"<tr><td>{html.escape(k)}</td><td>{html.escape(v)}</td></tr>" for k, v in self.machine.items()
+            f'<tr><td>{html.escape(k)}</td><td class="text">{html.escape(v)}</td></tr>' for k, v in self.machine.items()
         )
         parts += [f"<h2>Machine</h2><table>{machine}</table>", "<h2>Configuration</h2>"]
         parts.append(f"<pre>{html.escape(json.dumps(self.configuration, indent=2))}</pre>")
@@ -89,9 +91,17 @@ class Results:
         )
 
     def _table(self, name: str, table: pd.DataFrame) -> str:
-        head = "".join(f"<th>{html.escape(str(column))}</th>" for column in table.columns)
+        kinds = ["" if pd.api.types.is_numeric_dtype(table[column]) else ' class="text"' for column in table.columns]
+        head = "".join(
+            f"<th{kind}>{html.escape(str(column))}</th>" for column, kind in zip(table.columns, kinds, strict=True)
+        )
         rows = (
-            "<tr>" + "".join(f"<td>{html.escape(shown(v, self._digits[name]))}</td>" for v in row) + "</tr>"
+            "<tr>"
+            + "".join(
+                f"<td{kind}>{html.escape(shown(v, self._digits[name]))}</td>"
+                for v, kind in zip(row, kinds, strict=True)
+            )
+            + "</tr>"
             for row in table.itertuples(index=False)
         )
         return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"

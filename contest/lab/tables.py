@@ -34,10 +34,10 @@ def markdown(table: pd.DataFrame, digits: int = 2) -> str:
 
 
 def shown(value: object, digits: int = 2) -> str:
-    """A value as a table shows it; small numbers keep three significant digits."""
+    """A value as a table shows it; small numbers (seconds, say) keep three significant digits."""
     if value is None or (isinstance(value, float) and value != value):
         return ""
     if isinstance(value, float):
-        small = value and abs(value) < 10**-digits
-        return f"{value:.3g}" if small else f"{value:.{digits}f}"
+        small = value and abs(value) < 10 ** (1 - digits)
+        return f"{value:#.3g}" if small else f"{value:.{digits}f}"
     return str(value)
