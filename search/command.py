@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -193,9 +194,8 @@ def run_worker(directory: Path, storage: str | None, device: str, *, stay: bool)
     study = open_study(directory, storage)
     trainer = PipelineTrainer(study.settings, directory, device=device)
     study.space = make_space(trainer.image_shape, study.settings.space)
-    return work_until_done(
-        study, trainer, stay=lambda: stay and not study.optuna.user_attrs.get(FINISHED, False), seed=os.getpid()
-    )
+    os.environ.setdefault("CONTEST_WORKER", f"{socket.gethostname()}:{os.getpid()}")  # or it would propose like others
+    return work_until_done(study, trainer, stay=lambda: stay and not study.optuna.user_attrs.get(FINISHED, False))
 
 
 def start_workers(directory: Path, options: dict[str, Any]) -> list[Any]:

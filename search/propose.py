@@ -34,13 +34,14 @@ NEIGHBOURS = 0.35
 there often is a better one, and a change of one or two dimensions is what a sampler of 25 rarely makes."""
 
 
-def next_work(study: Study, trainer: Trainer, rng: random.Random, *, new: bool = True) -> Work | None:
+def next_work(study: Study, trainer: Trainer, *, new: bool = True) -> Work | None:
     """Claim the next piece of work; None if there is nothing to do now.
 
     `new` allows new candidates; without it only queued and promoted work is taken.
     """
     refused = 0
     while True:
+        rng = study.dice()
         judge = Judge(study.settings, study.records(), trainer.classes)
         if not study.waiting():
             promoted = promotable(study, judge)
@@ -102,7 +103,7 @@ def _can_win(record: Record, limit: float | None) -> bool:
 
 def _claim(study: Study, trainer: Trainer, judge: Judge, trial: optuna.Trial) -> Work | None:
     """Make `trial` ours, or answer or refuse it (None). Raises StudyFullError if no new trial may start."""
-    values = study.space.values(trial)
+    values = study.values(trial)
     todo: Mapping[str, Any] = trial.user_attrs.get("todo", {})
     stage: Stage = todo.get("stage", "explore")
     rung, retries = int(todo.get("rung", 0)), int(todo.get("retries", 0))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import socket
 import warnings
 from collections.abc import Iterable
@@ -25,7 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 from contest.candidate import Candidate
 from search.record import Price, Record, Result, Stage, result_from_json, result_to_json
 from search.settings import Settings
-from search.space import Space
+from search.space import Space, Value
 from search.storage import Claims, PatientStorage
 
 WORKER = f"{socket.gethostname()}:{os.getpid()}"
@@ -98,9 +99,20 @@ class Study:
 
     def ask(self) -> optuna.Trial:
         """The next trial of Optuna's queue, or a new one. (It warns about heartbeats: `search.worker` sends them.)"""
+        # A sampler of its own for each trial: a study repeats exactly, whatever was interrupted before.
+        self.optuna.sampler = make_sampler(self.settings, len(self.optuna.get_trials(deepcopy=False)))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Heartbeat of storage")
             return self.optuna.ask()
+
+    def values(self, trial: optuna.Trial) -> dict[str, Value]:
+        """What the sampler chooses for `trial`, in the dimensions of the space."""
+        with self.storage.together():
+            return self.space.values(trial)
+
+    def dice(self) -> random.Random:
+        """Chance for the next decision: of the seed, how much has been tried, and which worker asks."""
+        return random.Random(f"{_seed(self.settings, len(self.optuna.get_trials(deepcopy=False)))}")
 
     def describe(
         self,
@@ -168,9 +180,11 @@ class Study:
             self.optuna.enqueue_trial(params, user_attrs=attrs)
 
     def waiting(self) -> bool:
-        return bool(self.optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+        return self.storage.count(self.optuna._study_id, TrialState.WAITING) > 0
 
     def running(self) -> list[FrozenTrial]:
+        if not self.storage.count(self.optuna._study_id, TrialState.RUNNING):
+            return []
         return list(self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
 
     def reap(self) -> int:
@@ -214,9 +228,15 @@ def directions(settings: Settings) -> list[str]:
     return {"constrained": ["minimize"], "target": ["maximize"], "pareto": ["minimize", "maximize"]}[settings.objective]
 
 
-def make_sampler(settings: Settings) -> optuna.samplers.BaseSampler:
-    """The sampler by name. Workers get seeds of their own, or they would all propose the same."""
-    seed = settings.seed * 10_007 + int(os.environ.get("CONTEST_WORKER", "0"))
+def _seed(settings: Settings, number: int) -> int:
+    """A seed for the decision about trial `number`: workers have their own, or they would all propose the same."""
+    text = f"{settings.seed}:{number}:{os.environ.get('CONTEST_WORKER', '0')}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
+
+
+def make_sampler(settings: Settings, number: int = 0) -> optuna.samplers.BaseSampler:
+    """The sampler by name, for the trial of that number."""
+    seed = _seed(settings, number)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if settings.sampler == "random":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from types import TracebackType
 from optuna.trial import TrialState
 
 from search.propose import next_work
-from search.study import WORKER, Study
+from search.study import Study
 from search.trainer import Trainer
 from search.visit import Watch, Work, run
 
@@ -64,7 +63,6 @@ def work_until_done(
     on_work: Callable[[Work], None] | None = None,
     on_done: Callable[[], None] | None = None,
     stay: Callable[[], bool] = lambda: False,
-    seed: int | None = None,
 ) -> int:
     """Work until nothing is queued, nothing may be started and no other worker runs; how much was done.
 
@@ -72,15 +70,13 @@ def work_until_done(
         new: whether new candidates may still be started (a budget says no at some time).
         watch: is called after each epoch. on_work, on_done: before and after each piece of work.
         stay: whether to wait for more although nothing is left (a worker waits for the study's end).
-        seed: of this worker's choice of neighbours.
     """
-    rng = random.Random(f"{study.settings.seed if seed is None else seed}:{WORKER}:{len(study.records())}")
     done = 0
     while True:
         dead = study.reap()
         if dead:
             log.warning("%d trials of dead workers went back to the queue", dead)
-        work = next_work(study, trainer, rng, new=new())
+        work = next_work(study, trainer, new=new())
         if work is None:
             if study.waiting():
                 continue

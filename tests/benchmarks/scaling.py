@@ -51,7 +51,6 @@ def life(directory: Path, epoch_s: float) -> None:
         study,
         FakeTrainer(epoch_s=epoch_s),
         stay=lambda: not study.optuna.user_attrs.get(FINISHED, False),
-        seed=os.getpid(),
     )
     study.close()
 

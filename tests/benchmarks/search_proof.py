@@ -214,7 +214,8 @@ def main() -> None:
         arguments.images = int(60 * arguments.minutes * trainer.images / speed.epoch_s())
     setting = {
         "dataset": base.dataset, "rule": rule, "epochs": arguments.epochs, "budget": arguments.images,
-        "threshold": base.threshold, "target": base.target_score, "finalists": base.finalists, "train_images": arguments.train_images,
+        "threshold": base.threshold, "target": base.target_score, "finalists": base.finalists,
+        "train_images": arguments.train_images,
     }  # fmt: skip
 
     def known() -> list[dict[str, Any]]:

@@ -36,9 +36,7 @@ def work(directory: Path, epoch_s: float = 0.15) -> int:
     """A worker's life: until the study is finished."""
     study = open_shared(directory)
     trainer = FakeTrainer(directory / "log", epoch_s=epoch_s)
-    return work_until_done(
-        study, trainer, stay=lambda: not study.optuna.user_attrs.get(FINISHED, False), seed=os.getpid()
-    )
+    return work_until_done(study, trainer, stay=lambda: not study.optuna.user_attrs.get(FINISHED, False))
 
 
 _CHILD = """

@@ -148,13 +148,11 @@ def test_a_worker_that_was_given_up_drops_its_result(tmp_path: Path) -> None:
         return original(candidate, directory, on_epoch)
 
     trainer.train = slow  # type: ignore[method-assign]
-    from random import Random
-
     from search.propose import enqueue_seeds, next_work
     from search.visit import run as visit
 
     enqueue_seeds(study)
-    work = next_work(study, trainer, Random(0))
+    work = next_work(study, trainer)
     assert work is not None
     visit(study, trainer, work)
     record = next(r for r in study.records() if r.number == work.trial.number)
