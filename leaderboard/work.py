@@ -71,7 +71,9 @@ class Work:
                 try:
                     return judge(self.scorer(path, claim.rule, claim.isolation), claim.rule)
                 except RefusedError as error:
-                    return Outcome(State.REFUSED, str(error).replace(str(path), path.name))
+                    # The reader knows the file by our name for it, the team by its own.
+                    told = str(error).replace(str(path), path.name).replace(path.name, claim.file_name)
+                    return Outcome(State.REFUSED, told)
         except UsageError as error:  # no test data, a wrong folder: the same the next time
             log.error("submission %d cannot be scored here: %s", claim.submission_id, error)
         except (ContestError, OSError, MemoryError) as error:  # no time, no memory, no process

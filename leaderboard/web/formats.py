@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 from jinja2.runtime import Undefined
+from markupsafe import Markup
 
 DASH = "–"
 _DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "mnist": "MNIST"}
@@ -90,7 +92,12 @@ def dataset(name: str) -> str:
     return _DATASETS.get(name, name)
 
 
+def breakable(name: str) -> Markup:
+    """A layer's name that may be broken after its dots and slashes, and better there than anywhere."""
+    return Markup("").join(Markup("{}<wbr>").format(part) for part in re.split(r"(?<=[./])", name))
+
+
 FILTERS = {
     "score": score, "percent": percent, "accuracy": accuracy, "points": points, "share": share, "count": count,
-    "bits": bits, "size": size, "dataset": dataset,
+    "bits": bits, "breakable": breakable, "size": size, "dataset": dataset,
 }  # fmt: skip

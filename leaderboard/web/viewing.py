@@ -168,17 +168,21 @@ def _scores(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def _quantities(submission: SubmissionView) -> list[dict[str, Any]]:
+    """Measured and claimed, row by row; a claimed p_s stands beside both numbers that it may mean."""
     measured, claimed = submission.measured or {}, submission.claimed or {}
-    rows = [
-        {
-            "key": key,
-            "meaning": meaning,
-            "measured": write(measured.get(key)),
-            "claimed": write(claimed.get(key)) if key in claimed else "",
-            "differs": key in submission.differences,
-        }
-        for key, (write, meaning) in _QUANTITIES.items()
-    ]
+    rows, shown = [], set()
+    for key, (write, meaning) in _QUANTITIES.items():
+        name = "p_s" if key.startswith("p_s_") and key not in claimed else key
+        shown.add(name)
+        rows.append(
+            {
+                "key": key,
+                "meaning": meaning,
+                "measured": write(measured.get(key)),
+                "claimed": write(claimed.get(name)) if name in claimed else "",
+                "differs": name in submission.differences,
+            }
+        )
     rows += [
         {
             "key": str(key)[:40],
@@ -188,7 +192,7 @@ def _quantities(submission: SubmissionView) -> list[dict[str, Any]]:
             "differs": False,
         }
         for key, value in list(claimed.items())[:20]
-        if key not in _QUANTITIES
+        if key not in shown
     ]
     return [row for row in rows if row["measured"] not in ("–", "") or row["claimed"]]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import schemathesis
 from board_helpers import auth, content, scripted, wait_for
@@ -26,8 +28,8 @@ CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance,
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> tuple[FastAPI, dict[str, str]]:
-    """A service with one ranked and one refused submission, and a team's token."""
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FastAPI, list[dict[str, str]]]]:
+    """A service with one ranked and one refused submission; headers of nobody, a team, an organiser, a wrong token."""
     directory = tmp_path_factory.mktemp("schema")
     settings = Settings(
         directory=directory, requests_per_minute=10**9, writes_per_minute=10**9, max_upload_bytes=10_000
@@ -36,6 +38,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> tuple[FastAPI, dict[str
     with board.database.write() as session:
         contest = contests.create(session, "cifar", load_rule("lab"), daily_limit=10**6, total_limit=10**6)
         headers = auth(tokens.create(session, contests.add_team(session, contest, "Alpha")))
+        organiser = auth(tokens.create(session, None))
     board.close()
     app = create_app(settings, scripted, pages=False)
     with TestClient(app) as client:
@@ -43,7 +46,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> tuple[FastAPI, dict[str
             answer = client.post("/api/v1/contests/cifar/submissions", content=content(**script), headers=headers)
             wait_for(client, answer.json()["submission"]["id"], headers)
     app.state.board.database.engine.dispose()
-    return app, headers
+    yield app, [{}, headers, organiser, auth("contest_0000000000000000_" + "A" * 43)]
+    app.state.board.database.engine.dispose()
 
 
 def _document() -> FastAPI:
@@ -76,13 +80,16 @@ def call(case: schemathesis.Case, app: FastAPI, headers: dict[str, str]) -> None
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-def test_the_document_holds(case: schemathesis.Case, service: tuple[FastAPI, dict[str, str]]) -> None:
-    call(case, service[0], {})
-    call(case, *service)
+def test_the_document_holds(case: schemathesis.Case, service: tuple[FastAPI, list[dict[str, str]]]) -> None:
+    app, everybody = service
+    for headers in everybody:
+        call(case, app, headers)
 
 
 @pytest.mark.slow
 @schema.parametrize()
 @hypothesis_settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
-def test_the_document_holds_at_length(case: schemathesis.Case, service: tuple[FastAPI, dict[str, str]]) -> None:
-    call(case, *service)
+def test_the_document_holds_at_length(case: schemathesis.Case, service: tuple[FastAPI, list[dict[str, str]]]) -> None:
+    app, everybody = service
+    for headers in everybody:
+        call(case, app, headers)

@@ -161,7 +161,7 @@ def test_static_files_are_looked_up_by_name(client: TestClient) -> None:
 def test_submission_page(client: TestClient) -> None:
     page = client.get("/submissions/1").text
     for text in (
-        "stage1.0.conv1",
+        "stage1.<wbr>0.<wbr>conv1",
         "Score under every rule",
         "lab-macs",
         "Two runs agree bit for bit",
@@ -425,6 +425,7 @@ def test_other_formats() -> None:
     assert [formats.count(n) for n in (999, 1000, 12_480_000, 999_700, 5e9)] == ["999", "1k", "12.5M", "1M", "5G"]
     assert formats.bits(4.0) == "4"
     assert formats.size(180_000) == "176 KiB"
+    assert formats.breakable("a.b/<c>") == "a.<wbr>b/<wbr>&lt;c&gt;<wbr>"
 
 
 def test_cache_makes_once_for_each_version_and_forgets_the_oldest() -> None:
