@@ -10,11 +10,13 @@ import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 
+import torch
+
 from scoring.affines import AffineChain, chain_from, chain_numbers
 from scoring.bits import Encoding, encoding, is_per_channel, nonzero_points
 from scoring.costs import Costs, Number, Operation, Parent
 from scoring.disguise import Disguise
-from scoring.graph import ACTIVATION_KINDS, POOLING_KINDS, QUANTISER_KINDS, SHAPE_KINDS, UNKNOWN, Graph, Node
+from scoring.graph import ACTIVATION_KINDS, POOLING_KINDS, QUANTISER_KINDS, SHAPE_KINDS, UNKNOWN, Graph, Node, bits_of
 from scoring.grids import Grid, activation_bits, follow
 from scoring.sources import Sources
 
@@ -272,10 +274,26 @@ class _Analysis:
         constants = [i for i in node.inputs if i and self.graph.is_constant(i)]
         if node.kind == "Gather" and node.inputs[0] in constants:
             self.unknown.append(f"look-up in a table at '{node.name}'")
+        if node.kind == "Gather" and node.inputs[0] not in constants and not self._is_slice(node.inputs[1]):
+            self._charge(node.inputs[1], node.name)  # which inputs a layer sees is stored like its weights
+        if node.kind == "Pad" and node.attributes.get("mode", "constant") == "constant":
+            self._charge_padding(node)
         for value in constants if node.kind in ("Concat", "PRelu") else ():
             tensor = self.graph.constants[value]
             if node.kind == "PRelu" or (tensor.device.type != "meta" and bool((tensor != 0).any())):
                 self._charge(value, node.name)
+
+    def _is_slice(self, index: str) -> bool:
+        """Whether indices follow each other at one distance, so that they need not be stored."""
+        steps = self.graph.constants[index].reshape(-1).diff() if self.graph.is_constant(index) else None
+        return steps is not None and (steps.device.type == "meta" or len(torch.unique(steps)) <= 1)
+
+    def _charge_padding(self, node: Node) -> None:
+        """A number other than zero at the border is stored, wherever in the file it stands."""
+        value = float(node.attributes.get("value", 0.0))
+        if value:
+            bits = bits_of(self.graph.types[node.output])
+            self._charge_numbers(f"{node.name}.value", node.name, ("padding", value, bits), 1, bits)
 
     def _layer_behind(self, node: Node) -> str:
         """The priced operation that reads a quantiser's output, to whose bill its scale goes."""

@@ -168,6 +168,10 @@ def _square(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]
 
 @aten("pow")
 def _power(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+    x = a[0]
+    if a[1] == 3 and r.value(x) not in r.constants:
+        squared = r.hidden("Mul", [r.value(x), r.value(x)], tuple(x.shape), x.dtype)
+        return r.node("Mul", [squared, r.value(x)], outs)
     return bool(a[1] == 2) and _square(r, a, k, outs)
 
 
@@ -184,6 +188,7 @@ def _unary(kind: str, *names: str, **defaults: Any) -> None:
 _unary("Relu", "relu")
 _unary("Sigmoid", "sigmoid")
 _unary("Tanh", "tanh")
+_unary("Erf", "erf")
 _unary("Silu", "silu")
 _unary("Gelu", "gelu", approximate="none")
 _unary("Mish", "mish")

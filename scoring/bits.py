@@ -99,7 +99,7 @@ def _codes(graph: Graph, value: str) -> str | None:
 
 def _quantised(graph: Graph, codes: str, scale: str, zeros: tuple[str, ...] = ()) -> Encoding:
     declared = graph.stored.get(codes) or _clipped_bits(graph, codes) or bits_of(graph.types[codes])
-    problem = check_codes(graph.constants[codes], declared, codes)
+    problem = check_codes(graph.constants[codes], declared, codes, zero_is_free=not zeros)
     return Encoding(declared, declared, True, (scale,), zeros, problems=(problem,) if problem else ())
 
 
@@ -112,19 +112,22 @@ def _clipped_bits(graph: Graph, codes: str) -> int | None:
     return max(1, math.ceil(math.log2(high - low + 1))) if low is not None and high is not None else None
 
 
-def check_codes(codes: Tensor, bits: int, name: str) -> str | None:
-    """None, or why the nonzero codes do not fit the bits that the file declares."""
+def check_codes(codes: Tensor, bits: int, name: str, zero_is_free: bool = True) -> str | None:
+    """None, or why the nonzero codes do not fit the bits that the file declares.
+
+    zero_is_free: code 0 is the value 0, which the bitmask stores. With a zero point it is a value like any other.
+    """
     if codes.device.type == "meta":
         return None
     if codes.is_floating_point() and not bool((codes == codes.round()).all()):
         return f"'{name}': its codes are not integers"
     low, high = int(codes.min()), int(codes.max())
-    if low == 0 or high == 0:
+    if zero_is_free and (low == 0 or high == 0):
         nonzero = codes[codes != 0]
         if not nonzero.numel():
             return None
         low, high = int(nonzero.min()), int(nonzero.max())
-    window = high - low + 1 - (1 if low < 0 < high else 0)
+    window = high - low + 1 - (1 if zero_is_free and low < 0 < high else 0)
     if window > 2**bits:
         return (
             f"'{name}' declares {bits} bits, but its codes lie between {low} and {high}: "

@@ -21,7 +21,7 @@ _ZERO_STAYS = frozenset(
     {
         "Relu", "Silu", "HardSwish", "Tanh", "Gelu", "Mish", "Elu", "Selu", "Celu", "LeakyRelu", "PRelu", "Abs", "Neg",
         "Sign", "Softsign", "MaxPool", "AveragePool", "AdaptiveAveragePool", "Identity", "Cast", "Pad", "ReduceMean",
-        "ReduceSum", "ResizeNearest", "Quant",
+        "ReduceSum", "ResizeNearest", "Quant", "Erf",
     }
 )  # fmt: skip
 _ELEMENTWISE = _ZERO_STAYS | {"Sigmoid", "HardSigmoid", "Softplus", "Clip", "BipolarQuant"}

@@ -263,6 +263,7 @@ _KINDS: dict[str, Callable[[Inputs, Attributes], Tensor]] = {
     "Relu": _unary(torch.relu),
     "Sigmoid": _unary(torch.sigmoid),
     "Tanh": _unary(torch.tanh),
+    "Erf": _unary(torch.erf),
     "Silu": _unary(F.silu),
     "Gelu": lambda i, a: F.gelu(i[0], approximate=a["approximate"]),  # type: ignore[arg-type]
     "Mish": _unary(F.mish),

@@ -26,7 +26,7 @@ SHAPE_KINDS = frozenset(
 ACTIVATION_KINDS = frozenset(
     {
         "Relu", "Clip", "Sigmoid", "Tanh", "Softmax", "LogSoftmax", "Elu", "Selu", "Celu", "Gelu", "Silu", "Mish",
-        "HardSigmoid", "HardSwish", "LeakyRelu", "PRelu", "Softplus", "Softsign", "Sign", "Abs", "Neg",
+        "Erf", "HardSigmoid", "HardSwish", "LeakyRelu", "PRelu", "Softplus", "Softsign", "Sign", "Abs", "Neg",
         "ThresholdedRelu",
     }
 )  # fmt: skip

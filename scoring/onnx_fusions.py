@@ -7,13 +7,12 @@ from dataclasses import replace
 import torch
 
 from scoring.graph import Graph, Node
-
-_GATES = {"Sigmoid": "Silu", "HardSigmoid": "HardSwish"}
+from scoring.written_out import with_activations
 
 
 def fused(graph: Graph) -> Graph:
-    """The graph with quantisers, biases and gated activations in one piece, and without what nothing needs."""
-    for fuse in (_quantisers, _biases, _gates):
+    """The graph with quantisers, biases and activations in one piece, and without what nothing needs."""
+    for fuse in (_quantisers, _biases, with_activations):
         graph = _without_dead_nodes(fuse(graph))
     return graph
 
@@ -61,19 +60,6 @@ def _biases(graph: Graph) -> Graph:
                 new[id(node)] = Node(layer.name, "Linear", (*layer.inputs, bias), node.outputs, layer.attributes)
                 gone.add(id(layer))
     return replace(graph, nodes=[new.get(id(node), node) for node in graph.nodes if id(node) not in gone])
-
-
-def _gates(graph: Graph) -> Graph:
-    """x * sigmoid(x) is an activation, not a product of two."""
-    new: dict[int, Node] = {}
-    for node in graph.nodes:
-        if node.kind != "Mul" or len(set(node.inputs)) < 2:
-            continue
-        for x, gate in (node.inputs, node.inputs[::-1]):
-            source = graph.producers.get(gate)
-            if source is not None and source.kind in _GATES and source.inputs[0] == x:
-                new[id(node)] = Node(node.name, _GATES[source.kind], (x,), node.outputs)
-    return _replaced(graph, new)
 
 
 def _without_dead_nodes(graph: Graph) -> Graph:

@@ -52,7 +52,7 @@ def _same(name: str, kind: str, defaults: dict[str, tuple[str, Any]] | None = No
     OPERATORS[name] = translate
 
 
-for _name in ("Relu", "Sigmoid", "Tanh", "Softsign", "Sign", "Abs", "Neg", "Mish", "Identity", "HardSwish"):
+for _name in ("Relu", "Sigmoid", "Tanh", "Erf", "Softsign", "Sign", "Abs", "Neg", "Mish", "Identity", "HardSwish"):
     _same(_name, _name)
 _same("Elu", "Elu", {"alpha": ("alpha", 1.0)})
 _same("Celu", "Celu", {"alpha": ("alpha", 1.0)})
@@ -117,9 +117,11 @@ def _arithmetic(b: Builder, proto: Any, a: dict[str, Any]) -> None:
 
 @operator("Pow")
 def _power(b: Builder, proto: Any, a: dict[str, Any]) -> None:
-    if proto.input[0] in b.constants or b.constant(proto.input[1]).item() != 2:
+    x, power = proto.input[0], b.constant(proto.input[1])
+    if x in b.constants or power.numel() != 1 or power.item() not in (2, 3):
         raise Unsupported
-    b.emit("Mul", (proto.input[0], proto.input[0]), proto.output[0])
+    squared = b.emit("Mul", (x, x), f"{proto.output[0]}^squared") if power.item() == 3 else x
+    b.emit("Mul", (squared, x), proto.output[0])
 
 
 @operator("Cast")

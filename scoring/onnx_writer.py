@@ -272,7 +272,7 @@ def _depth_to_space(w: _Writer, node: Node) -> None:
 
 
 _WRITERS: dict[str, Write] = {
-    **{kind: _plain(kind) for kind in ("MatMul", "Add", "Sub", "Mul", "Div", "Relu", "Sigmoid", "Tanh", "Mish",
+    **{kind: _plain(kind) for kind in ("MatMul", "Add", "Sub", "Mul", "Div", "Relu", "Sigmoid", "Tanh", "Erf", "Mish",
                                        "HardSwish", "Selu", "Softsign", "Sign", "Abs", "Neg", "Identity")},
     **{kind: _plain(kind, axis="axis") for kind in ("Softmax", "LogSoftmax", "Concat", "Gather")},
     **{kind: _plain(kind, alpha="alpha") for kind in ("Elu", "Celu")},

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 from scoring.aten import IGNORED, TRANSLATIONS
 from scoring.graph import NAMED_AFTER_WEIGHTS, UNKNOWN, Graph, Node, weight_name
+from scoring.written_out import with_activations
 
 
 def trace(
@@ -215,10 +216,11 @@ class Recorder(TorchDispatchMode):
             output = next(iter(_flat((output,), {})))
             self.problems.append("the network returns several things; the first is taken as its logits")
         unused = [n for n in self.stored if n not in self.used and not n.endswith("num_batches_tracked")]
-        return Graph(
+        graph = Graph(
             nodes=self.nodes, input=self.input, output=self.value(output), shapes=self.shapes, types=self.types,
             constants=self.constants, stored=self.stored, unused=tuple(unused), problems=tuple(self.problems),
         )  # fmt: skip
+        return with_activations(graph)
 
 
 def _flat(args: Any, kwargs: Mapping[str, Any]) -> Iterator[Any]:

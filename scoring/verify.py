@@ -6,6 +6,7 @@ The isolated child calls `examine`; so does everything that trusts its files (a 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,10 @@ REPEATED = 1_000
 """Images of the run that is repeated to see whether it gives the same bits."""
 WATCHED = 8
 """Images of each kind (random, real) whose activations are counted."""
+ALONE = 12
+ALONE_LOGITS = 0.02
+"""Images that also run one by one through the graph that is priced, and how far their logits may then be off: half of
+the images by so much of the largest logit. Rounding tips single codes over, another network is off by all of it."""
 
 
 def examine(path: Path, images: NDArray[np.uint8] | Tensor | None = None, *, batch_size: int = BATCH) -> Examination:
@@ -59,6 +64,7 @@ def examine_subject(
     if pixels is None:
         return Examination(costs, dict(subject.claims), subject.image_shape, provenance=facts(subject.provenance))
     logits, reordered, repeatable = _answers(subject, pixels, batch_size)
+    costs = replace(costs, problems=(*costs.problems, *_different_alone(subject, pixels, logits)))
     return Examination(
         costs, dict(subject.claims), subject.image_shape, logits, reordered, repeatable, facts(subject.provenance)
     )
@@ -158,6 +164,20 @@ def _answers(subject: Subject, pixels: Tensor, batch_size: int) -> tuple[NDArray
     found: tuple[Any, Any] = (logits.numpy(), reordered.numpy())
     check_logits(*found, count)
     return *found, repeatable
+
+
+def _different_alone(subject: Subject, pixels: Tensor, logits: NDArray[np.float32]) -> list[str]:
+    """Costs are those of one image; a network that asks how many there are could do other work for many."""
+    few = pixels[:ALONE].float() / 255
+    alone = torch.cat([subject.watch(image[None])[subject.graph.output].float() for image in few])
+    together = torch.from_numpy(logits[:ALONE])
+    difference = (alone - together).abs().amax(1) / together.abs().max().clamp_min(1e-6)
+    if float(difference.median()) <= ALONE_LOGITS:
+        return []
+    return [
+        f"images that run alone, as they are priced, get other logits than in batches of {BATCH}: half of them are off "
+        f"by over {100 * float(difference.median()):.0f} % of the largest; the network must not depend on the batch"
+    ]
 
 
 def _run(subject: Subject, pixels: Tensor, order: Tensor, batch_size: int) -> Tensor:

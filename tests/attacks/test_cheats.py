@@ -489,3 +489,174 @@ def test_one_constant_answer_is_just_inaccurate(tmp_path: Path) -> None:
     report = score(content, tmp_path, images=images())
     assert report.accuracy is not None and report.accuracy.value < 0.5 and not report.rankable
     assert report.score.total >= 0
+
+
+# Numbers that are stored elsewhere than in weights
+
+
+def test_code_book_entries_that_nothing_looks_up(tmp_path: Path) -> None:
+    """A table with room for labels: every entry is charged, used or not."""
+
+    def looked_up(entries: int) -> onnx.ModelProto:
+        index = np.random.default_rng(0).integers(0, 4, (4, 4, 3, 3))
+        nodes = [node("Gather", ["t", "i"], ["u"], name="table"),
+                 node("Conv", ["x", "u"], ["y"], name="second", pads=[1] * 4)]  # fmt: skip
+        return graph(nodes, t=weights(entries), i=index)
+
+    small, large = score(looked_up(4), tmp_path), score(looked_up(132), tmp_path)
+    assert charged(large) - charged(small) == 128 * 32
+    assert layer(small, "second")["weight_bits"] == 2
+    assert layer(large, "second")["weight_bits"] == 8
+
+
+def dequantised(codes: NDArray[Any], zero: NDArray[Any]) -> onnx.ModelProto:
+    nodes = [node("DequantizeLinear", ["c", "s", "z"], ["u"], name="weights", axis=0),
+             node("Conv", ["x", "u"], ["y"], name="second", pads=[1] * 4)]  # fmt: skip
+    return graph(nodes, c=codes, s=np.full(zero.shape, 0.1, np.float32), z=zero)
+
+
+def test_zero_points_are_charged(tmp_path: Path) -> None:
+    """One a channel can hold a label each; so each is paid for, and none where all are zero."""
+    codes = np.random.default_rng(0).integers(-8, 8, (4, 4, 3, 3)).astype(np.int8)
+    honest = score(dequantised(codes, np.zeros(4, np.int8)), tmp_path)
+    labels = score(dequantised(codes, np.array([3, 1, 4, 1], np.int8)), tmp_path)
+    assert charged(labels) - charged(honest) == 4 * 8
+
+
+def test_zero_point_that_makes_a_third_value_of_the_free_zero(tmp_path: Path) -> None:
+    """Codes -1, 0 and 1 are one bit and a mask; around a zero point of 7 they are three values that nothing masks."""
+    codes = np.random.default_rng(0).integers(-1, 2, (4, 4, 3, 3)).astype(np.int8)
+    for zero, caught in ((0, False), (7, True)):
+        model = dequantised(codes, np.array(zero, np.int8))
+        model.metadata_props.add(key="contest.bits.c", value="1")
+        report = score(model, tmp_path)
+        assert layer(report, "second")["weight_bits"] == 1
+        assert any("'c' declares 1 bits, but its codes lie between -1 and 1" in p for p in report.problems) == caught
+
+
+def test_connections_in_an_index(tmp_path: Path) -> None:
+    """Sums over chosen channels are a layer whose weights are the choice: the index is charged as it is stored."""
+
+    def chosen(index: list[int]) -> onnx.ModelProto:
+        return graph([node("Gather", ["x", "i"], ["y"], name="choice", axis=1)], i=np.array(index, np.int64))
+
+    choice, plain = score(chosen([2, 0, 3, 1]), tmp_path), score(chosen([0, 1, 2, 3]), tmp_path)
+    assert charged(choice) - charged(plain) == 4 * 64
+    assert charged(score(chosen([3, 2, 1, 0]), tmp_path)) == charged(plain)
+
+
+def test_numbers_in_padding(tmp_path: Path) -> None:
+    """Constant channels from the border of a padding would be biases for nothing."""
+
+    def padded(value: float) -> onnx.ModelProto:
+        return graph([node("Pad", ["x", "pads", "c"], ["q"], name="border"),
+                      node("Conv", ["q", "u"], ["y"], name="second", pads=[1] * 4)],
+                     pads=np.array([0, 0, 0, 0, 0, 1, 0, 0]), c=f32(value), u=weights(4, 5, 3, 3))  # fmt: skip
+
+    assert charged(score(padded(0.37), tmp_path)) - charged(score(padded(0.0), tmp_path)) == 32
+
+
+# Bits of activations, once more
+
+
+@pytest.mark.parametrize(
+    ("how", "bits"),
+    [("other step", 32), ("other range", 4), ("constant off the grid", 32), ("padding off the grid", 32)],
+)
+def test_values_that_join_a_grid(how: str, bits: int, tmp_path: Path) -> None:
+    """Two quantisers of 3 bits side by side: 3 bits only where both know the same values."""
+    second = {"other step": quant("x", "b2", "s2"), "other range": quant("x", "b2", signed=0)}
+    join = {
+        "constant off the grid": node("Concat", ["b1", "k"], ["j"], name="join", axis=1),
+        "padding off the grid": node("Pad", ["b1", "pads", "c"], ["j"], name="join"),
+    }
+    nodes = [quant("x", "b1"), *([second[how]] if how in second else []),
+             join.get(how, node("Concat", ["b1", "b2"], ["j"], name="join", axis=1)),
+             node("Conv", ["j", "u"], ["y"], name="second", pads=[1] * 4)]  # fmt: skip
+    arrays: dict[str, Any] = {**QUANTISER, "u": weights(4, 8, 3, 3)}
+    if how == "other step":
+        arrays["s2"] = f32(0.03)
+    if how == "constant off the grid":
+        arrays["k"] = f32(np.full((1, 4, 8, 8), 0.123))
+    if how == "padding off the grid":
+        arrays |= {"pads": np.array([0, 0, 0, 0, 0, 4, 0, 0]), "c": f32(0.123)}
+    model = qonnx(graph(nodes, **arrays))
+    if how == "constant off the grid":  # which is there for one image only
+        model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    assert layer(score(model, tmp_path), "second")["activation_bits"] == bits
+
+
+# One image and many
+
+
+def test_a_crop_as_large_as_the_batch(tmp_path: Path) -> None:
+    """Alone an image is cut to one pixel, which costs next to nothing; in a batch it is looked at as a whole."""
+    nodes = [
+        node("Shape", ["image"], ["sh"], name="shape", start=0, end=1),
+        node("Concat", ["sh", "sh"], ["ends"], name="ends", axis=0),
+        node("Slice", ["image", "from", "ends", "axes"], ["cut"], name="cut"),
+        node("Conv", ["cut", "w"], ["x"], name="first", pads=[1] * 4),
+        node("Relu", ["x"], ["r"], name="relu"),
+        node("GlobalAveragePool", ["r"], ["p"], name="pool"),
+        node("Flatten", ["p"], ["f"], name="flatten"),
+        node("Gemm", ["f", "v"], ["logits"], name="fc", transB=1),
+    ]
+    arrays = {"w": weights(4, 3, 3, 3), "v": weights(10, 4), "from": np.array([0, 0]), "axes": np.array([2, 3])}
+    report = score(onnx_makers.model(nodes, arrays), tmp_path, images=images())
+    assert layer(report, "first")["macs"] == 4 * 27  # what it hoped to be priced at
+    assert "images that run alone, as they are priced, get other logits than in batches" in problem(report)
+
+
+def test_honest_networks_are_the_same_alone(tmp_path: Path) -> None:
+    for model in (makers.quantised(), onnx_makers.network(), onnx_makers.quantised()):
+        report = score(model, tmp_path, images=images())
+        assert not any("alone" in text for text in report.problems)
+
+
+# Layers that share their weights
+
+
+def test_shared_weights_are_stored_once_and_run_twice(tmp_path: Path) -> None:
+    """Allowed, and no gift: the second use stores nothing, and every operation is charged again."""
+
+    def twice(second: str) -> onnx.ModelProto:
+        nodes = [node("Conv", ["x", "u"], ["a"], name="one", pads=[1] * 4),
+                 node("Conv", ["a", second], ["y"], name="two", pads=[1] * 4)]  # fmt: skip
+        extra = {} if second == "u" else {second: weights(4, 4, 3, 3) + 1}
+        return graph(nodes, u=weights(4, 4, 3, 3), **extra)
+
+    shared, apart = score(twice("u"), tmp_path), score(twice("u2"), tmp_path)
+    assert shared.score.ops == apart.score.ops
+    assert apart.measured["weights"] - shared.measured["weights"] == 4 * 4 * 9  # type: ignore[operator]
+
+
+def test_shared_codes_at_two_scales_are_two_weights(tmp_path: Path) -> None:
+    codes = np.random.default_rng(0).integers(-4, 4, (4, 4, 3, 3)).astype(np.int8)
+    nodes = [node("DequantizeLinear", ["c", "s1"], ["u1"], name="w1"),
+             node("DequantizeLinear", ["c", "s2"], ["u2"], name="w2"),
+             node("Conv", ["x", "u1"], ["a"], name="one", pads=[1] * 4),
+             node("Conv", ["a", "u2"], ["y"], name="two", pads=[1] * 4)]  # fmt: skip
+    report = score(graph(nodes, c=codes, s1=f32(0.1), s2=f32(0.7)), tmp_path)
+    assert layer(report, "one")["weights"] == layer(report, "two")["weights"] == 4 * 4 * 9
+
+
+# Texts
+
+
+def test_provenance_is_no_place_for_a_network(tmp_path: Path) -> None:
+    """A megabyte of text costs nothing, since nothing can read it; a report shows the beginning of each entry."""
+
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["provenance"] = {f"k{i}": "x" * 20_000 for i in range(64)}
+
+    report = score(makers.with_manifest(makers.quantised(), change), tmp_path)
+    assert report.score == score(makers.quantised(), tmp_path).score
+    assert len(str(report.provenance)) < 64 * 2_100
+
+
+def test_argmax_of_nan_decides_nothing(tmp_path: Path) -> None:
+    """NumPy and torch call a NaN the largest. 0 * inf for one class and some images: refused, not ranked."""
+    nodes = [node("Div", ["x", "n"], ["d"], name="zero"), node("Mul", ["d", "k"], ["y"], name="nothing")]
+    model = graph(nodes, n=f32(0.0), k=f32(1.0))
+    with pytest.raises(RefusedError, match="NaN or infinite"):
+        score(model, tmp_path, images=images())
