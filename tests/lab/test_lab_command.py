@@ -11,6 +11,8 @@ from click.testing import CliRunner, Result
 
 from contest.cli import cli
 from contest.errors import UsageError
+from contest.lab import tables
+from contest.lab.report import Results
 
 TINY = ["--model", "mnist_cnn:widths=2-3,hidden=8", "--dataset", "digits", "--batch-size", "64"]
 FEW = ["--train-images", "128", "--test-images", "64"]
@@ -108,3 +110,17 @@ def test_every_experiment_has_help() -> None:
     commands = ("repeated", "compare", "finetune", "sensitivity", "deploy", "quantise", "methods", "results", "gallery")
     for command in commands:
         assert done(command, "--help").output.count("\n") > 4
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(97.034, "97.03"), (0.12345, "0.12"), (0.0178, "0.0178"), (0.05, "0.0500"), (0.0, "0.00"), (7, "7"), (None, "")],
+)
+def test_seconds_keep_three_digits_in_tables(value: float | None, text: str) -> None:
+    assert tables.shown(value) == text
+
+
+def test_the_report_sets_words_left_and_numbers_right(tmp_path: Path) -> None:
+    page = Results(tmp_path, "Title", "", {}, {})
+    page.add_table("layers", "Layers", pd.DataFrame({"Layer": ["fc"], "Weights": [10]}))
+    assert '<td class="text">fc</td><td>10</td>' in page.finish().read_text(encoding="utf-8")
