@@ -87,7 +87,7 @@ def test_the_document_holds(case: schemathesis.Case, service: tuple[FastAPI, lis
 
 @pytest.mark.slow
 @schema.parametrize()
-@hypothesis_settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@hypothesis_settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 def test_the_document_holds_at_length(case: schemathesis.Case, service: tuple[FastAPI, list[dict[str, str]]]) -> None:
     app, everybody = service
     for headers in everybody:
