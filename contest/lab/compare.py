@@ -15,6 +15,7 @@ from contest.lab import figures
 from contest.lab.cells import Cell, Cells
 from contest.lab.flops import layer_macs
 from contest.lab.report import Results
+from contest.lab.tables import whole
 from contest.lab.task import Task
 from contest.lab.training import Training, train
 
@@ -174,6 +175,7 @@ def _present(tasks: Sequence[Task], chosen: Compare, rows: list[Cell], cells: Ce
                     float(own["MFLOPs, dense"].iloc[0]),
                     float(own["MFLOPs, scored"].iloc[0]),
                 )
+            wide["Compression"] = whole(wide["Compression"])
             results.add_table(f"{name}{suffix}", f"{column} by compression and method: {task.name}", wide)
             level = float(own["MFLOPs, dense"].iloc[0]) if name == "flops" else None
             more = " The thin rule is what the score counts." if level else ""

@@ -16,6 +16,7 @@ from contest.lab.export import TOLERANCE, OnnxModel, agreement, export, onnx_lat
 from contest.lab.latency import torch_latency
 from contest.lab.report import Results
 from contest.lab.sizes import packed_bytes
+from contest.lab.tables import whole
 from contest.lab.task import Task
 from contest.lab.training import Training, train
 
@@ -129,6 +130,7 @@ def _present(task: Task, chosen: Deploy, rows: dict[str, Cell], results: Results
          "ONNX file (MB)": cell["onnx_bytes"] / 1e6, "Packed (MB)": cell["packed_bytes"] / 1e6}
         for cell in rows.values()
     )  # fmt: skip
+    table["Pruned (%)"] = whole(table["Pruned (%)"])
     results.add_table("deploy", "Pruned networks in PyTorch and ONNX Runtime", table, digits=3)
     first = next(iter(rows.values()))
     worst = max(cell["difference"] for cell in rows.values())

@@ -77,9 +77,12 @@ def lines(
     dashes = [DASHES[(i + 3 * turn) % len(DASHES)] for i, turn in turns]
     shapes = [SHAPES[(i + turn) % len(SHAPES)] for i, turn in turns]
     legend = alt.Legend(title=line, symbolSize=160, symbolDash=[1, 0])
+    scale = _scale(y_log, y_zero)
+    if spread is not None:  # the bars too must lie inside
+        scale.domain = [0 if y_zero else float(table[spread[0]].min()) / 1.05, float(table[spread[1]].max()) * 1.05]
     base = alt.Chart(table).encode(
         x=alt.X(_field(x), type="quantitative", title=x, scale=_scale(x_log, x_zero), axis=_axis(x_log, x_ticks)),
-        y=alt.Y(_field(y), type="quantitative", title=y, scale=_scale(y_log, y_zero), axis=_axis(y_log)),
+        y=alt.Y(_field(y), type="quantitative", title=y, scale=scale, axis=_axis(y_log)),
         color=alt.Color(_field(line), type="nominal", scale=alt.Scale(domain=names, range=colours), legend=legend),
         order=alt.Order(_field(order or x), type="quantitative"),
     )
@@ -262,7 +265,8 @@ def _axis(log: bool, ticks: Sequence[float] | None = None) -> Any:
     """A logarithmic axis has few ticks in short numbers (20k); `ticks` names them one by one."""
     if ticks is not None:
         return alt.Axis(values=list(ticks))
-    return alt.Axis(tickCount=4, format="~s") if log else alt.Axis()
+    short = "datum.value < 1 ? format(datum.value, '~g') : format(datum.value, '~s')"  # 0.2, not 200m
+    return alt.Axis(tickCount=4, labelExpr=short) if log else alt.Axis()
 
 
 def _field(name: str) -> str:

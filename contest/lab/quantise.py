@@ -20,6 +20,7 @@ from contest.lab.export import BIAS_ROUNDING, OnnxModel, agreement, export, onnx
 from contest.lab.latency import torch_latency
 from contest.lab.report import Results
 from contest.lab.sizes import packed_bytes
+from contest.lab.tables import whole
 from contest.lab.task import Task
 from contest.lab.training import Training, train
 
@@ -169,6 +170,7 @@ def _present(task: Task, chosen: Quantise, rows: list[Cell], results: Results) -
     )  # fmt: skip
     if task.score is None:
         table = table.drop(columns="Score")
+    table["Sparsity (%)"] = whole(table["Sparsity (%)"])
     results.add_table("grid", "Sparsity and bits", table, digits=3)
     equal = [row["equal"] for row in rows if row.get("equal") is not None]
     threads = rows[0]["torch"]["threads"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -31,6 +32,12 @@ def markdown(table: pd.DataFrame, digits: int = 2) -> str:
     ]
     lines += ["| " + " | ".join(shown(value, digits) for value in row) + " |" for row in table.itertuples(index=False)]
     return "\n".join(lines)
+
+
+def whole(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Integers where all values are whole, so that a table says 90 and not 90.000."""
+    rounded = column.round(9)
+    return column if (rounded % 1 != 0).any() else rounded.astype(int)
 
 
 def shown(value: object, digits: int = 2) -> str:

@@ -123,8 +123,9 @@ def test_compare(task: lab.Task, tmp_path: Path) -> None:
     assert results.tables["networks-by-method"].columns.tolist() == ["Network", "random", "magnitude", "snip"]
     flops = results.tables["flops-0"]
     macs = 6 * 9 * 36 + 8 * 54 * 16 + 64  # conv 1: 6x6 places, conv 2: 4x4, linear
-    assert flops["dense"].tolist() == [2 * macs] * 3 and flops["scored"].tolist() == [2 * macs] * 3
-    assert flops["random"][0] == 2 * macs and flops["random"][2] < 0.5 * 2 * macs
+    million = pytest.approx(2e-6 * macs)
+    assert flops["dense"].tolist() == [million] * 3 and flops["scored"].tolist() == [million] * 3
+    assert flops["random"][0] == million and flops["random"][2] < 0.5 * 2e-6 * macs
     layers = results.tables["layers-0"]
     nonzero = (layers["Weights"] * (1 - layers["Sparsity (%)"] / 100)).groupby(layers["Method"]).sum()
     total = 54 + 432 + 64

@@ -124,3 +124,9 @@ def test_the_report_sets_words_left_and_numbers_right(tmp_path: Path) -> None:
     page = Results(tmp_path, "Title", "", {}, {})
     page.add_table("layers", "Layers", pd.DataFrame({"Layer": ["fc"], "Weights": [10]}))
     assert '<td class="text">fc</td><td>10</td>' in page.finish().read_text(encoding="utf-8")
+
+
+def test_a_column_of_whole_numbers_has_no_decimals() -> None:
+    assert tables.whole(pd.Series([100 * 0.55, 90.0])).tolist() == [55, 90]
+    assert "| 55 |" in tables.markdown(pd.DataFrame({"Pruned (%)": tables.whole(pd.Series([100 * 0.55, 90.0]))}))
+    assert tables.whole(pd.Series([0.5, 1.0])).tolist() == [0.5, 1.0]
