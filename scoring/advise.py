@@ -11,12 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
 from contest.errors import UsageError
 from scoring.costs import Costs, Number, Operation
 from scoring.rules import Rule, number_params, operation_ops, operation_params, price
+from scoring.tables import Tail
 
 FRACTION = 0.1
 CHANGES = {"bits": "one bit less", "channels": "10 % fewer channels", "zeros": "10 % more zeros"}
@@ -130,15 +132,19 @@ def _scaled(op: Operation, factor: float, outputs: float) -> Operation:
 
 def advice_table(found: Sequence[Advice], rule: Rule) -> Table:
     """For people: gains in units of the score, the largest of each row in bold."""
-    table = Table(title=f"Where the points are, under {rule.name}", title_justify="left")
-    for column in ("layer", "kind", "costs", *CHANGES.values(), "coupled layers"):
-        table.add_column(column, justify="left" if column in ("layer", "kind") else "right", overflow="fold")
+    table = Table(
+        title=f"Where the points are, under {rule.name}", title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0),
+        caption="score that each change would save; channels of coupled layers go together", caption_justify="left",
+    )  # fmt: skip
+    table.add_column("layer")
+    for column in ("costs", *CHANGES.values(), "coupled"):
+        table.add_column(column, justify="right", min_width=min(9, len(column)))
     for row in found:
         gains = {name: getattr(row, name) for name in CHANGES}
         cells = [
-            Text(f"-{gain:.6f}", style="bold green" if gain == row.best and gain > 0 else "") for gain in gains.values()
+            Text(f"{gain:.6f}", style="bold green" if gain == row.best and gain > 0 else "") for gain in gains.values()
         ]
-        table.add_row(Text(row.layer), row.kind, f"{row.params + row.ops:.6f}", *cells, str(len(row.coupled) or ""))
+        table.add_row(Tail(row.layer), f"{row.params + row.ops:.6f}", *cells, str(len(row.coupled) or ""))
     return table
 
 

@@ -8,26 +8,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-if TYPE_CHECKING:
-    from scoring.trace import Recorder
+from scoring.translating import Recording, TorchTranslation
 
-Translation = Callable[["Recorder", Sequence[Any], dict[str, Any], list[Tensor]], bool]
-TRANSLATIONS: dict[str, Translation] = {}
+TRANSLATIONS: dict[str, TorchTranslation] = {}
 
 # Allocations and questions: no arithmetic, and their results are seen where they are used.
 IGNORED = frozenset({"aten::is_same_size", "aten::sym_size", "aten::sym_numel"})
 
 
-def aten(*names: str) -> Callable[[Translation], Translation]:
+def aten(*names: str) -> Callable[[TorchTranslation], TorchTranslation]:
     """Register a translation for operations of the aten name space, and for their in-place forms."""
 
-    def register(translation: Translation) -> Translation:
+    def register(translation: TorchTranslation) -> TorchTranslation:
         for name in names:
             full = name if "::" in name else f"aten::{name}"
             TRANSLATIONS[full] = TRANSLATIONS[full + "_"] = translation
@@ -48,7 +46,7 @@ def _pair(value: Any, dims: int) -> tuple[int, ...]:
 # Layers ---------------------------------------------------------------------------------------------------------
 
 
-def _conv(r: Recorder, args: Sequence[Any], outs: list[Tensor], stride: Any, padding: Any, dilation: Any,
+def _conv(r: Recording, args: Sequence[Any], outs: list[Tensor], stride: Any, padding: Any, dilation: Any,
           transposed: bool, output_padding: Any, groups: int) -> bool:  # fmt: skip
     x, weight, bias = args
     dims = weight.dim() - 2
@@ -68,7 +66,7 @@ def _conv(r: Recorder, args: Sequence[Any], outs: list[Tensor], stride: Any, pad
 
 
 @aten("conv1d", "conv2d", "conv3d")
-def _convolution(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+def _convolution(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     if a[0].dim() != a[1].dim():
         return False
     return _conv(r, (a[0], a[1], _get(a, k, 2, "bias")), outs, _get(a, k, 3, "stride", 1), _get(a, k, 4, "padding", 0),
@@ -76,7 +74,7 @@ def _convolution(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Te
 
 
 @aten("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
-def _conv_transpose(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+def _conv_transpose(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     layer = (a[0], a[1], _get(a, k, 2, "bias"))
     output_padding, groups = _get(a, k, 5, "output_padding", 0), _get(a, k, 6, "groups", 1)
     return _conv(r, layer, outs, _get(a, k, 3, "stride", 1), _get(a, k, 4, "padding", 0),
@@ -84,17 +82,17 @@ def _conv_transpose(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list
 
 
 @aten("convolution")
-def _general_convolution(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+def _general_convolution(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     return _conv(r, a[:3], outs, a[3], a[4], a[5], a[6], a[7], a[8])
 
 
 @aten("linear")
-def _linear(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+def _linear(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     bias = _get(a, k, 2, "bias")
     return r.node("Linear", [r.value(t) for t in (a[0], a[1], *([bias] if bias is not None else []))], outs)
 
 
-def _transposed(r: Recorder, weight: Tensor) -> str:
+def _transposed(r: Recording, weight: Tensor) -> str:
     with _disable_current_modes():
         swapped = weight.transpose(-1, -2)
     r.node("Transpose", [r.value(weight)], [swapped], perm=(1, 0))
@@ -102,7 +100,7 @@ def _transposed(r: Recorder, weight: Tensor) -> str:
 
 
 @aten("mm", "matmul", "bmm", "addmm", "baddbmm")
-def _matmul(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+def _matmul(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     bias, left, right = a if len(a) == 3 else (None, *a)
     if k or left.dim() < 2 or right.dim() < 2:
         return False
@@ -116,7 +114,7 @@ def _matmul(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]
 
 
 @aten("scaled_dot_product_attention")
-def _attention(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+def _attention(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     q, key, v = a[:3]
     if _get(a, k, 3, "attn_mask") is not None or _get(a, k, 4, "dropout_p", 0.0) or _get(a, k, 5, "is_causal", False):
         return False
@@ -133,7 +131,7 @@ def _attention(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tens
 
 
 @aten("batch_norm")
-def _batch_norm(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+def _batch_norm(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     x, gamma, beta, mean, variance, training, _, eps = a[:8]
     if training or mean is None:
         return False  # statistics over the batch: images would depend on each other
@@ -143,8 +141,8 @@ def _batch_norm(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Ten
 # Arithmetic -----------------------------------------------------------------------------------------------------
 
 
-def _binary(kind: str, alpha: bool = False) -> Translation:
-    def translate(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+def _binary(kind: str, alpha: bool = False) -> TorchTranslation:
+    def translate(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
         x, y = a[0], a[1]
         if (alpha and _get(a, k, 2, "alpha", 1) != 1) or k.get("rounding_mode") or isinstance(x, (int, float)):
             return False
@@ -162,12 +160,12 @@ for _names, _kind in ((("add",), "Add"), (("sub", "subtract"), "Sub"), (("mul", 
 
 
 @aten("square")
-def _square(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+def _square(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     return r.node("Mul", [r.value(a[0]), r.value(a[0])], outs)
 
 
 @aten("pow")
-def _power(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+def _power(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     x = a[0]
     if a[1] == 3 and r.value(x) not in r.constants:
         squared = r.hidden("Mul", [r.value(x), r.value(x)], tuple(x.shape), x.dtype)
@@ -178,7 +176,7 @@ def _power(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor])
 def _unary(kind: str, *names: str, **defaults: Any) -> None:
     """An element-wise function; `defaults` are its attributes in the order of the arguments."""
 
-    def translate(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+    def translate(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
         attributes = {key: _get(a, k, i + 1, key, value) for i, (key, value) in enumerate(defaults.items())}
         return r.node(kind, [r.value(a[0])], outs, **attributes)
 
@@ -210,38 +208,38 @@ _unary("Identity", "clone", "contiguous", "detach", "alias", "lift_fresh")
 
 
 @aten("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
-def _dropout(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+def _dropout(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     return not (a[1] and a[2]) and r.node("Identity", [r.value(a[0])], outs)
 
 
 @aten("hardtanh")
-def _hardtanh(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+def _hardtanh(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     low, high = _get(a, k, 1, "min_val", -1), _get(a, k, 2, "max_val", 1)
     return r.node("Clip", [r.value(a[0])], outs, min=low, max=high)
 
 
 @aten("relu6")
-def _relu6(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+def _relu6(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     return r.node("Clip", [r.value(a[0])], outs, min=0.0, max=6.0)
 
 
 @aten("clamp_min")
-def _clamp_min(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+def _clamp_min(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     return not isinstance(a[1], Tensor) and r.node("Clip", [r.value(a[0])], outs, min=a[1], max=None)
 
 
 @aten("clamp_max")
-def _clamp_max(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+def _clamp_max(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     return not isinstance(a[1], Tensor) and r.node("Clip", [r.value(a[0])], outs, min=None, max=a[1])
 
 
 @aten("prelu")
-def _prelu(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+def _prelu(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     return r.node("PRelu", [r.value(a[0]), r.value(a[1])], outs)
 
 
 @aten("to", "_to_copy", "type_as")
-def _cast(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+def _cast(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     if outs[0] is a[0]:
         return True
     return r.node("Cast" if outs[0].dtype != a[0].dtype else "Identity", [r.value(a[0])], outs, to=outs[0].dtype)
@@ -251,13 +249,13 @@ def _cast(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) 
 
 
 @aten("contest::quantise")
-def _quantise(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+def _quantise(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     x, step, low, high = a
     return r.node("Quant", [r.value(x), r.value(step)], outs, low=int(low), high=int(high))
 
 
 @aten("fake_quantize_per_tensor_affine", "fake_quantize_per_channel_affine")
-def _fake_quantise(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+def _fake_quantise(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     x, scale, zero, *rest = a
     if not isinstance(scale, Tensor):
         scale, zero = r.number(scale, x), r.number(zero, torch.empty(0, dtype=torch.int32, device=x.device))
@@ -270,8 +268,8 @@ def _fake_quantise(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[
 # Pooling --------------------------------------------------------------------------------------------------------
 
 
-def _pool(kind: str) -> Translation:
-    def translate(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+def _pool(kind: str) -> TorchTranslation:
+    def translate(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
         x, size = a[0], a[1]
         dims = len(_pair(size, 1)) if isinstance(size, (list, tuple)) and len(size) > 1 else x.dim() - 2
         kernel = _pair(size, dims)
@@ -297,7 +295,7 @@ aten("avg_pool1d", "avg_pool2d", "avg_pool3d")(_pool("AveragePool"))
 
 
 @aten("adaptive_avg_pool1d", "adaptive_avg_pool2d", "_adaptive_avg_pool2d")
-def _adaptive(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+def _adaptive(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     x, dims = a[0], a[0].dim() - 2
     size = _pair(a[1], dims)
     if set(size) == {1}:
@@ -309,8 +307,8 @@ def _adaptive(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tenso
     return r.node("AdaptiveAveragePool", [r.value(x)], outs, size=size)
 
 
-def _reduce(kind: str) -> Translation:
-    def translate(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+def _reduce(kind: str) -> TorchTranslation:
+    def translate(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
         axes = _get(a, k, 1, "dim")
         axes = range(a[0].dim()) if axes is None else _pair(axes, 1)
         axes = tuple(int(axis) % a[0].dim() for axis in axes)
@@ -327,17 +325,17 @@ aten("sum")(_reduce("ReduceSum"))
 
 
 @aten("view", "reshape", "_unsafe_view", "flatten", "squeeze", "unsqueeze", "unflatten", "_reshape_alias")
-def _reshape(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+def _reshape(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     return r.node("Reshape", [r.value(a[0])], outs, shape=tuple(outs[0].shape))
 
 
 @aten("permute")
-def _permute(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+def _permute(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     return r.node("Transpose", [r.value(a[0])], outs, perm=tuple(int(d) % a[0].dim() for d in a[1]))
 
 
 @aten("transpose", "t", "numpy_T", "mT")
-def _swap(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+def _swap(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     order = list(range(a[0].dim()))
     i, j = (a[1], a[2]) if len(a) == 3 else (-2, -1)
     if len(order) > 1:
@@ -346,17 +344,17 @@ def _swap(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) 
 
 
 @aten("expand", "expand_as", "broadcast_to")
-def _expand(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+def _expand(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     return r.node("Expand", [r.value(a[0])], outs, shape=tuple(outs[0].shape))
 
 
 @aten("cat", "concat", "concatenate")
-def _cat(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+def _cat(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     axis = int(_get(a, k, 1, "dim", 0)) % outs[0].dim()
     return r.node("Concat", [r.value(t) for t in a[0]], outs, axis=axis)
 
 
-def _cut(r: Recorder, x: Tensor, dim: int, start: int, end: int, step: int, out: Tensor) -> bool:
+def _cut(r: Recording, x: Tensor, dim: int, start: int, end: int, step: int, out: Tensor) -> bool:
     dim %= x.dim()
     starts, ends, steps = [0] * x.dim(), list(x.shape), [1] * x.dim()
     starts[dim], ends[dim], steps[dim] = start, end, step
@@ -370,28 +368,28 @@ def _cut(r: Recorder, x: Tensor, dim: int, start: int, end: int, step: int, out:
 
 
 @aten("slice")
-def _slice(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+def _slice(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     x, dim, step = a[0], _get(a, k, 1, "dim", 0), _get(a, k, 4, "step", 1)
     start, end, _ = slice(_get(a, k, 2, "start"), _get(a, k, 3, "end"), step).indices(x.shape[dim])
     return _cut(r, x, dim, start, max(end, start), step, outs[0])
 
 
 @aten("narrow")
-def _narrow(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+def _narrow(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     x, dim, start, length = a
     start = int(start) % x.shape[dim]
     return _cut(r, x, dim, start, start + length, 1, outs[0])
 
 
 @aten("select")
-def _select(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+def _select(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     x, dim, index = a
     index = int(index) % x.shape[dim]
     return _cut(r, x, dim, index, index + 1, 1, outs[0])
 
 
 @aten("split", "split_with_sizes", "chunk", "unbind", "tensor_split", "unsafe_split", "unsafe_chunk")
-def _split(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+def _split(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     x, start = a[0], 0
     unbound = outs[0].dim() < x.dim()
     dim = int(_get(a, k, 1 if unbound else 2, "dim", 0)) % x.dim()
@@ -403,13 +401,13 @@ def _split(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor])
 
 
 @aten("index_select")
-def _index_select(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+def _index_select(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     x, dim, index = a
     return r.node("Gather", [r.value(x), r.value(index)], outs, axis=int(dim) % x.dim())
 
 
 @aten("index")
-def _index(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+def _index(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     x, indices = a
     given = [(d, i) for d, i in enumerate(indices) if i is not None]
     if len(given) != 1 or given[0][1].dtype == torch.bool or (given[0][1].dim() != 1 and given[0][0] != 0):
@@ -418,12 +416,12 @@ def _index(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor])
 
 
 @aten("embedding")
-def _embedding(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+def _embedding(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     return r.node("Gather", [r.value(a[0]), r.value(a[1])], outs, axis=0)
 
 
 @aten("pad", "constant_pad_nd", "reflection_pad2d", "replication_pad2d")
-def _pad(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+def _pad(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     x, pads = a[0], [int(p) for p in a[1]]
     third = a[2] if len(a) > 2 else k.get("mode", k.get("value", "constant"))
     mode = third if isinstance(third, str) else "constant"
@@ -437,7 +435,7 @@ def _pad(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -
 
 
 @aten("channel_shuffle", "native_channel_shuffle")
-def _channel_shuffle(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+def _channel_shuffle(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     x, groups = a
     batch, channels, *rest = x.shape
     split, turned = (batch, groups, channels // groups, *rest), (batch, channels // groups, groups, *rest)
@@ -448,12 +446,12 @@ def _channel_shuffle(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: lis
 
 
 @aten("pixel_shuffle")
-def _pixel_shuffle(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+def _pixel_shuffle(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     return r.node("DepthToSpace", [r.value(a[0])], outs, block=int(a[1]))
 
 
 @aten("upsample_nearest2d")
-def _nearest(r: Recorder, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+def _nearest(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     factors = [o / i for o, i in zip(outs[0].shape[2:], a[0].shape[2:], strict=True)]
     if not all(f == int(f) for f in factors):
         return False

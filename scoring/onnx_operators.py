@@ -7,34 +7,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
 import torch
 
-if TYPE_CHECKING:
-    from scoring.onnx_reader import Builder
+from scoring.translating import Building, OnnxTranslation
 
-Translation = Callable[["Builder", Any, dict[str, Any]], None]
-OPERATORS: dict[str, Translation] = {}
+OPERATORS: dict[str, OnnxTranslation] = {}
 
 
 class Unsupported(Exception):  # noqa: N818 - it never reaches a user
     """This operator, or this use of it, is not known."""
 
 
-def operator(*names: str) -> Callable[[Translation], Translation]:
+def operator(*names: str) -> Callable[[OnnxTranslation], OnnxTranslation]:
     """Register a translation under these operator names."""
 
-    def register(translation: Translation) -> Translation:
+    def register(translation: OnnxTranslation) -> OnnxTranslation:
         OPERATORS.update(dict.fromkeys(names, translation))
         return translation
 
     return register
 
 
-def _shape(b: Builder, name: str) -> tuple[int, ...]:
+def _shape(b: Building, name: str) -> tuple[int, ...]:
     return tuple(b.values[name].shape)
 
 
@@ -45,7 +43,7 @@ def _optional(proto: Any, index: int) -> str:
 def _same(name: str, kind: str, defaults: dict[str, tuple[str, Any]] | None = None) -> None:
     """An operator that takes one input and attributes: {ours: (ONNX's, default)}."""
 
-    def translate(b: Builder, proto: Any, a: dict[str, Any]) -> None:
+    def translate(b: Building, proto: Any, a: dict[str, Any]) -> None:
         values = {ours: a.get(theirs, default) for ours, (theirs, default) in (defaults or {}).items()}
         b.emit(kind, (proto.input[0],), proto.output[0], **values)
 
@@ -63,26 +61,26 @@ _same("LogSoftmax", "LogSoftmax", {"axis": ("axis", -1)})
 
 
 @operator("Selu")
-def _selu(b: Builder, proto: Any, a: dict[str, Any]) -> None:
+def _selu(b: Building, proto: Any, a: dict[str, Any]) -> None:
     if a and not (math.isclose(a.get("alpha", 1.67326), 1.67326, rel_tol=1e-4)):
         raise Unsupported
     b.emit("Selu", (proto.input[0],), proto.output[0])
 
 
 @operator("Gelu")
-def _gelu(b: Builder, proto: Any, a: dict[str, Any]) -> None:
+def _gelu(b: Building, proto: Any, a: dict[str, Any]) -> None:
     b.emit("Gelu", (proto.input[0],), proto.output[0], approximate=a.get("approximate", b"none").decode())
 
 
 @operator("HardSigmoid")
-def _hard_sigmoid(b: Builder, proto: Any, a: dict[str, Any]) -> None:
+def _hard_sigmoid(b: Building, proto: Any, a: dict[str, Any]) -> None:
     if not math.isclose(a.get("alpha", 0.2), 1 / 6, rel_tol=1e-3) or a.get("beta", 0.5) != 0.5:
         raise Unsupported
     b.emit("HardSigmoid", (proto.input[0],), proto.output[0])
 
 
 @operator("Clip")
-def _clip(b: Builder, proto: Any, a: dict[str, Any]) -> None:
+def _clip(b: Building, proto: Any, a: dict[str, Any]) -> None:
     bounds: dict[str, Any] = {"min": a.get("min"), "max": a.get("max")}
     for index, side in ((1, "min"), (2, "max")):
         if _optional(proto, index):
@@ -91,13 +89,13 @@ def _clip(b: Builder, proto: Any, a: dict[str, Any]) -> None:
 
 
 @operator("PRelu")
-def _prelu(b: Builder, proto: Any, a: dict[str, Any]) -> None:
+def _prelu(b: Building, proto: Any, a: dict[str, Any]) -> None:
     b.constant(proto.input[1])
     b.emit("PRelu", tuple(proto.input), proto.output[0])
 
 
 @operator("Add", "Sub", "Mul", "Div")
-def _arithmetic(b: Builder, proto: Any, a: dict[str, Any]) -> None:
+def _arithmetic(b: Building, proto: Any, a: dict[str, Any]) -> None:
     left, right = proto.input
     if left in b.constants and right in b.constants and not b.values[left].is_floating_point():
         x, y = b.values[left], b.values[right]
@@ -116,7 +114,7 @@ def _arithmetic(b: Builder, proto: Any, a: dict[str, Any]) -> None:
 
 
 @operator("Pow")
-def _power(b: Builder, proto: Any, a: dict[str, Any]) -> None:
+def _power(b: Building, proto: Any, a: dict[str, Any]) -> None:
     x, power = proto.input[0], b.constant(proto.input[1])
     if x in b.constants or power.numel() != 1 or power.item() not in (2, 3):
         raise Unsupported
@@ -125,7 +123,7 @@ def _power(b: Builder, proto: Any, a: dict[str, Any]) -> None:
 
 
 @operator("Cast")
-def _cast(b: Builder, proto: Any, a: dict[str, Any]) -> None:
+def _cast(b: Building, proto: Any, a: dict[str, Any]) -> None:
     types = {
         onnx.TensorProto.FLOAT: torch.float32, onnx.TensorProto.FLOAT16: torch.float16,
         onnx.TensorProto.DOUBLE: torch.float64, onnx.TensorProto.BFLOAT16: torch.bfloat16,
@@ -139,7 +137,7 @@ def _cast(b: Builder, proto: Any, a: dict[str, Any]) -> None:
 
 
 @operator("Dropout")
-def _dropout(b: Builder, proto: Any, a: dict[str, Any]) -> None:
+def _dropout(b: Building, proto: Any, a: dict[str, Any]) -> None:
     if _optional(proto, 2) and bool(b.constant(proto.input[2])):
         raise Unsupported
     b.emit("Identity", (proto.input[0],), proto.output[0])
@@ -148,7 +146,7 @@ def _dropout(b: Builder, proto: Any, a: dict[str, Any]) -> None:
 # Layers ---------------------------------------------------------------------------------------------------------
 
 
-def _window(b: Builder, proto: Any, a: dict[str, Any], kernel: tuple[int, ...]) -> dict[str, Any]:
+def _window(b: Building, proto: Any, a: dict[str, Any], kernel: tuple[int, ...]) -> dict[str, Any]:
     dims = len(kernel)
     stride = tuple(a.get("strides", [1] * dims))
     dilation = tuple(a.get("dilations", [1] * dims))
@@ -170,14 +168,14 @@ def _window(b: Builder, proto: Any, a: dict[str, Any], kernel: tuple[int, ...]) 
 
 
 @operator("Conv")
-def _conv(b: Builder, proto: Any, a: dict[str, Any]) -> None:
+def _conv(b: Building, proto: Any, a: dict[str, Any]) -> None:
     kernel = _shape(b, proto.input[1])[2:]
     attributes = _window(b, proto, a, kernel)
     b.emit("Conv", tuple(proto.input), proto.output[0], **attributes, groups=int(a.get("group", 1)))
 
 
 @operator("ConvTranspose")
-def _conv_transpose(b: Builder, proto: Any, a: dict[str, Any]) -> None:
+def _conv_transpose(b: Building, proto: Any, a: dict[str, Any]) -> None:
     kernel = _shape(b, proto.input[1])[2:]
     if "output_shape" in a or a.get("auto_pad", b"NOTSET") != b"NOTSET":
         raise Unsupported
@@ -187,7 +185,7 @@ def _conv_transpose(b: Builder, proto: Any, a: dict[str, Any]) -> None:
 
 
 @operator("Gemm")
-def _gemm(b: Builder, proto: Any, a: dict[str, Any]) -> None:
+def _gemm(b: Building, proto: Any, a: dict[str, Any]) -> None:
     if a.get("alpha", 1.0) != 1.0 or a.get("beta", 1.0) != 1.0 or a.get("transA", 0):
         raise Unsupported
     weight, bias = proto.input[1], _optional(proto, 2)
@@ -202,7 +200,7 @@ def _gemm(b: Builder, proto: Any, a: dict[str, Any]) -> None:
 
 
 @operator("MatMul")
-def _matmul(b: Builder, proto: Any, a: dict[str, Any]) -> None:
+def _matmul(b: Building, proto: Any, a: dict[str, Any]) -> None:
     left, right = proto.input
     if min(b.values[left].dim(), b.values[right].dim()) < 2:
         raise Unsupported
@@ -214,7 +212,7 @@ def _matmul(b: Builder, proto: Any, a: dict[str, Any]) -> None:
 
 
 @operator("BatchNormalization")
-def _batch_norm(b: Builder, proto: Any, a: dict[str, Any]) -> None:
+def _batch_norm(b: Building, proto: Any, a: dict[str, Any]) -> None:
     if a.get("training_mode", 0) or len([o for o in proto.output if o]) > 1:
         raise Unsupported
     b.emit("BatchNormalization", tuple(proto.input), proto.output[0], eps=float(a.get("epsilon", 1e-5)))
@@ -224,7 +222,7 @@ def _batch_norm(b: Builder, proto: Any, a: dict[str, Any]) -> None:
 
 
 @operator("Quant", "IntQuant")
-def _quant(b: Builder, proto: Any, a: dict[str, Any]) -> None:
+def _quant(b: Building, proto: Any, a: dict[str, Any]) -> None:
     x, scale, zero, width = proto.input
     bits, signed = b.constant(width), bool(a.get("signed", 1))
     rounding = a.get("rounding_mode", b"ROUND").decode()
@@ -239,12 +237,12 @@ def _quant(b: Builder, proto: Any, a: dict[str, Any]) -> None:
 
 
 @operator("BipolarQuant")
-def _bipolar(b: Builder, proto: Any, a: dict[str, Any]) -> None:
+def _bipolar(b: Building, proto: Any, a: dict[str, Any]) -> None:
     b.emit("BipolarQuant", tuple(proto.input), proto.output[0])
 
 
 @operator("QuantizeLinear", "DequantizeLinear")
-def _linear_quantiser(b: Builder, proto: Any, a: dict[str, Any]) -> None:
+def _linear_quantiser(b: Building, proto: Any, a: dict[str, Any]) -> None:
     scale = b.constant(proto.input[1])
     if a.get("block_size", 0) or a.get("saturate", 1) != 1 or a.get("output_dtype", 0):
         raise Unsupported
@@ -258,7 +256,7 @@ def _linear_quantiser(b: Builder, proto: Any, a: dict[str, Any]) -> None:
 
 
 @operator("MaxPool", "AveragePool")
-def _pool(b: Builder, proto: Any, a: dict[str, Any]) -> None:
+def _pool(b: Building, proto: Any, a: dict[str, Any]) -> None:
     kernel = tuple(a["kernel_shape"])
     if len([o for o in proto.output if o]) > 1 or a.get("storage_order", 0):
         raise Unsupported
@@ -271,20 +269,20 @@ def _pool(b: Builder, proto: Any, a: dict[str, Any]) -> None:
 
 
 @operator("GlobalAveragePool")
-def _global_average(b: Builder, proto: Any, a: dict[str, Any]) -> None:
+def _global_average(b: Building, proto: Any, a: dict[str, Any]) -> None:
     axes = tuple(range(2, b.values[proto.input[0]].dim()))
     b.emit("ReduceMean", (proto.input[0],), proto.output[0], axes=axes, keepdims=True)
 
 
 @operator("GlobalMaxPool")
-def _global_max(b: Builder, proto: Any, a: dict[str, Any]) -> None:
+def _global_max(b: Building, proto: Any, a: dict[str, Any]) -> None:
     kernel = _shape(b, proto.input[0])[2:]
     b.emit("MaxPool", (proto.input[0],), proto.output[0], kernel=kernel, stride=kernel, pads=(0,) * 2 * len(kernel),
            dilation=(1,) * len(kernel), ceil=False)  # fmt: skip
 
 
 @operator("ReduceMean", "ReduceSum")
-def _reduce(b: Builder, proto: Any, a: dict[str, Any]) -> None:
+def _reduce(b: Building, proto: Any, a: dict[str, Any]) -> None:
     dims = b.values[proto.input[0]].dim()
     axes = tuple(a["axes"]) if "axes" in a else b.ints(proto.input[1]) if _optional(proto, 1) else ()
     if not axes and a.get("noop_with_empty_axes", 0):
@@ -297,7 +295,7 @@ def _reduce(b: Builder, proto: Any, a: dict[str, Any]) -> None:
 
 
 @operator("Constant")
-def _constant(b: Builder, proto: Any, a: dict[str, Any]) -> None:
+def _constant(b: Building, proto: Any, a: dict[str, Any]) -> None:
     if "value" in a:
         b.store(proto.output[0], a["value"])
         return
@@ -311,7 +309,7 @@ def _constant(b: Builder, proto: Any, a: dict[str, Any]) -> None:
 
 
 @operator("ConstantOfShape")
-def _constant_of_shape(b: Builder, proto: Any, a: dict[str, Any]) -> None:
+def _constant_of_shape(b: Building, proto: Any, a: dict[str, Any]) -> None:
     shape = b.ints(proto.input[0])
     if math.prod(shape) > 10_000_000:
         raise Unsupported
@@ -320,20 +318,20 @@ def _constant_of_shape(b: Builder, proto: Any, a: dict[str, Any]) -> None:
 
 
 @operator("Shape")
-def _shape_of(b: Builder, proto: Any, a: dict[str, Any]) -> None:
+def _shape_of(b: Building, proto: Any, a: dict[str, Any]) -> None:
     shape = _shape(b, proto.input[0])[a.get("start", 0) : a.get("end")]
     b.fold(proto.output[0], torch.tensor(shape, dtype=torch.int64))
 
 
 @operator("Reshape")
-def _reshape(b: Builder, proto: Any, a: dict[str, Any]) -> None:
+def _reshape(b: Building, proto: Any, a: dict[str, Any]) -> None:
     old, wanted = _shape(b, proto.input[0]), b.ints(proto.input[1])
     if not a.get("allowzero", 0):
         wanted = tuple(old[i] if n == 0 else n for i, n in enumerate(wanted))
     _to_shape(b, proto, wanted)
 
 
-def _to_shape(b: Builder, proto: Any, wanted: tuple[int, ...]) -> None:
+def _to_shape(b: Building, proto: Any, wanted: tuple[int, ...]) -> None:
     x = b.values[proto.input[0]]
     if proto.input[0] in b.constants and not x.is_floating_point() and x.dtype in (torch.int64, torch.int32):
         b.fold(proto.output[0], x.reshape(wanted))
@@ -342,14 +340,14 @@ def _to_shape(b: Builder, proto: Any, wanted: tuple[int, ...]) -> None:
 
 
 @operator("Flatten")
-def _flatten(b: Builder, proto: Any, a: dict[str, Any]) -> None:
+def _flatten(b: Building, proto: Any, a: dict[str, Any]) -> None:
     shape = _shape(b, proto.input[0])
     axis = int(a.get("axis", 1)) % (len(shape) + 1)
     _to_shape(b, proto, (math.prod(shape[:axis]), math.prod(shape[axis:])))
 
 
 @operator("Squeeze", "Unsqueeze")
-def _squeeze(b: Builder, proto: Any, a: dict[str, Any]) -> None:
+def _squeeze(b: Building, proto: Any, a: dict[str, Any]) -> None:
     shape = list(_shape(b, proto.input[0]))
     axes = tuple(a["axes"]) if "axes" in a else b.ints(proto.input[1]) if _optional(proto, 1) else None
     if proto.op_type == "Squeeze":
@@ -364,19 +362,19 @@ def _squeeze(b: Builder, proto: Any, a: dict[str, Any]) -> None:
 
 
 @operator("Transpose")
-def _transpose(b: Builder, proto: Any, a: dict[str, Any]) -> None:
+def _transpose(b: Building, proto: Any, a: dict[str, Any]) -> None:
     perm = tuple(a.get("perm", reversed(range(b.values[proto.input[0]].dim()))))
     b.emit("Transpose", (proto.input[0],), proto.output[0], perm=perm)
 
 
 @operator("Expand")
-def _expand(b: Builder, proto: Any, a: dict[str, Any]) -> None:
+def _expand(b: Building, proto: Any, a: dict[str, Any]) -> None:
     shape = torch.broadcast_shapes(_shape(b, proto.input[0]), b.ints(proto.input[1]))
     b.emit("Expand", (proto.input[0],), proto.output[0], shape=tuple(shape))
 
 
 @operator("Concat")
-def _concat(b: Builder, proto: Any, a: dict[str, Any]) -> None:
+def _concat(b: Building, proto: Any, a: dict[str, Any]) -> None:
     first = b.values[proto.input[0]]
     if all(name in b.constants for name in proto.input) and first.dtype == torch.int64:
         b.fold(proto.output[0], torch.cat([b.values[name] for name in proto.input], int(a["axis"])))
@@ -386,7 +384,7 @@ def _concat(b: Builder, proto: Any, a: dict[str, Any]) -> None:
 
 
 @operator("Slice")
-def _slice(b: Builder, proto: Any, a: dict[str, Any]) -> None:
+def _slice(b: Building, proto: Any, a: dict[str, Any]) -> None:
     shape = _shape(b, proto.input[0])
     if "starts" in a:
         starts, ends, axes, steps = tuple(a["starts"]), tuple(a["ends"]), a.get("axes"), None
@@ -411,7 +409,7 @@ def _slice(b: Builder, proto: Any, a: dict[str, Any]) -> None:
 
 
 @operator("Split")
-def _split(b: Builder, proto: Any, a: dict[str, Any]) -> None:
+def _split(b: Building, proto: Any, a: dict[str, Any]) -> None:
     shape = _shape(b, proto.input[0])
     axis = int(a.get("axis", 0)) % len(shape)
     parts = len(proto.output)
@@ -427,7 +425,7 @@ def _split(b: Builder, proto: Any, a: dict[str, Any]) -> None:
 
 
 @operator("Gather")
-def _gather(b: Builder, proto: Any, a: dict[str, Any]) -> None:
+def _gather(b: Building, proto: Any, a: dict[str, Any]) -> None:
     x = b.values[proto.input[0]]
     axis = int(a.get("axis", 0)) % max(x.dim(), 1)
     index = b.constant(proto.input[1]) if proto.input[0] not in b.constants else b.values[proto.input[1]]
@@ -439,7 +437,7 @@ def _gather(b: Builder, proto: Any, a: dict[str, Any]) -> None:
 
 
 @operator("Pad")
-def _pad(b: Builder, proto: Any, a: dict[str, Any]) -> None:
+def _pad(b: Building, proto: Any, a: dict[str, Any]) -> None:
     dims = b.values[proto.input[0]].dim()
     given = tuple(a["pads"]) if "pads" in a else b.ints(proto.input[1])
     value = a.get("value", 0.0)
@@ -457,14 +455,14 @@ def _pad(b: Builder, proto: Any, a: dict[str, Any]) -> None:
 
 
 @operator("DepthToSpace")
-def _depth_to_space(b: Builder, proto: Any, a: dict[str, Any]) -> None:
+def _depth_to_space(b: Building, proto: Any, a: dict[str, Any]) -> None:
     if a.get("mode", b"DCR") != b"CRD":
         raise Unsupported
     b.emit("DepthToSpace", (proto.input[0],), proto.output[0], block=int(a["blocksize"]))
 
 
 @operator("Resize")
-def _resize(b: Builder, proto: Any, a: dict[str, Any]) -> None:
+def _resize(b: Building, proto: Any, a: dict[str, Any]) -> None:
     shape = _shape(b, proto.input[0])
     if a.get("mode", b"nearest") != b"nearest" or a.get("coordinate_transformation_mode") != b"asymmetric":
         raise Unsupported

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.box import SIMPLE
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -15,6 +16,20 @@ from scoring.report import Report
 from scoring.rules import built_in, load_rule
 
 _STATUS = {"rankable": "bold green", "below": "bold yellow", "flagged": "bold red", "costs-only": "bold cyan"}
+
+
+class Tail:
+    """A layer's name; where there is no room for all of it, its end, which tells layers apart."""
+
+    def __init__(self, name: str) -> None:
+        self.name = shown(name, 200)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(min(12, len(self.name)), len(self.name))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        long = len(self.name) > options.max_width
+        yield Text("…" + self.name[len(self.name) - options.max_width + 1 :] if long else self.name, no_wrap=True)
 
 
 def show(report: Report) -> Group:
@@ -89,7 +104,7 @@ def _measured(report: Report) -> Table:
 
 def _provenance(report: Report) -> Table:
     table = Table(title="What the file says of its making (not checked)", title_justify="left", box=SIMPLE)
-    table.add_column("", no_wrap=True)
+    table.add_column("", no_wrap=True, min_width=min(24, max(map(len, report.provenance))))
     table.add_column("", no_wrap=True, overflow="ellipsis")
     for key, text in report.provenance.items():
         table.add_row(Text(shown(key, 24)), Text(shown(" ".join(text.split()), 200)))
@@ -109,22 +124,31 @@ def _known(report: Report, key: str) -> float | int | None:
 
 def _layers(report: Report) -> Table:
     table = Table(
-        title=f"Layers, and their terms under {report.rule}", title_justify="left", box=SIMPLE, padding=(0, 1)
+        title=f"Layers, and their terms under {report.rule}", title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0)
     )
-    for column in ("layer", "kind", "MACs", "weights", "zeros", "bits", "params", "ops", "share"):
-        name = column in ("layer", "kind")
-        table.add_column(column, justify="left" if name else "right", no_wrap=True, overflow="ellipsis")
+    table.add_column("layer")  # gives way where the window is narrow
+    for column in ("MACs", "weights", "zeros", "bits", "params", "ops", "share"):
+        table.add_column(column, justify="right", no_wrap=True)
     total = report.score.total or 1.0
     for row in report.layers:
         zeros = 1 - row["nonzeros"] / row["weights"] if row["weights"] else 0.0
         bits = f"{row['weight_bits'] or '-'}/{row['activation_bits']}"
         share = 100 * (row["params"] + row["ops"]) / total
         table.add_row(
-            Text(shown(row["name"], 200)), row["kind"], f"{row['macs'] + row['products']:,}", f"{row['weights']:,}",
-            f"{100 * zeros:.1f} %" if row["weights"] else "", bits, _term(row["params"]), _term(row["ops"]),
+            Tail(row["name"]), _short(row["macs"] + row["products"]), _short(row["weights"]),
+            f"{100 * zeros:.0f} %" if row["weights"] else "", bits, _term(row["params"]), _term(row["ops"]),
             f"{share:.1f} %",
         )  # fmt: skip
     return table
+
+
+def _short(count: int) -> str:
+    """Three digits and k, M or G; the JSON has them all."""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if count >= size:
+            value = count / size
+            return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f}{unit}"
+    return str(count)
 
 
 def _per_class(details: Mapping[str, Any]) -> Table:
@@ -155,6 +179,8 @@ def _verdict(report: Report) -> Text:
         "flagged": "not rankable: see the problems above",
         "costs-only": "costs only: without test data there is no accuracy to rank",
     }
+    if report.status == "costs-only" and "sha256" not in report.file and not report.file.get("isolation"):
+        texts["costs-only"] = "costs only: an architecture by name has no weights, and so no accuracy"
     return Text(texts[report.status], style=_STATUS[report.status])
 
 
