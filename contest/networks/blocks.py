@@ -7,7 +7,7 @@ Activations are modules and never work in place; the residual addition is torch'
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal, cast
 
 import torch
@@ -192,6 +192,24 @@ def stage_plan(
                 f"{len(widths)}: they must be equally many"
             )
     return list(zip(widths, depths, strides, strict=True))
+
+
+def stages_of_blocks(
+    plan: Iterable[tuple[int, int, int]], channels: int, block: Callable[[int, int, int], nn.Module], expansion: int = 1
+) -> tuple[list[nn.Module], int]:
+    """(stages, channels behind them) of a plan of `stage_plan`, for a stem that gives `channels`.
+
+    `block(channels, width, stride)` makes one block of width * `expansion` outputs; the first of a stage has the
+    stride.
+    """
+    stages: list[nn.Module] = []
+    for width, depth, stride in plan:
+        blocks = []
+        for index in range(depth):
+            blocks.append(block(channels, width, stride if index == 0 else 1))
+            channels = width * expansion
+        stages.append(nn.Sequential(*blocks))
+    return stages, channels
 
 
 def initialise(model: nn.Module) -> None:

@@ -11,14 +11,13 @@ from torch import nn
 from contest.candidate import Option
 from contest.networks.blocks import (
     Classifier,
-    Residual,
     Shortcut,
     conv_norm,
-    make_activation,
     make_shortcut,
     odd,
     sequence,
     stage_plan,
+    stages_of_blocks,
 )
 from contest.networks.options import (
     Activation,
@@ -30,7 +29,7 @@ from contest.networks.options import (
     Width,
     Widths,
 )
-from contest.networks.resnet import Depth, blocks_of_depth
+from contest.networks.resnet import Depth, blocks_of_depth, residual
 
 
 def dsresnet(
@@ -55,20 +54,12 @@ def dsresnet(
     depths = depths or blocks_of_depth("dsresnet", depth, len(widths), 2)
     channels = widths[0]
     stem = conv_norm(image_shape[0], channels, 3, stem_stride, act=activation)
-    stages = []
-    for out, stage_depth, stride in stage_plan("dsresnet", widths, depths, strides):
-        blocks = []
-        for index in range(stage_depth):
-            step = stride if index == 0 else 1
-            blocks.append(
-                Residual(
-                    separable(channels, out, kernel, step, activation),
-                    make_shortcut(shortcut, channels, out, step),
-                    make_activation(activation),
-                )
-            )
-            channels = out
-        stages.append(nn.Sequential(*blocks))
+
+    def make(inputs: int, out: int, stride: int) -> nn.Module:
+        body = separable(inputs, out, kernel, stride, activation)
+        return residual(body, make_shortcut(shortcut, inputs, out, stride), activation)
+
+    stages, channels = stages_of_blocks(stage_plan("dsresnet", widths, depths, strides), channels, make)
     return Classifier(image_shape, stem, stages, channels, classes, zero_last=zero_last)
 
 

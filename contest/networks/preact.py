@@ -14,6 +14,7 @@ from contest.networks.blocks import (
     make_activation,
     sequence,
     stage_plan,
+    stages_of_blocks,
 )
 from contest.networks.options import Activation, Depths, ImageShape, Stride, Strides, Width, Widths
 from contest.networks.resnet import Depth, blocks_of_depth
@@ -40,13 +41,11 @@ def preact(
     depths = depths or blocks_of_depth("preact", depth, len(widths), 2)
     channels = widths[0]
     stem = conv(image_shape[0], channels, 3, stem_stride)
-    stages = []
-    for out, stage_depth, stride in stage_plan("preact", widths, depths, strides):
-        blocks = []
-        for index in range(stage_depth):
-            blocks.append(_block(channels, out, stride if index == 0 else 1, shortcut, activation))
-            channels = out
-        stages.append(nn.Sequential(*blocks))
+
+    def make(inputs: int, out: int, stride: int) -> nn.Module:
+        return _block(inputs, out, stride, shortcut, activation)
+
+    stages, channels = stages_of_blocks(stage_plan("preact", widths, depths, strides), channels, make)
     head = sequence(norm=nn.BatchNorm2d(channels), act=make_activation(activation))
     return Classifier(image_shape, stem, stages, channels, classes, head=head)
 

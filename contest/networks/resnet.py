@@ -22,6 +22,7 @@ from contest.networks.blocks import (
     make_shortcut,
     sequence,
     stage_plan,
+    stages_of_blocks,
 )
 from contest.networks.options import Activation, Depths, ImageShape, Limit, Stride, Strides, Width, Widths
 
@@ -53,15 +54,14 @@ def resnet(
     expansion = expansion if block == "bottleneck" else 1
     channels = widths[0]
     stem = conv_norm(image_shape[0], channels, 3, stem_stride, act=activation)
-    stages = []
-    for stage_width, stage_depth, stride in stage_plan("resnet", widths, depths, strides):
-        blocks = []
-        for index in range(stage_depth):
-            step, out = (stride if index == 0 else 1), stage_width * expansion
-            body = (basic if block == "basic" else bottleneck)(channels, stage_width, out, step, activation)
-            blocks.append(residual(body, make_shortcut(shortcut, channels, out, step), activation))
-            channels = out
-        stages.append(nn.Sequential(*blocks))
+
+    def make(inputs: int, width: int, stride: int) -> nn.Module:
+        out = width * expansion
+        body = (basic if block == "basic" else bottleneck)(inputs, width, out, stride, activation)
+        return residual(body, make_shortcut(shortcut, inputs, out, stride), activation)
+
+    plan = stage_plan("resnet", widths, depths, strides)
+    stages, channels = stages_of_blocks(plan, channels, make, expansion)
     return Classifier(image_shape, stem, stages, channels, classes, zero_last=zero_last)
 
 
@@ -86,13 +86,15 @@ def basic(channels: int, width: int, out: int, stride: int, act: str) -> nn.Sequ
     )
 
 
-def bottleneck(channels: int, width: int, out: int, stride: int, act: str) -> nn.Sequential:
-    """The stride is in the 3x3 convolution, as in torchvision (ResNet v1.5)."""
+def bottleneck(
+    channels: int, width: int, out: int, stride: int, act: str, kernel: int = 3, groups: int = 1
+) -> nn.Sequential:
+    """The stride is in the middle convolution, as in torchvision (ResNet v1.5)."""
     return sequence(
         conv1=conv(channels, width, 1),
         norm1=nn.BatchNorm2d(width),
         act1=make_activation(act),
-        conv2=conv(width, width, 3, stride),
+        conv2=conv(width, width, kernel, stride, groups),
         norm2=nn.BatchNorm2d(width),
         act2=make_activation(act),
         conv3=conv(width, out, 1),

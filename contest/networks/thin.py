@@ -27,7 +27,6 @@ from contest.errors import UsageError
 from contest.networks.blocks import (
     ChannelShuffle,
     Classifier,
-    Residual,
     Shortcut,
     conv,
     conv_norm,
@@ -36,6 +35,7 @@ from contest.networks.blocks import (
     odd,
     sequence,
     stage_plan,
+    stages_of_blocks,
 )
 from contest.networks.dsresnet import separable
 from contest.networks.mobilenet import inverted
@@ -51,8 +51,10 @@ from contest.networks.options import (
     Strides,
     Widths,
 )
+from contest.networks.resnet import bottleneck, residual
 
 Optional = Annotated[int, Limit(0, 8192)]
+
 _EXPANSION = {"basic": 1.0, "bottleneck": 0.5, "inverted": 3.0, "separable": 1.0}
 
 
@@ -93,19 +95,14 @@ def thin(
     ratio = expansion or _EXPANSION[block]
     channels = stem_width or widths[0]
     stem = conv_norm(image_shape[0], channels, stem_kernel, stem_stride, act=activation)
-    stages = []
-    for out, depth, stride in stage_plan("thin", widths, depths, strides):
-        blocks = []
-        for index in range(depth):
-            step = stride if index == 0 else 1
-            if block == "inverted":
-                blocks.append(inverted(channels, out, kernel, step, ratio, activation))
-            else:
-                body = _body(block, channels, ratio, out, kernel, step, groups, activation)
-                branch = make_shortcut(shortcut, channels, out, step)
-                blocks.append(Residual(body, branch, make_activation(activation)))
-            channels = out
-        stages.append(nn.Sequential(*blocks))
+
+    def make(inputs: int, out: int, stride: int) -> nn.Module:
+        if block == "inverted":
+            return inverted(inputs, out, kernel, stride, ratio, activation)
+        body = _body(block, inputs, ratio, out, kernel, stride, groups, activation)
+        return residual(body, make_shortcut(shortcut, inputs, out, stride), activation)
+
+    stages, channels = stages_of_blocks(stage_plan("thin", widths, depths, strides), channels, make)
     head = conv_norm(channels, head_width, 1, act=activation) if head_width else None
     return Classifier(
         image_shape,
@@ -127,16 +124,7 @@ def _body(
     if block == "separable":
         return separable(channels, out, kernel, stride, act, inner)
     if block == "bottleneck":
-        return sequence(
-            conv1=conv(channels, inner, 1),
-            norm1=nn.BatchNorm2d(inner),
-            act1=make_activation(act),
-            conv2=conv(inner, inner, kernel, stride, groups),
-            norm2=nn.BatchNorm2d(inner),
-            act2=make_activation(act),
-            conv3=conv(inner, out, 1),
-            norm3=nn.BatchNorm2d(out),
-        )
+        return bottleneck(channels, inner, out, stride, act, kernel, groups)
     return sequence(
         conv1=conv(channels, inner, kernel, stride, groups),
         norm1=nn.BatchNorm2d(inner),
