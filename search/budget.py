@@ -50,10 +50,11 @@ class Plan:
     explore_s: float
     refine_s: float
     epoch_s: float
+    reading_s: float = 0.0
 
     @property
     def total_s(self) -> float:
-        return self.teacher_s + self.explore_s + self.refine_s
+        return self.teacher_s + self.explore_s + self.refine_s + self.reading_s
 
 
 def parse_duration(text: str) -> float:

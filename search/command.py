@@ -32,6 +32,7 @@ DEFAULT_EPOCHS = {"digits": (8.0, 30.0), "mnist": (4.0, 12.0)}
 
 def run_search(console: Console, **options: Any) -> Outcome:
     """`contest search`: everything between the options and the summary."""
+    begun: float = options.get("begun") or time.monotonic()
     directory: Path = options["directory"] or Path("studies") / options["dataset"]
     settings = resumed(directory, options) if options["resume"] else fresh(directory, options)
     url = storage_url(settings.storage, directory)
@@ -43,19 +44,24 @@ def run_search(console: Console, **options: Any) -> Outcome:
     space = make_space(trainer.image_shape, settings.space)
     deadline = None
     if settings.budget_s is not None:
-        deadline = time.monotonic() + settings.budget_s
+        start_s = time.monotonic() - begun
+        # Each finalist is read in a process of its own, which starts about as long as this one did.
+        reading_s = min(0.3 * settings.budget_s, settings.finalists * start_s)
+        deadline = begun + settings.budget_s - reading_s
         if not options["resume"]:
-            plan = plan_for(settings, trainer, space, epochs_given=bool(options["epochs"]))
+            plan = plan_for(settings, trainer, space, deadline, epochs_given=bool(options["epochs"]))
+            plan = dataclasses.replace(plan, reading_s=reading_s)
             settings = plan.settings
-            print_plan(console, plan)
+            print_plan(console, plan, begun)
     settings.save(directory)
     trainer.settings = settings
     study = Study(
         directory, settings, space, open_storage(url, heartbeat_s=settings.heartbeat_s, grace_s=settings.grace_s)
     )
     study.optuna.set_user_attr(FINISHED, False)
-    if settings.budget_s is not None:
-        set_explore_deadline(study, 0.44 * settings.budget_s if settings.refine_epochs else 0.92 * settings.budget_s)
+    if deadline is not None:
+        left = deadline - time.monotonic()
+        set_explore_deadline(study, 0.44 * left if settings.refine_epochs else 0.95 * left)
     helpers = start_workers(directory, options)
     view = View(study, trainer, console, lambda: estimate_left(study, deadline))
     tools = Tools(score=scorer(settings), sensitivity=trainer.sensitivity, teacher=trainer.teach)
@@ -141,19 +147,23 @@ def parse_epochs(text: str) -> tuple[float, float]:
         raise UsageError(f"--epochs {text}: write a number, or two as in 10/40") from error
 
 
-def plan_for(settings: Settings, trainer: PipelineTrainer, space: Space, *, epochs_given: bool) -> Plan:
+def plan_for(
+    settings: Settings, trainer: PipelineTrainer, space: Space, deadline: float, *, epochs_given: bool
+) -> Plan:
+    """The plan for the time until `deadline`, after a few steps were timed."""
     from search.measure import measure_speed
 
     assert settings.budget_s is not None
-    started = time.monotonic()
-    speed = measure_speed(trainer, space, teacher=settings.teacher is None)
-    return make_plan(settings, speed, settings.budget_s - (time.monotonic() - started), epochs_given=epochs_given)
+    # (a teacher is timed only where a budget could be long enough for one)
+    speed = measure_speed(trainer, space, teacher=settings.teacher is None and settings.budget_s >= 1800)
+    plan = make_plan(settings, speed, deadline - time.monotonic(), epochs_given=epochs_given)
+    return dataclasses.replace(plan, settings=dataclasses.replace(plan.settings, budget_s=settings.budget_s))
 
 
-def print_plan(console: Console, plan: Plan) -> None:
+def print_plan(console: Console, plan: Plan, begun: float) -> None:
     """What will be done, and when it ends."""
     settings = plan.settings
-    end = time.strftime("%H:%M", time.localtime(time.time() + plan.total_s))
+    end = time.strftime("%H:%M:%S", time.localtime(time.time() + plan.total_s))
     console.print(f"one epoch of a typical network takes {plan.epoch_s:.1f} s here")
     if plan.teacher_s:
         console.print(f"teacher: {settings.teacher_epochs:g} epochs, {duration(plan.teacher_s)}")
@@ -164,7 +174,9 @@ def print_plan(console: Console, plan: Plan) -> None:
         console.print(f"refine: {count} trainings of {settings.refine_epochs:g} epochs, {duration(plan.refine_s)}")
     else:
         console.print("refine: no time for trainings longer than the explored ones")
-    console.print(f"expected end {end}, after {duration(plan.total_s)} of {duration(settings.budget_s or 0)}")
+    console.print(f"test set: {settings.finalists} readings, about {duration(plan.reading_s)}")
+    total_s = time.monotonic() - begun + plan.total_s
+    console.print(f"expected end {end}, after {duration(total_s)} of {duration(settings.budget_s or 0)}")
 
 
 def scorer(settings: Settings) -> Any:

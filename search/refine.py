@@ -99,8 +99,11 @@ def enqueue_refinements(study: Study, judge: Judge, *, teacher: bool) -> int:
     return queued
 
 
-def enqueue_variants(study: Study, judge: Judge, trainer: Trainer, sensitivity: SensitivityOf, *, teacher: bool) -> int:
-    """Queue variants of the best network so far: cheaper ones of a feasible, better ones of one that misses.
+def enqueue_variants(
+    study: Study, judge: Judge, trainer: Trainer, sensitivity: SensitivityOf, *, teacher: bool, most: int = 2
+) -> int:
+    """Queue variants of the best network so far, at most `most`: cheaper ones of a feasible, better ones of one that
+    misses.
 
     Returns how many were queued; 0 ends the stage.
     """
@@ -130,7 +133,7 @@ def enqueue_variants(study: Study, judge: Judge, trainer: Trainer, sensitivity: 
     known = {group_key(r.candidate) for r in study.records() if r.stage == "refine"}
     queued = 0
     for option in options:
-        if option is None or group_key(option) in known:
+        if option is None or group_key(option) in known or queued >= most * study.settings.seeds:
             continue
         for offset in range(study.settings.seeds):
             seed = study.settings.seed + offset

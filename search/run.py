@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Iterator
@@ -100,17 +101,25 @@ class Run:
             self.study.optuna.set_user_attr(REFINED, done)
         with self._stage("refine"):
             self._work()
-        for number in range(done["rounds"] + 1, self.study.settings.variants + 1):
-            if self._late():
+        for number in self._rounds(done["rounds"]):
+            most = self._room()
+            if most < 1:
                 return
             with self._stage(f"variants {number}"):
-                if not self._enqueue_variants(teacher):
+                if not self._enqueue_variants(teacher, most):
                     return
                 self.study.optuna.set_user_attr(REFINED, {"explored": explored, "rounds": number})
                 self._work()
 
-    def _enqueue_variants(self, teacher: bool) -> int:
-        return enqueue_variants(self.study, self._judge(), self.trainer, self.tools.sensitivity, teacher=teacher)
+    def _rounds(self, done: int) -> Iterator[int]:
+        """Numbers of the rounds of variants that are left: those asked for, or with a budget what time allows."""
+        asked = self.study.settings.variants
+        return iter(range(done + 1, asked + 1) if self.deadline is None or not asked else itertools.count(done + 1))
+
+    def _enqueue_variants(self, teacher: bool, most: int) -> int:
+        return enqueue_variants(
+            self.study, self._judge(), self.trainer, self.tools.sensitivity, teacher=teacher, most=most
+        )
 
     def _replan(self) -> None:
         """Fit the refine stage into the time that is left, at the speed that was really seen."""
@@ -122,12 +131,17 @@ class Run:
         self.study.settings = plan_refine(self.study.settings, left, epoch_s)
         self.study.settings.save(self.study.directory)
 
-    def _late(self) -> bool:
-        """Whether another round of variants would not end in time, going by the longest refinement so far."""
+    def _room(self) -> int:
+        """How many variants still end in time, going by the quantised part of the longest refinement so far."""
         if self.deadline is None:
-            return False
-        done = [r.result.seconds for r in self.study.records() if r.stage == "refine" and r.result]
-        return time.monotonic() + max(done, default=0.0) * self.study.settings.seeds > self.deadline
+            return 2
+        done = [
+            r.result.seconds * r.candidate.tune.epochs / (r.candidate.tune.epochs + r.candidate.train.epochs)
+            for r in self.study.records()
+            if r.stage == "refine" and r.result
+        ]
+        each = 1.1 * max(done, default=0.0) * self.study.settings.seeds
+        return int((self.deadline - time.monotonic()) / each) if each else 0
 
     def _work(self) -> None:
         work_until_done(

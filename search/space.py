@@ -122,7 +122,8 @@ DIMENSIONS: Mapping[str, Dimension] = {
     "schedule": Dimension(("cosine", "onecycle")),
     "label_smoothing": Dimension((0.0, 0.05, 0.1)),
     "cutout": Dimension((0, 8)),
-    "mixup": Dimension((0.0,)),
+    "mixup": Dimension((0.0, 0.2)),
+    "cutmix": Dimension((0.0, 1.0)),
     "ema_decay": Dimension((0.0,)),
     "tune_share": Dimension((0.35, 0.5, 0.65)),
     "tune_learning_rate": Dimension(low=0.01, high=0.2, log=True),
@@ -140,6 +141,7 @@ SMALL_IMAGES: Mapping[str, Any] = {
     "blocks_3": [1, 2],
     "stem_stride": [1],
     "cutout": [0],
+    "cutmix": [0.0],
     "flip": [False],
     "crop": [1],
     "batch_size": [64],
@@ -332,6 +334,7 @@ def to_candidate(v: Mapping[str, Any], *, epochs: float, seed: int = 0) -> Candi
         crop=int(v["crop"]),
         cutout=int(v["cutout"]),
         mixup=float(v["mixup"]),
+        cutmix=float(v["cutmix"]),
     )
     return Candidate(
         architecture=architecture,
@@ -386,6 +389,7 @@ _COMMON: Mapping[str, Value] = {
     "early": False, "blocks_1": 1, "stem_stride": 1, "shortcut": "projection", "shift_1": 0, "shift_3": 0,
     "first_bits": 8, "last_bits": 8,
     "learning_rate": 0.2, "weight_decay": 5e-4, "schedule": "onecycle", "label_smoothing": 0.0, "cutout": 0,
+    "mixup": 0.0, "cutmix": 0.0,
     "tune_share": 0.5, "tune_learning_rate": 0.05,
 }  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,7 @@ def search(**options: Any) -> None:  # fmt: skip
     The study directory holds everything: `--resume` goes on after Ctrl-C, kill -9 or with more --trials. The
     test set is read once for each finalist, at the end.
     """
+    options["begun"] = time.monotonic()  # importing torch is part of --budget
     _share_the_cores(options["workers"])
     from rich.console import Console
 

@@ -106,9 +106,10 @@ class MeteredRun(Run):
         left = (self.trainer.budget - self.trainer.spent) / self.trainer.images
         self.study.settings = plan_refine(self.study.settings, left, 1.0)
 
-    def _late(self) -> bool:
+    def _room(self) -> int:
         tuned = [r.candidate.tune.epochs for r in self.study.records() if r.stage == "refine"]
-        return self.trainer.budget - self.trainer.spent < max(tuned, default=0.0) * self.trainer.images
+        each = max(tuned, default=0.0) * self.trainer.images
+        return int((self.trainer.budget - self.trainer.spent) / each) if each else 0
 
 
 def ours(meter: Meter, space: Space, folder: Path, settings: Settings) -> None:

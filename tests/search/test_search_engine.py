@@ -21,6 +21,7 @@ from rich.console import Console
 from contest.candidate import Candidate
 from search.finalists import reads
 from search.live import View
+from search.propose import enqueue_seeds
 from search.run import Outcome, Run, Tools
 from search.settings import Settings
 from search.space import make_space
@@ -70,6 +71,44 @@ def test_no_candidate_is_trained_twice_and_the_test_set_is_read_once_for_each_fi
     assert len(reads(study.directory)) == len(again.finalists)
     assert [f.record.number for f in again.finalists] == [f.record.number for f in outcome.finalists]
     assert (tmp_path / "log").read_text().splitlines() == epochs
+
+
+def decisions(study: Study) -> list[tuple[int, str, int, str]]:
+    return [(r.number, r.key, r.rung, r.state) for r in study.records()]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
+def test_one_worker_repeats_a_study_exactly_from_its_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampler: str
+) -> None:
+    def whole(name: str, seed: int, parts: tuple[int, ...]) -> list[tuple[int, str, int, str]]:
+        done = 0
+
+        def count() -> None:
+            nonlocal done
+            done += 1
+
+        for part in parts:  # each as a new process would: nothing is remembered but what stands in the database
+            study = make_study(tmp_path / name, trials=14, threshold=0.8, sampler=sampler, seed=seed)
+            enqueue_seeds(study)
+            work_until_done(study, FakeTrainer(), new=lambda until=part: done < until, on_done=count)  # type: ignore[misc]
+            study.close()
+        study = make_study(tmp_path / name, trials=14, threshold=0.8, sampler=sampler, seed=seed)
+        return decisions(study)
+
+    once = whole("once", 3, (999,))
+    assert len(once) > 14
+    monkeypatch.setattr("search.study.WORKER", "another-machine:1")
+    assert whole("again", 3, (999,)) == once
+    assert whole("interrupted", 3, (6, 999)) == once
+    assert whole("other-seed", 4, (999,)) != once
+
+
+def test_a_target_score_is_filled_by_the_starting_points(tmp_path: Path) -> None:
+    study, trainer = make_study(tmp_path / "s", objective="target", target_score=0.006, trials=40), FakeTrainer()
+    enqueue_seeds(study, trainer)
+    prices = [trainer.price(r.candidate).total for r in study.records()]
+    assert prices and all(0.6 * 0.006 < price < 0.006 for price in prices)
 
 
 def test_what_costs_more_than_the_incumbent_is_not_trained(tmp_path: Path) -> None:
@@ -148,7 +187,7 @@ def test_a_worker_that_was_given_up_drops_its_result(tmp_path: Path) -> None:
         return original(candidate, directory, on_epoch)
 
     trainer.train = slow  # type: ignore[method-assign]
-    from search.propose import enqueue_seeds, next_work
+    from search.propose import next_work
     from search.visit import run as visit
 
     enqueue_seeds(study)

@@ -14,6 +14,7 @@ from contest.candidate import Candidate
 from contest.errors import UsageError
 from contest.networks import build, macs_and_weights
 from search.pipeline_trainer import stages, with_epochs
+from search.prices import price_before
 from search.space import FAMILIES, Value, make_space, read_space, seeds, to_candidate
 
 COLOUR = (3, 32, 32)
@@ -48,6 +49,14 @@ def test_every_candidate_can_be_built(seed: int, shape: tuple[int, int, int]) ->
     assert macs > 0 < weights
     assert Candidate.from_json(candidate.to_json()) == candidate
     assert abs(sum(epochs for _, epochs in stages(candidate)) - 10) <= 1
+
+
+@pytest.mark.slow
+def test_three_thousand_candidates_can_be_built_and_priced() -> None:
+    for number in range(3000):
+        shape = (COLOUR, (1, 28, 28), (1, 8, 8))[number % 3]
+        candidate = to_candidate(make_space(shape, {}).values(Chooser(number)), epochs=10)
+        assert price_before(candidate, "lab", shape, 10).total > 0
 
 
 @given(st.integers(0, 10**9))

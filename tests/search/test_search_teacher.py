@@ -1,0 +1,103 @@
+"""The teacher of a study, with the real trainer on the bundled digits: trained once, cached, given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from contest.candidate import Candidate
+from contest.cli.search import search
+from contest.inference import load
+from search import teacher
+from search.command import open_study
+from search.pipeline_trainer import PipelineTrainer
+from search.settings import Settings
+
+SMALL = ["--dataset", "digits", "--epochs", "4/4", "--variants", "0", "--finalists", "1", "--family", "resnet",
+         "--fix", "structured=0", "--fix", "width=4", "--trials", "1"]  # fmt: skip
+
+
+def trainer_at(directory: Path, **changes: object) -> PipelineTrainer:
+    settings = Settings(dataset="digits", rule="digits", **{"teacher_epochs": 2.0, **changes})  # type: ignore[arg-type]
+    return PipelineTrainer(settings, directory, device="cpu")
+
+
+@pytest.fixture
+def small_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real teacher is several times wider: half a minute of a core."""
+    real = teacher.teacher_candidate
+
+    def narrow(settings: Settings, *, device: str) -> Candidate:
+        from dataclasses import replace
+
+        candidate = real(settings, device=device)
+        options = {"depth": 8, "width": 8}
+        return replace(candidate, architecture=replace(candidate.architecture, options=options))
+
+    monkeypatch.setattr(teacher, "teacher_candidate", narrow)
+
+
+@pytest.mark.usefixtures("small_teacher")
+def test_the_teacher_is_trained_once_and_its_labels_outlive_a_damaged_cache(tmp_path: Path) -> None:
+    first = trainer_at(tmp_path)
+    assert first.teach()
+    labels = first.soft_labels
+    assert labels.shape == (first.images, 10)
+    right = (labels.argmax(1) == first._train.labels).float().mean()
+    assert right > 0.5  # it has learned, and the labels are in the order of the images
+    model = tmp_path / "teacher" / "model.pt"
+    written = model.stat().st_mtime_ns
+
+    assert torch.equal(trainer_at(tmp_path).soft_labels, labels)  # another worker reads them
+    teacher.labels_path(tmp_path).write_bytes(b"half a file")
+    assert torch.equal(trainer_at(tmp_path).soft_labels, labels)
+    assert torch.equal(torch.load(teacher.labels_path(tmp_path))["logits"], labels)
+    assert model.stat().st_mtime_ns == written  # never trained again
+
+
+@pytest.mark.usefixtures("small_teacher")
+def test_a_teacher_interrupted_while_it_trains_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from contest import pipeline
+
+    real = pipeline.compress
+
+    def interrupted(*args: object, **kwargs: object) -> object:
+        def stop(epoch: object) -> None:
+            raise KeyboardInterrupt
+
+        return real(*args, **{**kwargs, "on_epoch": stop})  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pipeline, "compress", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trainer_at(tmp_path / "a").teach()
+    assert (tmp_path / "a" / "teacher" / "train.ckpt").exists()
+    monkeypatch.setattr(pipeline, "compress", real)
+    assert torch.equal(trainer_at(tmp_path / "a").soft_labels, trainer_at(tmp_path / "b").soft_labels)
+
+
+@pytest.mark.usefixtures("small_teacher")
+def test_the_refine_stage_learns_from_a_teacher_in_both_trainings(tmp_path: Path) -> None:
+    directory = tmp_path / "taught"
+    options = [*SMALL, "--teacher-epochs", "2", "--study", str(directory)]
+    result = CliRunner().invoke(search, options, catch_exceptions=False)
+    assert result.exit_code == 0 and "teacher" in result.output
+    study = open_study(directory)
+    refined = [r for r in study.records() if r.stage == "refine" and r.result]
+    explored = [r for r in study.records() if r.stage == "explore"]
+    study.close()
+    assert refined and all(r.candidate.train.distillation > 0 < r.candidate.tune.distillation for r in refined)
+    assert not any(r.candidate.train.distillation or r.candidate.tune.distillation for r in explored)
+    network = load(directory / "trials" / refined[0].key / "model.pt")
+    assert Candidate.from_json(network.manifest.provenance["candidate"]).tune.distillation > 0
+
+    given = tmp_path / "given"  # the same network, given as a file
+    result = CliRunner().invoke(
+        search, [*SMALL, "--teacher", str(directory / "teacher" / "model.pt"), "--study", str(given)],
+        catch_exceptions=False,
+    )  # fmt: skip
+    assert result.exit_code == 0 and not (given / "teacher" / "model.pt").exists()
+    labels = [torch.load(teacher.labels_path(home))["logits"] for home in (directory, given)]
+    assert torch.equal(*labels)
