@@ -136,9 +136,9 @@ def advice_table(found: Sequence[Advice], rule: Rule) -> Table:
         title=f"Where the points are, under {rule.name}", title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0),
         caption="score that each change would save; channels of coupled layers go together", caption_justify="left",
     )  # fmt: skip
-    table.add_column("layer")
+    table.add_column("layer", min_width=22)
     for column in ("costs", *CHANGES.values(), "coupled"):
-        table.add_column(column, justify="right", min_width=min(9, len(column)))
+        table.add_column(column, justify="right", min_width=7, max_width=10)
     for row in found:
         gains = {name: getattr(row, name) for name in CHANGES}
         cells = [
