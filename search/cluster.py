@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from contest.errors import UsageError
+from search.join import run_worker
 
 
 class RayWorker:
@@ -47,8 +48,6 @@ def worker_job(device: str) -> Callable[[Path], int]:
     """What `contest worker` does, to be sent to another machine."""
 
     def job(directory: Path) -> int:
-        from search.command import run_worker
-
         return run_worker(directory, None, device, stay=True)
 
     return job

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -24,7 +23,6 @@ from search.settings import Settings
 from search.space import Space, make_space, read_space
 from search.storage import open_storage, storage_url
 from search.study import Study
-from search.worker import work_until_done
 
 DEFAULT_EPOCHS = {"digits": (8.0, 30.0), "mnist": (4.0, 12.0)}
 """Explore and refine epochs by data set; (10, 40) for others."""
@@ -191,23 +189,6 @@ def scorer(settings: Settings) -> Any:
         return report
 
     return score
-
-
-def open_study(directory: Path, storage: str | None = None) -> Study:
-    """The study in a directory, for reading or working. Raises UsageError if there is none."""
-    settings = Settings.load(directory)
-    url = storage_url(storage or settings.storage, directory)
-    opened = open_storage(url, heartbeat_s=settings.heartbeat_s, grace_s=settings.grace_s)
-    return Study(directory, settings, Space({}), opened)
-
-
-def run_worker(directory: Path, storage: str | None, device: str, *, stay: bool) -> int:
-    """`contest worker`: work on the study until it is finished (or, without `stay`, until nothing is left)."""
-    study = open_study(directory, storage)
-    trainer = PipelineTrainer(study.settings, directory, device=device)
-    study.space = make_space(trainer.image_shape, study.settings.space)
-    os.environ.setdefault("CONTEST_WORKER", f"{socket.gethostname()}:{os.getpid()}")  # or it would propose like others
-    return work_until_done(study, trainer, stay=lambda: stay and not study.optuna.user_attrs.get(FINISHED, False))
 
 
 def start_workers(directory: Path, options: dict[str, Any]) -> list[Any]:

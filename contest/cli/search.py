@@ -135,7 +135,7 @@ def search(**options: Any) -> None:  # fmt: skip
 def worker(directory: Path, storage: str | None, device: str, exit_when_idle: bool) -> None:  # fmt: skip
     """Work on a study that `contest search` started, from this machine, until it ends."""
     _share_the_cores(1)
-    from search.command import run_worker
+    from search.join import run_worker
 
     done = run_worker(directory, storage, device, stay=not exit_when_idle)
     click.echo(f"{done} pieces of work done")
@@ -148,7 +148,7 @@ def worker(directory: Path, storage: str | None, device: str, exit_when_idle: bo
 @click.option("--storage", help="The study's database [default: what the study was started with].")
 def report(study: Path, out: Path | None, slides: Path | None, storage: str | None) -> None:
     """What happened in STUDY: history, Pareto front, importance, cost by stage, as HTML, PNG and slides."""
-    from search.command import open_study
+    from search.join import open_study
     from search.report import write_report
 
     opened = open_study(study, storage)

@@ -15,8 +15,8 @@ from click.testing import CliRunner
 
 from contest.cli.search import report, search
 from contest.errors import UsageError
-from search.command import open_study
 from search.finalists import reads
+from search.join import open_study
 
 SMALL = ["--dataset", "digits", "--epochs", "4/4", "--variants", "1", "--finalists", "1", "--fix", "structured=0"]
 

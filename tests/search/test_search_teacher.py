@@ -12,7 +12,7 @@ from contest.candidate import Candidate
 from contest.cli.search import search
 from contest.inference import load
 from search import teacher
-from search.command import open_study
+from search.join import open_study
 from search.pipeline_trainer import PipelineTrainer
 from search.settings import Settings
 
