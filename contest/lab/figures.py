@@ -166,7 +166,7 @@ def histograms(weights: dict[str, NDArray[np.float32]], *, title: str, subtitle:
             )
             .properties(width=260, height=150, title=head)
         )  # fmt: skip
-    grid = alt.concat(*panels, columns=columns, spacing={"row": 62, "column": 74}, bounds="flush")
+    grid = alt.concat(*panels, columns=columns, spacing={"row": 104, "column": 74}, bounds="flush")
     return styled(grid.properties(title=alt.TitleParams(title, subtitle=subtitle, offset=18)))
 
 
