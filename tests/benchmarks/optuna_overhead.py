@@ -61,9 +61,8 @@ def main() -> None:
     for first, last in ((0, 100), (200, 300), (900, 1000)):
         if last <= trials:
             each = (marks[last] - marks[first]) / (last - first)
-            print(
-                f"| {first} to {last} | {1000 * each:.0f} | {each / arguments.trial_seconds:.2%} | {each / 0.02:.1f} s |"
-            )
+            share = each / arguments.trial_seconds
+            print(f"| {first} to {last} | {1000 * each:.0f} | {share:.2%} | {each / 0.02:.1f} s |")
     print(f"| all {trials} | {1000 * used / trials:.0f} | {used / trials / arguments.trial_seconds:.2%} "
           f"| {used / trials / 0.02:.1f} s |")  # fmt: skip
 
