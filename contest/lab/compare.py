@@ -200,6 +200,7 @@ def _add_curves(task: Task, chosen: Compare, rows: list[Cell], results: Results,
     if not points:
         return
     table = pd.DataFrame(points)
+    table["Epoch"] = whole(table["Epoch"])
     results.add_table(f"curves{suffix}", f"Loss at compression {chosen.look_at:g}: {task.name}", table, digits=4)
     for column in ("Training loss", "Test loss"):
         results.add_figure(

@@ -288,7 +288,7 @@ SHOWN = {
     "compare": ("accuracy", "flops", "layer-sparsity", "test-loss"),
     "sensitivity": ("sensitivity",),
     "deploy": ("latency", "accuracy"),
-    "quantise": ("accuracy-together", "accuracy-by-size"),
+    "quantise": ("accuracy-together", "accuracy-by-bits", "accuracy-by-size"),
 }
 
 

@@ -188,13 +188,21 @@ def _present(task: Task, chosen: Quantise, rows: list[Cell], results: Results) -
             f"samples. It runs (and is timed) without its optimisation {BIAS_ROUNDING}, which rounds biases to the "
             "product of two quantiser steps and so changes predictions at few bits: the last column is with it."
         )
-    for order in dict.fromkeys(table["Order"]):
-        own = table[table["Order"] == order].assign(Bits=[_bits(b) for b in table[table["Order"] == order]["Bits"]])
+    if table["Sparsity (%)"].nunique() > 1:
+        for order, own in table.groupby("Order", sort=False):
+            results.add_figure(
+                f"accuracy-{str(order).replace(',', '').replace(' ', '-')}",
+                f"{task.metric.name} over sparsity for each number of bits: {order}.",
+                figures.lines(own.assign(Bits=[_bits(b) for b in own["Bits"]]), "Sparsity (%)", metric, "Bits",
+                              title=f"Pruning and quantisation, {order}", subtitle=task.name),
+            )  # fmt: skip
+    else:  # over one sparsity a line would be a point
+        sparsity = table["Sparsity (%)"].iloc[0]
         results.add_figure(
-            f"accuracy-{order.replace(',', '').replace(' ', '-')}",
-            f"{task.metric.name} over sparsity for each number of bits: {order}.",
-            figures.lines(own, "Sparsity (%)", metric, "Bits", title=f"Pruning and quantisation, {order}",
-                          subtitle=task.name),
+            "accuracy-by-bits",
+            f"{task.metric.name} over bits (logarithmic; 32 is float) at {sparsity} % sparsity, a line for each order.",
+            figures.lines(table, "Bits", metric, "Order", title=f"{sparsity} % sparse, in each order",
+                          subtitle=task.name, x_log=True, x_ticks=sorted(set(table["Bits"]))),
         )  # fmt: skip
     results.add_figure(
         "accuracy-by-size",

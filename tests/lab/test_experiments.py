@@ -191,6 +191,14 @@ def test_quantise(task: lab.Task, tmp_path: Path) -> None:
     assert (table[table["Bits"] == 4]["Equal predictions (%)"] >= 98).all()  # of 96 samples, barely trained
     size = table.pivot_table(index="Bits", columns="Sparsity (%)", values="Size (kB)")
     assert size[0.0][1] < size[0.0][4] < size[0.0][32] and size[50.0][32] < size[0.0][32]
+    assert (tmp_path / "figures" / "accuracy-together.svg").exists()
+
+
+def test_quantise_at_one_sparsity_draws_accuracy_over_bits(task: lab.Task, tmp_path: Path) -> None:
+    options = lab.Quantise((0.5,), (32, 4), orders=("together",), training=FAST, tuning=FAST, latency_runs=2)
+    lab.quantise(task, tmp_path, options)
+    drawn = {path.stem for path in (tmp_path / "figures").glob("*.svg")}
+    assert drawn == {"accuracy-by-bits", "accuracy-by-size"}
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
