@@ -83,7 +83,7 @@ def make_plan(settings: Settings, speed: Speed, budget_s: float, *, epochs_given
     """
     epoch_s, share = speed.epoch_s(), halving_share(settings)
     teacher_epochs = 0.0
-    if settings.teacher is None and speed.teacher_images_per_s > 0:
+    if not settings.teachers and speed.teacher_images_per_s > 0:
         affordable = TEACHER_SHARE * budget_s * speed.teacher_images_per_s / speed.images
         teacher_epochs = float(int(min(affordable, 40))) if affordable >= TEACHER_EPOCHS else 0.0
     teacher_s = teacher_epochs * speed.images / speed.teacher_images_per_s if teacher_epochs else 0.0

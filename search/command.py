@@ -102,7 +102,7 @@ def fresh(directory: Path, options: dict[str, Any]) -> Settings:
         budget_s=budget_s,
         explore_epochs=explore,
         refine_epochs=refine,
-        teacher=str(options["teacher"].resolve()) if options["teacher"] else None,
+        teachers=tuple(str(path.resolve()) for path in options["teachers"]),
         teacher_epochs=options["teacher_epochs"],
         finalists=options["finalists"],
         variants=options["variants"],
@@ -153,7 +153,7 @@ def plan_for(
 
     assert settings.budget_s is not None
     # (a teacher is timed only where a budget could be long enough for one)
-    speed = measure_speed(trainer, space, teacher=settings.teacher is None and settings.budget_s >= 1800)
+    speed = measure_speed(trainer, space, teacher=not settings.teachers and settings.budget_s >= 1800)
     plan = make_plan(settings, speed, deadline - time.monotonic(), epochs_given=epochs_given)
     return dataclasses.replace(plan, settings=dataclasses.replace(plan.settings, budget_s=settings.budget_s))
 

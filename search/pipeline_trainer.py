@@ -137,7 +137,7 @@ class PipelineTrainer:
 
     def teach(self) -> bool:
         """Make the study's soft labels ready; False if it has no teacher."""
-        if not self.settings.teacher and not self.settings.teacher_epochs:
+        if not self.settings.teachers and not self.settings.teacher_epochs:
             return False
         from search.teacher import make_labels
 

@@ -90,7 +90,7 @@ class Run:
         if self.study.settings.refine_epochs <= 0:
             return
         teacher = False
-        if self.study.settings.teacher or self.study.settings.teacher_epochs:
+        if self.study.settings.teachers or self.study.settings.teacher_epochs:
             with self._stage("teacher"):
                 teacher = self.tools.teacher()
         explored = len(self._judge().leaders())

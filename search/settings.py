@@ -34,9 +34,9 @@ class Settings:
     refine_epochs: float = 40.0
     """The same for the long trainings of the refine stage; 0: no refine stage."""
     teacher_epochs: float = 0.0
-    """Epochs of a teacher that is trained once for the study; 0: none (unless `teacher` names one)."""
-    teacher: str | None = None
-    """A network file whose soft labels the refine stage learns from."""
+    """Epochs of a teacher that is trained once for the study; 0: none (unless `teachers` names some)."""
+    teachers: tuple[str, ...] = ()
+    """Network files from whose mean logits the refine stage learns."""
     finalists: int = 3
     refined: int | None = None
     """How many of the best get a long training; None: as many as there are finalists."""
@@ -89,6 +89,6 @@ class Settings:
             raise UsageError(f"{directory} holds no study (no study.json): start one without --resume")
         try:
             data = json.loads(path.read_text())
-            return Settings(**{**data, "rungs": tuple(data["rungs"])})
+            return Settings(**{**data, "rungs": tuple(data["rungs"]), "teachers": tuple(data["teachers"])})
         except (ValueError, TypeError, KeyError) as error:
             raise UsageError(f"{path} is not a study of this version: {error}") from error

@@ -46,17 +46,17 @@ def labels_path(directory: Path) -> Path:
 
 
 def make_labels(settings: Settings, directory: Path, train: Images, validation: Images, *, device: str) -> Tensor:
-    """The teacher's logits for `train`, from the cache in the study directory or made now.
+    """The teacher's logits (of several, their mean) for `train`, from the cache in the study directory or made now.
 
     Raises ContestError if the teacher cannot be read or trained.
     """
     from contest.inference import load, save
     from contest.pipeline import compress
-    from contest.training import soft_labels
+    from contest.training import Ensemble, soft_labels
 
     home = directory / "teacher"
-    path = Path(settings.teacher) if settings.teacher else home / "model.pt"
-    if not settings.teacher and not path.exists():
+    path = home / "model.pt"
+    if not settings.teachers and not path.exists():
         outcome = compress(
             teacher_candidate(settings, device=device),
             train,
@@ -67,4 +67,5 @@ def make_labels(settings: Settings, directory: Path, train: Images, validation: 
             directory=home,
         )
         save(outcome.network, path)
-    return soft_labels(load(path), train, device=device, cache=labels_path(directory))
+    teacher = Ensemble([load(Path(given)) for given in settings.teachers or [path]])
+    return soft_labels(teacher, train, device=device, cache=labels_path(directory))

@@ -71,8 +71,10 @@ EPOCHS_HELP = "Epochs of a trial, float and quantised together; `10/40`: explore
 )
 @click.option(
     "--teacher",
+    "teachers",
+    multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A model.pt whose soft labels the refine stage learns from.",
+    help="A model.pt whose soft labels the refine stage learns from; of several, the mean of their logits.",
 )
 @click.option(
     "--teacher-epochs",

@@ -101,3 +101,8 @@ def test_the_refine_stage_learns_from_a_teacher_in_both_trainings(tmp_path: Path
     assert result.exit_code == 0 and not (given / "teacher" / "model.pt").exists()
     labels = [torch.load(teacher.labels_path(home))["logits"] for home in (directory, given)]
     assert torch.equal(*labels)
+
+    files = [str(directory / "teacher" / "model.pt"), str(directory / "trials" / refined[0].key / "model.pt")]
+    alone = [trainer_at(tmp_path / str(n), teachers=(file,)).soft_labels for n, file in enumerate(files)]
+    together = trainer_at(tmp_path / "both", teachers=tuple(files)).soft_labels
+    assert not torch.equal(*alone) and torch.allclose(together, (alone[0] + alone[1]) / 2, atol=1e-5)
