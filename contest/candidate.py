@@ -31,8 +31,13 @@ class Architecture:
         return hash((self.family, tuple(sorted(self.options.items()))))
 
     def __str__(self) -> str:
-        options = ",".join(f"{key}={value}" for key, value in sorted(self.options.items()))
+        """As `contest train` takes it: `thin:depths=1-3,widths=32-64`."""
+        options = ",".join(f"{key}={_written(value)}" for key, value in sorted(self.options.items()))
         return f"{self.family}:{options}" if options else self.family
+
+
+def _written(value: Option) -> str:
+    return "-".join(map(str, value)) if isinstance(value, tuple) and len(value) > 1 else str(value)
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,10 @@ SCALE = 2.0
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1c1f23 }
 table { border-collapse: collapse; margin: 1rem 0 } th, td { padding: .25rem .7rem; border-bottom: 1px solid #d5d9de }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums } h2 { margin-top: 2.5rem } svg { max-width: 100% }
-code { background: #f2f4f6; padding: .1rem .3rem }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap } h2 { margin-top: 2.5rem }
+div { overflow-x: auto } svg { display: block; max-width: 100%; height: auto }
+@media (max-width: 40rem) { svg { max-width: none } } /* moved with a finger, but legible */
+code { background: #f2f4f6; padding: .1rem .3rem; overflow-wrap: anywhere }
 """
 
 
@@ -52,7 +54,7 @@ def write_report(study: Study, folder: Path) -> list[Path]:
         path = folder / f"{name}.png"
         path.write_bytes(vl_convert.vegalite_to_png(specification, scale=SCALE))
         written.append(path)
-        parts.append(vl_convert.vegalite_to_svg(specification))
+        parts.append(f"<div>{vl_convert.vegalite_to_svg(specification)}</div>")
     page = folder / "report.html"
     page.write_text(_page(study, judge, finalists, parts))
     return [page, *written]
@@ -107,7 +109,8 @@ def _page(study: Study, judge: Judge, finalists: Sequence[dict[str, Any]], chart
         f"<p>The same storage opens in <code>optuna-dashboard {html.escape(_shown_storage(study))}</code>.</p>",
     ]
     body = "\n".join(sections)
-    head = f'<meta charset="utf-8"><title>{html.escape(study.name)}</title><style>{_STYLE}</style>'
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+    head += f"<title>{html.escape(study.name)}</title><style>{_STYLE}</style>"
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'
 
 
@@ -127,7 +130,7 @@ def _table(head: list[str], body: Sequence[Sequence[object]]) -> str:
 
     first = "<tr>" + "".join(f"<th>{html.escape(name)}</th>" for name in head) + "</tr>" if any(head) else ""
     rest = "".join("<tr>" + "".join(cell("td", value) for value in row) + "</tr>" for row in body)
-    return f"<table>{first}{rest}</table>"
+    return f"<div><table>{first}{rest}</table></div>"
 
 
 def _number(value: float | None) -> str:

@@ -12,7 +12,7 @@ import vl_convert
 
 from contest.candidate import Candidate, Recipe
 from contest.errors import UsageError
-from search.figures import importance, pareto, stage_costs
+from search.figures import BLUE, importance, pareto, stage_costs
 from search.live import bits_text, counts, duration
 from search.record import Record
 from search.report import finalist_rows, study_judge
@@ -24,7 +24,10 @@ MARGIN_IN = 0.6
 
 
 class Deck:
-    """A presentation of plain slides: a title, then text, a table or a picture below it."""
+    """A presentation of plain slides: a title, then text, a table or a picture below it.
+
+    Titles and text are the layout's own placeholders, so the outline view and a change of theme work.
+    """
 
     def __init__(self) -> None:
         try:
@@ -36,19 +39,20 @@ class Deck:
         self.file = Presentation()
         self.file.slide_width, self.file.slide_height = Inches(WIDTH_IN), Inches(HEIGHT_IN)
 
-    def slide(self, title: str, notes: str) -> Any:
-        """A new slide with its title, and what to say in its notes."""
-        slide = self.file.slides.add_slide(self.file.slide_layouts[6])
-        self._text(slide, [title], top=0.35, height=0.9, size=32, bold=True)
+    def slide(
+        self, title: str, notes: str, lines: Sequence[str] = (), *, size: int = 24, height: float = HEIGHT_IN - 2
+    ) -> Any:
+        """A new slide with its title, bullets if it has lines, and what to say in its notes."""
+        from pptx.dml.color import RGBColor
+
+        layout = self.file.slide_layouts.get_by_name("Title and Content" if lines else "Title Only")
+        slide = self.file.slides.add_slide(layout)
+        self._write(slide.shapes.title, [title], top=0.4, height=0.9, size=34, bold=True)
+        slide.shapes.title.text_frame.paragraphs[0].font.color.rgb = RGBColor.from_string(BLUE.lstrip("#"))
+        if lines:
+            self._write(slide.placeholders[1], lines, top=1.5, height=height, size=size)
         slide.notes_slide.notes_text_frame.text = notes
         return slide
-
-    def bullets(
-        self, slide: Any, lines: Sequence[str], *, top: float = 1.5, width: float | None = None, size: int = 20
-    ) -> None:
-        self._text(
-            slide, [f"•  {line}" for line in lines], top=top, height=HEIGHT_IN - top - 0.4, size=size, width=width
-        )
 
     def table(
         self, slide: Any, head: Sequence[str], body: Sequence[Sequence[str]], *, top: float = 1.5, size: int = 14
@@ -70,9 +74,16 @@ class Deck:
                 cell.text_frame.paragraphs[0].font.size = Pt(size)
 
     def picture(self, slide: Any, chart: Any, *, top: float = 1.4) -> None:
-        """A chart, as large as fits below the title, in the middle."""
+        """A chart with letters for the back row, as large as fits below the title, in the middle."""
         from PIL import Image
 
+        large = {"labelFontSize": 16, "titleFontSize": 17, "labelLimit": 400}
+        chart = (
+            chart.configure_axis(**large)
+            .configure_legend(**large, symbolSize=150)
+            .configure_text(fontSize=16)
+            .configure_title(fontSize=18, subtitleFontSize=15, anchor="start", offset=14)
+        )
         png = vl_convert.vegalite_to_png(chart.to_json(), scale=3.0)
         with Image.open(io.BytesIO(png)) as image:
             ratio = image.width / image.height
@@ -81,28 +92,22 @@ class Deck:
         left = (WIDTH_IN - width) / 2
         slide.shapes.add_picture(io.BytesIO(png), self._inches(left), self._inches(top), self._inches(width))
 
-    def _text(
-        self,
-        slide: Any,
-        lines: Sequence[str],
-        *,
-        top: float,
-        height: float,
-        size: int,
-        bold: bool = False,
-        width: float | None = None,
-    ) -> None:
+    def _write(
+        self, shape: Any, lines: Sequence[str], *, top: float, height: float, size: int, bold: bool = False
+    ) -> None:  # fmt: skip
+        from pptx.enum.text import MSO_ANCHOR, PP_ALIGN
         from pptx.util import Pt
 
         inches = self._inches
-        box = slide.shapes.add_textbox(
-            inches(MARGIN_IN), inches(top), inches(width or WIDTH_IN - 2 * MARGIN_IN), inches(height)
-        )
-        box.text_frame.word_wrap = True
+        shape.left, shape.top = inches(MARGIN_IN), inches(top)
+        shape.width, shape.height = inches(WIDTH_IN - 2 * MARGIN_IN), inches(height)
+        frame = shape.text_frame
+        frame.word_wrap, frame.vertical_anchor = True, MSO_ANCHOR.TOP
         for number, line in enumerate(lines):
-            paragraph = box.text_frame.paragraphs[0] if number == 0 else box.text_frame.add_paragraph()
-            paragraph.text, paragraph.font.size, paragraph.font.bold = line, Pt(size), bold
-            paragraph.space_after = Pt(size * 0.4)
+            paragraph = frame.paragraphs[0] if number == 0 else frame.add_paragraph()
+            paragraph.text, paragraph.alignment = line, PP_ALIGN.LEFT
+            paragraph.font.size, paragraph.font.bold = Pt(size), bold
+            paragraph.space_after = Pt(size * 0.5)
 
 
 def write_slides(study: Study, path: Path) -> Path:
@@ -137,7 +142,6 @@ def write_slides(study: Study, path: Path) -> Path:
 
 def _title(deck: Deck, study: Study, finalists: Sequence[dict[str, Any]], shown: Record) -> None:
     settings = study.settings
-    slide = deck.slide(f"{study.name}: a small network for {settings.dataset}", "30 seconds: the result first.")
     lines = [
         f"Contest: lowest score ({settings.rule}) at {settings.threshold:.0%} accuracy or more on {settings.dataset}"
     ]
@@ -148,20 +152,22 @@ def _title(deck: Deck, study: Study, finalists: Sequence[dict[str, Any]], shown:
             f"Accuracy on the test set {first['accuracy']:.2f} %, read once for each of {len(finalists)} finalists",
         ]
     lines.append(f"{shown.candidate.architecture}")
-    deck.bullets(slide, lines, size=24)
+    title = f"{study.name}: a small network for {settings.dataset}"
+    deck.slide(title, "30 seconds: the result first.", lines, size=28)
 
 
 def _experiments(deck: Deck, study: Study, shown: Record) -> None:
     settings = study.settings
-    slide = deck.slide("Experiments", "1 minute: what was searched, and with which hyperparameters the winner trained.")
-    deck.bullets(
-        slide,
+    slide = deck.slide(
+        "Experiments",
+        "1 minute: what was searched, and with which hyperparameters the winner trained.",
         [
             f"Trials: {counts(study.records())}",
             f"Sampler {settings.sampler}, seed {settings.seed}; price computed before training",
             f"{settings.explore_epochs:g} epochs to explore, {settings.refine_epochs:g} to refine the best",
         ],
         size=18,
+        height=1.4,
     )
     train, tune = shown.candidate.train, shown.candidate.tune
     body = [
@@ -169,7 +175,7 @@ def _experiments(deck: Deck, study: Study, shown: Record) -> None:
         for name in asdict(train)
         if _tells(name, train, tune)
     ]
-    deck.table(slide, ["hyperparameter", "training", "fine-tuning (quantised)"], body[:10], top=2.9, size=11)
+    deck.table(slide, ["hyperparameter", "training", "fine-tuning (quantised)"], body[:10], top=2.95, size=12)
 
 
 def _tells(name: str, train: Recipe, tune: Recipe) -> bool:
@@ -182,13 +188,11 @@ def _shown(value: object) -> str:
 
 
 def _techniques(deck: Deck, shown: Record) -> None:
-    slide = deck.slide("Techniques", "2 minutes: one sentence for each.")
-    deck.bullets(slide, techniques(shown.candidate))
+    deck.slide("Techniques", "2 minutes: one sentence for each.", techniques(shown.candidate), size=22)
 
 
 def techniques(candidate: Candidate) -> list[str]:
     """What was done to a candidate, in words."""
-    options = ", ".join(f"{name} {value}" for name, value in sorted(candidate.architecture.options.items()))
     train = candidate.train
     augmentation = [
         name
@@ -206,7 +210,7 @@ def techniques(candidate: Candidate) -> list[str]:
     if len(bits.layers) > 4:
         special = f"chosen for each layer by sensitivity: {bits_text(bits)}"
     lines = [
-        f"Architecture: {candidate.architecture.family} ({options})",
+        f"Architecture: {candidate.architecture}",
         f"Augmentation: {', '.join(augmentation) or 'none'}",
         f"Structured pruning: {candidate.structured:.0%} of the weights in whole channels, then fine-tuning"
         if candidate.structured
@@ -246,9 +250,9 @@ def _lessons(deck: Deck, study: Study) -> None:
     stages = load_stages(study.directory)
     total = sum(stage.seconds for stage in stages)
     images = sum(stage.images for stage in stages)
-    slide = deck.slide("What we learned", "30 seconds: replace these by your own words.")
-    deck.bullets(
-        slide,
+    deck.slide(
+        "What we learned",
+        "30 seconds: replace these by your own words.",
         [
             f"The whole search took {duration(total)} and {images / 1e6:.2f} million training images",
             "Operations weigh more than weights: MACs times bits decide",
