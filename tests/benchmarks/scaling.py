@@ -3,8 +3,8 @@
     python tests/benchmarks/scaling.py [--trials 16] [--epoch-seconds 0.4] [--storage postgresql://...]
 
 Trainings are replaced by sleeping, so that workers do not fight for this machine's cores: what is measured is the
-search (claims, storage, waiting), not the trainings. The database's statements for a trial are counted, and
-what saturates first is calculated from that.
+search (claims, storage, waiting), not the trainings. Counted are the database's statements for a trial, and what a
+finished trial weighs (rows, bytes): each worker reads each other's once. What saturates first is calculated from that.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -30,6 +31,7 @@ from search.storage import open_storage, storage_url
 from search.study import Study
 from search.worker import work_until_done
 
+TABLES = ("trials", "trial_params", "trial_values", "trial_user_attributes", "trial_system_attributes")
 CHILD = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -55,8 +57,33 @@ def life(directory: Path, epoch_s: float) -> None:
     study.close()
 
 
-def measure(workers: int, trials: int, epoch_s: float, storage: str | None) -> tuple[float, float]:
-    """(seconds, statements to the database a trial, of one worker alone)."""
+@dataclass(frozen=True)
+class Measured:
+    seconds: float
+    statements: float
+    """To the database for a trial, of one worker alone."""
+    rows: float
+    """Of a finished trial, which every other worker reads."""
+    bytes: float
+
+
+def weight(study: Study) -> tuple[float, float]:
+    """Mean rows and bytes of text of a trial in the database."""
+    with study.storage.engine.connect() as connection:
+
+        def number(text: str) -> int:
+            return int(connection.execute(sa.text(f"SELECT {text}")).scalar() or 0)
+
+        trials = number("count(*) FROM trials")
+        rows = sum(number(f"count(*) FROM {table}") for table in TABLES)
+        size = number("sum(length(param_name) + 20) FROM trial_params") + sum(
+            number(f"sum(length(value_json)) FROM trial_{kind}_attributes") for kind in ("user", "system")
+        )
+    return rows / trials, size / trials
+
+
+def measure(workers: int, trials: int, epoch_s: float, storage: str | None) -> Measured:
+    """Seconds and weights of a study of that many trials."""
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder) / f"scaling-{workers}-{os.getpid()}-{int(time.time())}"
         Settings(
@@ -89,8 +116,9 @@ def measure(workers: int, trials: int, epoch_s: float, storage: str | None) -> t
             study.optuna.set_user_attr(FINISHED, True)
             for child in children:
                 child.wait()
+        rows, size = weight(study)
         study.close()
-    return seconds, statements / trials
+    return Measured(seconds, statements / trials, rows, size)
 
 
 def main() -> None:
@@ -99,19 +127,27 @@ def main() -> None:
     parser.add_argument("--epoch-seconds", type=float, default=0.4)
     parser.add_argument("--storage", help="a PostgreSQL URL; SQLite otherwise")
     parser.add_argument("--statements-per-second", type=float, default=5000.0, help="what the database server does")
+    parser.add_argument("--rows-per-second", type=float, default=500_000.0, help="what it reads and sends")
     arguments = parser.parse_args()
-    one, statements = measure(1, arguments.trials, arguments.epoch_seconds, arguments.storage)
-    two, _ = measure(2, arguments.trials, arguments.epoch_seconds, arguments.storage)
-    print("| workers | trials/min | speed-up |\n| --- | --- | --- |")
-    for workers, seconds in ((1, one), (2, two)):
-        print(f"| {workers} | {60 * arguments.trials / seconds:.1f} | {one / seconds:.2f} |")
-    print(f"\nstatements to the database: {statements:.0f} a trial, and one heartbeat in 30 s a worker")
-    for workers in (64, 1024):
+    one = measure(1, arguments.trials, arguments.epoch_seconds, arguments.storage)
+    two = measure(2, arguments.trials, arguments.epoch_seconds, arguments.storage)
+    print("| workers | trials/min | speed-up |\n| --- | ---: | ---: |")
+    for workers, found in ((1, one), (2, two)):
+        print(f"| {workers} | {60 * arguments.trials / found.seconds:.1f} | {one.seconds / found.seconds:.2f} |")
+    print(
+        f"\n{one.statements:.0f} statements a trial and one heartbeat in 30 s a worker; a finished trial is "
+        f"{one.rows:.0f} rows, {one.bytes / 1e3:.1f} kB, read once by each worker\n"
+    )
+    print("| workers | a trial takes | statements/s (of the server) | rows/s (of the server) | MB/s |")
+    print("| ---: | ---: | ---: | ---: | ---: |")
+    for workers in (2, 64, 1024):
         for trial_s in (60.0, 600.0):
-            rate = workers * (statements / trial_s + 2 / 30)
+            asked = workers * (one.statements / trial_s + 2 / 30)
+            read = workers * workers / trial_s  # trials read in a second, all workers together
             print(
-                f"{workers} workers, trials of {trial_s:g} s: {rate:,.0f} statements/s = "
-                f"{rate / arguments.statements_per_second:.1%} of a server of {arguments.statements_per_second:g}/s"
+                f"| {workers:,} | {trial_s:g} s | {asked:,.0f} ({asked / arguments.statements_per_second:.1%})"
+                f" | {read * one.rows:,.0f} ({read * one.rows / arguments.rows_per_second:.1%})"
+                f" | {read * one.bytes / 1e6:.2f} |"
             )
 
 
