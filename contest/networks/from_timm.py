@@ -35,7 +35,8 @@ def build_timm(name: str, image_shape: ImageShape, classes: int, options: Mappin
     """
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=6, cutoff=0.5)
-        raise UsageError(f"timm has no model '{name}'; near it: {', '.join(near) or 'none'}")
+        others = f"near it: {', '.join(near)}" if near else "`timm.list_models()` names those that it has"
+        raise UsageError(f"timm has no model '{name}'; {others}")
     chosen = {"num_classes": classes, "in_chans": image_shape[0], **options}
     default = timm.get_pretrained_cfg(name, allow_unregistered=True)
     if default is not None and default.fixed_input_size:
