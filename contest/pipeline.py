@@ -24,7 +24,7 @@ from contest.inference import Network, fold_batch_norms, freeze
 from contest.inference.layers import WeightLayer
 from contest.inference.manifest import Claims, Parent
 from contest.pruning.masks import exact_k, full, hold, prunable
-from contest.training import Epoch, Evaluation, evaluate, fit
+from contest.training import Epoch, Evaluation, evaluate, fit, start_from
 
 CALIBRATION_IMAGES = 256
 """Images from which the first quantiser steps are chosen."""
@@ -134,6 +134,7 @@ def compress(
     device: str = "cpu",
     directory: Path | None = None,
     soft_labels: Tensor | None = None,
+    start: Path | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
     progress: bool = False,
     provenance: Mapping[str, str] | None = None,
@@ -143,10 +144,12 @@ def compress(
     Args:
         directory: where the checkpoints of the stages lie; a second call with the same arguments goes on from them.
         soft_labels: a teacher's logits [N, classes] for the training images, used where the recipe distils.
+        start: a checkpoint of a float training; weights whose name and shape agree begin as they ended there.
         on_epoch: sees every epoch of every stage; what it raises ends the run with the checkpoints intact.
 
     Raises:
-        UsageError: the architecture, the bits or the pruning do not fit together, or a teacher is missing.
+        UsageError: the architecture, the bits or the pruning do not fit together, a teacher is missing, or `start` is
+            of a network that has nothing in common with this one.
         TrainingError: the loss is not a number any more.
     """
     if soft_labels is None:  # said now: hours of float training lie before the tuning that would miss them
@@ -159,6 +162,8 @@ def compress(
     run = _Run(train, validation, device, directory, soft_labels, on_epoch, progress, [])
     torch.manual_seed(candidate.seed)
     model = networks.build(candidate.architecture, image_shape, classes)
+    if start is not None:
+        start_from(start, model)
     macs, weights = networks.macs_and_weights(candidate.architecture, image_shape, classes)
     run.fit("train", model, candidate.train, candidate.seed)
     if candidate.structured:

@@ -126,3 +126,23 @@ def test_a_missing_teacher_is_named_before_anything_is_trained(digits: Split, tm
     with pytest.raises(UsageError, match=r"tune recipe has distillation = 0\.5.*--teacher"):
         run(replace(CANDIDATE, tune=replace(SHORT, distillation=0.5)), digits, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_shallower_network_starts_from_its_deeper_relative(digits: Split, tmp_path: Path) -> None:
+    still = replace(SHORT, learning_rate=1e-12, weight_decay=0.0)  # what it starts with is what it ends with
+    deep = Candidate(networks.parse("thin:widths=8-12,depths=1-2,strides=1-2"), Bits(), train=SHORT)
+    run(deep, digits, tmp_path)
+    trained = torch.load(tmp_path / "train.ckpt", weights_only=True)["parts"]["model"]
+    shallow = replace(deep, architecture=networks.parse("thin:widths=8-12,depths=1-1,strides=1-2"), train=still)
+    begun = run(shallow, digits, tmp_path / "start", start=tmp_path / "train.ckpt")
+    kept = torch.load(tmp_path / "start" / "train.ckpt", weights_only=True)["parts"]["model"]
+    weights = [name for name in kept if kept[name].dim() == 4]
+    assert len(weights) == 6 and all(torch.allclose(kept[name], trained[name], atol=1e-6) for name in weights)
+    assert begun.network.manifest.architecture.options["depths"] == (1, 1)
+
+    stranger = replace(shallow, architecture=networks.parse("mnist_fc"))
+    with pytest.raises(UsageError, match="shares no layer"):
+        run(stranger, digits, start=tmp_path / "train.ckpt")
+    (tmp_path / "bad.ckpt").write_bytes(b"no checkpoint")
+    with pytest.raises(UsageError, match="no checkpoint"):
+        run(shallow, digits, start=tmp_path / "bad.ckpt")

@@ -29,6 +29,10 @@ from contest.errors import UsageError
     "--teacher", "teachers", type=click.Path(path_type=Path), multiple=True,
     help="A model.pt whose predictions are distilled; given several times, the mean of their logits.",
 )  # fmt: skip
+@click.option(
+    "--start", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A train.ckpt (of --directory) of a relative: weights whose name and shape agree begin as they ended there.",
+)  # fmt: skip
 @click.option("--all-images", is_flag=True, help="Train on the validation images too (a finalist's refit).")
 @click.option("--seed", type=int, default=0, show_default=True, help="Everything random comes from it.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps (mps is untested).")
@@ -45,6 +49,7 @@ def train(
     train_options: str,
     tune_options: str,
     teachers: tuple[Path, ...],
+    start: Path | None,
     all_images: bool,
     seed: int,
     device: str,
@@ -88,6 +93,7 @@ def train(
         device=chosen,
         directory=directory,
         soft_labels=labels,
+        start=start,
         progress=True,
         provenance={"data": images.name, "split_sha256": "all images" if all_images else parts.sha256},
     )

@@ -1,9 +1,21 @@
 """Training, evaluation and distillation of any image classifier."""
 
+from contest.training.checkpoint import start_from
 from contest.training.evaluation import Evaluation, evaluate, forward
 from contest.training.history import Epoch, History
 from contest.training.loop import fit
 from contest.training.machine import choose_device
 from contest.training.teacher import Ensemble, soft_labels
 
-__all__ = ["Ensemble", "Epoch", "Evaluation", "History", "choose_device", "evaluate", "fit", "forward", "soft_labels"]
+__all__ = [
+    "Ensemble",
+    "Epoch",
+    "Evaluation",
+    "History",
+    "choose_device",
+    "evaluate",
+    "fit",
+    "forward",
+    "soft_labels",
+    "start_from",
+]

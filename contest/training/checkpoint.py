@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor, nn
 
-from contest.errors import TrainingError
+from contest.errors import TrainingError, UsageError
 from contest.training.history import Epoch
 
 UNREADABLE = (OSError, RuntimeError, ValueError, LookupError, EOFError, TypeError, pickle.UnpicklingError)
@@ -69,6 +70,29 @@ def load(path: Path, run: Mapping[str, Any], parts: Mapping[str, Part]) -> list[
             f"the checkpoint '{path}' is of another network ({error}); give this run its own path or delete the file"
         ) from error
     return history
+
+
+def start_from(path: Path, model: nn.Module) -> list[str]:
+    """Give `model` the weights of a float training's checkpoint, averaged ones where it averaged.
+
+    Tensors are taken where name and shape agree, so a network with fewer or more blocks can start from its relative;
+    the others stay as they are. Returns the names taken. Raises UsageError for a file that is no checkpoint and
+    where nothing agrees.
+    """
+    try:
+        parts = torch.load(path, map_location="cpu", weights_only=True)["parts"]
+        known: dict[str, Tensor] = parts["average"]["tensors"] if "average" in parts else parts["model"]
+        shapes = {name: tensor.shape for name, tensor in known.items()}
+    except (*UNREADABLE, AttributeError) as error:
+        raise UsageError(
+            f"'{path}' is no checkpoint of a training ({type(error).__name__}): give a train.ckpt"
+        ) from error
+    state = model.state_dict()
+    taken = [name for name, tensor in state.items() if shapes.get(name) == tensor.shape]
+    if not any(state[name].dim() > 1 for name in taken):
+        raise UsageError(f"'{path}' is of a network that shares no layer of the same name and shape with this one")
+    model.load_state_dict({name: known[name] for name in taken}, strict=False)
+    return taken
 
 
 def write(state: Mapping[str, Any], path: Path) -> None:
