@@ -89,7 +89,7 @@ def start_from(path: Path, model: nn.Module) -> list[str]:
         ) from error
     state = model.state_dict()
     taken = [name for name, tensor in state.items() if shapes.get(name) == tensor.shape]
-    if not any(state[name].dim() > 1 for name in taken):
+    if not any(weight.dim() > 1 for name, weight in model.named_parameters() if name in taken):
         raise UsageError(f"'{path}' is of a network that shares no layer of the same name and shape with this one")
     model.load_state_dict({name: known[name] for name in taken}, strict=False)
     return taken
