@@ -54,8 +54,9 @@ class PipelineTrainer:
         self._validation = parts.validation
         self._provenance = {
             "study": directory.name,
-            "dataset": data.name,
-            "split": f"validation {held_out}, seed {parts.seed}, sha256 {parts.sha256}",
+            "data": data.name,
+            "validation": f"{held_out} of the training images, seed {parts.seed}",
+            "split_sha256": parts.sha256,
         }
         if self.device == "cpu":
             choose_threads(self.image_shape)
@@ -141,7 +142,9 @@ class PipelineTrainer:
             return False
         from search.teacher import make_labels
 
-        self._labels = make_labels(self.settings, self.directory, self._train, self._validation, device=self.device)
+        self._labels = make_labels(
+            self.settings, self.directory, self._train, self._validation, self._provenance, device=self.device
+        )
         return True
 
     @property

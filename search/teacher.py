@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,15 +46,24 @@ def labels_path(directory: Path) -> Path:
     return directory / "teacher" / "labels.pt"
 
 
-def make_labels(settings: Settings, directory: Path, train: Images, validation: Images, *, device: str) -> Tensor:
+def make_labels(
+    settings: Settings,
+    directory: Path,
+    train: Images,
+    validation: Images,
+    provenance: Mapping[str, str],
+    *,
+    device: str,
+) -> Tensor:
     """The teacher's logits (of several, their mean) for `train`, from the cache in the study directory or made now.
 
-    Raises ContestError if the teacher cannot be read or trained.
+    Raises ContestError if the teacher cannot be read or trained, or has seen the validation images.
     """
-    from contest.inference import load, save
+    from contest.inference import save
     from contest.pipeline import compress
-    from contest.training import Ensemble, soft_labels
+    from contest.training import load_teachers, soft_labels
 
+    classes = int(train.labels.max()) + 1
     home = directory / "teacher"
     path = home / "model.pt"
     if not settings.teachers and not path.exists():
@@ -62,10 +72,12 @@ def make_labels(settings: Settings, directory: Path, train: Images, validation: 
             train,
             validation,
             image_shape=train.shape,
-            classes=int(train.labels.max()) + 1,
+            classes=classes,
             device=device,
             directory=home,
+            provenance=provenance,
         )
         save(outcome.network, path)
-    teacher = Ensemble([load(Path(given)) for given in settings.teachers or [path]])
+    paths = [Path(given) for given in settings.teachers] or [path]
+    teacher = load_teachers(paths, train, classes, provenance["split_sha256"])
     return soft_labels(teacher, train, device=device, cache=labels_path(directory))

@@ -73,8 +73,9 @@ EPOCHS_HELP = "Epochs of a trial, float and quantised together; `10/40`: explore
     "--teacher",
     "teachers",
     multiple=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A model.pt whose soft labels the refine stage learns from; of several, the mean of their logits.",
+    metavar="FILE|bundled",
+    help="A model.pt whose soft labels the refine stage learns from; of several, the mean of their logits. "
+    "`bundled`: the networks that come with this package (CIFAR-10).",
 )
 @click.option(
     "--teacher-epochs",
@@ -115,6 +116,7 @@ def search(**options: Any) -> None:  # fmt: skip
 
     console = Console()
     options["fixed"] = parse_fixed(options.pop("fix"))
+    options["teachers"] = teacher_files(options["teachers"])
     try:
         run_search(console, **options)
     except KeyboardInterrupt:
@@ -167,6 +169,18 @@ def _share_the_cores(workers: int) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if workers > 1:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+
+
+def teacher_files(given: tuple[str, ...]) -> list[Path]:
+    """The files that --teacher names. Raises UsageError for one that is not there."""
+    from leaderboard.bundled import DIRECTORY
+
+    found: list[Path] = []
+    for name in given:
+        found += sorted(DIRECTORY.glob("*.pt")) if name == "bundled" else [Path(name)]
+        if not found[-1].is_file():
+            raise UsageError(f"--teacher {name}: no such file")
+    return found
 
 
 def parse_fixed(texts: tuple[str, ...]) -> dict[str, list[int | float | str]]:

@@ -61,10 +61,9 @@ def train(
 
     from contest import networks
     from contest.data import load, split
-    from contest.inference import load as load_network
     from contest.inference import save
     from contest.pipeline import compress
-    from contest.training import Ensemble, choose_device, soft_labels
+    from contest.training import choose_device, load_teachers, soft_labels
 
     if Path(what).suffix == ".json":
         candidate = Candidate.from_json(Path(what).read_text())
@@ -82,8 +81,10 @@ def train(
     parts = split(images.train)
     training = images.train if all_images else parts.train
     chosen = str(choose_device(device))
-    teacher = Ensemble([load_network(path) for path in teachers]) if teachers else None
-    labels = None if teacher is None else soft_labels(teacher, training, device=chosen)
+    labels = None
+    if teachers:
+        classes, validated = len(images.classes), None if all_images else parts.sha256
+        labels = soft_labels(load_teachers(teachers, training, classes, validated), training, device=chosen)
     outcome = compress(
         candidate,
         training,

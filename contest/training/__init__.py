@@ -5,7 +5,7 @@ from contest.training.evaluation import Evaluation, evaluate, forward
 from contest.training.history import Epoch, History
 from contest.training.loop import fit
 from contest.training.machine import choose_device
-from contest.training.teacher import Ensemble, soft_labels
+from contest.training.teacher import Ensemble, load_teachers, soft_labels
 
 __all__ = [
     "Ensemble",
@@ -16,6 +16,7 @@ __all__ = [
     "evaluate",
     "fit",
     "forward",
+    "load_teachers",
     "soft_labels",
     "start_from",
 ]

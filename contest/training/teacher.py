@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from contest.data import Images
+from contest.errors import UsageError
 from contest.training import checkpoint
 from contest.training.evaluation import forward
 
@@ -24,6 +25,35 @@ class Ensemble(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits [B, classes] of images [B, C, H, W]."""
         return torch.stack([network(x).float() for network in self.networks]).mean(0)
+
+
+def load_teachers(paths: Sequence[Path], images: Images, classes: int, split: str | None) -> Ensemble:
+    """The networks in the files as one teacher for `images`.
+
+    `split` is the hash of the split whose validation images will judge the student; None where none will. Raises
+    UsageError for a network that takes other images or classes, and for one that says that it was trained on another
+    split: it has seen the validation images, and what it teaches of them would count as the student's own.
+    """
+    from contest.inference import load
+
+    networks = []
+    for path in paths:
+        network = load(path)
+        manifest = network.manifest
+        if tuple(manifest.image_shape) != tuple(images.shape) or manifest.classes != classes:
+            takes = "x".join(map(str, manifest.image_shape))
+            raise UsageError(
+                f"teacher {path} takes {takes} images of {manifest.classes} classes; "
+                f"these are {'x'.join(map(str, images.shape))} images of {classes} classes"
+            )
+        learned = manifest.provenance.get("split_sha256")
+        if split is not None and learned is not None and learned != split:
+            raise UsageError(
+                f"teacher {path} was trained on another split ({learned[:16]}; this one is {split[:16]}), so it knows "
+                "images that validation is measured on: give a teacher of this split"
+            )
+        networks.append(network)
+    return Ensemble(networks)
 
 
 def soft_labels(

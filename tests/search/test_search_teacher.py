@@ -9,7 +9,8 @@ import torch
 from click.testing import CliRunner
 
 from contest.candidate import Candidate
-from contest.cli.search import search
+from contest.cli.search import search, teacher_files
+from contest.errors import UsageError
 from contest.inference import load
 from search import teacher
 from search.join import open_study
@@ -106,3 +107,14 @@ def test_the_refine_stage_learns_from_a_teacher_in_both_trainings(tmp_path: Path
     alone = [trainer_at(tmp_path / str(n), teachers=(file,)).soft_labels for n, file in enumerate(files)]
     together = trainer_at(tmp_path / "both", teachers=tuple(files)).soft_labels
     assert not torch.equal(*alone) and torch.allclose(together, (alone[0] + alone[1]) / 2, atol=1e-5)
+    with pytest.raises(UsageError, match=r"another split.*validation"):
+        trainer_at(tmp_path / "leak", teachers=tuple(files), split_seed=1).teach()
+
+
+def test_the_bundled_networks_teach_cifar10_only(tmp_path: Path) -> None:
+    files = teacher_files(("bundled",))
+    assert len(files) >= 2 and all(load(file).manifest.image_shape == (3, 32, 32) for file in files)
+    with pytest.raises(UsageError, match=r"takes 3x32x32 images.*these are 1x8x8"):
+        trainer_at(tmp_path, teachers=tuple(map(str, files))).teach()
+    with pytest.raises(UsageError, match=r"none\.pt: no such file"):
+        teacher_files(("none.pt",))
