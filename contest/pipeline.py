@@ -24,7 +24,7 @@ from contest.inference import Network, fold_batch_norms, freeze
 from contest.inference.layers import WeightLayer
 from contest.inference.manifest import Claims, Parent
 from contest.pruning.masks import exact_k, full, hold, prunable
-from contest.training import Epoch, Evaluation, evaluate, fit, start_from
+from contest.training import Epoch, Evaluation, evaluate, fit, refresh_statistics, start_from
 
 CALIBRATION_IMAGES = 256
 """Images from which the first quantiser steps are chosen."""
@@ -166,9 +166,11 @@ def compress(
         start_from(start, model)
     macs, weights = networks.macs_and_weights(candidate.architecture, image_shape, classes)
     run.fit("train", model, candidate.train, candidate.seed)
+    last = candidate.train
     if candidate.structured:
         model = _remove_channels(model, candidate, image_shape)
         run.fit("channels", model, candidate.tune, candidate.seed + 1)
+        last = candidate.tune
     left = sum(p.numel() for p in prunable(model).values())
     zeros = round(candidate.unstructured * weights)
     if zeros >= left:
@@ -179,6 +181,8 @@ def compress(
         _quantise(model, candidate, train)
         masks = GradualMasks(model, zeros) if zeros else None
         run.fit("tune", model, candidate.tune, candidate.seed + 2, masks)
+        last = candidate.tune
+    refresh_statistics(model, train, last, device=device, seed=candidate.seed)
     half = candidate.bits.weights == 16
     stored = torch.float16 if half else torch.float32  # half precision counts only where the network runs in it
     network = freeze(

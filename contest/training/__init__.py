@@ -5,6 +5,7 @@ from contest.training.evaluation import Evaluation, evaluate, forward
 from contest.training.history import Epoch, History
 from contest.training.loop import fit
 from contest.training.machine import choose_device
+from contest.training.statistics import refresh_statistics
 from contest.training.teacher import Ensemble, load_teachers, soft_labels
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "fit",
     "forward",
     "load_teachers",
+    "refresh_statistics",
     "soft_labels",
     "start_from",
 ]
