@@ -71,7 +71,10 @@ class Foresight:
         if len(self._curves) < ENOUGH:
             # Annealed schedules win most of their accuracy at the end, so until this study knows better
             # an optimist lets the error fall to a tenth at the start and in proportion later.
-            return Forecast(1 - error * (0.3 + 0.7 * fraction), 1 - error * (0.1 + 0.9 * fraction**2))
+            # What is expected comes from the finished curves as soon as there is one: a paused candidate that was
+            # forecast by the rule of thumb would pass finished ones that were ahead of it when they paused.
+            expected = min(self._ratios(round(fraction, 4))[1], 1.0) if self._curves else 0.3 + 0.7 * fraction
+            return Forecast(1 - error * expected, 1 - error * min(expected, 0.1 + 0.9 * fraction**2))
         low, middle, spread = self._ratios(round(fraction, 4))
         return Forecast(1 - error * min(middle, 1.0), 1 - error * max(0.0, min(low - spread, 1.0)))
 

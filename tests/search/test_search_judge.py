@@ -71,6 +71,14 @@ def test_before_a_study_knows_better_an_optimist_does_not_give_up() -> None:
     assert Foresight([]).end(()).expected == 1.0
 
 
+def test_a_paused_candidate_is_not_expected_to_pass_a_finished_one_that_was_ahead_of_it() -> None:
+    """The first finished curve already says what the rest of a training gives; the optimist stays free to hope."""
+    finished = record(1, ((0.34, 0.622), (1.0, 0.654)))
+    paused = Foresight([finished]).end(((0.34, 0.595),))
+    assert paused.expected == pytest.approx(1 - 0.405 * 0.346 / 0.378)
+    assert paused.expected < 0.654 < 0.8 < paused.optimistic
+
+
 def test_refinements_teach_what_long_trainings_gain() -> None:
     explored = [record(n, ((1.0, 1 - e),), params={"n": n}) for n, e in enumerate((0.2, 0.4, 0.3))]
     longer = [record(10 + n, ((1.0, 1 - e),), stage="refine", params={"n": n}) for n, e in enumerate((0.1, 0.2, 0.15))]
