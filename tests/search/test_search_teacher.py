@@ -55,7 +55,7 @@ def test_the_teacher_is_trained_once_and_its_labels_outlive_a_damaged_cache(tmp_
     assert torch.equal(trainer_at(tmp_path).soft_labels, labels)  # another worker reads them
     teacher.labels_path(tmp_path).write_bytes(b"half a file")
     assert torch.equal(trainer_at(tmp_path).soft_labels, labels)
-    assert torch.equal(torch.load(teacher.labels_path(tmp_path))["logits"], labels)
+    assert torch.equal(torch.load(teacher.labels_path(tmp_path), weights_only=True)["logits"], labels)
     assert model.stat().st_mtime_ns == written  # never trained again
 
 
@@ -100,7 +100,7 @@ def test_the_refine_stage_learns_from_a_teacher_in_both_trainings(tmp_path: Path
         catch_exceptions=False,
     )  # fmt: skip
     assert result.exit_code == 0 and not (given / "teacher" / "model.pt").exists()
-    labels = [torch.load(teacher.labels_path(home))["logits"] for home in (directory, given)]
+    labels = [torch.load(teacher.labels_path(home), weights_only=True)["logits"] for home in (directory, given)]
     assert torch.equal(*labels)
 
     files = [str(directory / "teacher" / "model.pt"), str(directory / "trials" / refined[0].key / "model.pt")]
