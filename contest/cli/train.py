@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from contest.candidate import Bits, Candidate, Recipe
+from contest.candidate import Bits, Candidate, Recipe, taught
 from contest.errors import UsageError
 
 
@@ -84,7 +84,9 @@ def train(
     labels = None
     if teachers:
         classes, validated = len(images.classes), None if all_images else parts.sha256
-        labels = soft_labels(load_teachers(teachers, training, classes, validated), training, device=chosen)
+        teacher, recipe = load_teachers(teachers, training, classes, validated), taught(candidate)
+        cache = directory and directory / "labels.pt"
+        labels = soft_labels(teacher, training, device=chosen, recipe=recipe, cache=cache)
     outcome = compress(
         candidate,
         training,

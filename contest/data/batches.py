@@ -33,11 +33,21 @@ class Batch:
     """The teacher's probabilities at the recipe's temperature, mixed like the targets: float32 [B, classes]."""
 
 
+def taught_offsets(images: int, crops: int, padding: int) -> np.ndarray[tuple[int, int, int], np.dtype[np.int64]]:
+    """The offsets (down, right) in 0 .. 2 * padding of the crops that a teacher answers for: [2, crops, images].
+
+    Crop k of n is the same whatever n is, so that a teacher asked for more answers the first ones alike.
+    """
+    draws = [np.random.RandomState([2106, number]).randint(0, 2 * padding + 1, (2, images)) for number in range(crops)]
+    return np.stack(draws, 1) if draws else np.empty((2, 0, images), np.int64)
+
+
 class Batches:
     """One epoch after another of (images, targets), as `Batch` says; an epoch drops the last short batch.
 
-    `soft_labels` are the teacher's logits for each image [N, classes]. Pixels of crop and cutout are those of
-    an image of 32 pixels and grow and shrink with the image. Images that must not be mirrored never are.
+    `soft_labels` are the teacher's logits for each image [N, classes], or for `recipe.taught_crops` crops of each
+    image [N, crops, classes], those of `taught_offsets`: then only these crops are drawn. Pixels of crop and cutout
+    are those of an image of 32 pixels and grow and shrink with the image. Images that must not be mirrored never are.
 
         for epoch in range(10):
             for x, targets in batches: ...      # each loop is the next epoch
@@ -57,11 +67,13 @@ class Batches:
             raise UsageError("there are no images to train on")
         if recipe.batch_size < 1:
             raise UsageError(f"batch_size is {recipe.batch_size}; it must be at least 1")
-        if soft_labels is not None and (soft_labels.ndim != 2 or len(soft_labels) != len(images)):
-            raise UsageError(
-                f"soft labels have shape {list(soft_labels.shape)}; they must be [{len(images)}, classes], "
-                "a row for each training image"
-            )
+        if soft_labels is not None:
+            rows = [len(images), recipe.taught_crops] if recipe.taught_crops else [len(images)]
+            if list(soft_labels.shape[:-1]) != rows:
+                raise UsageError(
+                    f"soft labels have shape {list(soft_labels.shape)}; they must be [{', '.join(map(str, rows))}, "
+                    f"classes]: {len(images)} training images, taught_crops = {recipe.taught_crops}"
+                )
         self.recipe, self.seed, self.device = recipe, seed, torch.device(device)
         self.flip = recipe.flip and images.flips
         height, width = images.shape[1:]
@@ -70,8 +82,10 @@ class Batches:
         self.batch_size = min(recipe.batch_size, len(images))
         self.labels = images.labels.to(device)
         self.pixels = images.pixels.to(device).permute(0, 2, 3, 1).contiguous()  # [N, H, W, C]
-        self.soft = None if soft_labels is None else (soft_labels.to(device).float() / recipe.temperature).softmax(1)
-        self.classes = int(images.labels.max()) + 1 if soft_labels is None else soft_labels.shape[1]
+        self.soft = None if soft_labels is None else (soft_labels.to(device).float() / recipe.temperature).softmax(-1)
+        self.crops = 0 if soft_labels is None else recipe.taught_crops
+        self.offsets = taught_offsets(len(images), self.crops, self.crop)
+        self.classes = int(images.labels.max()) + 1 if soft_labels is None else soft_labels.shape[-1]
         self.mean = self.pixels.float().mean((0, 1, 2)).round().to(torch.uint8) if self.cutout else None
         self._next = 0
 
@@ -87,7 +101,11 @@ class Batches:
         """The batches of epoch `number` (from 0), the same at each call."""
         random = np.random.RandomState([self.seed & 0xFFFFFFFF, number])
         order = self._draw(random.permutation(len(self.labels)))
-        shifts = self._draw(random.randint(0, 2 * self.crop + 1, (2, len(order))))
+        if self.crops:
+            taught = random.randint(0, self.crops, len(order))
+            shifts = self._draw(self.offsets[:, taught, order.cpu().numpy()])
+        else:
+            shifts = self._draw(random.randint(0, 2 * self.crop + 1, (2, len(order))))
         mirrored = self._draw(random.randint(0, 2, len(order)).astype(bool))
         centres = self._draw(random.random_sample((2, len(order))).astype(np.float32))
         for index in range(len(self)):
@@ -101,6 +119,8 @@ class Batches:
             if self.mean is not None:
                 x = augment.cutout(x, centres[0, here], centres[1, here], self.cutout, self.mean)
             soft = None if self.soft is None else self.soft[chosen]
+            if soft is not None and self.crops:
+                soft = soft[torch.arange(len(soft)), torch.from_numpy(taught[here])]
             yield self._mixed(x, self.labels[chosen], soft, random)
 
     def _mixed(self, x: Tensor, labels: Tensor, soft: Tensor | None, random: np.random.RandomState) -> Batch:

@@ -19,7 +19,7 @@ from contest.training import checkpoint as files
 from contest.training.average import Average
 from contest.training.evaluation import evaluate
 from contest.training.history import Epoch, History
-from contest.training.machine import autocast, has_bf16, keep_memory, memory_errors
+from contest.training.machine import autocast, channels_last_gradients, has_bf16, keep_memory, memory_errors
 from contest.training.optimise import check, loss_of, make_optimiser, make_schedule
 from contest.training.progress import Meter, Progress
 
@@ -76,7 +76,12 @@ def fit(
     step = min(len(history) * len(batches), steps)
 
     generators = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(generators), memory_errors(recipe), Progress(steps, step, shown=progress) as bar:
+    with (
+        torch.random.fork_rng(generators),
+        memory_errors(recipe),
+        channels_last_gradients(model),
+        Progress(steps, step, shown=progress) as bar,
+    ):
         for number in range(len(history), epochs):
             if before_epoch:
                 before_epoch(model, number, epochs)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import torch
+from torch import Tensor, nn
 
 from contest.candidate import Recipe
 from contest.errors import TrainingError, UsageError
@@ -58,6 +59,27 @@ def memory_errors(recipe: Recipe) -> Iterator[None]:
         raise TrainingError(
             f"not enough memory for a step of batch_size {recipe.batch_size}; lower it or the network's width"
         ) from error
+
+
+@contextmanager
+def channels_last_gradients(model: nn.Module) -> Iterator[None]:
+    """Inside, the gradient of a mean over a map [N, C, H, W] goes on in channels-last memory.
+
+    The mean's own backward pass writes it channels first, and so do the layers before it, one after the other, each
+    reading one layout and writing the other: 3 to 10 % of a step of a small residual network on a CPU.
+    """
+
+    def relayed(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+        if args[0].requires_grad:
+            args[0].register_hook(lambda g: g.contiguous(memory_format=torch.channels_last))
+
+    pools = [module for module in model.modules() if isinstance(module, nn.AdaptiveAvgPool2d)]
+    handles = [pool.register_forward_pre_hook(relayed) for pool in pools]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @functools.cache

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
+from torch import Tensor
 
 from contest.candidate import Recipe
 from contest.data import Batches, Images, load
 from contest.errors import UsageError
+from contest.training import soft_labels
 
 PLAIN = Recipe(batch_size=10, flip=False, crop=0)
 
@@ -122,6 +126,34 @@ def test_soft_labels_follow_their_images_at_the_temperature() -> None:
     for batch in Batches(numbered(), Recipe(batch_size=10, temperature=3.0), soft_labels=logits).epoch(0):
         assert batch.soft is not None
         torch.testing.assert_close(batch.soft, (logits[values(batch.images)] / 3).softmax(1))
+
+
+def test_each_crop_comes_with_the_answer_for_that_crop() -> None:
+    """Each pixel has a value of its own, so the corner pixels tell which crop a batch shows."""
+    pixels = torch.randint(0, 256, (50, 1, 32, 32), dtype=torch.uint8)
+    data = Images(pixels, torch.zeros(50, dtype=torch.int64))
+
+    class Corners(torch.nn.Module):
+        """As logits the sum of two opposite corners, which a mirrored image has too, and the sum over all."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            top, bottom = x[:, 0, 0], x[:, 0, -1]
+            return torch.stack([top[:, 0] + top[:, -1], bottom[:, 0] + bottom[:, -1], x.mean((1, 2, 3))], 1)
+
+    recipe = Recipe(batch_size=10, temperature=0.5, taught_crops=3)
+    answers = soft_labels(Corners(), data, recipe=recipe)
+    assert answers.shape == (50, 3, 3)
+    seen = set()
+    for number in range(4):
+        for batch in Batches(data, recipe, soft_labels=answers).epoch(number):
+            assert batch.soft is not None
+            torch.testing.assert_close(batch.soft, (Corners()(batch.images) / 0.5).softmax(1))
+            seen |= {bytes((image * 255).round().byte().flatten().tolist()) for image in batch.images}
+    assert 200 * 0.7 < len(seen) <= 200, "three crops, mirrored or not, of 50 images: few come twice in four epochs"
+    more = soft_labels(Corners(), data, recipe=dataclasses.replace(recipe, taught_crops=4))
+    assert torch.equal(more[:, :3], answers)
+    with pytest.raises(UsageError, match=r"must be \[50, 2, classes\].*taught_crops = 2"):
+        Batches(data, dataclasses.replace(recipe, taught_crops=2), soft_labels=answers)
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -39,6 +39,7 @@ VARIANTS = [
     "resnet:block=bottleneck,widths=4-8,depths=1-1,activation=hardswish",
     "preact:depth=8,width=4,shortcut=pad",
     "vgg:depth=13,width=0.05,hidden=8-8,dropout=0.5",
+    "vgg:widths=4-8,depths=1-2,stem_width=6,pool=first",
     "mobilenet:width=0.1,kernel=5,stem_stride=2,head_width=0,activation=relu6",
     "densenet:growth=4,depths=2-2,groups=2,bottleneck=0,stem_width=4,reduction=1.0",
     "thin:block=basic,groups=2,widths=4-8,depths=1-2,stem_width=6,stem_kernel=2,stem_stride=2",
@@ -99,6 +100,13 @@ def test_mobilenet_has_the_published_counts() -> None:
     assert parameters("mobilenetv2", classes=1000) == 3_504_872
     assert parameters("mobilenetv2:width=0.5", classes=1000) == 1_968_680
     assert parameters("mobilenetv2:width=1.4", classes=1000) == 6_108_776
+
+
+def test_the_early_vgg_pools_behind_each_stages_first_convolution() -> None:
+    # MACs written out: kernel * in * out * pixels of the output, on maps of 32, 32, 16, 16, 8, 8 and 4 pixels a side.
+    layers = [(3, 24, 32), (24, 64, 32), (64, 64, 16), (64, 256, 16), (256, 256, 8), (256, 256, 8), (256, 256, 4)]
+    macs = sum(9 * inputs * out * side**2 for inputs, out, side in layers) + 256 * 10
+    assert macs_and_weights(networks.parse("vgg-early"), (3, 32, 32))[0] == macs
 
 
 def test_mnist_networks_have_the_laboratory_counts() -> None:

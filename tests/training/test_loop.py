@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import copy
 import re
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from training_helpers import equal_states, network, quadrants
 
 from contest.candidate import Recipe
 from contest.data import Images, load
 from contest.errors import TrainingError, UsageError
 from contest.training import Ensemble, Epoch, choose_device, evaluate, fit, soft_labels
-from contest.training.machine import has_bf16, keep_memory
+from contest.training.machine import channels_last_gradients, has_bf16, keep_memory
 
 PLAIN = Recipe(epochs=2, batch_size=96, flip=False, crop=0, warmup_epochs=0, learning_rate=0.05)
 CPU_BF16 = has_bf16(torch.device("cpu"))
@@ -189,6 +190,23 @@ def test_evaluate_counts_and_leaves_no_trace(batch_size: int) -> None:
     assert result.loss == pytest.approx(F.cross_entropy(logits, images.labels).item(), rel=1e-5)
     with pytest.raises(UsageError, match="no images"):
         evaluate(model, images.take(torch.arange(0)))
+
+
+def test_gradients_stay_in_channels_last_memory() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    model.to(memory_format=torch.channels_last)
+    x = torch.rand(2, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+    gradients: dict[bool, Tensor] = {}
+
+    def note(_: nn.Module, __: object, out: Tensor) -> None:
+        out.register_hook(lambda gradient: gradients.update({relayed: gradient}))
+
+    model[0].register_forward_hook(note)
+    for relayed in (False, True):
+        with channels_last_gradients(model) if relayed else nullcontext():
+            model(x).sum().backward()
+    assert gradients[True].is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(gradients[True], gradients[False])
 
 
 def test_soft_labels_are_the_mean_over_mirror_images(tmp_path: Path) -> None:
