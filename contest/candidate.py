@@ -98,9 +98,10 @@ class Recipe:
     distillation: float = 0.0
     """Weight of the teacher's soft targets in the loss (0 to 1); the labels have the rest."""
     temperature: float = 4.0
-    taught_crops: int = 0
-    """The teacher answers for so many random crops of each image, and training keeps to these; 0: its answer for the
-    whole image stands for every crop. It should see what the student sees (Beyer 2022, arXiv 2106.05237, section 3)."""
+    taught_epochs: int = 0
+    """The teacher answers for the very images, augmented and mixed, of so many epochs, and training goes round these;
+    0: its answer for a plain image stands for all that augmentation makes of it. A teacher should see what its
+    student sees (Beyer 2022, arXiv 2106.05237, section 3)."""
 
 
 @dataclass(frozen=True)
@@ -146,21 +147,6 @@ class Candidate:
             )
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise UsageError(f"not a candidate: {error}") from error
-
-
-def taught(candidate: Candidate) -> Recipe:
-    """The recipe that says which crops the candidate's teacher is asked about.
-
-    Raises UsageError where its two trainings want different answers: there is one set of them.
-    """
-    learners = [recipe for recipe in (candidate.train, candidate.tune) if recipe.epochs and recipe.distillation]
-    asked = {(recipe.taught_crops, recipe.crop if recipe.taught_crops else 0) for recipe in learners}
-    if len(asked) > 1:
-        raise UsageError(
-            "train and tune both learn from the teacher, but ask it about different crops (taught_crops, crop): "
-            f"{' and '.join(map(str, sorted(asked)))}; give both the same"
-        )
-    return learners[0] if learners else candidate.train
 
 
 def _architecture(data: dict[str, Any]) -> Architecture:

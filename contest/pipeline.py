@@ -57,7 +57,7 @@ class _Run:
     validation: Images | None
     device: str
     directory: Path | None
-    soft_labels: Tensor | None
+    teach: Callable[[Recipe], Tensor] | None
     on_epoch: Callable[[Epoch], None] | None
     progress: bool
     stages: list[Stage]
@@ -73,7 +73,7 @@ class _Run:
             device=self.device,
             seed=seed,
             checkpoint=None if self.directory is None else self.directory / f"{name}.ckpt",
-            soft_labels=self.soft_labels,
+            soft_labels=self.teach(recipe) if self.teach and recipe.distillation and recipe.epochs else None,
             before_epoch=None if masks is None else masks.before_epoch,
             after_step=None if masks is None else masks.after_step,
             on_epoch=self.on_epoch,
@@ -133,7 +133,7 @@ def compress(
     classes: int,
     device: str = "cpu",
     directory: Path | None = None,
-    soft_labels: Tensor | None = None,
+    teach: Callable[[Recipe], Tensor] | None = None,
     start: Path | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
     progress: bool = False,
@@ -143,7 +143,7 @@ def compress(
 
     Args:
         directory: where the checkpoints of the stages lie; a second call with the same arguments goes on from them.
-        soft_labels: a teacher's logits [N, classes] for the training images, used where the recipe distils.
+        teach: a teacher's logits for the images of a recipe that distils, as `fit` takes them.
         start: a checkpoint of a float training; weights whose name and shape agree begin as they ended there.
         on_epoch: sees every epoch of every stage; what it raises ends the run with the checkpoints intact.
 
@@ -152,14 +152,14 @@ def compress(
             of a network that has nothing in common with this one.
         TrainingError: the loss is not a number any more.
     """
-    if soft_labels is None:  # said now: hours of float training lie before the tuning that would miss them
+    if teach is None:  # said now: hours of float training lie before the tuning that would miss them
         for stage, recipe in (("train", candidate.train), ("tune", candidate.tune)):
             if recipe.distillation:
                 raise UsageError(
                     f"the {stage} recipe has distillation = {recipe.distillation:g}, but there are no soft labels of a "
                     "teacher: give --teacher model.pt, or set distillation to 0"
                 )
-    run = _Run(train, validation, device, directory, soft_labels, on_epoch, progress, [])
+    run = _Run(train, validation, device, directory, teach, on_epoch, progress, [])
     torch.manual_seed(candidate.seed)
     model = networks.build(candidate.architecture, image_shape, classes)
     if start is not None:

@@ -106,7 +106,7 @@ class PipelineTrainer:
             classes=self.classes,
             device=self.device,
             directory=directory,
-            soft_labels=self.soft_labels if distils(candidate) else None,
+            teach=(lambda _: self.soft_labels) if distils(candidate) else None,
             on_epoch=report,
             provenance=self._provenance,
         )

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contest.candidate import Architecture, Bits, Candidate, Recipe, taught
+from contest.candidate import Architecture, Bits, Candidate, Recipe
 from contest.errors import UsageError
 
 bits = st.sampled_from([*range(1, 9), 16, 32])
@@ -34,15 +34,6 @@ def test_json_round_trip(candidate: Candidate) -> None:
     assert again == candidate
     assert again.to_json() == candidate.to_json()
     assert hash(again) == hash(candidate)
-
-
-def test_one_set_of_answers_serves_both_trainings() -> None:
-    learns, resnet = Recipe(distillation=0.5, taught_crops=8), Architecture("resnet")
-    other = Recipe(distillation=0.9, taught_crops=4)
-    assert taught(Candidate(resnet, train=learns, tune=Recipe())) is learns
-    assert taught(Candidate(resnet, train=Recipe(taught_crops=4), tune=learns)) is learns, "train has no teacher"
-    with pytest.raises(UsageError, match=r"different crops.*\(4, 4\) and \(8, 4\)"):
-        taught(Candidate(resnet, train=learns, tune=other))
 
 
 def test_p_s_and_p_u_are_fractions_of_the_same_weights() -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from contest.candidate import Bits, Candidate, Recipe, taught
+from contest.candidate import Bits, Candidate, Recipe
 from contest.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @click.command()
@@ -63,7 +67,7 @@ def train(
     from contest.data import load, split
     from contest.inference import save
     from contest.pipeline import compress
-    from contest.training import choose_device, load_teachers, soft_labels
+    from contest.training import choose_device, load_teachers, question, soft_labels
 
     if Path(what).suffix == ".json":
         candidate = Candidate.from_json(Path(what).read_text())
@@ -81,12 +85,15 @@ def train(
     parts = split(images.train)
     training = images.train if all_images else parts.train
     chosen = str(choose_device(device))
-    labels = None
+    teach = None
     if teachers:
         classes, validated = len(images.classes), None if all_images else parts.sha256
-        teacher, recipe = load_teachers(teachers, training, classes, validated), taught(candidate)
-        cache = directory and directory / "labels.pt"
-        labels = soft_labels(teacher, training, device=chosen, recipe=recipe, cache=cache)
+        teacher = load_teachers(teachers, training, classes, validated)
+
+        def teach(recipe: Recipe) -> Tensor:
+            cache = directory and directory / f"labels-{sha256(question(recipe).encode()).hexdigest()[:8]}.pt"
+            return soft_labels(teacher, training, device=chosen, recipe=recipe, cache=cache)
+
     outcome = compress(
         candidate,
         training,
@@ -95,7 +102,7 @@ def train(
         classes=len(images.classes),
         device=chosen,
         directory=directory,
-        soft_labels=labels,
+        teach=teach,
         start=start,
         progress=True,
         provenance={"data": images.name, "split_sha256": "all images" if all_images else parts.sha256},

@@ -7,7 +7,7 @@ Images stay uint8 until a batch is finished. Everything random is drawn on the C
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from contest.candidate import Recipe
 from contest.data import augment
 from contest.data.images import Images
 from contest.errors import UsageError
+
+TAUGHT_SEED = 2106
+"""Draws the epochs that a teacher answers for: one set of answers serves students of every seed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,21 +36,15 @@ class Batch:
     """The teacher's probabilities at the recipe's temperature, mixed like the targets: float32 [B, classes]."""
 
 
-def taught_offsets(images: int, crops: int, padding: int) -> np.ndarray[tuple[int, int, int], np.dtype[np.int64]]:
-    """The offsets (down, right) in 0 .. 2 * padding of the crops that a teacher answers for: [2, crops, images].
-
-    Crop k of n is the same whatever n is, so that a teacher asked for more answers the first ones alike.
-    """
-    draws = [np.random.RandomState([2106, number]).randint(0, 2 * padding + 1, (2, images)) for number in range(crops)]
-    return np.stack(draws, 1) if draws else np.empty((2, 0, images), np.int64)
-
-
 class Batches:
     """One epoch after another of (images, targets), as `Batch` says; an epoch drops the last short batch.
 
-    `soft_labels` are the teacher's logits for each image [N, classes], or for `recipe.taught_crops` crops of each
-    image [N, crops, classes], those of `taught_offsets`: then only these crops are drawn. Pixels of crop and cutout
-    are those of an image of 32 pixels and grow and shrink with the image. Images that must not be mirrored never are.
+    `soft_labels` are the teacher's logits for each image [N, classes]. With `recipe.taught_epochs` they are those for
+    the images of so many epochs as they come [epochs, images of an epoch, classes]; then there are only these epochs,
+    the same for every seed, and after the last the first comes again.
+
+    Pixels of crop and cutout are those of an image of 32 pixels and grow and shrink with the image. Images that must
+    not be mirrored never are.
 
         for epoch in range(10):
             for x, targets in batches: ...      # each loop is the next epoch
@@ -68,11 +65,13 @@ class Batches:
         if recipe.batch_size < 1:
             raise UsageError(f"batch_size is {recipe.batch_size}; it must be at least 1")
         if soft_labels is not None:
-            rows = [len(images), recipe.taught_crops] if recipe.taught_crops else [len(images)]
+            size = min(recipe.batch_size, len(images))
+            drawn = len(images) // size * size
+            rows = [recipe.taught_epochs, drawn] if recipe.taught_epochs else [len(images)]
             if list(soft_labels.shape[:-1]) != rows:
                 raise UsageError(
                     f"soft labels have shape {list(soft_labels.shape)}; they must be [{', '.join(map(str, rows))}, "
-                    f"classes]: {len(images)} training images, taught_crops = {recipe.taught_crops}"
+                    f"classes] for {len(images)} training images and taught_epochs = {recipe.taught_epochs}"
                 )
         self.recipe, self.seed, self.device = recipe, seed, torch.device(device)
         self.flip = recipe.flip and images.flips
@@ -83,8 +82,6 @@ class Batches:
         self.labels = images.labels.to(device)
         self.pixels = images.pixels.to(device).permute(0, 2, 3, 1).contiguous()  # [N, H, W, C]
         self.soft = None if soft_labels is None else (soft_labels.to(device).float() / recipe.temperature).softmax(-1)
-        self.crops = 0 if soft_labels is None else recipe.taught_crops
-        self.offsets = taught_offsets(len(images), self.crops, self.crop)
         self.classes = int(images.labels.max()) + 1 if soft_labels is None else soft_labels.shape[-1]
         self.mean = self.pixels.float().mean((0, 1, 2)).round().to(torch.uint8) if self.cutout else None
         self._next = 0
@@ -99,13 +96,11 @@ class Batches:
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """The batches of epoch `number` (from 0), the same at each call."""
-        random = np.random.RandomState([self.seed & 0xFFFFFFFF, number])
+        taught = self.recipe.taught_epochs
+        seed, number = (TAUGHT_SEED, number % taught) if taught else (self.seed, number)
+        random = np.random.RandomState([seed & 0xFFFFFFFF, number])
         order = self._draw(random.permutation(len(self.labels)))
-        if self.crops:
-            taught = random.randint(0, self.crops, len(order))
-            shifts = self._draw(self.offsets[:, taught, order.cpu().numpy()])
-        else:
-            shifts = self._draw(random.randint(0, 2 * self.crop + 1, (2, len(order))))
+        shifts = self._draw(random.randint(0, 2 * self.crop + 1, (2, len(order))))
         mirrored = self._draw(random.randint(0, 2, len(order)).astype(bool))
         centres = self._draw(random.random_sample((2, len(order))).astype(np.float32))
         for index in range(len(self)):
@@ -118,10 +113,12 @@ class Batches:
                 x = augment.flip(x, mirrored[here])
             if self.mean is not None:
                 x = augment.cutout(x, centres[0, here], centres[1, here], self.cutout, self.mean)
-            soft = None if self.soft is None else self.soft[chosen]
-            if soft is not None and self.crops:
-                soft = soft[torch.arange(len(soft)), torch.from_numpy(taught[here])]
-            yield self._mixed(x, self.labels[chosen], soft, random)
+            if taught:
+                batch = self._mixed(x, self.labels[chosen], None, random)
+                yield batch if self.soft is None else replace(batch, soft=self.soft[number, here])
+            else:
+                soft = None if self.soft is None else self.soft[chosen]
+                yield self._mixed(x, self.labels[chosen], soft, random)
 
     def _mixed(self, x: Tensor, labels: Tensor, soft: Tensor | None, random: np.random.RandomState) -> Batch:
         mixup, cutmix = self.recipe.mixup > 0, self.recipe.cutmix > 0

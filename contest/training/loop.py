@@ -56,7 +56,7 @@ def fit(
     of another run, UsageError for a recipe that makes no sense.
     """
     check(recipe)
-    if recipe.distillation and soft_labels is None:
+    if recipe.distillation and recipe.epochs and soft_labels is None:
         raise UsageError(f"distillation is {recipe.distillation:g} but there are no soft labels of a teacher")
     keep_memory()
     device = torch.device(device)

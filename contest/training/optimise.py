@@ -32,7 +32,7 @@ def check(recipe: Recipe) -> None:
         "cutmix": (0, math.inf),
         "distillation": (0, 1),
         "temperature": (1e-3, math.inf),
-        "taught_crops": (0, math.inf),
+        "taught_epochs": (0, math.inf),
     }
     for name, (low, high) in limits.items():
         value = getattr(recipe, name)

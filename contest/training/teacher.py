@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from contest.candidate import Recipe
-from contest.data import Images
-from contest.data.augment import crop, scaled
-from contest.data.batches import taught_offsets
+from contest.data import Batches, Images
 from contest.errors import UsageError
 from contest.training import checkpoint
-from contest.training.evaluation import forward
+from contest.training.evaluation import evaluating, forward
+from contest.training.machine import autocast
 
 
 class Ensemble(nn.Module):
@@ -70,42 +68,46 @@ def soft_labels(
     batch_size: int = 500,
     cache: Path | None = None,
 ) -> Tensor:
-    """The teacher's logits for each image, float32 [N, classes] on the CPU; for each of `recipe.taught_crops` crops of
-    each image [N, crops, classes], where a recipe asks for them.
+    """The teacher's logits for each image, float32 [N, classes] on the CPU; where a recipe has `taught_epochs`, those
+    for the images of these epochs as `Batches` makes them [epochs, images of an epoch, classes].
 
     With `flip` (default: where the images may be flipped) they are the mean of the image's and its mirror
     image's. `cache` is a file that answers the same question again; one about another teacher or
     other images is replaced.
     """
     flip = images.flips if flip is None else flip
-    crops = recipe.taught_crops if recipe else 0
-    padding = scaled(recipe.crop, *images.shape[1:]) if recipe and crops else 0
-    key = _key(teacher, images, flip, crops, padding)
+    key = _key(teacher, images, flip, recipe)
     if cache and cache.exists():
         known = _read(cache, key)
         if known is not None:
             return known
 
-    def answer(seen: Images) -> Tensor:
-        logits = forward(teacher, seen, device=device, batch_size=batch_size, bf16=True)
-        if flip:
-            mirrored = forward(teacher, seen, device=device, batch_size=batch_size, bf16=True, mirrored=True)
-            logits = (logits + mirrored) / 2
-        return logits
+    def answer(**how: bool) -> Tensor:
+        if recipe and recipe.taught_epochs:
+            return _taught(teacher, Batches(images, recipe, device=device), **how)
+        return forward(teacher, images, device=device, batch_size=batch_size, bf16=True, **how)
 
-    if crops:
-        offsets = torch.from_numpy(taught_offsets(len(images), crops, padding))
-        logits = torch.stack([answer(_cropped(images, offsets[:, number], padding)) for number in range(crops)], 1)
-    else:
-        logits = answer(images)
+    logits = (answer() + answer(mirrored=True)) / 2 if flip else answer()
     if cache:
         checkpoint.write({"key": key, "logits": logits}, cache)
     return logits
 
 
-def _cropped(images: Images, offsets: Tensor, padding: int) -> Images:
-    windows = crop(images.pixels.cpu().permute(0, 2, 3, 1).contiguous(), offsets[0], offsets[1], padding)
-    return replace(images, pixels=windows.permute(0, 3, 1, 2).contiguous().to(images.pixels.device))
+def question(recipe: Recipe) -> str:
+    """What of a recipe decides for which images its teacher has to answer."""
+    fields = ("taught_epochs", "batch_size", "crop", "flip", "cutout", "mixup", "cutmix")
+    return " ".join(f"{name}={getattr(recipe, name)}" for name in fields) if recipe.taught_epochs else "plain images"
+
+
+def _taught(teacher: nn.Module, batches: Batches, mirrored: bool = False) -> Tensor:
+    teacher.to(batches.device)
+    with torch.no_grad(), evaluating(teacher), autocast(batches.device):
+        return torch.stack(
+            [
+                torch.cat([teacher(b.images.flip(3) if mirrored else b.images).float().cpu() for b in batches.epoch(k)])
+                for k in range(batches.recipe.taught_epochs)
+            ]
+        )
 
 
 def _read(cache: Path, key: str) -> Tensor | None:
@@ -116,8 +118,8 @@ def _read(cache: Path, key: str) -> Tensor | None:
         return None  # a damaged cache is no reason to stop: the labels are computed again
 
 
-def _key(teacher: nn.Module, images: Images, flip: bool, crops: int, padding: int) -> str:
-    digest = hashlib.sha256(f"flip={flip} crops={crops} padding={padding}".encode())
+def _key(teacher: nn.Module, images: Images, flip: bool, recipe: Recipe | None) -> str:
+    digest = hashlib.sha256(f"flip={flip} {question(recipe or Recipe())}".encode())
     for name, tensor in (*teacher.state_dict().items(), ("pixels", images.pixels.permute(0, 2, 3, 1))):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -128,8 +129,8 @@ def test_soft_labels_follow_their_images_at_the_temperature() -> None:
         torch.testing.assert_close(batch.soft, (logits[values(batch.images)] / 3).softmax(1))
 
 
-def test_each_crop_comes_with_the_answer_for_that_crop() -> None:
-    """Each pixel has a value of its own, so the corner pixels tell which crop a batch shows."""
+@pytest.mark.parametrize("mixed", [{}, {"cutmix": 1.0}, {"mixup": 0.5, "cutout": 8}])
+def test_each_image_comes_with_the_answer_for_that_image(mixed: dict[str, Any]) -> None:
     pixels = torch.randint(0, 256, (50, 1, 32, 32), dtype=torch.uint8)
     data = Images(pixels, torch.zeros(50, dtype=torch.int64))
 
@@ -140,20 +141,21 @@ def test_each_crop_comes_with_the_answer_for_that_crop() -> None:
             top, bottom = x[:, 0, 0], x[:, 0, -1]
             return torch.stack([top[:, 0] + top[:, -1], bottom[:, 0] + bottom[:, -1], x.mean((1, 2, 3))], 1)
 
-    recipe = Recipe(batch_size=10, temperature=0.5, taught_crops=3)
+    recipe = Recipe(batch_size=16, temperature=0.5, taught_epochs=3, **mixed)
     answers = soft_labels(Corners(), data, recipe=recipe)
-    assert answers.shape == (50, 3, 3)
-    seen = set()
-    for number in range(4):
-        for batch in Batches(data, recipe, soft_labels=answers).epoch(number):
+    assert answers.shape == (3, 48, 3)
+    epochs: list[list[Tensor]] = []
+    for number in range(6):
+        epochs.append([])
+        for batch in Batches(data, recipe, seed=number, soft_labels=answers).epoch(number):
             assert batch.soft is not None
             torch.testing.assert_close(batch.soft, (Corners()(batch.images) / 0.5).softmax(1))
-            seen |= {bytes((image * 255).round().byte().flatten().tolist()) for image in batch.images}
-    assert 200 * 0.7 < len(seen) <= 200, "three crops, mirrored or not, of 50 images: few come twice in four epochs"
-    more = soft_labels(Corners(), data, recipe=dataclasses.replace(recipe, taught_crops=4))
-    assert torch.equal(more[:, :3], answers)
-    with pytest.raises(UsageError, match=r"must be \[50, 2, classes\].*taught_crops = 2"):
-        Batches(data, dataclasses.replace(recipe, taught_crops=2), soft_labels=answers)
+            epochs[-1].append(batch.images)
+    shown = [torch.cat(images) for images in epochs]
+    assert all(torch.equal(shown[k], shown[k + 3]) for k in range(3)), "round and round, whatever the seed"
+    assert not torch.equal(shown[0], shown[1]) and not torch.equal(shown[1], shown[2])
+    with pytest.raises(UsageError, match=r"must be \[2, 48, classes\].*taught_epochs = 2"):
+        Batches(data, dataclasses.replace(recipe, taught_epochs=2), soft_labels=answers)
 
 
 def test_what_does_not_fit_is_refused() -> None:
