@@ -92,7 +92,7 @@ def train(
 
         def teach(recipe: Recipe) -> Tensor:
             cache = directory and directory / f"labels-{sha256(question(recipe).encode()).hexdigest()[:8]}.pt"
-            return soft_labels(teacher, training, device=chosen, recipe=recipe, cache=cache)
+            return soft_labels(teacher, training, device=chosen, recipe=recipe, cache=cache, progress=True)
 
     outcome = compress(
         candidate,

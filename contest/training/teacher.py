@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from rich.progress import track
 from torch import Tensor, nn
 
 from contest.candidate import Recipe
@@ -14,7 +15,7 @@ from contest.data import Batches, Images
 from contest.errors import UsageError
 from contest.training import checkpoint
 from contest.training.evaluation import evaluating, forward
-from contest.training.machine import autocast
+from contest.training.machine import autocast, keep_memory
 
 
 class Ensemble(nn.Module):
@@ -67,15 +68,17 @@ def soft_labels(
     recipe: Recipe | None = None,
     batch_size: int = 500,
     cache: Path | None = None,
+    progress: bool = False,
 ) -> Tensor:
     """The teacher's logits for each image, float32 [N, classes] on the CPU; where a recipe has `taught_epochs`, those
     for the images of these epochs as `Batches` makes them [epochs, images of an epoch, classes].
 
-    With `flip` (default: where the images may be flipped) they are the mean of the image's and its mirror
-    image's. `cache` is a file that answers the same question again; one about another teacher or
-    other images is replaced.
+    With `flip` (default: where the images may be flipped and the epochs do not hold mirror images anyway) they are the
+    mean of the image's and its mirror image's. `cache` is a file that answers the same question again; one about
+    another teacher or other images is replaced.
     """
-    flip = images.flips if flip is None else flip
+    taught = recipe if recipe and recipe.taught_epochs else None
+    flip = images.flips and not taught if flip is None else flip
     key = _key(teacher, images, flip, recipe)
     if cache and cache.exists():
         known = _read(cache, key)
@@ -83,8 +86,8 @@ def soft_labels(
             return known
 
     def answer(**how: bool) -> Tensor:
-        if recipe and recipe.taught_epochs:
-            return _taught(teacher, Batches(images, recipe, device=device), **how)
+        if taught:
+            return _taught(teacher, Batches(images, taught, device=device), progress, **how)
         return forward(teacher, images, device=device, batch_size=batch_size, bf16=True, **how)
 
     logits = (answer() + answer(mirrored=True)) / 2 if flip else answer()
@@ -99,15 +102,16 @@ def question(recipe: Recipe) -> str:
     return " ".join(f"{name}={getattr(recipe, name)}" for name in fields) if recipe.taught_epochs else "plain images"
 
 
-def _taught(teacher: nn.Module, batches: Batches, mirrored: bool = False) -> Tensor:
+def _taught(teacher: nn.Module, batches: Batches, progress: bool, mirrored: bool = False) -> Tensor:
+    epochs = range(batches.recipe.taught_epochs)
     teacher.to(batches.device)
+    keep_memory()
     with torch.no_grad(), evaluating(teacher), autocast(batches.device):
-        return torch.stack(
-            [
-                torch.cat([teacher(b.images.flip(3) if mirrored else b.images).float().cpu() for b in batches.epoch(k)])
-                for k in range(batches.recipe.taught_epochs)
-            ]
-        )
+        answers = [
+            torch.cat([teacher(b.images.flip(3) if mirrored else b.images).float().cpu() for b in batches.epoch(epoch)])
+            for epoch in track(epochs, "the teacher answers", disable=not progress)
+        ]
+    return torch.stack(answers)
 
 
 def _read(cache: Path, key: str) -> Tensor | None:
