@@ -6,11 +6,13 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import click
 import pytest
 
+from contest.candidate import Recipe
 from contest.cli import COMMANDS, cli
 
 ROOT = Path(__file__).parents[1]
@@ -53,6 +55,11 @@ def test_documented_commands_exist(page: str, command: str) -> None:
 def test_every_command_is_documented() -> None:
     documented = {command.split()[0] for _, command in CASES if command.split()}
     assert set(COMMANDS) - documented == set()
+
+
+def test_every_recipe_field_is_documented() -> None:
+    page = (ROOT / "docs" / "train.md").read_text()
+    assert [field.name for field in fields(Recipe) if f"`{field.name}`" not in page] == []
 
 
 @pytest.mark.slow
