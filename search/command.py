@@ -79,6 +79,11 @@ def fresh(directory: Path, options: dict[str, Any]) -> Settings:
 
     if (directory / "study.json").exists():
         raise UsageError(f"{directory} holds a study: go on with --resume, or choose another --study directory")
+    if options["budget"] and options["taught_epochs"]:
+        raise UsageError(
+            "--budget does not plan for the time in which a teacher answers for --taught-epochs: leave one of them out "
+            "(--trials and --epochs say how much is done)"
+        )
     dataset = options["dataset"]
     budget_s = parse_duration(options["budget"]) if options["budget"] else None
     rule = options["rule"] or default_rule(dataset)
@@ -104,6 +109,7 @@ def fresh(directory: Path, options: dict[str, Any]) -> Settings:
         refine_epochs=refine,
         teachers=tuple(str(path.resolve()) for path in options["teachers"]),
         teacher_epochs=options["teacher_epochs"],
+        taught_epochs=options["taught_epochs"],
         finalists=options["finalists"],
         variants=options["variants"],
         seeds=options["seeds"],

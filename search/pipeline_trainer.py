@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from contest.data import Images
-    from contest.training import Epoch
+    from contest.training import Ensemble, Epoch
     from search.sensitivity import Sensitivity
 
 SMALL_SET = 25_000
@@ -49,7 +49,8 @@ class PipelineTrainer:
         self.device = str(choose_device(device))
         self.image_shape = data.image_shape
         self.classes = len(data.classes)
-        self._labels: torch.Tensor | None = None
+        self._teacher: Ensemble | None = None
+        self._labels: dict[Path, torch.Tensor] = {}
         self._train = parts.train
         self._validation = parts.validation
         self._provenance = {
@@ -106,7 +107,7 @@ class PipelineTrainer:
             classes=self.classes,
             device=self.device,
             directory=directory,
-            teach=(lambda _: self.soft_labels) if distils(candidate) else None,
+            teach=self.soft_labels if distils(candidate) else None,
             on_epoch=report,
             provenance=self._provenance,
         )
@@ -137,23 +138,31 @@ class PipelineTrainer:
         return measure(model, self.some_images(1000), device=self.device)
 
     def teach(self) -> bool:
-        """Make the study's soft labels ready; False if it has no teacher."""
+        """Make the study's teacher ready; False if it has none."""
         if not self.settings.teachers and not self.settings.teacher_epochs:
             return False
-        from search.teacher import make_labels
-
-        self._labels = make_labels(
-            self.settings, self.directory, self._train, self._validation, self._provenance, device=self.device
-        )
+        if not self.settings.taught_epochs:  # one set of answers serves every recipe
+            self.soft_labels(Recipe())
+        elif self._teacher is None:
+            self._teacher = self._make_teacher()
         return True
 
-    @property
-    def soft_labels(self) -> torch.Tensor:
-        """The teacher's logits [images, classes]: made by whoever leads the study, read by the others."""
-        if self._labels is None:
-            self.teach()
-        assert self._labels is not None
-        return self._labels
+    def soft_labels(self, recipe: Recipe) -> torch.Tensor:
+        """The teacher's logits for the images of a recipe: made by whoever needs them first, read by the others."""
+        from search.teacher import labels_path, make_labels
+
+        path = labels_path(self.directory, recipe)
+        if path not in self._labels:
+            self._teacher = self._teacher or self._make_teacher()
+            self._labels[path] = make_labels(self._teacher, self.directory, self._train, recipe, device=self.device)
+        return self._labels[path]
+
+    def _make_teacher(self) -> Ensemble:
+        from search.teacher import make_teacher
+
+        return make_teacher(
+            self.settings, self.directory, self._train, self._validation, self._provenance, device=self.device
+        )
 
 
 def distils(candidate: Candidate) -> bool:

@@ -76,11 +76,12 @@ def refined(candidate: Candidate, settings: Settings, *, teacher: bool) -> Candi
     long = with_epochs(candidate, settings.refine_epochs)
     if not teacher:
         return long
-    return replace(long, train=_distilled(long.train), tune=_distilled(long.tune))
+    taught = settings.taught_epochs
+    return replace(long, train=_distilled(long.train, taught), tune=_distilled(long.tune, taught))
 
 
-def _distilled(recipe: Recipe) -> Recipe:
-    return replace(recipe, distillation=DISTILLATION, label_smoothing=0.0)
+def _distilled(recipe: Recipe, taught_epochs: int) -> Recipe:
+    return replace(recipe, distillation=DISTILLATION, label_smoothing=0.0, taught_epochs=taught_epochs)
 
 
 def enqueue_refinements(study: Study, judge: Judge, *, teacher: bool) -> int:

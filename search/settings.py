@@ -37,6 +37,8 @@ class Settings:
     """Epochs of a teacher that is trained once for the study; 0: none (unless `teachers` names some)."""
     teachers: tuple[str, ...] = ()
     """Network files from whose mean logits the refine stage learns."""
+    taught_epochs: int = 0
+    """Of the recipes that learn from the teacher (contest.candidate.Recipe)."""
     finalists: int = 3
     refined: int | None = None
     """How many of the best get a long training; None: as many as there are finalists."""
@@ -65,6 +67,8 @@ class Settings:
             raise UsageError(f"rungs {self.rungs} must rise and end with 1.0 (fractions of a trial's epochs)")
         if self.explore_epochs <= 0 or self.refine_epochs < 0:
             raise UsageError("epochs must be positive")
+        if self.taught_epochs and not (self.teachers or self.teacher_epochs):
+            raise UsageError("taught_epochs has nobody who answers: give a teacher (--teacher or --teacher-epochs)")
         if self.trials is None and self.budget_s is None:
             raise UsageError("give --trials N or --budget TIME (or both): a study needs an end")
 

@@ -1,4 +1,4 @@
-"""The study's teacher: given or trained once, its soft labels kept for everybody who refines."""
+"""The study's teacher: given or trained once, its answers kept for everybody who refines."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from contest.data import Images
+    from contest.training import Ensemble
 
 
 def teacher_candidate(settings: Settings, *, device: str) -> Candidate:
@@ -42,11 +43,7 @@ def teacher_candidate(settings: Settings, *, device: str) -> Candidate:
     return Candidate(architecture, train=recipe, seed=settings.seed)
 
 
-def labels_path(directory: Path) -> Path:
-    return directory / "teacher" / "labels.pt"
-
-
-def make_labels(
+def make_teacher(
     settings: Settings,
     directory: Path,
     train: Images,
@@ -54,14 +51,14 @@ def make_labels(
     provenance: Mapping[str, str],
     *,
     device: str,
-) -> Tensor:
-    """The teacher's logits (of several, their mean) for `train`, from the cache in the study directory or made now.
+) -> Ensemble:
+    """The networks that were given, or the one of the study, trained now unless its file is in the study directory.
 
-    Raises ContestError if the teacher cannot be read or trained, or has seen the validation images.
+    Raises ContestError if a teacher cannot be read or trained, or has seen the validation images.
     """
     from contest.inference import save
     from contest.pipeline import compress
-    from contest.training import load_teachers, soft_labels
+    from contest.training import load_teachers
 
     classes = int(train.labels.max()) + 1
     home = directory / "teacher"
@@ -79,5 +76,17 @@ def make_labels(
         )
         save(outcome.network, path)
     paths = [Path(given) for given in settings.teachers] or [path]
-    teacher = load_teachers(paths, train, classes, provenance["split_sha256"])
-    return soft_labels(teacher, train, device=device, cache=labels_path(directory))
+    return load_teachers(paths, train, classes, provenance["split_sha256"])
+
+
+def labels_path(directory: Path, recipe: Recipe) -> Path:
+    from contest.training import labels_name
+
+    return directory / "teacher" / labels_name(recipe)
+
+
+def make_labels(teacher: Ensemble, directory: Path, train: Images, recipe: Recipe, *, device: str) -> Tensor:
+    """The teacher's logits for the images of a recipe, from the cache in the study directory or made now."""
+    from contest.training import soft_labels
+
+    return soft_labels(teacher, train, device=device, recipe=recipe, cache=labels_path(directory, recipe))

@@ -83,6 +83,12 @@ EPOCHS_HELP = "Epochs of a trial, float and quantised together; `10/40`: explore
     default=0.0,
     help="Train a teacher for that long, once [default: none; with --budget as there is time].",
 )
+@click.option(
+    "--taught-epochs",
+    type=click.IntRange(0),
+    default=0,
+    help="The teacher answers for the very images of so many epochs, not once for each [default: once for each].",
+)
 @click.option("--rule", help="Rule that prices candidates [default: the data set's].")
 @click.option(
     "--space",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +66,7 @@ def train(
     from contest.data import load, split
     from contest.inference import save
     from contest.pipeline import compress
-    from contest.training import choose_device, load_teachers, question, soft_labels
+    from contest.training import choose_device, labels_name, load_teachers, soft_labels
 
     if Path(what).suffix == ".json":
         candidate = Candidate.from_json(Path(what).read_text())
@@ -91,7 +90,7 @@ def train(
         teacher = load_teachers(teachers, training, classes, validated)
 
         def teach(recipe: Recipe) -> Tensor:
-            cache = directory and directory / f"labels-{sha256(question(recipe).encode()).hexdigest()[:8]}.pt"
+            cache = directory and directory / labels_name(recipe)
             return soft_labels(teacher, training, device=chosen, recipe=recipe, cache=cache, progress=True)
 
     outcome = compress(

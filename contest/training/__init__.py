@@ -6,7 +6,7 @@ from contest.training.history import Epoch, History
 from contest.training.loop import fit
 from contest.training.machine import choose_device
 from contest.training.statistics import refresh_statistics
-from contest.training.teacher import Ensemble, load_teachers, question, soft_labels
+from contest.training.teacher import Ensemble, labels_name, load_teachers, soft_labels
 
 __all__ = [
     "Ensemble",
@@ -17,8 +17,8 @@ __all__ = [
     "evaluate",
     "fit",
     "forward",
+    "labels_name",
     "load_teachers",
-    "question",
     "refresh_statistics",
     "soft_labels",
     "start_from",

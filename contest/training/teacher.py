@@ -97,9 +97,14 @@ def soft_labels(
 
 
 def question(recipe: Recipe) -> str:
-    """What of a recipe decides for which images its teacher has to answer."""
+    """What of a recipe decides for which images its teacher answers."""
     fields = ("taught_epochs", "batch_size", "crop", "flip", "cutout", "mixup", "cutmix")
     return " ".join(f"{name}={getattr(recipe, name)}" for name in fields) if recipe.taught_epochs else "plain images"
+
+
+def labels_name(recipe: Recipe) -> str:
+    """File name of the cache of a teacher's answers to this recipe's question."""
+    return f"labels-{hashlib.sha256(question(recipe).encode()).hexdigest()[:8]}.pt"
 
 
 def _taught(teacher: nn.Module, batches: Batches, progress: bool, mirrored: bool = False) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from contest.candidate import Candidate
+from contest.candidate import Candidate, Recipe
 from contest.cli.search import search, teacher_files
 from contest.errors import UsageError
 from contest.inference import load
@@ -45,17 +45,18 @@ def small_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_teacher_is_trained_once_and_its_labels_outlive_a_damaged_cache(tmp_path: Path) -> None:
     first = trainer_at(tmp_path)
     assert first.teach()
-    labels = first.soft_labels
+    labels = first.soft_labels(Recipe())
     assert labels.shape == (first.images, 10)
     right = (labels.argmax(1) == first._train.labels).float().mean()
     assert right > 0.5  # it has learned, and the labels are in the order of the images
     model = tmp_path / "teacher" / "model.pt"
     written = model.stat().st_mtime_ns
 
-    assert torch.equal(trainer_at(tmp_path).soft_labels, labels)  # another worker reads them
-    teacher.labels_path(tmp_path).write_bytes(b"half a file")
-    assert torch.equal(trainer_at(tmp_path).soft_labels, labels)
-    assert torch.equal(torch.load(teacher.labels_path(tmp_path), weights_only=True)["logits"], labels)
+    assert torch.equal(trainer_at(tmp_path).soft_labels(Recipe()), labels)  # another worker reads them
+    cache = teacher.labels_path(tmp_path, Recipe())
+    cache.write_bytes(b"half a file")
+    assert torch.equal(trainer_at(tmp_path).soft_labels(Recipe()), labels)
+    assert torch.equal(torch.load(cache, weights_only=True)["logits"], labels)
     assert model.stat().st_mtime_ns == written  # never trained again
 
 
@@ -76,7 +77,8 @@ def test_a_teacher_interrupted_while_it_trains_goes_on(tmp_path: Path, monkeypat
         trainer_at(tmp_path / "a").teach()
     assert (tmp_path / "a" / "teacher" / "train.ckpt").exists()
     monkeypatch.setattr(pipeline, "compress", real)
-    assert torch.equal(trainer_at(tmp_path / "a").soft_labels, trainer_at(tmp_path / "b").soft_labels)
+    first, second = (trainer_at(tmp_path / name).soft_labels(Recipe()) for name in "ab")
+    assert torch.equal(first, second)
 
 
 @pytest.mark.usefixtures("small_teacher")
@@ -100,15 +102,43 @@ def test_the_refine_stage_learns_from_a_teacher_in_both_trainings(tmp_path: Path
         catch_exceptions=False,
     )  # fmt: skip
     assert result.exit_code == 0 and not (given / "teacher" / "model.pt").exists()
-    labels = [torch.load(teacher.labels_path(home), weights_only=True)["logits"] for home in (directory, given)]
+    labels = [
+        torch.load(teacher.labels_path(home, Recipe()), weights_only=True)["logits"] for home in (directory, given)
+    ]
     assert torch.equal(*labels)
 
     files = [str(directory / "teacher" / "model.pt"), str(directory / "trials" / refined[0].key / "model.pt")]
-    alone = [trainer_at(tmp_path / str(n), teachers=(file,)).soft_labels for n, file in enumerate(files)]
-    together = trainer_at(tmp_path / "both", teachers=tuple(files)).soft_labels
+    alone = [trainer_at(tmp_path / str(n), teachers=(file,)).soft_labels(Recipe()) for n, file in enumerate(files)]
+    together = trainer_at(tmp_path / "both", teachers=tuple(files)).soft_labels(Recipe())
     assert not torch.equal(*alone) and torch.allclose(together, (alone[0] + alone[1]) / 2, atol=1e-5)
     with pytest.raises(UsageError, match=r"another split.*validation"):
         trainer_at(tmp_path / "leak", teachers=tuple(files), split_seed=1).teach()
+
+
+@pytest.mark.usefixtures("small_teacher")
+def test_the_teacher_answers_for_whole_epochs_where_it_is_asked_to(tmp_path: Path) -> None:
+    options = [*SMALL, "--teacher-epochs", "2", "--taught-epochs", "3", "--study", str(tmp_path)]
+    result = CliRunner().invoke(search, options, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    study = open_study(tmp_path)
+    (refined,) = [r.candidate for r in study.records() if r.stage == "refine" and r.result]
+    study.close()
+    assert refined.train.taught_epochs == refined.tune.taught_epochs == 3
+    answers = torch.load(teacher.labels_path(tmp_path, refined.train), weights_only=True)["logits"]
+    images, size = trainer_at(tmp_path).images, refined.train.batch_size
+    assert answers.shape == (3, images // size * size, 10)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--taught-epochs", "2"], "nobody who answers"),
+        (["--taught-epochs", "2", "--teacher-epochs", "2", "--budget", "1h"], "leave one of them out"),
+    ],
+)
+def test_taught_epochs_need_a_teacher_and_time_of_their_own(options: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        CliRunner().invoke(search, [*SMALL, *options, "--study", str(tmp_path)], catch_exceptions=False)
 
 
 def test_the_bundled_networks_teach_cifar10_only(tmp_path: Path) -> None:
