@@ -66,7 +66,7 @@ def channels_last_gradients(model: nn.Module) -> Iterator[None]:
     """Inside, the gradient of a mean over a map [N, C, H, W] goes on in channels-last memory.
 
     The mean's own backward pass writes it channels first, and so do the layers before it, one after the other, each
-    reading one layout and writing the other: 3 to 10 % of a step of a small residual network on a CPU.
+    reading one layout and writing the other: 2 % of the images/s of a small residual network on one core, 10 % on two.
     """
 
     def relayed(_: nn.Module, args: tuple[Tensor, ...]) -> None:
