@@ -146,3 +146,29 @@ def test_a_shallower_network_starts_from_its_deeper_relative(digits: Split, tmp_
     (tmp_path / "bad.ckpt").write_bytes(b"no checkpoint")
     with pytest.raises(UsageError, match="no checkpoint"):
         run(shallow, digits, start=tmp_path / "bad.ckpt")
+
+
+def test_a_network_of_fewer_bits_starts_from_the_one_before(digits: Split, tmp_path: Path) -> None:
+    four = replace(CANDIDATE, structured=0.0, tune=replace(SHORT, epochs=4, learning_rate=0.05))
+    before = run(four, digits, tmp_path)
+    still = replace(SHORT, epochs=1, learning_rate=1e-12, weight_decay=0.0)  # what it starts with it ends with
+    again = replace(four, train=replace(SHORT, epochs=0), tune=still)
+    after = run(again, digits, start=tmp_path / "tune.ckpt")
+    old, new = codes(before.network), codes(after.network)
+    assert before.validation is not None and after.validation is not None
+    agree = before.validation.predictions == after.validation.predictions
+    assert agree.float().mean() > 0.8, "not all: the steps are chosen anew"
+    assert all(bool((new[name] == 0)[old[name] == 0].all()) for name in old), "zeros stay zeros"
+    assert run(replace(again, bits=Bits(3, 4)), digits, start=tmp_path / "tune.ckpt").validation is not None
+
+    # A filter that rounds to nothing starts as nothing, however small the variance that it left behind.
+    state = torch.load(tmp_path / "tune.ckpt", weights_only=True)
+    model = state["parts"]["model"]
+    step = model["stages.0.0.body.conv1.weight_quant.tensor_quant.step"]
+    model["stages.0.0.body.norm1.running_var"][0] = 1e-10
+    ended = []
+    for share in (0.0, 0.4):
+        model["stages.0.0.body.conv1.weight"][0] = share * step[0]
+        torch.save(state, tmp_path / "dead.ckpt")
+        ended.append(codes(run(again, digits, start=tmp_path / "dead.ckpt").network))
+    assert all(torch.equal(ended[0][name], ended[1][name]) for name in ended[0])

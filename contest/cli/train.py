@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option(
     "--start", type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A train.ckpt (of --directory) of a relative: weights whose name and shape agree begin as they ended there.",
+    help="A train.ckpt or tune.ckpt (of --directory) of a relative: weights whose name and shape agree begin as there.",
 )  # fmt: skip
 @click.option("--all-images", is_flag=True, help="Train on the validation images too (a finalist's refit).")
 @click.option("--seed", type=int, default=0, show_default=True, help="Everything random comes from it.")

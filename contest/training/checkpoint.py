@@ -73,15 +73,17 @@ def load(path: Path, run: Mapping[str, Any], parts: Mapping[str, Part]) -> list[
 
 
 def start_from(path: Path, model: nn.Module) -> list[str]:
-    """Give `model` the weights of a float training's checkpoint, averaged ones where it averaged.
+    """Give the float `model` the weights of a training's checkpoint, averaged ones where it averaged.
 
     Tensors are taken where name and shape agree, so a network with fewer or more blocks can start from its relative;
-    the others stay as they are. Returns the names taken. Raises UsageError for a file that is no checkpoint and
-    where nothing agrees.
+    the others stay as they are. Of a quantised training the weights are taken as its quantisers showed them: a channel
+    of small weights that all rounded to zero has no variance left, and its latent weights would blow up. Returns the
+    names taken. Raises UsageError for a file that is no checkpoint and where nothing agrees.
     """
     try:
         parts = torch.load(path, map_location="cpu", weights_only=True)["parts"]
         known: dict[str, Tensor] = parts["average"]["tensors"] if "average" in parts else parts["model"]
+        known = {name: _shown(name, tensor, known) for name, tensor in known.items()}
         shapes = {name: tensor.shape for name, tensor in known.items()}
     except (*UNREADABLE, AttributeError) as error:
         raise UsageError(
@@ -93,6 +95,17 @@ def start_from(path: Path, model: nn.Module) -> list[str]:
         raise UsageError(f"'{path}' is of a network that shares no layer of the same name and shape with this one")
     model.load_state_dict({name: known[name] for name in taken}, strict=False)
     return taken
+
+
+def _shown(name: str, tensor: Tensor, known: Mapping[str, Tensor]) -> Tensor:
+    """A weight as multiples of its step, masked, if the checkpoint is of a quantised training; else as it is."""
+    quantiser = f"{name.removesuffix('.weight')}.weight_quant.tensor_quant"
+    step, mask = known.get(f"{quantiser}.step"), known.get(f"{quantiser}.mask")
+    if step is None or not name.endswith(".weight"):
+        return tensor
+    step = step.abs().view(-1, *[1] * (tensor.dim() - 1))
+    shown = (tensor / step).round() * step
+    return shown if mask is None else shown * mask
 
 
 def write(state: Mapping[str, Any], path: Path) -> None:
