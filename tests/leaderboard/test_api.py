@@ -6,6 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -222,18 +223,24 @@ def test_a_service_that_stops_leaves_nothing_running(settings: Settings, board: 
 
 
 def test_the_database_may_go_away(client: TestClient, board: Board, settings: Settings) -> None:
-    (settings.directory / "leaderboard.sqlite").rename(settings.directory / "away")
-    client.app.state.board.database.engine.dispose()  # type: ignore[attr-defined]
-    (settings.directory / "leaderboard.sqlite").mkdir()
+    engine = client.app.state.board.database.engine  # type: ignore[attr-defined]
+    path, away = settings.directory / "leaderboard.sqlite", settings.directory / "away"
+    path.rename(away)
+    while not path.is_dir():
+        with suppress(FileExistsError):  # the service looks for work meanwhile, and may have made a new file
+            path.unlink(missing_ok=True)
+            path.mkdir()
+    engine.dispose()
     try:
-        for path in ("/readyz", RANKING):
-            answer = client.get(path)
+        for page in ("/readyz", RANKING):
+            answer = client.get(page)
             assert answer.status_code == 503 and answer.headers["retry-after"]
             assert "sqlite" not in answer.text
         assert client.get("/healthz").status_code == 200
     finally:
-        (settings.directory / "leaderboard.sqlite").rmdir()
-        (settings.directory / "away").rename(settings.directory / "leaderboard.sqlite")
+        path.rmdir()
+        away.rename(path)
+        engine.dispose()
     assert client.get("/readyz").status_code == 200
 
 
