@@ -64,15 +64,6 @@ class Batches:
             raise UsageError("there are no images to train on")
         if recipe.batch_size < 1:
             raise UsageError(f"batch_size is {recipe.batch_size}; it must be at least 1")
-        if soft_labels is not None:
-            size = min(recipe.batch_size, len(images))
-            drawn = len(images) // size * size
-            rows = [recipe.taught_epochs, drawn] if recipe.taught_epochs else [len(images)]
-            if list(soft_labels.shape[:-1]) != rows:
-                raise UsageError(
-                    f"soft labels have shape {list(soft_labels.shape)}; they must be [{', '.join(map(str, rows))}, "
-                    f"classes] for {len(images)} training images and taught_epochs = {recipe.taught_epochs}"
-                )
         self.recipe, self.seed, self.device = recipe, seed, torch.device(device)
         self.flip = recipe.flip and images.flips
         height, width = images.shape[1:]
@@ -80,6 +71,13 @@ class Batches:
         self.cutout = augment.scaled(recipe.cutout, height, width)
         self.batch_size = min(recipe.batch_size, len(images))
         self.labels = images.labels.to(device)
+        if soft_labels is not None:
+            rows = [recipe.taught_epochs, len(self) * self.batch_size] if recipe.taught_epochs else [len(images)]
+            if list(soft_labels.shape[:-1]) != rows:
+                raise UsageError(
+                    f"soft labels have shape {list(soft_labels.shape)}; they must be [{', '.join(map(str, rows))}, "
+                    f"classes] for {len(images)} training images and taught_epochs = {recipe.taught_epochs}"
+                )
         self.pixels = images.pixels.to(device).permute(0, 2, 3, 1).contiguous()  # [N, H, W, C]
         self.soft = None if soft_labels is None else (soft_labels.to(device).float() / recipe.temperature).softmax(-1)
         self.classes = int(images.labels.max()) + 1 if soft_labels is None else soft_labels.shape[-1]
