@@ -18,6 +18,7 @@ from contest.errors import RefusedError, UsageError
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 CHUNK = 1024 * 1024
 ENDINGS = (".pt", ".safetensors", ".onnx")
+_INCOMING, _OPENED = "incoming-", "opened-"  # beginnings of the names of what is there for a moment only
 
 
 class TooLargeError(RefusedError):
@@ -84,7 +85,7 @@ class FileStore:
     def incoming(self, limit: int) -> Iterator[Incoming]:
         """Take in at most `limit` bytes."""
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor, name = tempfile.mkstemp(prefix="incoming-", dir=self.directory)
+        descriptor, name = tempfile.mkstemp(prefix=_INCOMING, dir=self.directory)
         try:
             with os.fdopen(descriptor, "wb") as target:
                 yield Incoming(self, limit, target, Path(name))
@@ -122,7 +123,7 @@ class FileStore:
         """
         source = self.path(sha256)
         ending = Path(name).suffix.lower()
-        with tempfile.TemporaryDirectory(prefix="incoming-", dir=self.directory) as folder:
+        with tempfile.TemporaryDirectory(prefix=_OPENED, dir=self.directory) as folder:
             path = Path(folder) / f"model{ending if ending in ENDINGS else _sniff(source)}"
             try:
                 path.hardlink_to(source)
@@ -131,9 +132,10 @@ class FileStore:
             yield path
 
     def sweep(self, older_than: float) -> int:
-        """Remove what interrupted uploads left (modified before the time stamp); gives how many."""
+        """Remove what interrupted uploads and measurements left (modified before the time stamp); gives how many."""
         count = 0
-        for path in self.directory.glob("incoming-*"):
+        left = [path for prefix in (_INCOMING, _OPENED) for path in self.directory.glob(f"{prefix}*")]
+        for path in left:
             try:
                 if path.stat().st_mtime < older_than:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -111,7 +111,9 @@ def test_files_are_cut_off_and_cleaned_up(tmp_path: Path) -> None:
     stored = store.take([b"123"], 10)
     assert store.verify(stored.sha256) and store.path(stored.sha256).read_bytes() == b"123"
     (tmp_path / "incoming-dead").write_bytes(b"x")
-    assert store.sweep(time.time() - 60) == 0 and store.sweep(time.time() + 60) == 1
+    (tmp_path / "opened-dead").mkdir()
+    assert store.sweep(time.time() - 60) == 0 and store.sweep(time.time() + 60) == 2
+    assert store.verify(stored.sha256)
     for wrong in ("../x", "a" * 63, "A" * 64, "a" * 63 + "/"):
         with pytest.raises(UsageError):
             store.path(wrong)
@@ -133,7 +135,7 @@ def test_readers_get_a_name_that_says_the_format(tmp_path: Path, content: bytes,
     with store.opened_as(stored.sha256, name) as path:
         assert path.name == f"model{ending}" and path.read_bytes() == content
     assert not path.exists() and store.verify(stored.sha256)
-    assert list(tmp_path.glob("incoming-*")) == []
+    assert [path.name for path in tmp_path.iterdir()] == [stored.sha256[:2]]  # and nothing of what was opened
 
 
 def test_buckets_fill_again() -> None:
