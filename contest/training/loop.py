@@ -19,7 +19,14 @@ from contest.training import checkpoint as files
 from contest.training.average import Average
 from contest.training.evaluation import evaluate
 from contest.training.history import Epoch, History
-from contest.training.machine import autocast, channels_last_gradients, has_bf16, keep_memory, memory_errors
+from contest.training.machine import (
+    autocast,
+    channels_last_gradients,
+    float32_depthwise,
+    has_bf16,
+    keep_memory,
+    memory_errors,
+)
 from contest.training.optimise import check, loss_of, make_optimiser, make_schedule
 from contest.training.progress import Meter, Progress
 
@@ -80,6 +87,7 @@ def fit(
         torch.random.fork_rng(generators),
         memory_errors(recipe),
         channels_last_gradients(model),
+        float32_depthwise(model, device),
         Progress(steps, step, shown=progress) as bar,
     ):
         for number in range(len(history), epochs):

@@ -18,7 +18,7 @@ from contest.candidate import Recipe
 from contest.data import Images, load
 from contest.errors import TrainingError, UsageError
 from contest.training import Ensemble, Epoch, choose_device, evaluate, fit, soft_labels
-from contest.training.machine import channels_last_gradients, has_bf16, keep_memory
+from contest.training.machine import channels_last_gradients, float32_depthwise, has_bf16, keep_memory
 
 PLAIN = Recipe(epochs=2, batch_size=96, flip=False, crop=0, warmup_epochs=0, learning_rate=0.05)
 CPU_BF16 = has_bf16(torch.device("cpu"))
@@ -207,6 +207,23 @@ def test_gradients_stay_in_channels_last_memory() -> None:
             model(x).sum().backward()
     assert gradients[True].is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(gradients[True], gradients[False])
+
+
+@pytest.mark.parametrize(("kernel", "stride", "wide"), [(3, 2, True), (5, 1, True), (3, 1, False)])
+def test_depthwise_layers_that_are_slow_in_bf16_are_computed_in_float32(kernel: int, stride: int, wide: bool) -> None:
+    layer, middle = nn.Conv2d(4, 4, kernel, stride, kernel // 2, groups=4, bias=False), kernel // 2
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.weight[..., middle, middle], layer.weight[..., middle, middle + 1] = 1 + 2**-10, -1
+    model = nn.Sequential(layer)
+    with float32_depthwise(model, torch.device("cpu")), torch.autocast("cpu", torch.bfloat16):
+        out = model(torch.ones(2, 4, 8, 8).bfloat16())
+    assert out.dtype is torch.bfloat16
+    assert out[0, 0, 1, 1].item() == (2**-10 if wide else 0), "bf16 has 8 places: there 1 + 2**-10 is 1"
+    out.sum().backward()
+    assert layer.weight.grad is not None
+    assert torch.equal(layer.weight.grad[:, 0, middle, middle], torch.full((4,), 2.0 * out[0, 0].numel()))
+    assert "_conv_forward" not in vars(layer)
 
 
 def test_soft_labels_are_the_mean_over_mirror_images(tmp_path: Path) -> None:
