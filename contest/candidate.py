@@ -46,13 +46,15 @@ class Bits:
 
     `layers` overrides single layers by module name or prefix, or "first" and "last": `{"first": (8, 8), "fc": (4, 8)}`
     gives (weight bits, bits of the layer's input). The first layer takes the 8-bit image as it is unless an override
-    asks for fewer bits.
+    asks for fewer bits. `numbers` are the bits of what is left of a batch norm behind a quantised layer, one multiplier
+    and one shift a channel: 32, or 8 (integers and a scale).
     """
 
     weights: int = 32
     activations: int = 32
     per_channel: bool = True
     layers: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    numbers: Literal[8, 32] = 32
 
     def __post_init__(self) -> None:
         for name, (weights, activations) in {"*": (self.weights, self.activations), **self.layers}.items():
@@ -60,8 +62,12 @@ class Bits:
                 if bits not in (*range(1, 9), 16, 32):
                     raise UsageError(f"{kind} bits of '{name}' are {bits}; they must be 1 to 8, 16 or 32")
 
+        if self.numbers not in (8, 32):
+            raise UsageError(f"numbers have {self.numbers} bits; they must be 8 or 32")
+
     def __hash__(self) -> int:
-        return hash((self.weights, self.activations, self.per_channel, tuple(sorted(self.layers.items()))))
+        layers = tuple(sorted(self.layers.items()))
+        return hash((self.weights, self.activations, self.per_channel, self.numbers, layers))
 
     @property
     def quantised(self) -> bool:

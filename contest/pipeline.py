@@ -185,13 +185,15 @@ def compress(
     refresh_statistics(model, train, last, device=device, seed=candidate.seed)
     half = candidate.bits.weights == 16
     stored = torch.float16 if half else torch.float32  # half precision counts only where the network runs in it
+    numbers = candidate.bits.numbers if candidate.bits.quantised else 32
     network = freeze(
-        fold_batch_norms(model.cpu(), stored),
+        model.cpu() if numbers == 8 else fold_batch_norms(model.cpu(), stored),
         candidate.architecture,
         image_shape=image_shape,
         classes=classes,
         weight_bits=16 if half else 32,
         affine_type=stored,
+        number_bits=numbers,
         parent=Parent(weights=float(weights), macs=float(macs)),
         provenance={**_versions(), "seed": str(candidate.seed), "candidate": candidate.to_json(), **(provenance or {})},
     )

@@ -162,6 +162,10 @@ class _Analysis:
         self.handled.update(chain.outputs)
         for role, key, count, bits in chain_numbers(self.graph, chain, stored.scales, bias, self._channels(node)):
             self._charge_numbers(f"{node.name}.{role}", node.name, key, count, bits)
+        # Multipliers and shifts that are themselves integers and a scale: the scale is one more number.
+        for value in (*stored.scales, *chain.multipliers, *((bias,) if bias else ()), *chain.shifts):
+            for scale in encoding(self.graph, value).scales:
+                self._charge(scale, node.name)
 
     def _charge_numbers(self, name: str, layer: str, key: Hashable, count: int, bits: int) -> None:
         if key not in self.charged and count:

@@ -45,7 +45,8 @@ def costs_of_module(model: nn.Module, bits: Bits, image_shape: tuple[int, int, i
     overrides = _overrides(bits, [node.name.split(":")[0] for node in layers])
     chosen = {node.name: _layer_bits(bits, overrides, node.name, first=i == 0) for i, node in enumerate(layers)}
     costs = analyse(graph, layer_bits=chosen)
-    return replace(costs, numbers=(*costs.numbers, *_planned_scales(costs, graph, layers, chosen, bits.per_channel)))
+    costs = replace(costs, numbers=(*costs.numbers, *_planned_scales(costs, graph, layers, chosen, bits.per_channel)))
+    return _with_short_numbers(costs, layers, chosen) if bits.numbers == 8 else costs
 
 
 def _overrides(bits: Bits, modules: list[str]) -> dict[str, tuple[int, int]]:
@@ -70,6 +71,19 @@ def _layer_bits(bits: Bits, overrides: Mapping[str, tuple[int, int]], name: str,
     if first:
         activations = min(activations, IMAGE_BITS) if keys else IMAGE_BITS
     return weights, activations
+
+
+def _with_short_numbers(costs: Costs, layers: list[Node], chosen: dict[str, tuple[int, int]]) -> Costs:
+    """Multipliers and shifts behind quantised convolutions as `contest.inference` folds them: 8 bits and a scale."""
+    folding = {n.name for n in layers if n.kind == "Conv" and chosen[n.name][0] <= 8 and len(n.inputs) < 3}
+    folding &= {number.layer for number in costs.numbers if number.name.endswith(".shift")}
+    numbers = []
+    for number in costs.numbers:
+        short = number.layer in folding and number.name.endswith((".multiplier", ".shift"))
+        numbers.append(replace(number, bits=8) if short else number)
+        if short:
+            numbers.append(Number(f"{number.name}_scale", number.layer, 1, 32))
+    return replace(costs, numbers=tuple(numbers))
 
 
 def _planned_scales(

@@ -111,7 +111,8 @@ def _coarser(network: Network, name: str) -> Network:
     layer: WeightLayer = changed.body.get_submodule(name)  # type: ignore[assignment]
     limit = 2 ** (layer.weight_bits - 2)
     layer.codes = (layer.codes.float() / 2).round().clamp(-limit, limit - 1).to(layer.codes.dtype)
-    layer.step = layer.step * 2
+    name = "step" if layer.spec.number_bits == 32 else "step_scale"
+    setattr(layer, name, getattr(layer, name) * 2)
     layer.weight_bits -= 1
     if layer.input_bits is not None and layer.input_bits > MIN_BITS:
         layer.input_step = layer.input_step * 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 @click.option("--out", type=click.Path(path_type=Path), default=Path("model.pt"), show_default=True, help="Model file.")
 @click.option("--bits", default="32", show_default=True, help="Bits of weights and activations, `3` or `2/3`.")
 @click.option("--edge-bits", type=int, help="Bits of the first and the last layer, where they differ.")
+@click.option(
+    "--number-bits", type=click.Choice(["8", "32"]), default="32", show_default=True,
+    help="Bits of the multipliers and shifts that batch norms leave behind quantised convolutions.",
+)  # fmt: skip
 @click.option("--structured", type=float, default=0.0, help="p_s: fraction of weights in removed channels.")
 @click.option("--unstructured", type=float, default=0.0, help="p_u: fraction of the unpruned network's weights.")
 @click.option("--train", "train_options", default="", help="Float recipe, `epochs=30,learning_rate=0.1`.")
@@ -47,6 +51,7 @@ def train(
     out: Path,
     bits: str,
     edge_bits: int | None,
+    number_bits: str,
     structured: float,
     unstructured: float,
     train_options: str,
@@ -73,7 +78,7 @@ def train(
     else:
         candidate = Candidate(
             networks.parse(what),
-            parse_bits(bits, edge_bits),
+            parse_bits(bits, edge_bits, cast(Literal[8, 32], int(number_bits))),
             structured,
             unstructured,
             parse_recipe(train_options, Recipe()),
@@ -115,12 +120,12 @@ def train(
     console.print(f"{out}: {out.stat().st_size:,} bytes; now: contest score {out} --dataset {dataset}")
 
 
-def parse_bits(text: str, edge: int | None = None) -> Bits:
+def parse_bits(text: str, edge: int | None = None, numbers: Literal[8, 32] = 32) -> Bits:
     """`3` or `2/3` (weights/activations) as Bits, with `edge` bits for the first and the last layer."""
     try:
         weights, _, activations = text.partition("/")
         layers = {} if edge is None else {"first": (edge, 8), "last": (edge, edge)}
-        return Bits(int(weights), int(activations or weights), layers=layers)
+        return Bits(int(weights), int(activations or weights), layers=layers, numbers=numbers)
     except ValueError as error:
         raise UsageError(f"bits '{text}': write one number, or weights/activations as in 2/3") from error
 

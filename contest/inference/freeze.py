@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from contest.candidate import Architecture
 from contest.errors import UsageError
+from contest.inference.folding import folded, is_batch_norm, norms_behind, to_codes
 from contest.inference.layers import Affine, Conv2d, Linear, WeightLayer
 from contest.inference.manifest import ArchitectureSpec, Claims, LayerSpec, Manifest, Parent
 
@@ -36,37 +37,6 @@ class Network(nn.Module):
 
 
 @torch.no_grad()
-def fold_batch_norms(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """Fold each batch norm's statistics into its weight and bias, rounded to `dtype`, in place.
-
-    The network that comes out computes what the file will store, so its accuracy is the file's accuracy.
-    """
-    for module in model.modules():
-        if is_batch_norm(module):
-            multiplier, shift = folded(module)
-            module.weight.data = multiplier.to(dtype).float()
-            module.bias.data = shift.to(dtype).float()
-            module.running_mean = torch.zeros_like(shift)
-            module.running_var = torch.ones_like(shift)
-            module.eps = 0.0
-    return model
-
-
-def is_batch_norm(module: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
-    """Exactly torch's batch norm with weight and statistics: subclasses do more (timm's also activate)."""
-    if not isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-        return False
-    plain = type(module) in (nn.BatchNorm1d, nn.BatchNorm2d)
-    return plain and module.affine and module.track_running_stats
-
-
-def folded(norm: Any) -> tuple[Tensor, Tensor]:
-    """(multiplier, shift) [channels] of a batch norm in evaluation mode, rounded as torch's kernel rounds them."""
-    multiplier = (1 / torch.sqrt(norm.running_var + norm.eps)) * norm.weight
-    return multiplier, norm.bias - norm.running_mean * multiplier
-
-
-@torch.no_grad()
 def freeze(
     model: nn.Module,
     architecture: Architecture,
@@ -75,6 +45,7 @@ def freeze(
     classes: int,
     weight_bits: int = 32,
     affine_type: torch.dtype = torch.float32,
+    number_bits: Literal[8, 32] = 32,
     parent: Parent | None = None,
     claims: Claims | None = None,
     provenance: Mapping[str, str] | None = None,
@@ -83,13 +54,26 @@ def freeze(
 
     weight_bits: 16 runs layers that are not quantised in half precision; 32 leaves them in float32.
     affine_type: the type in which multipliers and shifts of batch norms are stored.
+    number_bits: 8 folds each batch norm into the quantised convolution before it, whose step and bias then have 8 bits.
     """
     body = copy.deepcopy(model).cpu().eval()
     specs: dict[str, LayerSpec] = {}
-    for name, module in list(replaceable(body)):
-        spec = _spec(module, weight_bits, affine_type)
+    norms = norms_behind(architecture, image_shape, classes) if number_bits == 8 else {}
+    modules = dict(replaceable(body))
+    norms = {n: norm for n, norm in norms.items() if n in modules and norm in modules and _foldable(modules[n])}
+    for name, module in modules.items():
+        if name in norms.values():
+            channels = len(module.get_parameter("weight"))
+            spec = LayerSpec(kind="folded", outputs=channels, inputs=channels)
+        else:
+            spec = _spec(module, weight_bits, affine_type)
+        if name in norms:
+            spec = spec.model_copy(update={"bias": True, "per_channel": True, "number_bits": 8})
         layer = rebuilt(spec, module)
-        _fill(layer, module)
+        if name in norms:
+            _fill_folded(layer, module, modules[norms[name]])
+        elif spec.kind != "folded":
+            _fill(layer, module)
         replace_submodule(body, name, layer)
         specs[name] = spec
     manifest = Manifest(
@@ -117,6 +101,8 @@ def replaceable(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def rebuilt(spec: LayerSpec, like: nn.Module, device: torch.device | str = "cpu") -> nn.Module:
     """An empty inference layer of this spec; a convolution takes its stride and padding from `like`."""
+    if spec.kind == "folded":
+        return nn.Identity()
     if spec.kind == "affine":
         return Affine(spec.outputs, getattr(torch, spec.stored), device)
     if spec.kind == "linear":
@@ -125,6 +111,10 @@ def rebuilt(spec: LayerSpec, like: nn.Module, device: torch.device | str = "cpu"
     if like.padding_mode != "zeros":
         raise UsageError(f"padding mode '{like.padding_mode}' of a convolution; only 'zeros' can be stored")
     return Conv2d(spec, like, device)
+
+
+def _foldable(layer: nn.Module) -> bool:
+    return _quantisers(layer)[0] is not None and layer.bias is None
 
 
 def replace_submodule(model: nn.Module, name: str, new: nn.Module) -> None:
@@ -164,6 +154,24 @@ def _quantisers(module: nn.Module) -> tuple[LearnedStep | None, LearnedStep | No
     from contest.quantisation.layers import activation_quantiser, weight_quantiser
 
     return weight_quantiser(module), activation_quantiser(module)
+
+
+def _fill_folded(layer: nn.Module, source: Any, norm: Any) -> None:
+    """Step and bias take up the batch norm. What rounding the step does to a channel's mean, the bias takes back."""
+    assert isinstance(layer, WeightLayer)
+    weights, inputs = _quantisers(source)
+    assert weights is not None
+    layer.codes.copy_(weights.codes(source.weight))
+    step, (multiplier, shift) = weights.positive_step(), folded(norm)
+    alive = layer.codes.flatten(1).ne(0).any(1)
+    wanted = torch.where(alive, multiplier * step, 0)
+    # A channel varies by its batch norm's weight, whatever its multiplier: errors count relative to that.
+    layer.step_codes, layer.step_scale = to_codes(wanted, torch.where(alive, norm.weight / wanted, 0))
+    got = layer.step_codes * layer.step_scale / step
+    bias = shift + torch.where(alive, norm.running_mean * (multiplier - got), 0)
+    layer.bias_codes, layer.bias_scale = to_codes(bias, torch.ones_like(bias))
+    if inputs is not None:
+        layer.input_step.copy_(inputs.positive_step())
 
 
 def _fill(layer: nn.Module, source: Any) -> None:

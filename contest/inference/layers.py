@@ -1,6 +1,7 @@
 """Layers of the inference network: buffers and arithmetic only, no Brevitas, nothing to train.
 
-A layer of at most 8 bits holds integer `codes` and the `step` they are multiples of; others hold `weight`. A layer
+A layer of at most 8 bits holds integer `codes` and the `step` they are multiples of; others hold `weight`. Where step
+and bias have 8 bits, they are integers too: `step_codes` and `step_scale`, `bias_codes` and `bias_scale`. A layer
 whose input is quantised holds `input_step`. The arithmetic is, operation by operation, that of the Brevitas layer
 it came from, so that the predictions are the same.
 """
@@ -59,14 +60,28 @@ class WeightLayer(nn.Module):
         shape = spec.weight_shape()
         if spec.weight_bits <= 8:
             self.register_buffer("codes", torch.zeros(shape, dtype=torch.int8, device=device))
-            steps = shape[0] if spec.per_channel else 1
-            self.register_buffer("step", torch.ones(steps, device=device))
+            self._register("step", torch.ones(shape[0] if spec.per_channel else 1, device=device))
         else:
             self.register_buffer("weight", torch.zeros(shape, dtype=self.float_type, device=device))
-        bias = torch.zeros(shape[0], dtype=self.float_type, device=device) if spec.bias else None
-        self.register_buffer("bias", bias)
+        self._register("bias", torch.zeros(shape[0], dtype=self.float_type, device=device) if spec.bias else None)
         if spec.input_bits is not None:
             self.register_buffer("input_step", torch.ones(1, device=device))
+
+    def _register(self, name: str, value: Tensor | None) -> None:
+        if value is None or self.spec.number_bits == 32:
+            self.register_buffer(name, value)
+            return
+        self.register_buffer(f"{name}_codes", torch.zeros_like(value, dtype=torch.int8))
+        self.register_buffer(f"{name}_scale", torch.ones(1, device=value.device))
+
+    def numbers(self, name: str) -> Tensor | None:
+        """The `step` or the `bias`, one number a channel, as the layer computes with them."""
+        if self.spec.number_bits == 32 or (name == "bias" and not self.spec.bias):
+            found: Tensor | None = getattr(self, name)
+            return found
+        scale: Tensor = getattr(self, f"{name}_scale")
+        codes: Tensor = getattr(self, f"{name}_codes")
+        return codes.to(scale.dtype) * scale
 
     @property
     def float_type(self) -> torch.dtype:
@@ -86,7 +101,9 @@ class WeightLayer(nn.Module):
             x = torch.ops.contest.quantise(x, self.input_step, *self.input_range())
         if self.weight_bits > 8:
             return x.to(self.weight.dtype), self.weight
-        step = self.step.view(-1, *([1] * (self.codes.dim() - 1))) if len(self.step) > 1 else self.step
+        step = self.numbers("step")
+        assert step is not None
+        step = step.view(-1, *([1] * (self.codes.dim() - 1))) if len(step) > 1 else step
         return x.to(step.dtype), self.codes.to(step.dtype) * step
 
     def extra_repr(self) -> str:
@@ -103,7 +120,7 @@ class Conv2d(WeightLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         x, weight = self.operands(x)
-        return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        return F.conv2d(x, weight, self.numbers("bias"), self.stride, self.padding, self.dilation, self.groups)
 
 
 class Linear(WeightLayer):
@@ -111,7 +128,7 @@ class Linear(WeightLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         x, weight = self.operands(x)
-        return F.linear(x, weight, self.bias)
+        return F.linear(x, weight, self.numbers("bias"))
 
 
 class Affine(nn.Module):

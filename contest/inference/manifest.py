@@ -36,9 +36,13 @@ class Strict(BaseModel):
 
 
 class LayerSpec(Strict):
-    """One convolution, linear layer or batch norm as it is after pruning and quantisation."""
+    """One convolution, linear layer or batch norm as it is after pruning and quantisation.
 
-    kind: Literal["conv", "linear", "affine"]
+    A batch norm is `affine`, or `folded` where the layer before it has taken its multiplier and shift into step and
+    bias. `number_bits` are those of step and bias: 8 are stored as integers and one scale.
+    """
+
+    kind: Literal["conv", "linear", "affine", "folded"]
     outputs: Channels
     inputs: Channels = 1
     groups: Channels = 1
@@ -46,6 +50,7 @@ class LayerSpec(Strict):
     bias: bool = False
     weight_bits: Annotated[int, Field(ge=1, le=32)] = 32
     per_channel: bool = False
+    number_bits: Literal[8, 32] = 32
     input_bits: Annotated[int, Field(ge=1, le=8)] | None = None
     input_signed: bool = False
     stored: Literal["float32", "float16"] = "float32"

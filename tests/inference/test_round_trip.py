@@ -13,6 +13,7 @@ from torch import nn
 from contest import networks
 from contest.candidate import Architecture, Bits
 from contest.inference import fold_batch_norms, freeze, load, save
+from contest.inference.folding import norms_behind, to_codes
 from contest.inference.freeze import Network
 from contest.pruning.masks import exact_k, prunable
 from contest.quantisation import quantise, set_masks
@@ -130,6 +131,57 @@ def test_folding_first_makes_the_stored_affines_exact() -> None:
     with torch.no_grad():
         assert torch.equal(network(x), model(x))
         assert not torch.equal(model(x), before(x))
+
+
+@pytest.mark.parametrize("family", SMALL)
+def test_numbers_of_eight_bits_are_nearly_the_numbers(family: str, tmp_path: Path) -> None:
+    shape, architecture = shape_of(family), networks.parse(SMALL[family])
+    model, x = trained(architecture, shape), torch.rand(64, *shape)
+    quantise(model, Bits(8, 8), x)
+    network = freeze(model, architecture, image_shape=shape, classes=10, number_bits=8)
+    again = load(save(network, tmp_path / "model.pt"))
+    with torch.no_grad():
+        expected, got = model(x), network(x)
+        assert torch.equal(again(x), got)
+    assert (got - expected).std() < 0.1 * expected.std()
+    assert (got - expected).mean(0).abs().max() < 0.05 * expected.std(), "the bias takes back what the step gets wrong"
+
+
+def test_batch_norms_fold_where_they_alone_read_a_convolution() -> None:
+    shape = (3, 16, 16)
+    names = set(norms_behind(networks.parse(SMALL["thin"]), shape, 10))
+    convolutions = {n for n, m in networks.build(networks.parse(SMALL["thin"]), shape, 10).named_modules()
+                    if isinstance(m, nn.Conv2d)}  # fmt: skip
+    assert names == convolutions
+    # Before activation, the sum of two branches is normalised: only what lies inside a branch folds.
+    inside = norms_behind(networks.parse(SMALL["preact"]), shape, 10)
+    assert inside and all(norm.endswith("norm2") for norm in inside.values())
+
+
+def test_channels_that_died_do_not_spoil_the_numbers_of_the_others() -> None:
+    shape, architecture = (3, 8, 8), networks.parse(SMALL["thin"])
+    model, x = trained(architecture, shape), torch.rand(64, *shape)
+    with torch.no_grad():
+        model.stem.conv.weight[1] = 0  # type: ignore[union-attr, index]
+        model.stem.norm.running_mean[1], model.stem.norm.running_var[1] = 0, 1e-12  # type: ignore[union-attr, index]
+    quantise(model, Bits(8, 8), x)
+    network = freeze(model, architecture, image_shape=shape, classes=10, number_bits=8)
+    with torch.no_grad():
+        assert (network(x) - model(x)).std() < 0.1 * model(x).std()
+
+
+def test_codes_of_numbers() -> None:
+    values = torch.tensor([-127.0, 3.0, 0.0, 64.0]) * 0.25
+    codes, scale = to_codes(values, torch.ones(4))
+    assert codes.dtype is torch.int8 and codes.tolist() == [-127, 3, 0, 64] and scale.item() == 0.25
+    torch.manual_seed(0)
+    values = torch.cat([torch.rand(50), torch.tensor([30.0])])
+    codes, scale = to_codes(values, torch.ones(51))
+    assert (codes * scale - values).abs().max() <= 30 / 127 / 2 + 1e-6, "all count: the largest is not clipped"
+    codes, scale = to_codes(values, torch.cat([torch.ones(50), torch.zeros(1)]))
+    assert (codes * scale - values)[:50].abs().max() < 0.01, "it does not count: it is clipped, the others gain"
+    codes, scale = to_codes(torch.zeros(3), torch.zeros(3))
+    assert (codes * scale).tolist() == [0, 0, 0]
 
 
 def test_pruned_channels_are_rebuilt(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ def written(name: str, bits: Bits, folder: Path) -> Costs:
     model = build(architecture).eval()
     if bits.quantised:
         model = quantise(model, bits, torch.rand(8, 3, 32, 32))
-    network = freeze(model, architecture, image_shape=(3, 32, 32), classes=10)
+    network = freeze(model, architecture, image_shape=(3, 32, 32), classes=10, number_bits=bits.numbers)
     return analyse(read(save(network, folder / "model.pt")).graph)
 
 
@@ -71,15 +72,27 @@ FIRST_AND_LAST = [
 ]
 
 
+@pytest.mark.parametrize("numbers", [8, 32])
 @pytest.mark.parametrize("layers", FIRST_AND_LAST)
 def test_first_and_last_cost_what_the_file_of_that_network_costs(
-    layers: dict[str, tuple[int, int]], tmp_path: Path
+    layers: dict[str, tuple[int, int]], numbers: Literal[8, 32], tmp_path: Path
 ) -> None:
-    bits = Bits(3, 4, layers=layers)
+    bits = Bits(3, 4, layers=layers, numbers=numbers)
     plan, file = architecture_costs(parse(TINY), bits), written(TINY, bits, tmp_path)
     assert figures(plan) == figures(file)
     assert plan.parameters == file.parameters
     assert price(plan, LAB).ops == price(file, LAB).ops
+
+
+def test_numbers_of_eight_bits_by_arithmetic(tmp_path: Path) -> None:
+    """A multiplier and a shift a channel at 8 bits instead of 32, and two scales a layer."""
+    wide, short = (written(TINY, Bits(3, 4, numbers=numbers), tmp_path) for numbers in (32, 8))
+    layers = [op for op in wide.operations if op.kind == "conv"]
+    channels = sum({"stem.conv": 4}.get(op.name, 6 if "stages.1" in op.name else 4) for op in layers)
+    fewer = (2 * channels * (32 - 8) - 2 * len(layers) * 32) / 32 / 5.6e6
+    assert len(layers) == 6
+    assert price(wide, LAB).params - price(short, LAB).params == pytest.approx(fewer, rel=1e-9)
+    assert price(wide, LAB).ops == price(short, LAB).ops
 
 
 def test_bits_of_a_layer_that_is_not_there() -> None:

@@ -73,7 +73,7 @@ def test_a_family_is_asked_for_its_own_dimensions_only(family: str) -> None:
     chooser = Chooser(1)
     values = space.values(chooser)
     assert "family" not in chooser.asked  # one choice is no question
-    assert ("expansion" in values) == (family == "mobilenet")
+    assert ("expansion" in values) == (family in ("mobilenet", "thin"))
     assert ("dense_growth" in values) == (family == "densenet")
     assert ("width" in values) == (family != "densenet")
 
@@ -85,12 +85,12 @@ def test_seeds_lie_where_the_record_is_expected() -> None:
         candidate = to_candidate(values, epochs=10)
         macs, _ = macs_and_weights(candidate.architecture, COLOUR, 10)
         assert 5e6 < macs < 18e6
-        assert candidate.bits.layers["stem"] == (8, 8)
+        assert candidate.bits.layers["stem"] == (values["first_bits"],) * 2
 
 
 @pytest.mark.parametrize("blocks_4", [0, 1])
 def test_leaving_early_drops_the_first_stage_and_the_bits_stay_with_their_stages(blocks_4: int) -> None:
-    values = seeds(make_space(COLOUR, {}))[0] | {"blocks_4": blocks_4, "growth_4": 1.5, "shift_1": 1, "shift_3": -1}
+    values = seeds(make_space(COLOUR, {}))[1] | {"blocks_4": blocks_4, "growth_4": 1.5, "shift_1": 1, "shift_3": -1}
     assert values["early"]
     early = to_candidate(values, epochs=10)
     options = early.architecture.options
