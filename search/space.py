@@ -393,8 +393,8 @@ SEEDS: Sequence[Mapping[str, Value]] = (
      "structured": 0.0},
 )  # fmt: skip
 _COMMON: Mapping[str, Value] = {
-    "early": False, "blocks_1": 1, "expansion": 3.0, "stem_stride": 1, "shortcut": "projection", "shift_1": 0, "shift_3": 0,
-    "first_bits": 8, "last_bits": 8,
+    "early": False, "blocks_1": 1, "expansion": 3.0, "stem_stride": 1, "shortcut": "projection",
+    "shift_1": 0, "shift_3": 0, "first_bits": 8, "last_bits": 8,
     "learning_rate": 0.2, "weight_decay": 5e-4, "schedule": "onecycle", "label_smoothing": 0.0, "cutout": 0,
     "mixup": 0.0, "cutmix": 0.0,
     "tune_share": 0.5, "tune_learning_rate": 0.05,

@@ -5,9 +5,9 @@ It comes from strangers, so every field has a type and a limit, and nothing in i
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from contest.candidate import Architecture
 from contest.errors import RefusedError
@@ -61,6 +61,12 @@ class LayerSpec(Strict):
         if bits not in (*range(1, 9), 16, 32):
             raise ValueError(f"weight_bits is {bits}; it must be 1 to 8, 16 or 32")
         return bits
+
+    @model_validator(mode="after")
+    def _short_numbers_of_codes(self) -> Self:
+        if self.number_bits == 8 and self.weight_bits > 8:
+            raise ValueError(f"number_bits is 8 with weight_bits {self.weight_bits}; only quantised layers have them")
+        return self
 
     def weight_shape(self) -> tuple[int, ...]:
         """Shape of the weight: [outputs, inputs / groups, *kernel]."""

@@ -65,11 +65,14 @@ def network(name: str, bits: Bits, sparsity: float) -> Network:
 
         model = quantise(model, bits, torch.rand(4, *shape))
     pruning.enforce(model, pruning.prune(model, "magnitude", sparsity))
-    return freeze(model, architecture, image_shape=shape, classes=10, weight_bits=bits.weights)
+    return freeze(
+        model, architecture, image_shape=shape, classes=10, weight_bits=bits.weights, number_bits=bits.numbers
+    )
 
 
 CASES = [
     ("resnet:depth=8", Bits(3, 3), 0.6),
+    ("resnet:depth=8", Bits(3, 3, numbers=8), 0.6),
     ("resnet:depth=8", Bits(1, 2), 0.5),
     ("resnet:depth=8", Bits(32, 32), 0.5),
     ("resnet:depth=8", Bits(16, 16), 0.0),
