@@ -166,7 +166,7 @@ def _fill_folded(layer: nn.Module, source: Any, norm: Any) -> None:
     alive = layer.codes.flatten(1).ne(0).any(1)
     wanted = torch.where(alive, multiplier * step, 0)
     # A channel varies by its batch norm's weight, whatever its multiplier: errors count relative to that.
-    layer.step_codes, layer.step_scale = to_codes(wanted, torch.where(alive, norm.weight / wanted, 0))
+    layer.step_codes, layer.step_scale = to_codes(wanted, torch.where(wanted != 0, norm.weight / wanted, 0))
     got = layer.step_codes * layer.step_scale / step
     bias = shift + torch.where(alive, norm.running_mean * (multiplier - got), 0)
     layer.bias_codes, layer.bias_scale = to_codes(bias, torch.ones_like(bias))

@@ -164,6 +164,8 @@ def test_channels_that_died_do_not_spoil_the_numbers_of_the_others() -> None:
     with torch.no_grad():
         model.stem.conv.weight[1] = 0  # type: ignore[union-attr, index]
         model.stem.norm.running_mean[1], model.stem.norm.running_var[1] = 0, 1e-12  # type: ignore[union-attr, index]
+        model.stem.norm.weight[2] = 0  # type: ignore[union-attr, index]
+        model.stages[0][0].body.norm1.weight.zero_()  # type: ignore[index, union-attr]
     quantise(model, Bits(8, 8), x)
     network = freeze(model, architecture, image_shape=shape, classes=10, number_bits=8)
     with torch.no_grad():
