@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from contest.candidate import Candidate
 from search.budget import Speed
-from search.space import seeds, to_candidate
+from search.seeds import seeds
+from search.space import to_candidate
 from search.teacher import teacher_candidate
 
 if TYPE_CHECKING:

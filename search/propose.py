@@ -15,7 +15,8 @@ from contest.candidate import Candidate
 from contest.errors import ContestError
 from search.judge import Judge
 from search.record import Record, Stage
-from search.space import Space, Value, seeds, to_candidate
+from search.seeds import seeds
+from search.space import Space, Value, to_candidate
 from search.storage import StudyFullError
 from search.study import Study, key_of
 from search.trainer import Trainer

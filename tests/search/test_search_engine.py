@@ -236,7 +236,8 @@ def test_kill_9_loses_no_finished_trial_and_no_finished_epoch(tmp_path: Path) ->
 def test_keys_tell_candidates_apart() -> None:
     from dataclasses import replace
 
-    from search.space import seeds, to_candidate
+    from search.seeds import seeds
+    from search.space import to_candidate
 
     candidate = to_candidate(seeds(make_space((3, 32, 32), {}))[0], epochs=10)
     assert key_of(candidate) == key_of(Candidate.from_json(candidate.to_json()))

@@ -15,7 +15,8 @@ from contest.errors import UsageError
 from contest.networks import build, macs_and_weights
 from search.pipeline_trainer import stages, with_epochs
 from search.prices import price_before
-from search.space import FAMILIES, Value, make_space, read_space, seeds, to_candidate
+from search.seeds import seeds
+from search.space import FAMILIES, Value, make_space, read_space, to_candidate
 
 COLOUR = (3, 32, 32)
 
@@ -86,6 +87,15 @@ def test_seeds_lie_where_the_record_is_expected() -> None:
         macs, _ = macs_and_weights(candidate.architecture, COLOUR, 10)
         assert 5e6 < macs < 18e6
         assert candidate.bits.layers["stem"] == (values["first_bits"],) * 2
+
+
+def test_a_seed_is_not_moved_to_another_family() -> None:
+    """A thin network at 3 bits that leaves full resolution early says nothing about a ResNet of those widths."""
+    everywhere = seeds(make_space(COLOUR, {}))
+    for family in ("resnet", "thin", "mobilenet"):
+        there = seeds(make_space(COLOUR, {"family": family}))
+        assert there == [values for values in everywhere if values["family"] == family]
+    assert len(seeds(make_space(COLOUR, {"family": "preact"}))) > 1  # none of its own: the others', moved
 
 
 @pytest.mark.parametrize("blocks_4", [0, 1])
