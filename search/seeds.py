@@ -10,7 +10,7 @@ SEEDS: Sequence[Mapping[str, Value]] = (
     # Inverted blocks, 8.4M MACs: after eight epochs 7M MACs of them are as good as 12.5M of the next (docs/record).
     {"family": "thin", "early": True, "width": 16, "growth_2": 1.5, "growth_3": 2.5, "blocks_2": 2, "blocks_3": 3,
      "blocks_4": 0, "thin_block": "inverted", "expansion": 4.0, "weight_bits": 4, "activation_bits": 4,
-     "sparsity": 0.5, "structured": 0.0, "first_bits": 5},
+     "sparsity": 0.4, "structured": 0.0, "first_bits": 5, "tune_learning_rate": 0.01},
     # Thin residual networks that leave 32x32 right after the stem, 12.5 and 17.2M MACs: after five epochs they are
     # 2.5 and 4 points ahead of the ResNet-8 of 12.5M MACs (docs/record).
     {"family": "thin", "early": True, "width": 16, "growth_2": 2.0, "growth_3": 2.0, "blocks_2": 1, "blocks_3": 2,

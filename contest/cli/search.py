@@ -178,13 +178,22 @@ def _share_the_cores(workers: int) -> None:
 
 
 def teacher_files(given: tuple[str, ...]) -> list[Path]:
-    """The files that --teacher names. Raises UsageError for one that is not there."""
+    """The files that --teacher names. Raises UsageError for one that is not there.
+
+    `bundled` leaves out networks that were trained on all images: they know those that validation is measured on.
+    """
+    from contest.data import ALL_IMAGES
+    from contest.inference import load
     from leaderboard.bundled import DIRECTORY
 
     found: list[Path] = []
     for name in given:
-        found += sorted(DIRECTORY.glob("*.pt")) if name == "bundled" else [Path(name)]
-        if not found[-1].is_file():
+        if name == "bundled":
+            networks = {path: load(path).manifest.provenance for path in sorted(DIRECTORY.glob("*.pt"))}
+            found += [path for path, origin in networks.items() if origin.get("split_sha256") != ALL_IMAGES]
+        elif Path(name).is_file():
+            found.append(Path(name))
+        else:
             raise UsageError(f"--teacher {name}: no such file")
     return found
 

@@ -68,7 +68,7 @@ def train(
     from rich.console import Console
 
     from contest import networks
-    from contest.data import load, split
+    from contest.data import ALL_IMAGES, load, split
     from contest.inference import save
     from contest.pipeline import compress
     from contest.training import choose_device, labels_name, load_teachers, soft_labels
@@ -109,7 +109,7 @@ def train(
         teach=teach,
         start=start,
         progress=True,
-        provenance={"data": images.name, "split_sha256": "all images" if all_images else parts.sha256},
+        provenance={"data": images.name, "split_sha256": ALL_IMAGES if all_images else parts.sha256},
     )
     save(outcome.network, out)
     for stage in outcome.stages:

@@ -76,6 +76,10 @@ class DataSet:
         return self.train.flips
 
 
+ALL_IMAGES = "all images"
+"""Stands in a network's provenance where the hash of the split would: it was trained on the validation images too."""
+
+
 @dataclass(frozen=True, eq=False)
 class Split:
     """A training set in two parts. The indices are sorted and refer to the images that were split."""

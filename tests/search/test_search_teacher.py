@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from contest.candidate import Candidate, Recipe
 from contest.cli.search import search, teacher_files
+from contest.data import ALL_IMAGES
 from contest.errors import UsageError
 from contest.inference import load
 from search import teacher
@@ -143,7 +144,11 @@ def test_taught_epochs_need_a_teacher_and_time_of_their_own(options: list[str], 
 
 def test_the_bundled_networks_teach_cifar10_only(tmp_path: Path) -> None:
     files = teacher_files(("bundled",))
-    assert len(files) >= 2 and all(load(file).manifest.image_shape == (3, 32, 32) for file in files)
+    manifests = [load(file).manifest for file in files]
+    assert len(files) >= 2 and all(manifest.image_shape == (3, 32, 32) for manifest in manifests)
+    # One that was trained on the validation images too would be refused, and the search with it.
+    assert ALL_IMAGES not in {manifest.provenance.get("split_sha256") for manifest in manifests}
+    assert "inverted-8m-4bit" not in [file.stem for file in files]
     with pytest.raises(UsageError, match=r"takes 3x32x32 images.*these are 1x8x8"):
         trainer_at(tmp_path, teachers=tuple(map(str, files))).teach()
     with pytest.raises(UsageError, match=r"none\.pt: no such file"):
