@@ -52,7 +52,9 @@ def _ranking(heading: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     table.add_column("team", overflow="fold")
     for name in ("accuracy", "score", "parameters", "operations"):
         table.add_column(name, justify="right")
-    table.add_column("submitted")
+    dated = any("submitted_at" in row for row in rows)  # networks that come with the package are not
+    if dated:
+        table.add_column("submitted")
     for row in rows:
         table.add_row(
             str(row["rank"]),
@@ -61,6 +63,6 @@ def _ranking(heading: str, rows: Sequence[Mapping[str, Any]]) -> Table:
             f"{row['score']:.6f}",
             f"{row['params']:.6f}",
             f"{row['ops']:.6f}",
-            str(row.get("submitted_at", ""))[:16].replace("T", " "),
+            *([str(row.get("submitted_at", ""))[:16].replace("T", " ")] if dated else []),
         )
     return table

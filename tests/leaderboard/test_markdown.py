@@ -1,14 +1,17 @@
-"""The Markdown table: figures written out by hand, names of strangers as plain text, and the README's own table."""
+"""Tables of the ranking: figures written out by hand, names of strangers as plain text, and the README's own table."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from contest.cli import cli
+from leaderboard.bundled import entries
 from leaderboard.charts import Point
 from leaderboard.markdown import ranking_table
+from scoring.rules import load_rule
 
 README = Path(__file__).parents[2] / "README.md"
 MEASURED = {"macs": 12_501_632, "weights": 146_480, "nonzeros": 58_592, "q_w": 3.04, "q_a": 3.18}
@@ -43,3 +46,11 @@ def test_the_readme_shows_what_the_command_prints() -> None:
     printed = CliRunner().invoke(cli, ["leaderboard", "--bundled", "--markdown"])
     assert printed.exit_code == 0
     assert printed.output in README.read_text(encoding="utf-8")
+
+
+def test_the_bundled_ranking_fits_a_terminal_of_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    printed = CliRunner().invoke(cli, ["leaderboard", "--bundled"])
+    assert printed.exit_code == 0 and "submitted" not in printed.output  # a column that none of them would fill
+    for entry in entries(load_rule("lab")):
+        assert f" {entry.name} " in printed.output
