@@ -75,7 +75,7 @@ EPOCHS_HELP = "Epochs of a trial, float and quantised together; `10/40`: explore
     multiple=True,
     metavar="FILE|bundled",
     help="A model.pt whose soft labels the refine stage learns from; of several, the mean of their logits. "
-    "`bundled`: the networks that come with this package (CIFAR-10).",
+    "`bundled`: the networks of this package (CIFAR-10) that do not know the validation images.",
 )
 @click.option(
     "--teacher-epochs",
@@ -183,14 +183,14 @@ def teacher_files(given: tuple[str, ...]) -> list[Path]:
     `bundled` leaves out networks that were trained on all images: they know those that validation is measured on.
     """
     from contest.data import ALL_IMAGES
-    from contest.inference import load
+    from contest.inference import read_manifest
     from leaderboard.bundled import DIRECTORY
 
     found: list[Path] = []
     for name in given:
         if name == "bundled":
-            networks = {path: load(path).manifest.provenance for path in sorted(DIRECTORY.glob("*.pt"))}
-            found += [path for path, origin in networks.items() if origin.get("split_sha256") != ALL_IMAGES]
+            origins = {path: read_manifest(path).provenance for path in sorted(DIRECTORY.glob("*.pt"))}
+            found += [path for path, origin in origins.items() if origin.get("split_sha256") != ALL_IMAGES]
         elif Path(name).is_file():
             found.append(Path(name))
         else:
