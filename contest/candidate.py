@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -163,3 +164,29 @@ def _architecture(data: dict[str, Any]) -> Architecture:
 def _bits(data: dict[str, Any]) -> Bits:
     layers = {name: (int(pair[0]), int(pair[1])) for name, pair in data.pop("layers", {}).items()}
     return Bits(**data, layers=layers)
+
+
+def check(recipe: Recipe) -> None:
+    """Raises UsageError for a number outside its range."""
+    limits = {
+        "epochs": (0, math.inf),
+        "batch_size": (1, math.inf),
+        "learning_rate": (0, math.inf),
+        "momentum": (0, 1),
+        "weight_decay": (0, math.inf),
+        "warmup_epochs": (0, math.inf),
+        "label_smoothing": (0, 1),
+        "ema_decay": (0, 1),
+        "clip_norm": (0, math.inf),
+        "crop": (0, math.inf),
+        "cutout": (0, math.inf),
+        "mixup": (0, math.inf),
+        "cutmix": (0, math.inf),
+        "distillation": (0, 1),
+        "temperature": (1e-3, math.inf),
+        "taught_epochs": (0, math.inf),
+    }
+    for name, (low, high) in limits.items():
+        value = getattr(recipe, name)
+        if not low <= value <= high or value == math.inf:
+            raise UsageError(f"{name} is {value}; it must lie between {low:g} and {high:g}")

@@ -8,23 +8,30 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from contest import networks
 from contest.candidate import Candidate, Recipe
-from contest.data import Images
+from contest.datasets import Images
 from contest.errors import TrainingError, UsageError
-from contest.inference import Network, fold_batch_norms, freeze
-from contest.inference.layers import WeightLayer
-from contest.inference.manifest import Claims, Parent
+from contest.model_file import Network, fold_batch_norms, freeze
+from contest.model_file.layers import WeightLayer
+from contest.model_file.manifest import Claims, Parent
 from contest.pruning.masks import exact_k, full, hold, prunable
 from contest.training import Epoch, Evaluation, evaluate, fit, refresh_statistics, start_from
+
+if TYPE_CHECKING:
+    import torch
+
+    from contest.datasets import Images
+    from contest.training import Epoch
 
 CALIBRATION_IMAGES = 256
 """Images from which the first quantiser steps are chosen."""
@@ -226,3 +233,12 @@ def _zeros(network: Network) -> int:
 
 def _versions() -> dict[str, str]:
     return {name: version(name) for name in ("contest", "torch", "brevitas")}
+
+
+def stages(candidate: Candidate) -> Iterator[tuple[str, float]]:
+    """The trainings of the pipeline for this candidate and their epochs, in order."""
+    yield "train", candidate.train.epochs
+    if candidate.structured:
+        yield "channels", candidate.tune.epochs
+    if candidate.bits.quantised or candidate.unstructured:
+        yield "tune", candidate.tune.epochs

@@ -21,17 +21,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contest import __version__
 from contest.errors import ContestError
-from leaderboard import api, submissions
 from leaderboard.board import Board, open_board
 from leaderboard.cache import Cache
-from leaderboard.database import DatabaseError
-from leaderboard.limits import BodyLimit, BodyTooLargeError, BodyTooSlowError, RateLimit
-from leaderboard.models import State, Submission, now
-from leaderboard.observe import Metrics, Observe
-from leaderboard.problems import detail_of, problem, status_of
-from leaderboard.scorer import Scorer
-from leaderboard.security import ForbiddenError, SecurityHeaders, bearer
+from leaderboard.domain import submissions
+from leaderboard.scoring_queue.scorer import Scorer
+from leaderboard.service import api
+from leaderboard.service.observability import Metrics, Observe
+from leaderboard.service.problems import detail_of, problem, status_of
+from leaderboard.service.rate_limits import BodyLimit, BodyTooLargeError, BodyTooSlowError, RateLimit
+from leaderboard.service.security import SecurityHeaders, bearer
 from leaderboard.settings import Settings
+from leaderboard.storage.database import DatabaseError
+from leaderboard.storage.signer import ForbiddenError
+from leaderboard.storage.tables import State, Submission, now
 
 log = logging.getLogger("leaderboard.app")
 _ANSWERS = 200

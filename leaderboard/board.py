@@ -7,15 +7,15 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from leaderboard import submissions
-from leaderboard.database import Database, open_database
-from leaderboard.files import FileStore, StoredFile
-from leaderboard.jobs import Jobs
-from leaderboard.models import Contest, State, Submission, Team
-from leaderboard.scorer import Scorer
-from leaderboard.security import Signer, load_signer
+from leaderboard.domain import submissions
+from leaderboard.scoring_queue.queue import Jobs
+from leaderboard.scoring_queue.score_submission import Work
+from leaderboard.scoring_queue.scorer import Scorer
 from leaderboard.settings import Settings
-from leaderboard.work import Work
+from leaderboard.storage.database import Database, open_database
+from leaderboard.storage.file_store import FileStore, StoredFile
+from leaderboard.storage.signer import Signer, load_signer
+from leaderboard.storage.tables import Contest, State, Submission, Team
 
 log = logging.getLogger("leaderboard.board")
 _LEFTOVER_S = 24 * 3600

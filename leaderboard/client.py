@@ -11,8 +11,8 @@ from typing import Any, Self
 import httpx
 
 from contest.errors import ContestError, UsageError
-from leaderboard.files import CHUNK
-from leaderboard.models import TERMINAL
+from leaderboard.storage.file_store import CHUNK
+from leaderboard.storage.tables import TERMINAL
 
 POLL_S = 1.0
 _RETRIES = 5

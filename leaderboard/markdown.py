@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from leaderboard.charts import Point
+from leaderboard.charts.accuracy_score import Point
 
 _HEAD = (
     "| network | accuracy | score | parameters + operations | MACs | weights that are not zero | bits |",

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contest.errors import RefusedError, UsageError
-from scoring.accuracy import Accuracy, accuracy, confusion, difference_p_value
 from scoring.costs import Costs
-from scoring.examination import Examination
 from scoring.rules import Rule, Score, number_params, operation_count, operation_ops, operation_params, price
+from scoring.verification.accuracy import Accuracy, accuracy, confusion, difference_p_value
+from scoring.verification.examination import Examination
 
 MAX_CHANGED = 5
 """Predictions that another batch size and order may change."""

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from contest.errors import UsageError
 from scoring.costs import Costs
-from scoring.examination import Examination
 from scoring.report import Report, make_report, with_holdout
 from scoring.rules import DEFAULT, Rule, load_rule, rules_of
+from scoring.verification.examination import Examination
 
 if TYPE_CHECKING:
     from torch import nn
 
     from contest.candidate import Architecture, Bits
-    from contest.data import Images
+    from contest.datasets import Images
 
 
 def score_file(
@@ -52,7 +52,7 @@ def score_file(
     file: dict[str, Any] = {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
     sets = [s for s in (images, holdout) if s is not None]
     if trust:
-        from scoring.verify import examine
+        from scoring.verification.examine import examine
 
         file["isolation"] = "none"
         found = [examine(path, s.pixels) for s in sets] or [examine(path)]
@@ -79,8 +79,8 @@ def score_module(
     details: bool = False,
 ) -> Report:
     """The report of a module of your own, in this process."""
-    from scoring.readers import subject_of_user_module
-    from scoring.verify import examine_subject
+    from scoring.readers.user_module import subject_of_user_module
+    from scoring.verification.examine import examine_subject
 
     subject = subject_of_user_module(model, image_shape)
     chosen = load_rule(rule) if isinstance(rule, str) else rule
@@ -109,7 +109,7 @@ def architecture_costs(
     normalise: with the image normalisation that networks of this project contain (a number for each of its
     multipliers and shifts); False gives the bare architecture, as the literature counts it.
     """
-    from scoring.planned import planned_costs
+    from scoring.readers.architecture import planned_costs
 
     return planned_costs(architecture, bits, image_shape, classes, normalise)
 

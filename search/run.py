@@ -11,16 +11,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from search.budget import halving_share, measured_epoch_s, plan_refine
-from search.finalists import Finalist, Scores, read_finalists, winner
-from search.judge import Judge
-from search.live import View
-from search.propose import EXPLORE_UNTIL, enqueue_seeds
-from search.record import Record
-from search.refine import SensitivityOf, enqueue_refinements, enqueue_variants
-from search.study import Study
-from search.trainer import Trainer
-from search.worker import work_until_done
+from search.output.progress import View
+from search.policy.budget import halving_share, measured_epoch_s, plan_refine
+from search.policy.finalists import Finalist, Scores, read_finalists, winner
+from search.policy.proposals import EXPLORE_UNTIL, enqueue_seeds
+from search.policy.ranking import Judge
+from search.policy.refinement import SensitivityOf, enqueue_refinements, enqueue_variants
+from search.study.study import FINISHED, Study
+from search.study.trial import Record
+from search.trainers.protocol import Trainer
+from search.workers.worker import work_until_done
 
 
 class TeacherOf(Protocol):
@@ -167,8 +167,6 @@ class Run:
         self.view.done()
 
 
-FINISHED = "finished"
-"""Study attribute: workers may go home."""
 REFINED = "refined"
 """Study attribute: from how many explored candidates the refine stage was filled, and its rounds of variants."""
 

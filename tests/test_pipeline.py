@@ -10,9 +10,9 @@ import torch
 
 from contest import networks
 from contest.candidate import Bits, Candidate, Recipe
-from contest.data import Split, load, split
+from contest.datasets import Split, load, split
 from contest.errors import TrainingError, UsageError
-from contest.inference import Network
+from contest.model_file import Network
 from contest.pipeline import Outcome, compress
 from contest.training import Epoch
 

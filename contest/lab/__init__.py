@@ -6,13 +6,13 @@
 Every experiment takes a `Task`, writes tables, figures and a page into a folder, and goes on where it was killed.
 """
 
-from contest.lab.compare import Compare, compare
-from contest.lab.deploy import Deploy, deploy
-from contest.lab.finetune import FineTune, finetune
-from contest.lab.quantise import Quantise, quantise
-from contest.lab.repeated import Repeated, repeated
-from contest.lab.report import Results
-from contest.lab.sensitivity import Sensitivity, sensitivity
+from contest.lab.experiments.compare import Compare, compare
+from contest.lab.experiments.deploy import Deploy, deploy
+from contest.lab.experiments.finetune import FineTune, finetune
+from contest.lab.experiments.layer_sensitivity import Sensitivity, sensitivity
+from contest.lab.experiments.quantise import Quantise, quantise
+from contest.lab.experiments.repeated import Repeated, repeated
+from contest.lab.results.report import Results
 from contest.lab.task import ACCURACY, Metric, Task, image_task, load_task
 from contest.lab.training import Training, train
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from contest.lab.cells import Cell, Cells
+from contest.lab.results.resumable import Cell, Cells
 from contest.lab.task import Task
 from contest.lab.training import Training, train
 

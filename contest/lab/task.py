@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from contest.candidate import Recipe
-from contest.data import Batches as AugmentedBatches
-from contest.data import Images, load
-from contest.data.augment import to_float
+from contest.datasets import Batches as AugmentedBatches
+from contest.datasets import Images, load
+from contest.datasets.augment import to_float
 from contest.errors import UsageError
 from contest.pruning import Batches, Loss
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from contest.errors import TrainingError, UsageError
 from contest.pruning import Loss
+from contest.training.device import cpu_convolutions
 
 AfterStep = Callable[[nn.Module], None]
 Watch = Callable[[float, float], None]
@@ -82,7 +83,8 @@ def train(
             for group, rate in zip(optimiser.param_groups, base, strict=True):
                 group["lr"] = rate * factor
             optimiser.zero_grad()
-            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=training.bf16):
+            bf16 = torch.autocast(inputs.device.type, torch.bfloat16, enabled=training.bf16)
+            with bf16, cpu_convolutions(model, inputs.device):
                 outputs = model(inputs)
             value = loss(outputs.float(), targets)
             value.backward()

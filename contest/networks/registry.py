@@ -93,7 +93,7 @@ def build(architecture: Architecture, image_shape: tuple[int, int, int] = (3, 32
 
 
 def _timm() -> ModuleType:
-    return importlib.import_module("contest.networks.from_timm")
+    return importlib.import_module("contest.networks.timm_models")
 
 
 def _module(family: str) -> ModuleType:

@@ -7,8 +7,8 @@
 Structured pruning that removes channels for good is `contest.pruning.structured`.
 """
 
-from contest.pruning import filter_l1, grasp, magnitude, random, second_order, snip, synflow, thinet
 from contest.pruning.fine_grained import fine_grained_masks
+from contest.pruning.iterative import Round, fit_masked, iterative, layer_after_layer, prune_what_remains, state_of
 from contest.pruning.masks import (
     LayerSparsity,
     Masks,
@@ -25,19 +25,10 @@ from contest.pruning.masks import (
     sparsity_of_compression,
     validate,
 )
-from contest.pruning.registry import (
-    Batches,
-    Loss,
-    Method,
-    Score,
-    Scores,
-    method,
-    methods,
-    preserved,
-    prune,
-    register,
-)
-from contest.pruning.schedules import Round, fit_masked, iterative, layer_after_layer, prune_what_remains, state_of
+from contest.pruning.methods import filter_l1, grasp, magnitude, random, second_order, snip, synflow, thinet
+from contest.pruning.preserved import preserved
+from contest.pruning.prune import prune
+from contest.pruning.registry import Batches, Loss, Method, Score, Scores, method, methods, register
 
 __all__ = [
     "Batches",

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
 from contest.errors import UsageError
-from contest.pruning.masks import Masks, enforce, exact_k, kept, prunable
+from contest.pruning.masks import prunable
+from contest.pruning.preserved import preserved
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 """(inputs, targets) pairs that can be gone through more than once: a list, a DataLoader."""
@@ -23,41 +20,6 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 Scores = dict[str, Tensor]
 Score = Callable[[nn.Module, Batches, Loss], Mapping[str, Tensor]]
 """The higher a weight's score, the longer it lives."""
-
-
-@contextmanager
-def preserved(model: nn.Module) -> Iterator[None]:
-    """Give the model and the random generators back bit for bit, whatever happens inside.
-
-    Parameters (objects, storages, values, dtypes), buffers, gradients, `requires_grad` and training flags
-    of every module, and the states of Python's, NumPy's and torch's generators.
-    """
-    modules = [(module, module.training, dict(module._parameters), dict(module._buffers)) for module in model.modules()]
-    parameters = [(p, p.data, p.data.clone(), p.requires_grad, p.grad) for p in model.parameters()]
-    buffers = [(buffer, buffer.data, buffer.data.clone()) for buffer in model.buffers()]
-    python, numpy = random.getstate(), np.random.get_state()
-    for parameter in model.parameters():
-        parameter.grad = None  # out of reach: a cast of the model would cast its gradients too
-    try:
-        with torch.random.fork_rng():
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        with torch.no_grad():
-            for module, training, own_parameters, own_buffers in modules:
-                module.training = training
-                module._parameters.update(own_parameters)
-                module._buffers.update(own_buffers)
-            for tensor, data, value in buffers:
-                tensor.data = data
-                tensor.copy_(value)
-            for parameter, data, value, requires_grad, gradient in parameters:
-                parameter.grad = None
-                parameter.data = data
-                parameter.copy_(value)
-                parameter.requires_grad_(requires_grad)
-                parameter.grad = gradient
 
 
 @dataclass(frozen=True)
@@ -140,52 +102,3 @@ def method(name: str | Method | Score) -> Method:
         f"no pruning method is called '{name}'; there are {', '.join(sorted(_METHODS))}, "
         "or name your own as package.module:function"
     )
-
-
-def prune(
-    model: nn.Module,
-    how: str | Method | Score,
-    sparsity: float,
-    *,
-    batches: Batches = (),
-    loss: Loss = nn.functional.cross_entropy,
-    seed: int = 0,
-    masks: Mapping[str, Tensor] | None = None,
-) -> Masks:
-    """Masks for `model` at a sparsity of all its prunable weights; the model itself stays as it is.
-
-    Args:
-        sparsity: fraction of prunable weights to remove, in [0, 1]. Exactly `kept(weights, sparsity)` live,
-            also under methods that remove whole filters or channels: the last one goes in part, if need be.
-        batches: (inputs, targets) on the model's device, for methods that use data.
-        seed: of the torch generator inside the method; same seed, same masks.
-        masks: weights pruned before; they stay dead and count as removed.
-
-    Returns:
-        A mask for every prunable weight. Apply them with `hold`.
-    """
-    chosen = method(how)
-    weights = prunable(model)
-    total = sum(weight.numel() for weight in weights.values())
-    final = kept(total, sparsity)
-    with preserved(model):
-        torch.manual_seed(seed)
-        alive: Masks = {} if masks is None else dict(masks)
-        enforce(model, alive)
-        begin = total - sum(int((~mask).sum()) for mask in alive.values())
-        if final > begin:
-            raise UsageError(
-                f"sparsity {sparsity:g} keeps {final} weights, but the given masks leave only {begin} of {total}"
-            )
-        for step in range(1, chosen.rounds + 1):
-            last = step == chosen.rounds or not final
-            keep = final if last else round(begin * (final / begin) ** (step / chosen.rounds))
-            scores = chosen(model, batches, loss)
-            dead = {name: ~mask for name, mask in alive.items()}
-            ranked = {
-                name: score.masked_fill(dead[name].to(score.device), -torch.inf) if name in dead else score
-                for name, score in scores.items()
-            }
-            alive = exact_k(ranked, keep)
-            enforce(model, alive)
-    return alive

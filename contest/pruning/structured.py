@@ -1,6 +1,6 @@
 """Structured pruning: whole channels are removed and the network is smaller (Li 2016, arXiv 1608.08710).
 
-Coupled channels (`contest.pruning.channel_groups`) are ranked by importance and go, least important first, until
+Coupled channels (`contest.pruning.dependency`) are ranked by importance and go, least important first, until
 the wanted fraction of weights is gone. The image's channels, the logits and layers that are to be kept stay.
 """
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from contest.errors import TrainingError, UsageError
-from contest.pruning.channel_groups import ChannelGroup, channel_groups, cut, layer_sizes
+from contest.pruning.dependency import ChannelGroup, channel_groups, cut, layer_sizes
 from contest.pruning.masks import prunable
 
 Importance = Literal["l1", "l2", "bn", "random"]

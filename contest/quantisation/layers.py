@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from contest.candidate import Bits
 from contest.errors import UsageError
-from contest.quantisation.step import LearnedStep, best_step
+from contest.quantisation.lsq import LearnedStep, best_step
 
 IMAGE_BITS = 8
 

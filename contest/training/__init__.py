@@ -1,12 +1,12 @@
 """Training, evaluation and distillation of any image classifier."""
 
+from contest.training.batch_norm import refresh_statistics
 from contest.training.checkpoint import start_from
+from contest.training.device import choose_device
+from contest.training.distillation import Ensemble, labels_name, load_teachers, soft_labels
 from contest.training.evaluation import Evaluation, evaluate, forward
-from contest.training.history import Epoch, History
 from contest.training.loop import fit
-from contest.training.machine import choose_device
-from contest.training.statistics import refresh_statistics
-from contest.training.teacher import Ensemble, labels_name, load_teachers, soft_labels
+from contest.training.metrics import Epoch, History
 
 __all__ = [
     "Ensemble",

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from contest.data import Images
-from contest.data.augment import to_float
+from contest.datasets import Images
+from contest.datasets.augment import to_float
 from contest.errors import UsageError
-from contest.training.machine import autocast, keep_memory
+from contest.training.device import autocast, keep_memory
 
 
 @dataclass(frozen=True, eq=False)

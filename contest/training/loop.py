@@ -12,23 +12,22 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from contest.candidate import Recipe
-from contest.data import Batches, Images
+from contest.candidate import Recipe, check
+from contest.datasets import Batches, Images
 from contest.errors import TrainingError, UsageError
 from contest.training import checkpoint as files
-from contest.training.average import Average
-from contest.training.evaluation import evaluate
-from contest.training.history import Epoch, History
-from contest.training.machine import (
+from contest.training.device import (
     autocast,
     channels_last_gradients,
-    float32_depthwise,
+    cpu_convolutions,
     has_bf16,
     keep_memory,
     memory_errors,
 )
-from contest.training.optimise import check, loss_of, make_optimiser, make_schedule
-from contest.training.progress import Meter, Progress
+from contest.training.ema import Average
+from contest.training.evaluation import evaluate
+from contest.training.metrics import Epoch, History, Meter, Progress
+from contest.training.optimiser import loss_of, make_optimiser, make_schedule
 
 
 def fit(
@@ -87,7 +86,7 @@ def fit(
         torch.random.fork_rng(generators),
         memory_errors(recipe),
         channels_last_gradients(model),
-        float32_depthwise(model, device),
+        cpu_convolutions(model, device),
         Progress(steps, step, shown=progress) as bar,
     ):
         for number in range(len(history), epochs):

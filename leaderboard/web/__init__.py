@@ -5,11 +5,11 @@ from __future__ import annotations
 from fastapi import APIRouter, FastAPI
 
 from leaderboard.cache import Cache
-from leaderboard.web import account, administration, charts, ranking, static, submitting, viewing
-from leaderboard.web.site import error_page
+from leaderboard.web import account, administration, charts, ranking, static, submissions, upload
+from leaderboard.web.page import error_page
 
 router = APIRouter(include_in_schema=False)
-for part in (ranking, charts, viewing, submitting, account, administration, static):
+for part in (ranking, charts, submissions, upload, account, administration, static):
     router.include_router(part.router)
 
 

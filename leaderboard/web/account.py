@@ -8,10 +8,11 @@ from typing import Annotated
 from fastapi import APIRouter, Form
 from fastapi.responses import Response
 
-from leaderboard import tokens
-from leaderboard.models import Team
-from leaderboard.security import SESSION_COOKIE, SESSION_S
-from leaderboard.web.site import TheVisit, see_other
+from leaderboard.domain import tokens
+from leaderboard.service.security import SESSION_COOKIE
+from leaderboard.storage.signer import SESSION_S
+from leaderboard.storage.tables import Team
+from leaderboard.web.page import TheVisit, see_other
 
 router = APIRouter()
 

@@ -10,13 +10,13 @@ from fastapi.responses import Response
 from sqlalchemy.orm import Session
 
 from contest.errors import UsageError
-from leaderboard import contests, submissions, tokens
-from leaderboard.api import Id, Slug
-from leaderboard.contests import NotFoundError
-from leaderboard.models import Contest, Team
-from leaderboard.security import ForbiddenError
+from leaderboard.domain import contests, submissions, tokens
+from leaderboard.domain.contests import NotFoundError
+from leaderboard.service.api import Id, Slug
+from leaderboard.storage.signer import ForbiddenError
+from leaderboard.storage.tables import Contest, Team
 from leaderboard.text import one_line
-from leaderboard.web.site import TheVisit, Visit, see_other
+from leaderboard.web.page import TheVisit, Visit, see_other
 
 router = APIRouter(prefix="/admin")
 Csrf = Annotated[str, Form()]

@@ -9,14 +9,15 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
-from leaderboard import charts, contests, ranking, submissions
-from leaderboard.api import Id, Slug, check_public, revision_tag
 from leaderboard.cache import Cache
-from leaderboard.layers import layer_specification, layers_of
-from leaderboard.looks import Look
-from leaderboard.models import Contest
+from leaderboard.charts import accuracy_score
+from leaderboard.charts.layer_bars import layer_specification, layers_of
+from leaderboard.charts.theme import Look
+from leaderboard.domain import contests, ranking, submissions
+from leaderboard.service.api import Id, Slug, check_public, revision_tag
+from leaderboard.storage.tables import Contest
 from leaderboard.web import formats
-from leaderboard.web.site import TheVisit, Visit
+from leaderboard.web.page import TheVisit, Visit
 
 router = APIRouter()
 Width = Annotated[int, Query(ge=240, le=2400, description="Pixels that the chart may take.")]
@@ -46,7 +47,7 @@ def specification(slug: Slug, visit: TheVisit, width: Width = 1000, theme: Theme
 
     def make() -> bytes:
         rule = contests.rule_of(contest)
-        return json.dumps(charts.specification(_points(visit, contest), rule, contest.threshold, look)).encode()
+        return json.dumps(accuracy_score.specification(_points(visit, contest), rule, contest.threshold, look)).encode()
 
     return _cached(visit, contest, ("chart", look), make, "application/json")
 
@@ -59,7 +60,7 @@ def plot(slug: Slug, kind: Literal["png", "svg", "pdf"], visit: TheVisit) -> Res
     def make() -> bytes:
         rule = contests.rule_of(contest)
         title = f"{contest.title}: accuracy against score"
-        return charts.render(_points(visit, contest), rule, contest.threshold, kind, title=title)
+        return accuracy_score.render(_points(visit, contest), rule, contest.threshold, kind, title=title)
 
     return _cached(visit, contest, ("plot", kind), make, _TYPES[kind])
 
@@ -82,11 +83,11 @@ def _public(visit: Visit, slug: str) -> Contest:
     return contest
 
 
-def _points(visit: Visit, contest: Contest) -> list[charts.Point]:
+def _points(visit: Visit, contest: Contest) -> list[accuracy_score.Point]:
     with visit.board.database.read() as session:
         found = ranking.points(session, contest)
     return [
-        charts.Point(
+        accuracy_score.Point(
             p.team, p.accuracy, p.score, params=p.params, ops=p.ops, url=f"/submissions/{p.submission_id}",
             about=f"submitted {p.submitted_at:%Y-%m-%d}", network=_network(p),
         )

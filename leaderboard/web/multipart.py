@@ -8,7 +8,7 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from contest.errors import UsageError
-from leaderboard.files import Incoming
+from leaderboard.storage.file_store import Incoming
 
 _FIELD_BYTES = 4096
 _PARTS = 5

@@ -11,12 +11,13 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, Response
 
 from contest.errors import UsageError
-from leaderboard import charts, contests, ranking
-from leaderboard.api import Slug, revision_tag
 from leaderboard.cache import Cache
-from leaderboard.models import Contest
-from leaderboard.places import Section
-from leaderboard.web.site import TheVisit, Visit
+from leaderboard.charts import accuracy_score
+from leaderboard.domain import contests, ranking
+from leaderboard.domain.ranking_cache import Section
+from leaderboard.service.api import Slug, revision_tag
+from leaderboard.storage.tables import Contest
+from leaderboard.web.page import TheVisit, Visit
 
 router = APIRouter()
 PAGE_SIZE = 50
@@ -165,5 +166,5 @@ def rules(slug: Slug, visit: TheVisit) -> Response:
     rule = contests.rule_of(contest)
     return visit.page(
         "rules.html", contest=contest, here="rules", rule=rule, convention=_CONVENTIONS[rule.convention],
-        references=charts.references(rule.name), coarse_step=ranking.COARSE_STEP,
+        references=accuracy_score.references(rule.name), coarse_step=ranking.COARSE_STEP,
     )  # fmt: skip

@@ -10,8 +10,8 @@ from pathlib import Path
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from leaderboard import charts
-from leaderboard.contests import NotFoundError
+from leaderboard.charts import accuracy_score
+from leaderboard.domain.contests import NotFoundError
 
 router = APIRouter()
 
@@ -48,4 +48,4 @@ def static(name: str, request: Request) -> Response:
 
 @cache
 def _vega(compressed: bool) -> bytes:
-    return gzip.compress(_vega(False), 6) if compressed else charts.javascript().encode()
+    return gzip.compress(_vega(False), 6) if compressed else accuracy_score.javascript().encode()

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from contest.errors import RefusedError
-from contest.gate.limits import MAX_MACS
+from contest.untrusted.limits import MAX_MACS
 
 if TYPE_CHECKING:
-    from scoring.graph import Graph
+    from scoring.graph.graph import Graph
 
 
 @contextmanager

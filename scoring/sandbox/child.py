@@ -44,15 +44,15 @@ def main() -> None:
 def _lock_in(mode: str, directory: Path, limits: dict[str, Any]) -> tuple[str, Path]:
     """(level, where the submission is now)."""
     if sys.platform == "linux":
-        from scoring.sandbox import libc, namespaces
+        from scoring.sandbox import namespaces, syscalls
 
-        libc.prctl(libc.PR_SET_PDEATHSIG, 9)
-        libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 9)
+        syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
         if mode == "namespaces" and namespaces.enter(directory, limits["file_bytes"]):
             mode, directory = "namespaces", Path(namespaces.SUBMISSION)
         elif mode == "namespaces":
             mode = "limits"
-        libc.prctl(libc.PR_SET_DUMPABLE, 0)
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     cpu = limits["cpu_s"]
     resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + GRACE_CPU_S))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -64,7 +64,7 @@ def _lock_in(mode: str, directory: Path, limits: dict[str, Any]) -> tuple[str, P
 
 def _answer(directory: Path, request: dict[str, Any], level: str) -> bytes:
     """The frames of the examination, or of the reason why there is none."""
-    from scoring.sandbox import answer
+    from scoring.sandbox import result_file
 
     try:
         return _examine(directory, request, level)
@@ -73,18 +73,18 @@ def _answer(directory: Path, request: dict[str, Any], level: str) -> bytes:
     except Exception as error:  # whatever a hostile file provokes is a reason to refuse it
         traceback.print_exc()  # for the log of whoever runs the machine; never for the owner of the file
         kind, message = _reason(error)
-    return answer.frame(b"E", json.dumps({"kind": kind, "message": message}).encode())
+    return result_file.frame(b"E", json.dumps({"kind": kind, "message": message}).encode())
 
 
 def _examine(directory: Path, request: dict[str, Any], level: str) -> bytes:
     import numpy as np
     import torch
 
-    from contest.gate import check_file
-    from scoring.readers import read
-    from scoring.sandbox import answer
+    from contest.untrusted import check_file
+    from scoring.readers.read import read
+    from scoring.sandbox import result_file
     from scoring.sandbox.budget import check_macs, limited_macs
-    from scoring.verify import examine_subject
+    from scoring.verification.examine import examine_subject
 
     limits = request["limits"]
     path = directory / request["name"]
@@ -98,7 +98,7 @@ def _examine(directory: Path, request: dict[str, Any], level: str) -> bytes:
     with limited_macs():
         subject = read(path)
     check_macs(subject.graph)
-    return answer.pack(examine_subject(subject, images))
+    return result_file.pack(examine_subject(subject, images))
 
 
 def _shut(limits: dict[str, Any]) -> None:
@@ -106,7 +106,7 @@ def _shut(limits: dict[str, Any]) -> None:
     _lower(resource.RLIMIT_AS, _mapped_bytes() + limits["memory_bytes"])
     _lower(resource.RLIMIT_NOFILE, limits["open_files"])
     if sys.platform == "linux":
-        from scoring.sandbox import filter as system_calls
+        from scoring.sandbox import seccomp as system_calls
 
         system_calls.install()
 

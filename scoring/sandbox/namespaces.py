@@ -11,17 +11,17 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from scoring.sandbox import libc
+from scoring.sandbox import syscalls
 
 SUBMISSION = "/submission"
 DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 _FLAGS = (
-    libc.CLONE_NEWUSER
-    | libc.CLONE_NEWNET
-    | libc.CLONE_NEWNS
-    | libc.CLONE_NEWPID
-    | libc.CLONE_NEWIPC
-    | libc.CLONE_NEWUTS
+    syscalls.CLONE_NEWUSER
+    | syscalls.CLONE_NEWNET
+    | syscalls.CLONE_NEWNS
+    | syscalls.CLONE_NEWPID
+    | syscalls.CLONE_NEWIPC
+    | syscalls.CLONE_NEWUTS
 )
 
 
@@ -34,7 +34,7 @@ def enter(scratch: Path, scratch_bytes: int) -> bool:
         return False
     user, group = os.getuid(), os.getgid()
     try:
-        libc.unshare(_FLAGS)
+        syscalls.unshare(_FLAGS)
     except OSError:
         return False
     Path("/proc/self/setgroups").write_text("deny")
@@ -45,9 +45,9 @@ def enter(scratch: Path, scratch_bytes: int) -> bool:
         _, status = os.waitpid(child, 0)
         code = os.waitstatus_to_exitcode(status)
         os._exit(code if code >= 0 else 128 - code)
-    libc.prctl(libc.PR_SET_PDEATHSIG, 9)
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 9)
     _change_root(scratch, scratch_bytes)
-    libc.drop_capabilities()
+    syscalls.drop_capabilities()
     return True
 
 
@@ -68,13 +68,13 @@ def readable(paths: Iterable[str]) -> list[str]:
 
 
 def _change_root(scratch: Path, scratch_bytes: int) -> None:
-    libc.mount("none", "/", None, libc.MS_REC | libc.MS_PRIVATE)
+    syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
     root = scratch / "root"
     root.mkdir()
-    libc.mount("tmpfs", str(root), "tmpfs", libc.MS_NOSUID | libc.MS_NODEV, "size=1m,mode=755")
+    syscalls.mount("tmpfs", str(root), "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "size=1m,mode=755")
     # Before everything else, since what is needed may itself lie below /tmp.
     (root / "tmp").mkdir()
-    libc.mount("tmpfs", str(root / "tmp"), "tmpfs", libc.MS_NOSUID | libc.MS_NODEV, f"size={scratch_bytes}")
+    syscalls.mount("tmpfs", str(root / "tmp"), "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, f"size={scratch_bytes}")
     for path in readable(sys.path):
         if Path(path).is_symlink():
             (root / path[1:]).parent.mkdir(parents=True, exist_ok=True)
@@ -86,15 +86,20 @@ def _change_root(scratch: Path, scratch_bytes: int) -> None:
     _bind(str(scratch), root, SUBMISSION)
     _processes(root)
     os.chdir(root)
-    libc.pivot_root_here()
-    libc.mount("none", "/", None, libc.MS_REMOUNT | libc.MS_BIND | libc.MS_RDONLY | libc.MS_NOSUID | libc.MS_NODEV)
+    syscalls.pivot_root_here()
+    syscalls.mount(
+        "none",
+        "/",
+        None,
+        syscalls.MS_REMOUNT | syscalls.MS_BIND | syscalls.MS_RDONLY | syscalls.MS_NOSUID | syscalls.MS_NODEV,
+    )
 
 
 def _processes(root: Path) -> None:
     """A /proc of the new process namespace; where that is forbidden (in containers), the two files that count."""
     (root / "proc").mkdir()
     try:
-        libc.mount("proc", str(root / "proc"), "proc", libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC)
+        syscalls.mount("proc", str(root / "proc"), "proc", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC)
     except OSError:
         for path in ("/proc/cpuinfo", "/proc/meminfo"):
             _bind(path, root, path)
@@ -107,9 +112,11 @@ def _bind(source: str, root: Path, target: str, *, writable: bool = False) -> No
     else:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.touch()
-    libc.mount(source, str(place), None, libc.MS_BIND | libc.MS_REC)
+    syscalls.mount(source, str(place), None, syscalls.MS_BIND | syscalls.MS_REC)
     if not writable:
         # A mount of another owner's keeps its flags: taking one away is refused.
-        kept = os.statvfs(place).f_flag & (libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC)
-        flags = libc.MS_REMOUNT | libc.MS_BIND | libc.MS_RDONLY | libc.MS_NOSUID | libc.MS_NODEV | kept
-        libc.mount("none", str(place), None, flags)
+        kept = os.statvfs(place).f_flag & (syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC)
+        flags = (
+            syscalls.MS_REMOUNT | syscalls.MS_BIND | syscalls.MS_RDONLY | syscalls.MS_NOSUID | syscalls.MS_NODEV | kept
+        )
+        syscalls.mount("none", str(place), None, flags)

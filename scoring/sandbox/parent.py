@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from contest.errors import ContestError, OverrunError, RefusedError
-from contest.gate.file import ENDINGS, read_regular
+from contest.untrusted.check import ENDINGS, read_regular
 from scoring.sandbox import bubblewrap, levels
 from scoring.sandbox.limits import Limits
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from scoring.examination import Examination
+    from scoring.verification.examination import Examination
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ def run_isolated(
 
 
 def _examined(scratch: Path, limits: Limits, images: int, minimum: str | None) -> Isolated:
-    from scoring.sandbox import answer
+    from scoring.sandbox import result_file
 
     reason = ""
     for mode in ("bubblewrap", "namespaces", "limits"):
@@ -119,13 +119,13 @@ def _examined(scratch: Path, limits: Limits, images: int, minimum: str | None) -
         if ended.too_long:
             raise RefusedError(f"the answer about the network has more than {limits.answer_bytes:,} bytes")
         try:
-            hello, found = answer.unpack(ended.output, images)
+            hello, found = result_file.unpack(ended.output, images)
         except RefusedError:
             _check_end(ended, limits)  # an answer that broke off says less than why
             raise
         if not levels.at_least(hello.level, minimum):
             break
-        if isinstance(found, answer.Failure):
+        if isinstance(found, result_file.Failure):
             if found.kind == "memory":
                 raise _memory(limits)
             raise RefusedError(found.message)

@@ -33,11 +33,11 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from contest.errors import RefusedError, UsageError
-from contest.gate import check_bytes
-from contest.inference.manifest import parse_manifest
+from contest.model_file.manifest import parse_manifest
+from contest.untrusted import check_bytes
 from scoring.costs import Costs, Number, Operation
-from scoring.examination import Examination
-from scoring.sandbox import Limits, answer, run_isolated
+from scoring.sandbox import Limits, result_file, run_isolated
+from scoring.verification.examination import Examination
 from tests.attacks import makers, onnx_makers
 
 SLOW_S = 5.0
@@ -140,7 +140,7 @@ class Corpus:
         rng = np.random.default_rng(0)
         logits = rng.standard_normal((IMAGES, 10)).astype(np.float32)
         examined = Examination(costs, {"p_s": 0.1}, (3, 8, 8), logits, logits.argmax(1).astype(np.int64), True)
-        self.answer = answer.frame(b"H", b'{"level": "limits"}') + answer.pack(examined)
+        self.answer = result_file.frame(b"H", b'{"level": "limits"}') + result_file.pack(examined)
 
     def answer_of(self, draw: Any) -> bytes:
         """A damaged answer: bytes changed anywhere, or frames that hold together around changed content."""
@@ -160,7 +160,7 @@ class Corpus:
         else:
             kind = draw(st.sampled_from((b"H", b"E", b"R", b"L", b"P", b"X")))
         frames[index] = (kind, payload)
-        return b"".join(answer.frame(k, p) for k, p in frames)
+        return b"".join(result_file.frame(k, p) for k, p in frames)
 
     def file(self, draw: Any) -> tuple[str, bytes]:
         """(name, bytes) of a damaged model file."""
@@ -236,7 +236,7 @@ class Fuzzer:
 
     def answer(self, data: bytes) -> None:
         """What a hostile child could send."""
-        if self.guarded("answer", data, lambda: answer.unpack(data, IMAGES)) is not None:
+        if self.guarded("answer", data, lambda: result_file.unpack(data, IMAGES)) is not None:
             self.figures.outcomes["answer read"] += 1
 
     def in_fork(self, name: str, data: bytes) -> None:
@@ -278,7 +278,7 @@ class Fuzzer:
 
 def _read_and_end(name: str, data: bytes, channel: int) -> None:
     """In the fork: read the file as the child does; say how it went; end."""
-    from scoring.readers import read
+    from scoring.readers.read import read
 
     signal.alarm(CHILD_S)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -355,7 +355,7 @@ def main() -> int:
 
 def warm_up() -> None:
     """Import once what every fork would import for itself."""
-    from scoring.readers import read
+    from scoring.readers.read import read
 
     with tempfile.TemporaryDirectory() as directory:
         for name, data in (

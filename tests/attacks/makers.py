@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from contest import networks
-from contest.inference import Manifest, freeze
+from contest.model_file import Manifest, freeze
 
 SHAPE = (3, 8, 8)
 CLASSES = 10
@@ -65,7 +65,7 @@ def _layer(manifest: Manifest, name: str) -> Any:
 
 def _needed(manifest: Manifest) -> dict[str, Tensor]:
     """Empty tensors by name, found by asking for what is missing."""
-    from contest.inference.file import _put
+    from contest.model_file.file import _put
 
     architecture = manifest.architecture.architecture()
     with torch.device("meta"):

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import torch
 
-from contest.data import Images
+from contest.datasets import Images
 from scoring.report import Report
 from scoring.score import score_file
 from tests.attacks import makers

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from contest.errors import ContestError, RefusedError
-from contest.gate import check_file
-from scoring.readers import read
+from contest.untrusted import check_file
+from scoring.readers.read import read
 from scoring.sandbox import Limits, run_isolated
 from scoring.sandbox.child import _reason
-from scoring.verify import examine_subject
+from scoring.verification.examine import examine_subject
 from tests.attacks import hostile, hostile_onnx, makers, onnx_makers
 
 assert hostile_onnx.honest()

@@ -31,12 +31,12 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 from contest.candidate import Architecture, Recipe
-from contest.data import Batches, Images, load
-from contest.data.augment import to_float
+from contest.datasets import Batches, Images, load
+from contest.datasets.augment import to_float
 from contest.networks import build
 from contest.training import fit
-from contest.training.machine import autocast, has_bf16, keep_memory
-from contest.training.optimise import make_optimiser
+from contest.training.device import autocast, has_bf16, keep_memory
+from contest.training.optimiser import make_optimiser
 
 BATCH, WORKERS = 256, 2
 NET = Architecture("resnet", {"depth": 8, "width": 16})  # 12.5M MACs, the net of the 5 % goal

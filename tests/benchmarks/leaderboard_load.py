@@ -26,9 +26,9 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from leaderboard.database import open_database
-from leaderboard.models import Contest
 from leaderboard.settings import Settings
+from leaderboard.storage.database import open_database
+from leaderboard.storage.tables import Contest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "leaderboard"))
 from bulk import fill

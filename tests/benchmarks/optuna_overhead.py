@@ -19,12 +19,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "search"))
 from fake_trainer import FakeTrainer
 
-from search.propose import enqueue_seeds
-from search.settings import Settings
-from search.space import make_space
-from search.storage import open_storage, storage_url
-from search.study import Study
-from search.worker import work_until_done
+from search.policy.proposals import enqueue_seeds
+from search.space.space import make_space
+from search.study.settings import Settings
+from search.study.storage import open_storage, storage_url
+from search.study.study import Study
+from search.workers.worker import work_until_done
 
 
 def main() -> None:

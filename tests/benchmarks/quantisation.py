@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from contest import networks
 from contest.candidate import Bits
 from contest.quantisation import quantise
-from contest.training.machine import keep_memory
+from contest.training.device import keep_memory
 
 SHAPE = (3, 32, 32)
 

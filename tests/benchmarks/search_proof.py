@@ -34,17 +34,17 @@ from rich.console import Console
 
 from contest.candidate import Candidate
 from contest.errors import ContestError
-from search.budget import EXPLORE_SHARE, plan_refine
-from search.live import View
-from search.measure import measure_speed
-from search.pipeline_trainer import PipelineTrainer
-from search.propose import EXPLORE_UNTIL
+from search.output.progress import View
+from search.policy.budget import EXPLORE_SHARE, plan_refine
+from search.policy.proposals import EXPLORE_UNTIL
+from search.policy.speed import measure_speed
 from search.run import Run, Tools
-from search.settings import Settings
-from search.space import Space, make_space, to_candidate
-from search.storage import open_storage, storage_url
-from search.study import Study
-from search.trainer import Progress, Trained
+from search.space.space import Space, make_space, to_candidate
+from search.study.settings import Settings
+from search.study.storage import open_storage, storage_url
+from search.study.study import Study
+from search.trainers.pipeline import PipelineTrainer
+from search.trainers.protocol import Progress, Trained
 
 RANDOM, TPE, OURS = "random search, plain pipeline", "Optuna TPE, plain loop", "contest search"
 
@@ -200,7 +200,7 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
     from scoring.rules import load_rule
-    from search.command import default_rule
+    from search.start import default_rule
 
     rule = arguments.rule or default_rule(arguments.dataset)
     base = Settings(

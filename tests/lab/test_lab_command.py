@@ -11,8 +11,8 @@ from click.testing import CliRunner, Result
 
 from contest.cli import cli
 from contest.errors import UsageError
-from contest.lab import tables
-from contest.lab.report import Results
+from contest.lab.results import tables
+from contest.lab.results.report import Results
 
 TINY = ["--model", "mnist_cnn:widths=2-3,hidden=8", "--dataset", "digits", "--batch-size", "64"]
 FEW = ["--train-images", "128", "--test-images", "64"]

@@ -12,10 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contest import networks, packing, pruning
+from contest import networks, pruning
 from contest.candidate import Bits
 from contest.errors import RefusedError, UsageError
-from contest.inference import Network, freeze, save
+from contest.model_file import Network, freeze, packing, save
 
 
 @settings(max_examples=50, deadline=None)
@@ -154,7 +154,7 @@ def test_on_the_command_line(tmp_path: Path) -> None:
     assert run.invoke(cli, ["pack", str(model)], catch_exceptions=False).exit_code == 0
     out = tmp_path / "again.pt"
     assert run.invoke(cli, ["unpack", str(tmp_path / "model.packed"), "--out", str(out)]).exit_code == 0
-    from contest.inference import load
+    from contest.model_file import load
 
     one, other = load(model).state_dict(), load(out).state_dict()
     assert all(torch.equal(one[name], other[name]) for name in one)

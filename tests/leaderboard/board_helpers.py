@@ -10,7 +10,7 @@ from typing import Any
 from fastapi.testclient import TestClient
 
 from contest.errors import ContestError, RefusedError
-from leaderboard.models import TERMINAL
+from leaderboard.storage.tables import TERMINAL
 from scoring.rules import Rule
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from sqlalchemy import insert, text
 
-from leaderboard import contests, standings
-from leaderboard.database import Database
-from leaderboard.models import Contest, State, Submission, Team, now
+from leaderboard.domain import contests, standings
+from leaderboard.storage.database import Database
+from leaderboard.storage.tables import Contest, State, Submission, Team, now
 from leaderboard.text import name_key
 from scoring.rules import load_rule
 

@@ -11,9 +11,9 @@ from board_helpers import scripted
 from fastapi.testclient import TestClient
 from postgres_server import PostgresServer
 
-from leaderboard import contests, tokens
 from leaderboard.app import create_app
 from leaderboard.board import Board, open_board
+from leaderboard.domain import contests, tokens
 from leaderboard.settings import Settings
 from scoring.rules import load_rule
 

@@ -16,12 +16,12 @@ from board_helpers import auth, content, scripted, wait_for
 from fastapi.testclient import TestClient
 
 import scoring.report
-from leaderboard import contests
 from leaderboard.app import create_app
 from leaderboard.board import Board
-from leaderboard.models import State, now
-from leaderboard.observe import JsonFormatter
+from leaderboard.domain import contests
+from leaderboard.service.observability import JsonFormatter
 from leaderboard.settings import Settings
+from leaderboard.storage.tables import State, now
 
 Make = Callable[[str], str]
 SUBMIT = "/api/v1/contests/cifar/submissions"
@@ -153,7 +153,7 @@ def test_coarse_feedback_hides_figures_everywhere(client: TestClient, board: Boa
 
 def test_the_line_that_tells_the_accuracy_is_known(board: Board) -> None:
     """`scoring.report` writes it and `views` leaves it out: both must mean the same line."""
-    from leaderboard.views import _without_accuracy
+    from leaderboard.service.schemas import _without_accuracy
 
     source = (Path(scoring.report.__file__)).read_text(encoding="utf-8")
     line = re.search(r'f"(accuracy [^"]+)"', source)

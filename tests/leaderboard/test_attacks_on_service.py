@@ -17,10 +17,10 @@ import uvicorn
 from board_helpers import auth, content, scripted, wait_for
 from fastapi.testclient import TestClient
 
-from leaderboard import contests, tokens
 from leaderboard.app import create_app
 from leaderboard.board import Board
-from leaderboard.security import CONTENT_SECURITY_POLICY, HEADERS
+from leaderboard.domain import contests, tokens
+from leaderboard.service.security import CONTENT_SECURITY_POLICY, HEADERS
 from leaderboard.settings import Settings
 
 Make = Callable[[str], str]
@@ -288,7 +288,7 @@ def test_an_error_shows_nothing_of_the_machine(
     def broken(*_: object) -> None:
         raise RuntimeError(f"broken in {board.settings.directory}")
 
-    monkeypatch.setattr("leaderboard.api.contests.listing", broken)
+    monkeypatch.setattr("leaderboard.service.api.contests.listing", broken)
     answer = client.get("/api/v1/contests")
     assert answer.status_code == 500 and answer.headers["content-type"] == "application/problem+json"
     for secret in (str(board.settings.directory), "Traceback", "RuntimeError", "broken"):

@@ -13,9 +13,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from contest.errors import UsageError
-from leaderboard.database import Database, DatabaseError, _config, make_safe, open_database
-from leaderboard.models import Base
 from leaderboard.settings import Settings
+from leaderboard.storage.database import Database, DatabaseError, _config, make_safe, open_database
+from leaderboard.storage.tables import Base
 
 OURS = set(Base.metadata.tables)
 

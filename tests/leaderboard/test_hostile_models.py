@@ -12,10 +12,10 @@ from board_helpers import auth, wait_for
 from fastapi.testclient import TestClient
 
 from contest import networks
-from contest.inference import freeze, save
-from leaderboard import contests, tokens
+from contest.model_file import freeze, save
 from leaderboard.app import create_app
 from leaderboard.board import Board
+from leaderboard.domain import contests, tokens
 from leaderboard.settings import Settings
 from scoring.rules import load_rule
 from tests.attacks.hostile import CASES

@@ -24,10 +24,11 @@ from postgres_server import PostgresServer
 from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 
-from leaderboard import contests, tokens, transfer
+from leaderboard import backup
 from leaderboard.board import open_board
-from leaderboard.models import TERMINAL, Result, State, Submission
+from leaderboard.domain import contests, tokens
 from leaderboard.settings import Settings
+from leaderboard.storage.tables import TERMINAL, Result, State, Submission
 from scoring.rules import load_rule
 
 HERE = Path(__file__).parent
@@ -199,5 +200,5 @@ def storm(settings: Settings, server: PostgresServer | None) -> None:
         assert session.scalar(select(func.count()).select_from(Submission)) == clients * each
         scored = session.execute(select(Result.submission_id, func.count()).group_by(Result.submission_id)).all()
         assert len(scored) == clients * each and all(count == 1 for _, count in scored)
-    assert transfer.check(board.database, board.files) == []  # rankings and files are what they should be
+    assert backup.check(board.database, board.files) == []  # rankings and files are what they should be
     board.close()

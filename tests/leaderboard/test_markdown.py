@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from contest.cli import cli
-from leaderboard.bundled import entries
-from leaderboard.charts import Point
+from leaderboard.charts.accuracy_score import Point
+from leaderboard.domain.bundled_entries import entries
 from leaderboard.markdown import ranking_table
 from scoring.rules import load_rule
 

@@ -13,11 +13,11 @@ from bulk import fill
 from fastapi.testclient import TestClient
 from sqlalchemy import JSON, event, insert, literal, select, text
 
-from leaderboard import contests, submissions, tokens
 from leaderboard.app import create_app
 from leaderboard.board import Board
-from leaderboard.models import Result, Submission, Team
+from leaderboard.domain import contests, submissions, tokens
 from leaderboard.settings import Settings
+from leaderboard.storage.tables import Result, Submission, Team
 
 COUNT = 6_000
 BIG = ("submissions", "results")

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
 from contest.errors import UsageError
-from leaderboard import contests, ranking, standings, submissions
 from leaderboard.board import Board
-from leaderboard.database import Database, open_database
-from leaderboard.models import Contest, State, Submission, now
-from leaderboard.outcome import judge
-from leaderboard.places import places_of
+from leaderboard.domain import contests, ranking, standings, submissions
+from leaderboard.domain.ranking_cache import places_of
+from leaderboard.domain.verdict import judge
 from leaderboard.settings import Settings
+from leaderboard.storage.database import Database, open_database
+from leaderboard.storage.tables import Contest, State, Submission, now
 from scoring.rules import load_rule
 
 LAB = load_rule("lab")

@@ -17,9 +17,10 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from leaderboard import api, contests, tokens
 from leaderboard.app import create_app
 from leaderboard.board import open_board
+from leaderboard.domain import contests, tokens
+from leaderboard.service import api
 from leaderboard.settings import Settings
 from scoring.rules import load_rule
 

@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contest.errors import RefusedError, UsageError
-from leaderboard import contests, tokens
 from leaderboard.board import Board
-from leaderboard.files import FileStore, TooLargeError
-from leaderboard.limits import Buckets
-from leaderboard.models import now
-from leaderboard.security import ForbiddenError, Signer, bearer, load_signer
+from leaderboard.domain import contests, tokens
+from leaderboard.service.rate_limits import Buckets
+from leaderboard.service.security import bearer
+from leaderboard.storage.file_store import FileStore, TooLargeError
+from leaderboard.storage.signer import ForbiddenError, Signer, load_signer
+from leaderboard.storage.tables import now
 from leaderboard.text import file_name, name_key, one_line, slug
 
 SIGNER = Signer(b"0" * 32)

@@ -10,14 +10,14 @@ from board_helpers import content, make_report
 from sqlalchemy import func, select
 
 from contest.errors import UsageError
-from leaderboard import contests, submissions
 from leaderboard.board import Board
-from leaderboard.contests import ClosedError, NotFoundError
-from leaderboard.files import StoredFile
-from leaderboard.models import Contest, Result, State, Submission, Team, now
-from leaderboard.outcome import judge
-from leaderboard.submissions import Claim, DisqualifiedError, QuotaError
-from leaderboard.tokens import PUBLIC, Viewer
+from leaderboard.domain import contests, submissions
+from leaderboard.domain.contests import ClosedError, NotFoundError
+from leaderboard.domain.submissions import Claim, DisqualifiedError, QuotaError
+from leaderboard.domain.tokens import PUBLIC, Viewer
+from leaderboard.domain.verdict import judge
+from leaderboard.storage.file_store import StoredFile
+from leaderboard.storage.tables import Contest, Result, State, Submission, Team, now
 from scoring.rules import load_rule
 
 LAB = load_rule("lab")

@@ -13,10 +13,11 @@ from postgres_server import PostgresServer
 from sqlalchemy import select
 
 from contest.errors import RefusedError, UsageError
-from leaderboard import contests, submissions, tokens, transfer
+from leaderboard import backup
 from leaderboard.board import Board, open_board
-from leaderboard.models import Base, State, Submission
-from leaderboard.tokens import Viewer
+from leaderboard.domain import contests, submissions, tokens
+from leaderboard.domain.tokens import Viewer
+from leaderboard.storage.tables import Base, State, Submission
 
 
 def fill(board: Board) -> str:
@@ -55,20 +56,20 @@ def rows(board: Board) -> dict[str, list[dict[str, object]]]:
 @pytest.mark.parametrize("target", ["sqlite", "postgresql"])
 def test_everything_comes_back(board: Board, tmp_path: Path, target: str, request: pytest.FixtureRequest) -> None:
     token, file = fill(board), tmp_path / "board.tar"
-    counts = transfer.export(board.database, board.files, file)
+    counts = backup.export(board.database, board.files, file)
     assert counts["submissions"] == counts["files"] == 4 and counts["results"] == 2
     database = ""
     if target == "postgresql":
         server: PostgresServer = request.getfixturevalue("postgres")
         database = server.new_database("imported")
     other = open_board(replace(board.settings, directory=tmp_path / "other", database=database), scripted)
-    assert transfer.restore(other.database, other.files, file) == counts
+    assert backup.restore(other.database, other.files, file) == counts
     before, after = rows(board), rows(other)
     running = after["submissions"][-1]
     assert (running["state"], running["claim"], running["lease_until"]) == (State.QUEUED, "", None)
     running.update({key: before["submissions"][-1][key] for key in ("state", "claim", "lease_until")})
     assert after == before
-    assert transfer.check(other.database, other.files) == []
+    assert backup.check(other.database, other.files) == []
     with other.database.write() as session:
         viewer = tokens.check(session, token)
         assert viewer is not None and viewer.team_id == 1  # tokens keep working
@@ -78,7 +79,7 @@ def test_everything_comes_back(board: Board, tmp_path: Path, target: str, reques
     with other.database.read() as session:
         assert submissions.find(session, 4, Viewer("admin")).state == State.FAILED
     with pytest.raises(UsageError, match="not empty"):
-        transfer.restore(other.database, other.files, file)
+        backup.restore(other.database, other.files, file)
     other.close()
 
 
@@ -86,7 +87,7 @@ def test_everything_comes_back(board: Board, tmp_path: Path, target: str, reques
 def test_damage_is_refused_and_leaves_the_board_empty(board: Board, tmp_path: Path, damage: str) -> None:
     fill(board)
     good, bad = tmp_path / "good.tar", tmp_path / "bad.tar"
-    transfer.export(board.database, board.files, good)
+    backup.export(board.database, board.files, good)
     with tarfile.open(good) as source, tarfile.open(bad, "w") as target:
         for member in source:
             reader = source.extractfile(member)
@@ -107,7 +108,7 @@ def test_damage_is_refused_and_leaves_the_board_empty(board: Board, tmp_path: Pa
         bad.write_bytes(b"no tar at all" * 100)
     other = open_board(replace(board.settings, directory=tmp_path / "other"), scripted)
     with pytest.raises(RefusedError):
-        transfer.restore(other.database, other.files, bad)
+        backup.restore(other.database, other.files, bad)
     assert all(not found for found in rows(other).values())
     assert not (tmp_path / "escaped").exists()
     other.close()
@@ -115,14 +116,14 @@ def test_damage_is_refused_and_leaves_the_board_empty(board: Board, tmp_path: Pa
 
 def test_check_names_what_is_wrong_and_mends_the_ranking(board: Board) -> None:
     fill(board)
-    assert transfer.check(board.database, board.files) == []
+    assert backup.check(board.database, board.files) == []
     with board.database.write() as session:
         row = session.scalar(select(Submission).where(Submission.state == State.RANKED))
         assert row is not None
         row.score, sha256 = 0.5, row.sha256
     board.files.path(sha256).unlink()
-    faults = transfer.check(board.database, board.files)
+    faults = backup.check(board.database, board.files)
     assert len(faults) == 2 and sha256 in faults[0] and "made anew" in faults[1]
-    assert len(transfer.check(board.database, board.files)) == 1
+    assert len(backup.check(board.database, board.files)) == 1
     with pytest.raises(RefusedError, match="missing"):
-        transfer.export(board.database, board.files, board.settings.directory / "x.tar")
+        backup.export(board.database, board.files, board.settings.directory / "x.tar")

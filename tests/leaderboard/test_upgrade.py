@@ -16,12 +16,13 @@ from alembic import command
 from board_helpers import content, scripted
 from sqlalchemy import DateTime, MetaData, func, select, text
 
-from leaderboard import contests, ranking, submissions, tokens, transfer
+from leaderboard import backup
 from leaderboard.board import open_board
-from leaderboard.database import Database, _config
-from leaderboard.models import Base, Standing, State, Submission
+from leaderboard.domain import contests, ranking, submissions, tokens
+from leaderboard.domain.tokens import Viewer
 from leaderboard.settings import Settings
-from leaderboard.tokens import Viewer
+from leaderboard.storage.database import Database, _config
+from leaderboard.storage.tables import Base, Standing, State, Submission
 
 OLD = Path(__file__).parent / "old_boards"
 TOKEN = "contest_0123456789abcdef_" + "A" * 43
@@ -90,6 +91,6 @@ def test_an_old_board_goes_on(any_settings: Settings, revision: str) -> None:
         assert leader is not None and (leader.team, leader.params) == ("Gamma", 0.00125)
         assert submissions.find(session, waiting["id"], Viewer("admin")).state == State.RANKED
         assert session.scalar(select(func.count()).select_from(Submission)) == len(old["submissions"]) + 1
-    faults = transfer.check(board.database, board.files)
+    faults = backup.check(board.database, board.files)
     assert all(fault.endswith("is missing or damaged") for fault in faults)  # the files; no ranking was wrong
     board.close()

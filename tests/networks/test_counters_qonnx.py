@@ -30,11 +30,11 @@ SHAPE = (3, 32, 32)
     ],
 )
 def test_macs_by_bits_agree_with_qonnx(name: str, bits: Bits, tmp_path: Path) -> None:
-    from contest.inference import freeze, save
+    from contest.model_file import freeze, save
     from contest.quantisation import quantise
     from contest.quantisation.export import export
-    from scoring.analysis import analyse
-    from scoring.readers import read
+    from scoring.analysis.cost_model import analyse
+    from scoring.readers.read import read
 
     architecture = networks.parse(name)
     torch.manual_seed(0)

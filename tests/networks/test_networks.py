@@ -19,7 +19,7 @@ from contest import networks
 from contest.candidate import Architecture, Candidate
 from contest.errors import UsageError
 from contest.networks.blocks import ChannelShuffle
-from contest.networks.counting import macs_and_weights
+from contest.networks.macs import macs_and_weights
 
 SIZES = [(1, 8, 8), (1, 28, 28), (3, 32, 32)]
 SMALL = {

@@ -14,7 +14,7 @@ from brevitas.core.scaling import ParameterScaling
 from brevitas.core.zero_point import ZeroZeroPoint
 from torch import nn
 
-from contest.quantisation.step import LearnedStep, best_step, integer_range
+from contest.quantisation.lsq import LearnedStep, best_step, integer_range
 
 
 class One(nn.Module):

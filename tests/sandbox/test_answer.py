@@ -11,12 +11,12 @@ import pytest
 
 from contest.errors import RefusedError
 from scoring.costs import Costs, Number, Operation, Parent
-from scoring.examination import Examination
-from scoring.sandbox import answer
+from scoring.sandbox import result_file
+from scoring.verification.examination import Examination
 
 IMAGES, CLASSES = 6, 10
 FACTS = {"seed": "3"}
-HELLO = answer.frame(b"H", b'{"level": "limits"}')
+HELLO = result_file.frame(b"H", b'{"level": "limits"}')
 
 
 def examination() -> Examination:
@@ -28,7 +28,7 @@ def examination() -> Examination:
 
 def test_what_is_packed_comes_back() -> None:
     given = examination()
-    hello, found = answer.unpack(HELLO + answer.pack(given), IMAGES)
+    hello, found = result_file.unpack(HELLO + result_file.pack(given), IMAGES)
     assert hello.level == "limits" and isinstance(found, Examination)
     assert (found.costs, found.claims, found.image_shape) == (given.costs, given.claims, given.image_shape)
     assert found.provenance == FACTS
@@ -38,29 +38,29 @@ def test_what_is_packed_comes_back() -> None:
 
 def test_costs_alone() -> None:
     given = Examination(examination().costs)
-    _, found = answer.unpack(HELLO + answer.pack(given), 0)
+    _, found = result_file.unpack(HELLO + result_file.pack(given), 0)
     assert found == given
 
 
 def test_nothing_after_hello() -> None:
-    assert answer.unpack(HELLO, 3)[1] is None
+    assert result_file.unpack(HELLO, 3)[1] is None
 
 
 def test_errors_come_back_as_plain_short_text() -> None:
     text = "bad\n\x1b[31m\u202e" + "x" * 9_000
     payload = json.dumps({"kind": "refused", "message": text}).encode()
-    _, found = answer.unpack(HELLO + answer.frame(b"E", payload), 0)
-    assert isinstance(found, answer.Failure) and found.kind == "refused"
+    _, found = result_file.unpack(HELLO + result_file.frame(b"E", payload), 0)
+    assert isinstance(found, result_file.Failure) and found.kind == "refused"
     assert found.message.isascii() and found.message.isprintable() and len(found.message) <= 2_000
 
 
 def altered(change: Callable[[dict[str, Any]], Any]) -> bytes:
     """The honest answer with its header changed."""
-    data = answer.pack(examination())
+    data = result_file.pack(examination())
     size = int.from_bytes(data[9:17], "little")
     header = json.loads(data[17 : 17 + size])
     change(header)
-    return HELLO + answer.frame(b"R", json.dumps(header).encode()) + data[17 + size :]
+    return HELLO + result_file.frame(b"R", json.dumps(header).encode()) + data[17 + size :]
 
 
 def first(header: dict[str, Any]) -> dict[str, Any]:
@@ -98,24 +98,24 @@ LIES: dict[str, Callable[[dict[str, Any]], Any]] = {
 @pytest.mark.parametrize("lie", LIES)
 def test_headers_that_lie(lie: str) -> None:
     with pytest.raises(RefusedError, match="gave an answer that is not one"):
-        answer.unpack(altered(LIES[lie]), IMAGES)
+        result_file.unpack(altered(LIES[lie]), IMAGES)
 
 
 def frames(logits: Any = None, reordered: Any = None) -> bytes:
     good = examination()
-    header = answer.pack(Examination(good.costs, good.claims, good.image_shape))
+    header = result_file.pack(Examination(good.costs, good.claims, good.image_shape))
     size = int.from_bytes(header[9:17], "little")
     content = {**json.loads(header[17 : 17 + size]), "classes": CLASSES, "repeatable": True}
-    parts = [HELLO, answer.frame(b"R", json.dumps(content).encode())]
-    parts.append(answer.frame(b"L", np.asarray(good.logits if logits is None else logits).tobytes()))
-    parts.append(answer.frame(b"P", np.asarray(good.reordered if reordered is None else reordered).tobytes()))
+    parts = [HELLO, result_file.frame(b"R", json.dumps(content).encode())]
+    parts.append(result_file.frame(b"L", np.asarray(good.logits if logits is None else logits).tobytes()))
+    parts.append(result_file.frame(b"P", np.asarray(good.reordered if reordered is None else reordered).tobytes()))
     return b"".join(parts)
 
 
 def test_arrays_that_lie() -> None:
     good = examination()
     assert good.logits is not None
-    assert isinstance(answer.unpack(frames(), IMAGES)[1], Examination)
+    assert isinstance(result_file.unpack(frames(), IMAGES)[1], Examination)
     bad = [
         frames(logits=np.full_like(good.logits, np.nan)),
         frames(logits=good.logits[:-1]),
@@ -126,21 +126,21 @@ def test_arrays_that_lie() -> None:
     ]
     for data in bad:
         with pytest.raises(RefusedError):
-            answer.unpack(data, IMAGES)
+            result_file.unpack(data, IMAGES)
     with pytest.raises(RefusedError, match="unknown kind or impossible size"):
-        answer.unpack(frames(), 0)
+        result_file.unpack(frames(), 0)
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        b"", b"x", HELLO[:-1], HELLO * 2, HELLO * 10, answer.frame(b"R", b"{}"), answer.frame(b"H", b"{}"),
-        HELLO + answer.frame(b"E", b"[" * 10_000),
-        HELLO + answer.frame(b"E", b'{"kind": "fine", "message": "x"}'), HELLO + answer.frame(b"Z", b""),
-        HELLO + b"CONTEST1R" + (2**63).to_bytes(8, "little"), answer.frame(b"H", b'{"level": "trusted"}'),
-        HELLO + answer.frame(b"E", b" " * 30_000), HELLO + answer.frame(b"R", b"[" * 100_000),
+        b"", b"x", HELLO[:-1], HELLO * 2, HELLO * 10, result_file.frame(b"R", b"{}"), result_file.frame(b"H", b"{}"),
+        HELLO + result_file.frame(b"E", b"[" * 10_000),
+        HELLO + result_file.frame(b"E", b'{"kind": "fine", "message": "x"}'), HELLO + result_file.frame(b"Z", b""),
+        HELLO + b"CONTEST1R" + (2**63).to_bytes(8, "little"), result_file.frame(b"H", b'{"level": "trusted"}'),
+        HELLO + result_file.frame(b"E", b" " * 30_000), HELLO + result_file.frame(b"R", b"[" * 100_000),
     ],
 )  # fmt: skip
 def test_what_is_no_answer(data: bytes) -> None:
     with pytest.raises(RefusedError, match="gave an answer that is not one"):
-        answer.unpack(data, 0)
+        result_file.unpack(data, 0)

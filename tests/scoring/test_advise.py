@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from scoring.advise import advice
+from scoring.advice import advice
 from scoring.rules import load_rule, price
 from tests.scoring.helpers import costs
 

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scoring.bits import check_codes
-from scoring.verify import examine_subject
+from scoring.analysis.weight_encoding import check_codes
+from scoring.verification.examine import examine_subject
 from tests.scoring.helpers import Network, costs, operation, quantise, subject
 
 STEP = torch.tensor([0.1])

@@ -240,8 +240,8 @@ def test_unused_tensors_are_listed() -> None:
 
 
 def test_costs_are_those_of_one_image_whatever_the_batch() -> None:
-    from scoring.analysis import analyse
-    from scoring.trace import trace
+    from scoring.analysis.cost_model import analyse
+    from scoring.readers.torch_trace import trace
 
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2)).eval()
     assert analyse(trace(net, torch.rand(1, 3, 8, 8))) == costs(net)

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scoring.analysis import analyse
-from scoring.dead import without_dead_channels
-from scoring.subject import example_images
-from scoring.verify import examine_subject
+from scoring.analysis.cost_model import analyse
+from scoring.analysis.dead_channels import without_dead_channels
+from scoring.readers.subject import example_images
+from scoring.verification.examine import examine_subject
 from tests.scoring.helpers import Network, subject
 
 IMAGES = example_images((3, 8, 8), 4)

@@ -10,11 +10,11 @@ import torch
 
 from contest.candidate import Bits
 from contest.errors import UsageError
-from contest.inference import freeze, save
+from contest.model_file import freeze, save
 from contest.networks import build, parse
-from scoring.analysis import analyse
+from scoring.analysis.cost_model import analyse
 from scoring.costs import Costs
-from scoring.readers import read
+from scoring.readers.read import read
 from scoring.rules import load_rule, price
 from scoring.score import architecture_costs
 

@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from contest.inference import freeze, load, save
+from contest.model_file import freeze, load, save
 from contest.networks import build, parse
-from scoring.analysis import analyse
+from scoring.analysis.cost_model import analyse
 from scoring.costs import Costs, Number, Operation
-from scoring.readers import read
+from scoring.readers.read import read
 from scoring.rules import built_in, load_rule, price
 from tests.scoring.helpers import costs, through_onnx
 
@@ -117,7 +117,7 @@ def test_file_format_does_not_matter(form: str, tmp_path: Path) -> None:
     save(network, tmp_path / "model.pt")
     one = analyse(read(tmp_path / "model.pt").graph)
     if form == ".onnx":
-        from scoring.convert import convert_file
+        from scoring.writers.convert import convert_file
 
         other = convert_file(tmp_path / "model.pt", tmp_path / "model.onnx")
     else:

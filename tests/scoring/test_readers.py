@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from contest.errors import RefusedError, UsageError
 from contest.networks import build, parse
-from scoring.analysis import analyse
-from scoring.convert import convert_file, convert_module
+from scoring.analysis.cost_model import analyse
 from scoring.costs import Costs
-from scoring.readers import load_module, read, subject_of_user_module
+from scoring.readers.read import read
+from scoring.readers.user_module import load_module, subject_of_user_module
 from scoring.score import score_file
+from scoring.writers.convert import convert_file, convert_module
 from tests.attacks import makers, onnx_makers
 from tests.scoring.helpers import Network, quantise, subject, through_onnx
 
@@ -78,7 +79,7 @@ def test_every_operation_through_torch_and_onnx(tmp_path: Path) -> None:
 
 
 def test_graph_runs_as_the_module_does() -> None:
-    from scoring.execute import run_graph
+    from scoring.graph.interpreter import run_graph
 
     net = everything()
     graph, images = subject(net).graph, torch.rand(4, 3, 8, 8)
@@ -215,6 +216,6 @@ def test_the_gate_looks_at_trusted_onnx_files_too(tmp_path: Path, monkeypatch: p
     def refuse(path: Path) -> None:
         raise RefusedError(f"the gate saw {path.name}")
 
-    monkeypatch.setattr("contest.gate.check_file", refuse)
+    monkeypatch.setattr("contest.untrusted.check_file", refuse)
     with pytest.raises(RefusedError, match=r"the gate saw model\.onnx"):
         score_file(tmp_path / "model.onnx", trust=True)

@@ -14,16 +14,16 @@ from rich.console import Console
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
-from contest.data import Images
+from contest.datasets import Images
 from contest.errors import RefusedError, UsageError
-from scoring.accuracy import accuracy, confusion, cross_entropy, difference_p_value, wilson
 from scoring.costs import Costs, Operation, Parent
-from scoring.examination import Examination
 from scoring.report import Report, make_report, with_holdout
+from scoring.report_tables import show
 from scoring.rules import load_rule, price
 from scoring.score import score_module
-from scoring.tables import show
-from scoring.verify import examine_subject
+from scoring.verification.accuracy import accuracy, confusion, cross_entropy, difference_p_value, wilson
+from scoring.verification.examination import Examination
+from scoring.verification.examine import examine_subject
 from tests.scoring.helpers import Network, subject
 
 LAB = load_rule("lab")
@@ -247,10 +247,10 @@ def test_accuracy_of_few_classes() -> None:
 
 
 def test_a_disagreement_with_fvcore_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    from scoring import verify
-    from scoring.crosscheck import SecondOpinion
+    from scoring.verification import examine
+    from scoring.verification.fvcore_check import SecondOpinion
 
     assert examine_subject(subject(net())).costs.problems == ()
-    monkeypatch.setattr(verify, "fvcore_count", lambda *_: SecondOpinion(1, {}, ()))
+    monkeypatch.setattr(examine, "fvcore_count", lambda *_: SecondOpinion(1, {}, ()))
     (problem,) = examine_subject(subject(net())).costs.problems
     assert problem == f"multiply-accumulates: {4 * 36 * 27 + 1440:,} counted here, 1 by fvcore"

@@ -12,10 +12,10 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from contest.cli.score import convert, score
 from contest.errors import ContestError
-from contest.inference import freeze, save
+from contest.model_file import freeze, save
 from contest.networks import build, parse
+from scoring.commands import convert, score
 
 
 def run(command: object, *arguments: str) -> Result:
@@ -113,7 +113,7 @@ def test_refused_file_is_exit_code_2(tmp_path: Path) -> None:
 
 def test_scoring_a_file_imports_neither_brevitas_nor_timm(digits_model: Path) -> None:
     code = (
-        "import sys; from scoring.verify import examine; from pathlib import Path\n"
+        "import sys; from scoring.verification.examine import examine; from pathlib import Path\n"
         f"examine(Path({str(digits_model)!r}))\n"
         "print([m for m in ('brevitas', 'timm', 'torchvision', 'pandas', 'onnx', 'torch._dynamo') if m in sys.modules])"
     )
@@ -122,6 +122,6 @@ def test_scoring_a_file_imports_neither_brevitas_nor_timm(digits_model: Path) ->
 
 
 def test_costs_of_a_file_need_no_torch_in_the_parent() -> None:
-    code = "import sys, contest.cli.score, scoring.score, scoring.tables; print('torch' in sys.modules)"
+    code = "import sys, scoring.commands, scoring.score, scoring.report_tables; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     assert done.stdout.strip() == "False"

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from scoring.analysis import analyse
-from scoring.convert import convert_file
-from scoring.readers import load_module, read, subject_of_user_module
+from scoring.analysis.cost_model import analyse
+from scoring.readers.read import read
+from scoring.readers.user_module import load_module, subject_of_user_module
+from scoring.writers.convert import convert_file
 
 TEXT = (Path(__file__).parents[2] / "docs" / "scoring.md").read_text(encoding="utf-8")
 

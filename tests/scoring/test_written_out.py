@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scoring.analysis import analyse
+from scoring.analysis.cost_model import analyse
 from scoring.costs import Costs
-from scoring.execute import run_graph
-from scoring.readers import read
+from scoring.graph.interpreter import run_graph
+from scoring.readers.read import read
 from tests.scoring.helpers import Network, subject, through_onnx
 
 Function = Callable[[Tensor], Tensor]

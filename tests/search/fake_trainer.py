@@ -10,10 +10,10 @@ from typing import Any
 
 from contest.candidate import Candidate
 from contest.errors import TrainingError, UsageError
-from search.pipeline_trainer import stages
-from search.record import Price
-from search.sensitivity import Sensitivity
-from search.trainer import Progress, Trained
+from contest.pipeline import stages
+from search.study.trial import Price
+from search.trainers.bit_sensitivity import Sensitivity
+from search.trainers.protocol import Progress, Trained
 
 
 class FakeTrainer:

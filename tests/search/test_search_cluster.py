@@ -14,13 +14,12 @@ from typing import Any
 import pytest
 from fake_trainer import FakeTrainer
 
-from search.propose import enqueue_seeds
-from search.run import FINISHED
-from search.settings import Settings
-from search.space import make_space
-from search.storage import open_storage, storage_url
-from search.study import Study
-from search.worker import work_until_done
+from search.policy.proposals import enqueue_seeds
+from search.space.space import make_space
+from search.study.settings import Settings
+from search.study.storage import open_storage, storage_url
+from search.study.study import FINISHED, Study
+from search.workers.worker import work_until_done
 
 TRIALS = 60
 
@@ -138,7 +137,7 @@ def test_ray_workers_are_killed_and_started_again(
     tmp_path: Path, postgres: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ray = pytest.importorskip("ray")
-    from search.cluster import start_on_ray
+    from search.workers.ray import start_on_ray
 
     directory = tmp_path / "shared"
     study = prepare(directory, postgres.url, TRIALS)

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from contest.cli.search import report, search
 from contest.errors import UsageError
-from search.finalists import reads
-from search.join import open_study
+from search.commands import report, search
+from search.policy.finalists import reads
+from search.workers.join import open_study
 
 SMALL = ["--dataset", "digits", "--epochs", "4/4", "--variants", "1", "--finalists", "1", "--fix", "structured=0"]
 

@@ -19,15 +19,15 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from contest.candidate import Candidate
-from search.finalists import reads
-from search.live import View
-from search.propose import enqueue_seeds
+from search.output.progress import View
+from search.policy.finalists import reads
+from search.policy.proposals import enqueue_seeds
 from search.run import Outcome, Run, Tools
-from search.settings import Settings
-from search.space import make_space
-from search.storage import open_storage, storage_url
-from search.study import Study, key_of
-from search.worker import work_until_done
+from search.space.space import make_space
+from search.study.settings import Settings
+from search.study.storage import open_storage, storage_url
+from search.study.study import Study, key_of
+from search.workers.worker import work_until_done
 
 
 def make_study(directory: Path, **changes: Any) -> Study:
@@ -98,7 +98,7 @@ def test_one_worker_repeats_a_study_exactly_from_its_seed(
 
     once = whole("once", 3, (999,))
     assert len(once) > 14
-    monkeypatch.setattr("search.study.WORKER", "another-machine:1")
+    monkeypatch.setattr("search.study.study.WORKER", "another-machine:1")
     assert whole("again", 3, (999,)) == once
     assert whole("interrupted", 3, (6, 999)) == once
     assert whole("other-seed", 4, (999,)) != once
@@ -187,8 +187,8 @@ def test_a_worker_that_was_given_up_drops_its_result(tmp_path: Path) -> None:
         return original(candidate, directory, on_epoch)
 
     trainer.train = slow  # type: ignore[method-assign]
-    from search.propose import next_work
-    from search.visit import run as visit
+    from search.policy.proposals import next_work
+    from search.workers.run_trial import run as visit
 
     enqueue_seeds(study)
     work = next_work(study, trainer)
@@ -236,8 +236,8 @@ def test_kill_9_loses_no_finished_trial_and_no_finished_epoch(tmp_path: Path) ->
 def test_keys_tell_candidates_apart() -> None:
     from dataclasses import replace
 
-    from search.seeds import seeds
-    from search.space import to_candidate
+    from search.space.space import to_candidate
+    from search.space.starting_points import seeds
 
     candidate = to_candidate(seeds(make_space((3, 32, 32), {}))[0], epochs=10)
     assert key_of(candidate) == key_of(Candidate.from_json(candidate.to_json()))

@@ -9,13 +9,13 @@ import pytest
 
 from contest.candidate import Architecture, Bits, Candidate
 from contest.errors import UsageError
-from search.budget import Speed, halving_share, make_plan, parse_duration
-from search.foresight import LONGER, Foresight
-from search.judge import Judge
-from search.record import Price, Record, Result
-from search.refine import Group, groups, saving_for
-from search.sensitivity import Sensitivity, higher, lower
-from search.settings import Settings
+from search.policy.budget import Speed, halving_share, make_plan, parse_duration
+from search.policy.extrapolation import LONGER, Foresight
+from search.policy.ranking import Judge
+from search.policy.refinement import Group, groups, saving_for
+from search.study.settings import Settings
+from search.study.trial import Price, Record, Result
+from search.trainers.bit_sensitivity import Sensitivity, higher, lower
 
 
 def record(

@@ -10,11 +10,11 @@ import torch
 
 from contest import networks
 from contest.candidate import Bits
-from contest.data import Images
-from contest.inference import freeze, save
-from contest.inference.layers import WeightLayer
+from contest.datasets import Images
+from contest.model_file import freeze, save
+from contest.model_file.layers import WeightLayer
 from contest.quantisation import quantise
-from search.sensitivity import _coarser, measure
+from search.trainers.bit_sensitivity import _coarser, measure
 
 
 @pytest.mark.parametrize("number_bits", [8, 32])

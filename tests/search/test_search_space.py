@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from contest.candidate import Candidate
 from contest.errors import UsageError
 from contest.networks import build, macs_and_weights
-from search.pipeline_trainer import stages, with_epochs
-from search.prices import price_before
-from search.seeds import seeds
-from search.space import FAMILIES, Value, make_space, read_space, to_candidate
+from contest.pipeline import stages
+from search.space.space import FAMILIES, Value, make_space, read_space, to_candidate
+from search.space.starting_points import seeds
+from search.trainers.pipeline import with_epochs
+from search.trainers.scores import price_before
 
 COLOUR = (3, 32, 32)
 

@@ -10,7 +10,15 @@ import pytest
 import sqlalchemy.exc
 
 from contest.errors import UsageError
-from search.storage import Claims, PatientStorage, StorageGoneError, StudyFullError, open_storage, patient, storage_url
+from search.study.storage import (
+    Claims,
+    PatientStorage,
+    StorageGoneError,
+    StudyFullError,
+    open_storage,
+    patient,
+    storage_url,
+)
 
 
 def _claims(directory: Path) -> Claims:

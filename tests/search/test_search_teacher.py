@@ -9,14 +9,14 @@ import torch
 from click.testing import CliRunner
 
 from contest.candidate import Candidate, Recipe
-from contest.cli.search import search, teacher_files
-from contest.data import ALL_IMAGES
+from contest.datasets import ALL_IMAGES
 from contest.errors import UsageError
-from contest.inference import load
-from search import teacher
-from search.join import open_study
-from search.pipeline_trainer import PipelineTrainer
-from search.settings import Settings
+from contest.model_file import load
+from search.commands import search, teacher_files
+from search.study.settings import Settings
+from search.trainers import teacher
+from search.trainers.pipeline import PipelineTrainer
+from search.workers.join import open_study
 
 SMALL = ["--dataset", "digits", "--epochs", "4/4", "--variants", "0", "--finalists", "1", "--family", "resnet",
          "--fix", "structured=0", "--fix", "width=4", "--trials", "1"]  # fmt: skip

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
+import subprocess
+import sys
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +18,10 @@ from torch import Tensor, nn
 from training_helpers import equal_states, network, quadrants
 
 from contest.candidate import Recipe
-from contest.data import Images, load
+from contest.datasets import Images, load
 from contest.errors import TrainingError, UsageError
 from contest.training import Ensemble, Epoch, choose_device, evaluate, fit, soft_labels
-from contest.training.machine import channels_last_gradients, float32_depthwise, has_bf16, keep_memory
+from contest.training.device import channels_last_gradients, cpu_convolutions, has_bf16, keep_memory
 
 PLAIN = Recipe(epochs=2, batch_size=96, flip=False, crop=0, warmup_epochs=0, learning_rate=0.05)
 CPU_BF16 = has_bf16(torch.device("cpu"))
@@ -162,7 +165,7 @@ def test_bf16_is_used_and_comes_close() -> None:
 
 
 def test_progress_shows_what_matters(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("contest.training.progress.SECONDS", 0.0)
+    monkeypatch.setattr("contest.training.metrics.SECONDS", 0.0)
     monkeypatch.setenv("COLUMNS", "140")
     fit(network(), quadrants(), Recipe(epochs=2, batch_size=16), progress=True)
     shown = capsys.readouterr().out
@@ -216,7 +219,7 @@ def test_depthwise_layers_that_are_slow_in_bf16_are_computed_in_float32(kernel: 
         layer.weight.zero_()
         layer.weight[..., middle, middle], layer.weight[..., middle, middle + 1] = 1 + 2**-10, -1
     model = nn.Sequential(layer)
-    with float32_depthwise(model, torch.device("cpu")), torch.autocast("cpu", torch.bfloat16):
+    with cpu_convolutions(model), torch.autocast("cpu", torch.bfloat16):
         out = model(torch.ones(2, 4, 8, 8).bfloat16())
     assert out.dtype is torch.bfloat16
     assert out[0, 0, 1, 1].item() == (2**-10 if wide else 0), "bf16 has 8 places: there 1 + 2**-10 is 1"
@@ -276,3 +279,40 @@ def test_malloc_can_be_told_to_keep_memory_where_it_is_glibcs() -> None:
     import platform
 
     assert keep_memory() == (platform.libc_ver()[0] == "glibc")
+
+
+SHORTCUT = """
+import torch
+from torch import nn
+from contest.candidate import Bits, Recipe
+from contest.datasets import Images
+from contest.training import fit
+from contest.quantisation import quantise
+
+torch.set_num_threads(1)
+images = Images(torch.randint(0, 256, (64, 3, 8, 8), dtype=torch.uint8), torch.randint(0, 2, (64,)))
+for bits in (32, 4):
+    shortcut = nn.Conv2d(4, 8, 1, 2, bias=False)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), shortcut, nn.Flatten(), nn.Linear(128, 2))
+    if bits < 32:
+        quantise(model, Bits(bits, bits), torch.rand(8, 3, 8, 8))
+    fit(model, images, Recipe(epochs=8, batch_size=8), bf16=False)
+"""
+
+
+def test_a_strided_shortcut_of_few_channels_does_not_end_the_process() -> None:
+    """Its backward pass in oneDNN on AVX2 writes behind the gradient: the heap is corrupted, the process aborts."""
+    narrow = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+    code = [sys.executable, "-c", SHORTCUT]
+    ended = subprocess.run(code, env=os.environ | narrow, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize("groups", [1, 2, 6])
+@pytest.mark.parametrize("stride", [2, 3, (1, 2)])
+def test_a_strided_pointwise_convolution_is_the_same_sum(groups: int, stride: int | tuple[int, int]) -> None:
+    model = nn.Sequential(nn.Conv2d(6, 12, 1, stride, groups=groups).double())
+    x = torch.rand(2, 6, 9, 8, dtype=torch.float64)
+    plain = model(x)
+    with cpu_convolutions(model):
+        torch.testing.assert_close(model(x), plain)

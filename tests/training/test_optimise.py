@@ -11,11 +11,11 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 from training_helpers import network
 
-from contest.candidate import Recipe
-from contest.data import Batch
+from contest.candidate import Recipe, check
+from contest.datasets import Batch
 from contest.errors import UsageError
-from contest.training.average import Average
-from contest.training.optimise import check, loss_of, make_optimiser, make_schedule
+from contest.training.ema import Average
+from contest.training.optimiser import loss_of, make_optimiser, make_schedule
 
 
 def rates(recipe: Recipe, steps: int, per_epoch: int) -> list[float]:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from contest.candidate import Recipe
-from contest.data import load
+from contest.datasets import load
 from contest.training import refresh_statistics
 
 PLAIN = Recipe(batch_size=100, flip=False, crop=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from contest.data import Images
+from contest.datasets import Images
 
 
 def network(dropout: float = 0.0, classes: int = 4) -> nn.Sequential:

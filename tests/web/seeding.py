@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from contest.errors import RefusedError
-from leaderboard import contests, standings, submissions, tokens
 from leaderboard.board import Board
-from leaderboard.files import StoredFile
-from leaderboard.models import Submission, now
-from leaderboard.outcome import Outcome, State, judge
+from leaderboard.domain import contests, standings, submissions, tokens
+from leaderboard.domain.verdict import Outcome, State, judge
+from leaderboard.storage.file_store import StoredFile
+from leaderboard.storage.tables import Submission, now
 from scoring.rules import Rule, load_rule
 
 ANIMALS = (

@@ -11,8 +11,8 @@ import pytest
 from seeding import XSS, enter, report
 from served import Site
 
-from leaderboard import contests, tokens
-from leaderboard.models import State, Submission
+from leaderboard.domain import contests, tokens
+from leaderboard.storage.tables import State, Submission
 from scoring.rules import load_rule
 
 if TYPE_CHECKING:

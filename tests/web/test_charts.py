@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from contest.errors import UsageError
-from leaderboard.charts import Point, pareto_front, plot, references, render, specification
-from leaderboard.layers import layer_specification, layers_of
-from leaderboard.looks import Look
+from leaderboard.charts.accuracy_score import Point, pareto_front, plot, references, render, specification
+from leaderboard.charts.layer_bars import layer_specification, layers_of
+from leaderboard.charts.theme import Look
 from scoring.rules import load_rule
 
 LAB = load_rule("lab")

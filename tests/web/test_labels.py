@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leaderboard.labels import Box, place, text_width
+from leaderboard.charts.label_placement import Box, place, text_width
 
 AREA = Box(0, 0, 800, 400)
 POINTS = st.lists(st.tuples(st.floats(5, 795), st.floats(5, 395)), max_size=30)

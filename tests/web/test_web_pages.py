@@ -14,9 +14,9 @@ from fastapi.testclient import TestClient
 from seeding import XSS, enter, report
 from served import Site
 
-from leaderboard import contests, ranking, submissions, tokens
 from leaderboard.cache import Cache
-from leaderboard.models import now
+from leaderboard.domain import contests, ranking, submissions, tokens
+from leaderboard.storage.tables import now
 from leaderboard.web import formats
 from leaderboard.web.account import own_path
 from leaderboard.web.multipart import UploadForm

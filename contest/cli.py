@@ -1,0 +1,75 @@
+"""The command line: the roof over the four packages. Commands are imported when they are run."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+
+import click
+
+from contest import __version__
+from contest.errors import ContestError, UsageError
+
+# command -> (module:object, help line). The help stands here so that `contest --help` imports nothing else.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "search": ("search.commands:search", "Search for the network with the lowest score."),
+    "worker": ("search.commands:worker", "Work on a shared study, beside other workers."),
+    "report": ("search.commands:report", "What happened in a study: HTML, figures, slides."),
+    "train": ("contest.commands:train", "Train and compress one candidate into a model.pt."),
+    "score": ("scoring.commands:score", "Recompute a network's score from its file."),
+    "convert": ("scoring.commands:convert", "Turn a network from elsewhere into a checked ONNX file."),
+    "pack": ("contest.packing_commands:pack", "Write a model.pt as bit-packed codes and bitmasks."),
+    "unpack": ("contest.packing_commands:unpack", "Read a packed file back into the identical model.pt."),
+    "submit": ("leaderboard.commands.user:submit", "Score a file and enter it in the leaderboard."),
+    "leaderboard": ("leaderboard.commands.user:leaderboard", "Show the ranking."),
+    "plot": ("leaderboard.commands.user:plot", "Draw accuracy against score."),
+    "serve": ("leaderboard.commands.user:serve", "Serve the leaderboard: pages, API, queue."),
+    "leaderboard-worker": ("leaderboard.commands.user:leaderboard_worker", "Score queued submissions."),
+    "admin": ("leaderboard.commands.user:admin", "Contests, teams, tokens, export and import."),
+    "lab": ("contest.lab.commands:lab", "The laboratory experiments."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported only when they are run (torch takes seconds to import)."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def cli() -> None:
+    """Neural-network compression contests: search, compress, verify, rank."""
+
+
+def main() -> None:
+    """Run the command line and turn errors into messages and the documented exit codes."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(UsageError.exit_code)
+    except ContestError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except Exception:  # anything else is a mistake of ours: show it whole, under a code of its own
+        traceback.print_exc()
+        sys.exit(ContestError.exit_code)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,145 @@
+"""`contest train`: one candidate, from plain data to a model file."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import click
+
+from contest.candidate import Bits, Candidate, Recipe
+from contest.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@click.command()
+@click.argument("what")
+@click.option("--dataset", default="cifar10", show_default=True, help="cifar10, cifar100, mnist or digits.")
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="Folder of the data set (else CONTEST_DATA, else download)."
+)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("model.pt"), show_default=True, help="Model file.")
+@click.option("--bits", default="32", show_default=True, help="Bits of weights and activations, `3` or `2/3`.")
+@click.option("--edge-bits", type=int, help="Bits of the first and the last layer, where they differ.")
+@click.option(
+    "--number-bits", type=click.Choice(["8", "32"]), default="32", show_default=True,
+    help="Bits of the multipliers and shifts that batch norms leave behind quantised convolutions.",
+)  # fmt: skip
+@click.option("--structured", type=float, default=0.0, help="p_s: fraction of weights in removed channels.")
+@click.option("--unstructured", type=float, default=0.0, help="p_u: fraction of the unpruned network's weights.")
+@click.option("--train", "train_options", default="", help="Float recipe, `epochs=30,learning_rate=0.1`.")
+@click.option("--tune", "tune_options", default="", help="Recipe after pruning and quantisation, likewise.")
+@click.option(
+    "--teacher", "teachers", type=click.Path(path_type=Path), multiple=True,
+    help="A model.pt whose predictions are distilled; given several times, the mean of their logits.",
+)  # fmt: skip
+@click.option(
+    "--start", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A train.ckpt or tune.ckpt (of --directory) of a relative: weights whose name and shape agree begin as there.",
+)  # fmt: skip
+@click.option("--all-images", is_flag=True, help="Train on the validation images too (a finalist's refit).")
+@click.option("--seed", type=int, default=0, show_default=True, help="Everything random comes from it.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps (mps is untested).")
+@click.option("--directory", type=click.Path(path_type=Path), help="Checkpoints; the same command goes on from them.")
+def train(
+    what: str,
+    dataset: str,
+    data: Path | None,
+    out: Path,
+    bits: str,
+    edge_bits: int | None,
+    number_bits: str,
+    structured: float,
+    unstructured: float,
+    train_options: str,
+    tune_options: str,
+    teachers: tuple[Path, ...],
+    start: Path | None,
+    all_images: bool,
+    seed: int,
+    device: str,
+    directory: Path | None,
+) -> None:
+    """Train and compress WHAT: an architecture (`resnet20`, `thin:widths=16-32-64,depths=2-2-2`) or a JSON file
+    with a whole candidate (then the options that describe one are not used)."""
+    from rich.console import Console
+
+    from contest import networks
+    from contest.datasets import ALL_IMAGES, load, split
+    from contest.model_file import save
+    from contest.pipeline import compress
+    from contest.training import choose_device, labels_name, load_teachers, soft_labels
+
+    if Path(what).suffix == ".json":
+        candidate = Candidate.from_json(Path(what).read_text())
+    else:
+        candidate = Candidate(
+            networks.parse(what),
+            parse_bits(bits, edge_bits, cast(Literal[8, 32], int(number_bits))),
+            structured,
+            unstructured,
+            parse_recipe(train_options, Recipe()),
+            parse_recipe(tune_options, Recipe(epochs=2.0, learning_rate=0.01, warmup_epochs=0.0)),
+            seed,
+        )
+    console, images = Console(), load(dataset, data)
+    parts = split(images.train)
+    training = images.train if all_images else parts.train
+    chosen = str(choose_device(device))
+    teach = None
+    if teachers:
+        classes, validated = len(images.classes), None if all_images else parts.sha256
+        teacher = load_teachers(teachers, training, classes, validated)
+
+        def teach(recipe: Recipe) -> Tensor:
+            cache = directory and directory / labels_name(recipe)
+            return soft_labels(teacher, training, device=chosen, recipe=recipe, cache=cache, progress=True)
+
+    outcome = compress(
+        candidate,
+        training,
+        None if all_images else parts.validation,
+        image_shape=images.image_shape,
+        classes=len(images.classes),
+        device=chosen,
+        directory=directory,
+        teach=teach,
+        start=start,
+        progress=True,
+        provenance={"data": images.name, "split_sha256": ALL_IMAGES if all_images else parts.sha256},
+    )
+    save(outcome.network, out)
+    for stage in outcome.stages:
+        reached = "" if stage.validation_accuracy is None else f", validation {100 * stage.validation_accuracy:.2f} %"
+        console.print(f"{stage.name}: {stage.epochs:g} epochs in {stage.seconds:.0f} s{reached}")
+    if outcome.validation is not None:
+        console.print(f"frozen network: validation {100 * outcome.validation.accuracy:.2f} %")
+    console.print(f"{out}: {out.stat().st_size:,} bytes; now: contest score {out} --dataset {dataset}")
+
+
+def parse_bits(text: str, edge: int | None = None, numbers: Literal[8, 32] = 32) -> Bits:
+    """`3` or `2/3` (weights/activations) as Bits, with `edge` bits for the first and the last layer."""
+    try:
+        weights, _, activations = text.partition("/")
+        layers = {} if edge is None else {"first": (edge, 8), "last": (edge, edge)}
+        return Bits(int(weights), int(activations or weights), layers=layers, numbers=numbers)
+    except ValueError as error:
+        raise UsageError(f"bits '{text}': write one number, or weights/activations as in 2/3") from error
+
+
+def parse_recipe(text: str, default: Recipe) -> Recipe:
+    """`epochs=30,learning_rate=0.1` as a Recipe; what is not named stays as in `default`."""
+    kinds = {field.name: type(getattr(default, field.name)) for field in dataclasses.fields(Recipe)}
+    chosen: dict[str, Any] = {}
+    for part in filter(None, text.split(",")):
+        name, _, value = part.partition("=")
+        if name not in kinds:
+            raise UsageError(f"a recipe has no '{name}'; it has {', '.join(kinds)}")
+        try:
+            chosen[name] = value == "true" if kinds[name] is bool else kinds[name](value)
+        except ValueError as error:
+            raise UsageError(f"'{value}' is no {kinds[name].__name__} for {name}") from error
+    return dataclasses.replace(default, **chosen)

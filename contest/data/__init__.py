@@ -1,7 +1,0 @@
-"""Data sets as tensors on the device, their split, and augmented batches."""
-
-from contest.data.batches import Batch, Batches
-from contest.data.images import ALL_IMAGES, DataSet, Images, Split, split
-from contest.data.sources import load
-
-__all__ = ["ALL_IMAGES", "Batch", "Batches", "DataSet", "Images", "Split", "load", "split"]

@@ -1,0 +1,1 @@
+"""The experiments, one module each: what is trained, pruned and measured."""

@@ -1,0 +1,226 @@
+"""Prune, fine-tune, look: one pruning of a trained network, and what the network looks like at each stage."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from itertools import count, islice
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from contest import pruning
+from contest.errors import UsageError
+from contest.lab.measure.sizes import MEBIBYTE, sizes
+from contest.lab.results import figures
+from contest.lab.results.report import Results
+from contest.lab.results.resumable import Cell, Cells
+from contest.lab.task import Task
+from contest.lab.training import Training, train
+
+STAGES = {"dense": "before", "pruned": "pruned", "tuned": "fine-tuned"}
+
+
+@dataclass(frozen=True)
+class FineTune:
+    """The experiment's parameters; the defaults are the published ones (labs.md)."""
+
+    sparsity: float = 0.9
+    layers: tuple[tuple[str, float], ...] = ()
+    """Parameter names with a sparsity of their own (fine-grained); then all others stay whole."""
+    method: str = "fine-grained"
+    """`fine-grained` takes `sparsity` from each weight tensor, the other methods from all together or as they do."""
+    layer_by_layer: bool = False
+    """Prune and retrain one layer after another (Li 2016, Luo 2017), each by the same fraction."""
+    training: Training = Training(epochs=5, optimiser="adadelta", learning_rate=1.0, schedule="step", gamma=0.7)  # noqa: RUF009
+    tuning: Training = Training(  # noqa: RUF009
+        epochs=2, optimiser="sgd", learning_rate=0.1, momentum=0.9, weight_decay=1e-4, schedule="cosine"
+    )
+    """With the mask held after each step."""
+    seed: int = 0
+    scoring_samples: int = 512
+    look_at: str = ""
+    """The convolution whose kernels are drawn; the first one by default."""
+    kernels: int = 64
+    """How many of them at most."""
+    images: int = 10
+    """In the strip of samples."""
+
+
+def finetune(task: Task, folder: Path, options: FineTune | None = None, *, progress: bool = False) -> Results:
+    """Run (or finish) the experiment and write its tables, figures and page into `folder`."""
+    chosen = options or FineTune()
+    configuration = {"experiment": "finetune", "task": task.name, **task.about, **asdict(chosen)}
+    with Cells(folder, configuration, len(STAGES), progress=progress) as cells:
+        stages = _run(task, chosen, cells)
+        what = "each layer as given" if chosen.layers else f"{chosen.sparsity:.0%}"
+        results = Results(
+            folder,
+            f"Prune, fine-tune, look: {task.name}",
+            f"{chosen.training.epochs:g} epochs of {chosen.training.optimiser}, then {what} pruned by {chosen.method}, "
+            f"then {chosen.tuning.epochs:g} epochs of {chosen.tuning.optimiser} with the mask held after each step.",
+            cells.configuration,
+            cells.machine,
+        )
+        _present(task, chosen, stages, cells, results)
+    return results
+
+
+def _run(task: Task, chosen: FineTune, cells: Cells) -> dict[str, Cell]:
+    model = task.new(chosen.seed)
+
+    def dense() -> Cell:
+        curve: list[float] = []
+        train(model, task.train, task.loss, chosen.training, seed=chosen.seed, watch=lambda _, loss: curve.append(loss))
+        return _stage(task, chosen, cells, "dense", model, pruning.full(model), curve)
+
+    def pruned() -> Cell:
+        model.load_state_dict(cells.load_state("dense"))
+        return _stage(task, chosen, cells, "pruned", model, _prune(task, chosen, model), [])
+
+    def tuned() -> Cell:
+        model.load_state_dict(cells.load_state("pruned"))
+        masks = {name: mask.bool() for name, mask in cells.load_state("masks").items()}
+        curve: list[float] = []
+        train(
+            model,
+            task.train,
+            task.loss,
+            chosen.tuning,
+            seed=chosen.seed + 1,
+            after_step=lambda trained: pruning.hold(trained, masks),
+            watch=lambda _, loss: curve.append(loss),
+        )
+        return _stage(task, chosen, cells, "tuned", model, masks, curve)
+
+    return {"dense": cells("dense", dense), "pruned": cells("pruned", pruned), "tuned": cells("tuned", tuned)}
+
+
+def _prune(task: Task, chosen: FineTune, model: nn.Module) -> pruning.Masks:
+    samples = task.scoring_batches(chosen.scoring_samples, chosen.seed)
+    if chosen.layer_by_layer:
+        each = dict(chosen.layers) or dict.fromkeys(pruning.prunable(model), chosen.sparsity)
+        seeds = count(chosen.seed + 100)
+        return pruning.layer_after_layer(
+            model, chosen.method, each, batches=samples, loss=task.loss,
+            retrain=lambda trained, hold: train(trained, task.train, task.loss, chosen.tuning, seed=next(seeds),
+                                                after_step=hold),
+        )  # fmt: skip
+    if chosen.layers:
+        masks = pruning.fine_grained_masks(model, dict(chosen.layers))
+    elif chosen.method == "fine-grained":
+        masks = pruning.fine_grained_masks(model, chosen.sparsity)
+    else:
+        masks = pruning.prune(
+            model, chosen.method, chosen.sparsity, batches=samples, loss=task.loss, seed=chosen.seed
+        )  # fmt: skip
+    pruning.enforce(model, masks)
+    return masks
+
+
+def _stage(task: Task, chosen: FineTune, cells: Cells, key: str, model: nn.Module, masks: pruning.Masks,
+           curve: list[float]) -> Cell:  # fmt: skip
+    cells.save_state("masks", masks)
+    cells.save_state(key, model.state_dict())
+    report = pruning.sparsity(model, masks)
+    return {
+        "metric": task.measure(model),
+        "loss": task.mean_loss(model),
+        "sparsity": report.prunable,
+        "nonzeros": report.nonzeros,
+        "layers": {layer.name: [layer.weights, layer.nonzeros] for layer in report.layers},
+        "packed_bytes": sizes(model).packed_bytes,
+        "curve": curve,
+        "predictions": _predictions(model, task, chosen.images),
+    }
+
+
+def _predictions(model: nn.Module, task: Task, images: int) -> list[int]:
+    """Classes of the first test samples; none where the outputs are not one row of classes a sample."""
+    model.eval()
+    with torch.no_grad():
+        outputs = model(task.example(images))
+    return outputs.argmax(1).tolist() if outputs.dim() == 2 and task.classes else []
+
+
+def _present(task: Task, chosen: FineTune, stages: dict[str, Cell], cells: Cells, results: Results) -> None:
+    metric = task.metric.label
+    results.add_table(
+        "stages",
+        "The network at each stage",
+        pd.DataFrame(
+            {"Stage": STAGES[key], metric: cell["metric"], "Loss": cell["loss"], "Sparsity (%)": 100 * cell["sparsity"],
+             "Nonzero weights": cell["nonzeros"], "Size (MiB)": 4 * cell["nonzeros"] / MEBIBYTE,
+             "Packed (MiB)": cell["packed_bytes"] / MEBIBYTE}
+            for key, cell in stages.items()
+        ),
+    )  # fmt: skip
+    layers = pd.DataFrame(
+        {"Layer": name, "Weights": weights, "Nonzero": nonzeros, "Sparsity (%)": 100 * (1 - nonzeros / weights)}
+        for name, (weights, nonzeros) in stages["tuned"]["layers"].items()
+    )
+    results.add_table("layers", "Sparsity of each layer", layers)
+    results.notes.append(
+        "Size counts the nonzero prunable weights at 4 bytes, as the published figure does; the packed size is the "
+        "whole network on disk, with biases and the bitmask that says where the weights are."
+    )
+    chart = figures.bars(layers, "Layer", "Sparsity (%)", title="Sparsity of each layer", subtitle=task.name)
+    results.add_figure("layers", "Sparsity of each prunable layer.", chart)
+    weights = {key: _weights(task, cells.load_state(key), chosen.seed) for key in STAGES}
+    for key, stage in STAGES.items():
+        values = {name: array.ravel() for name, array in weights[key].items()}
+        chart = figures.histograms(values, title=f"Weights of each layer: {stage}", subtitle=task.name)
+        results.add_figure(f"weights-{key}", f"Nonzero weights of each layer, {stage}.", chart)
+    _add_kernels(chosen, weights, results)
+    _add_samples(task, chosen, stages, results)
+    results.finish()
+
+
+def _weights(
+    task: Task, state: dict[str, Tensor], seed: int
+) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
+    model = task.new(seed)
+    model.load_state_dict(state)
+    return {name: weight.detach().float().cpu().numpy() for name, weight in pruning.prunable(model).items()}
+
+
+def _add_kernels(chosen: FineTune, weights: dict[str, dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]],
+                 results: Results) -> None:  # fmt: skip
+    convolutions = [name for name, weight in weights["dense"].items() if weight.ndim == 4]
+    if chosen.look_at and chosen.look_at not in convolutions:
+        raise UsageError(
+            f"'{chosen.look_at}' is no convolution's weight; there are: {', '.join(convolutions) or 'none'}"
+        )
+    if not convolutions:
+        return
+    name = chosen.look_at or convolutions[0]
+    for key, stage in STAGES.items():
+        results.add_figure(
+            f"kernels-{key}",
+            f"Kernels of {name}, {stage}: the darker, the larger the magnitude; the number is the value, a white "
+            "square is a pruned weight.",
+            figures.kernels(weights[key][name], title=f"Kernels of {name}: {stage}", limit=chosen.kernels),
+        )
+
+
+def _add_samples(task: Task, chosen: FineTune, stages: dict[str, Cell], results: Results) -> None:
+    inputs, targets = next(iter(task.test))
+    if inputs.dim() != 4 or inputs.shape[1] not in (1, 3) or not stages["dense"]["predictions"]:
+        return
+    pixels = (inputs[: chosen.images].clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+    for key, stage in STAGES.items():
+        predicted = stages[key]["predictions"][: chosen.images]
+        truth = list(islice(targets.tolist(), len(predicted)))
+        captions = [
+            f"{task.classes[p]}" + ("" if p == t else f"\n(is {task.classes[t]})")
+            for p, t in zip(predicted, truth, strict=True)
+        ]
+        wrong = [p != t for p, t in zip(predicted, truth, strict=True)]
+        results.add_figure(
+            f"samples-{key}",
+            f"The first {len(predicted)} test images with the prediction under each, {stage}; wrong ones are framed.",
+            figures.strip(pixels, captions, wrong, title=f"Predictions: {stage}",
+                          subtitle=f"{len(predicted) - sum(wrong)} of {len(predicted)} right"),
+        )  # fmt: skip

@@ -1,0 +1,81 @@
+"""What a network takes on disk, in the formats that people use. Every size is that of bytes really written."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from contest.model_file.packing import packed_tensor
+from contest.pruning import prunable
+
+MEGABYTE = 1e6
+MEBIBYTE = 2**20
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes of a state dict in each format."""
+
+    dense_bytes: int
+    """float32, as torch.save writes it."""
+    coo_bytes: int
+    """Prunable weights as sparse COO tensors: each value with an 8-byte index a dimension."""
+    csr_bytes: int
+    """Prunable weights as sparse CSR matrices [first dimension, the rest]: an 8-byte column each."""
+    packed_bytes: int
+    """Nonzero values at their bits behind a bitmask of 1 bit a weight: what the score believes in."""
+
+    def megabytes(self) -> dict[str, float]:
+        return {name.removesuffix("_bytes"): size / MEGABYTE for name, size in asdict(self).items()}
+
+
+def sizes(model: nn.Module) -> Sizes:
+    """The sizes of a float network with its zeros; the packed one stores 32-bit values.
+
+    Batch norm's counters of batches are left out of all formats.
+    """
+    state = {n: t.detach().cpu() for n, t in model.state_dict().items() if not n.endswith("num_batches_tracked")}
+    names = set(prunable(model))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        coo = {n: t.to_sparse() if n in names else t for n, t in state.items()}
+        csr = {n: _csr(t) if n in names else t for n, t in state.items()}
+        return Sizes(_saved(state), _saved(coo), _saved(csr), sum(len(packed_tensor(t)) for t in state.values()))
+
+
+def packed_bytes(model: nn.Module) -> int:
+    """Bytes of a float or quantised network, packed: codes of quantised weights at their bits, all else as stored.
+
+    Latent weights do not count where codes stand for them; neither do masks, which the zeros of the codes say.
+    """
+    total = 0
+    coded: set[int] = set()
+    for module in model.modules():
+        quantiser = getattr(getattr(module, "weight_quant", None), "tensor_quant", None)
+        if quantiser is not None:
+            weight = module.weight
+            assert isinstance(weight, Tensor)
+            coded |= {id(weight), id(quantiser.mask)}
+            total += len(packed_tensor(quantiser.codes(weight.detach()), quantiser.bits))
+    tensors = {
+        id(t): t for t in (*model.parameters(), *model.buffers()) if id(t) not in coded and t.is_floating_point()
+    }
+    return total + sum(len(packed_tensor(tensor)) for tensor in tensors.values())
+
+
+def _csr(weight: Tensor) -> Tensor:
+    """As a sparse matrix that owns its indices: to_sparse_csr's are views of larger ones, which would be saved."""
+    sparse = weight.flatten(1).to_sparse_csr()
+    parts = (sparse.crow_indices().clone(), sparse.col_indices().clone(), sparse.values().clone())
+    return torch.sparse_csr_tensor(*parts, sparse.shape, check_invariants=True)
+
+
+def _saved(state: Mapping[str, Tensor]) -> int:
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    return buffer.tell()

@@ -1,0 +1,1 @@
+"""What an experiment leaves behind: resumable cells, tables, figures and the report."""

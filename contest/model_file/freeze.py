@@ -1,0 +1,193 @@
+"""From the trained network to the network as it runs: codes for latent weights, affines for statistics."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from contest.candidate import Architecture
+from contest.errors import UsageError
+from contest.model_file.folding import folded, is_batch_norm, norms_behind, to_codes
+from contest.model_file.layers import Affine, Conv2d, Linear, WeightLayer
+from contest.model_file.manifest import ArchitectureSpec, Claims, LayerSpec, Manifest, Parent
+
+if TYPE_CHECKING:
+    from contest.quantisation.lsq import LearnedStep
+
+
+class Network(nn.Module):
+    """The network that is stored and scored: float images [N,C,H,W] in [0, 1] to float32 logits [N, classes].
+
+    `body` is the architecture with its layers in inference form; `manifest` is all that rebuilds it.
+    """
+
+    def __init__(self, body: nn.Module, manifest: Manifest) -> None:
+        super().__init__()
+        self.body, self.manifest = body, manifest
+        self.requires_grad_(False)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.body(x)
+        return logits.float()
+
+
+@torch.no_grad()
+def freeze(
+    model: nn.Module,
+    architecture: Architecture,
+    *,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    weight_bits: int = 32,
+    affine_type: torch.dtype = torch.float32,
+    number_bits: Literal[8, 32] = 32,
+    parent: Parent | None = None,
+    claims: Claims | None = None,
+    provenance: Mapping[str, str] | None = None,
+) -> Network:
+    """The inference network of a trained float or Brevitas network, which is left as it is.
+
+    weight_bits: 16 runs layers that are not quantised in half precision; 32 leaves them in float32.
+    affine_type: the type in which multipliers and shifts of batch norms are stored.
+    number_bits: 8 folds each batch norm into the quantised convolution before it, whose step and bias then have 8 bits.
+    """
+    body = copy.deepcopy(model).cpu().eval()
+    specs: dict[str, LayerSpec] = {}
+    norms = norms_behind(architecture, image_shape, classes) if number_bits == 8 else {}
+    modules = dict(replaceable(body))
+    norms = {n: norm for n, norm in norms.items() if n in modules and norm in modules and _foldable(modules[n])}
+    for name, module in modules.items():
+        if name in norms.values():
+            channels = len(module.get_parameter("weight"))
+            spec = LayerSpec(kind="folded", outputs=channels, inputs=channels)
+        else:
+            spec = _spec(module, weight_bits, affine_type)
+        if name in norms:
+            spec = spec.model_copy(update={"bias": True, "per_channel": True, "number_bits": 8})
+        layer = rebuilt(spec, module)
+        if name in norms:
+            _fill_folded(layer, module, modules[norms[name]])
+        elif spec.kind != "folded":
+            _fill(layer, module)
+        replace_submodule(body, name, layer)
+        specs[name] = spec
+    manifest = Manifest(
+        architecture=ArchitectureSpec(family=architecture.family, options=dict(architecture.options)),
+        image_shape=image_shape,
+        classes=classes,
+        layers=specs,
+        parent=parent,
+        claims=claims or Claims(),
+        provenance=dict(provenance or {}),
+    )
+    return Network(body, manifest)
+
+
+def replaceable(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The modules that have an inference form, by name: convolutions, linear layers and batch norms.
+
+    Subclasses with a forward of their own (timm's padded convolutions, say) keep it and stay float.
+    """
+    for name, module in model.named_modules():
+        plain = type(module) in (nn.Conv2d, nn.Linear) or is_batch_norm(module)
+        if plain or hasattr(module, "weight_quant"):
+            yield name, module
+
+
+def rebuilt(spec: LayerSpec, like: nn.Module, device: torch.device | str = "cpu") -> nn.Module:
+    """An empty inference layer of this spec; a convolution takes its stride and padding from `like`."""
+    if spec.kind == "folded":
+        return nn.Identity()
+    if spec.kind == "affine":
+        return Affine(spec.outputs, getattr(torch, spec.stored), device)
+    if spec.kind == "linear":
+        return Linear(spec, device)
+    assert isinstance(like, nn.Conv2d)
+    if like.padding_mode != "zeros":
+        raise UsageError(f"padding mode '{like.padding_mode}' of a convolution; only 'zeros' can be stored")
+    return Conv2d(spec, like, device)
+
+
+def _foldable(layer: nn.Module) -> bool:
+    return _quantisers(layer)[0] is not None and layer.bias is None
+
+
+def replace_submodule(model: nn.Module, name: str, new: nn.Module) -> None:
+    """Put `new` in the place of the submodule `name`."""
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, new)
+
+
+def _spec(module: nn.Module, weight_bits: int, affine_type: torch.dtype) -> LayerSpec:
+    if is_batch_norm(module):
+        channels = module.num_features
+        half = affine_type == torch.float16
+        return LayerSpec(kind="affine", outputs=channels, inputs=channels, stored="float16" if half else "float32")
+    assert isinstance(module, nn.Conv2d | nn.Linear)
+    weights, inputs = _quantisers(module)
+    if isinstance(module, nn.Linear):
+        spec = LayerSpec(kind="linear", outputs=module.out_features, inputs=module.in_features)
+    else:
+        kernel = list(module.kernel_size)
+        spec = LayerSpec(
+            kind="conv", outputs=module.out_channels, inputs=module.in_channels, groups=module.groups, kernel=kernel
+        )
+    return spec.model_copy(
+        update={
+            "bias": module.bias is not None,
+            "weight_bits": weight_bits if weights is None else weights.bits,
+            "per_channel": weights is not None and len(weights.step) > 1,
+            "input_bits": None if inputs is None else inputs.bits,
+            "input_signed": inputs is not None and inputs.signed,
+        }
+    )
+
+
+def _quantisers(module: nn.Module) -> tuple[LearnedStep | None, LearnedStep | None]:
+    if not hasattr(module, "weight_quant"):
+        return None, None
+    from contest.quantisation.layers import activation_quantiser, weight_quantiser
+
+    return weight_quantiser(module), activation_quantiser(module)
+
+
+def _fill_folded(layer: nn.Module, source: Any, norm: Any) -> None:
+    """Step and bias take up the batch norm. What rounding the step does to a channel's mean, the bias takes back."""
+    assert isinstance(layer, WeightLayer)
+    weights, inputs = _quantisers(source)
+    assert weights is not None
+    layer.codes.copy_(weights.codes(source.weight))
+    step, (multiplier, shift) = weights.positive_step(), folded(norm)
+    alive = layer.codes.flatten(1).ne(0).any(1)
+    wanted = torch.where(alive, multiplier * step, 0)
+    # A channel varies by its batch norm's weight, whatever its multiplier: errors count relative to that.
+    layer.step_codes, layer.step_scale = to_codes(wanted, torch.where(wanted != 0, norm.weight / wanted, 0))
+    got = layer.step_codes * layer.step_scale / step
+    bias = shift + torch.where(alive, norm.running_mean * (multiplier - got), 0)
+    layer.bias_codes, layer.bias_scale = to_codes(bias, torch.ones_like(bias))
+    if inputs is not None:
+        layer.input_step.copy_(inputs.positive_step())
+
+
+def _fill(layer: nn.Module, source: Any) -> None:
+    if isinstance(layer, Affine):
+        multiplier, shift = folded(source)
+        layer.multiplier.copy_(multiplier)
+        layer.shift.copy_(shift)
+        return
+    assert isinstance(layer, WeightLayer)
+    weights, inputs = _quantisers(source)
+    if weights is not None:
+        layer.codes.copy_(weights.codes(source.weight))
+        layer.step.copy_(weights.positive_step())
+    else:
+        layer.weight.copy_(source.weight)
+    if layer.bias is not None:
+        layer.bias.copy_(source.bias)
+    if inputs is not None:
+        layer.input_step.copy_(inputs.positive_step())

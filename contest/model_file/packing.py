@@ -1,0 +1,205 @@
+"""Bit-packed networks: the parameter term of the score as bytes that exist.
+
+A weight with zeros is a bitmask (1 bit an element) followed by its nonzero elements alone, each at its own bits; one
+without zeros has no bitmask. Integer codes take b bits (1 for binary), floats 16 or 32. All other numbers (steps,
+biases, affines) lie as they are stored. A packed file is a header in JSON (manifest, tensors) and this payload.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from contest.errors import RefusedError, UsageError
+
+if TYPE_CHECKING:
+    from contest.model_file import Network
+
+MAGIC = b"CONTESTPACK1"
+MAX_HEADER_BYTES = 8_000_000
+TYPES = {"int8": torch.int8, "float16": torch.float16, "float32": torch.float32}
+
+
+def pack_bits(codes: NDArray[np.integer], bits: int) -> bytes:
+    """The low `bits` (1 to 8) of each code, most significant first, without gaps; zeros fill the last byte."""
+    low = (codes.astype(np.int64) & (2**bits - 1)).astype(np.uint8)
+    return np.packbits(np.unpackbits(low[:, None], axis=1)[:, 8 - bits :]).tobytes()
+
+
+def unpack_bits(data: bytes, count: int, bits: int) -> NDArray[np.uint8]:
+    """The inverse of `pack_bits`: `count` codes as unsigned numbers."""
+    flat = np.unpackbits(np.frombuffer(data, np.uint8), count=count * bits).reshape(count, bits)
+    full = np.zeros((count, 8), np.uint8)
+    full[:, 8 - bits :] = flat
+    return np.packbits(full, axis=1).reshape(count)
+
+
+def packed_tensor(tensor: Tensor, bits: int | None = None) -> bytes:
+    """One tensor as bitmask (if it has zeros) and nonzero elements; `bits` for integer codes, none for floats."""
+    flat = tensor.detach().cpu().contiguous().flatten()
+    alive = _alive(flat)
+    if bool(alive.all()):
+        return _elements(flat, bits)
+    return np.packbits(alive.numpy()).tobytes() + _elements(flat[alive], bits)
+
+
+def _alive(flat: Tensor) -> Tensor:
+    """Everything but +0: a negative zero is kept, so that the file comes back bit for bit."""
+    return (flat != 0) | (torch.signbit(flat) if flat.is_floating_point() else torch.zeros_like(flat, dtype=torch.bool))
+
+
+def _elements(flat: Tensor, bits: int | None) -> bytes:
+    if bits is None:
+        return flat.numpy().tobytes()
+    codes: NDArray[np.integer] = flat.numpy()
+    if bits == 1:
+        codes = (codes > 0).astype(np.uint8)  # -1 and +1
+    return pack_bits(codes, bits)
+
+
+def unpacked_tensor(
+    data: bytes, shape: tuple[int, ...], dtype: torch.dtype, *, masked: bool, bits: int | None = None
+) -> Tensor:
+    """The inverse of `packed_tensor`.
+
+    Raises:
+        RefusedError: the bytes are more or fewer than the shape, the mask and the bits ask for.
+    """
+    total = int(np.prod(shape, dtype=np.int64))
+    alive = np.ones(total, dtype=bool)
+    if masked:
+        length = -(-total // 8)
+        if len(data) < length:
+            raise RefusedError(f"a packed tensor has {len(data)} bytes; its bitmask alone needs {length}")
+        alive = np.unpackbits(np.frombuffer(data[:length], np.uint8), count=total).astype(bool)
+        data = data[length:]
+    count = int(alive.sum())
+    needed = count * dtype.itemsize if bits is None else -(-count * bits // 8)
+    if len(data) != needed:
+        raise RefusedError(f"a packed tensor has {len(data)} bytes of elements; {needed} are needed")
+    flat = torch.zeros(total, dtype=dtype)
+    if count:
+        flat[torch.from_numpy(alive)] = _decoded(data, count, dtype, bits)
+    return flat.view(shape)
+
+
+def _decoded(data: bytes, count: int, dtype: torch.dtype, bits: int | None) -> Tensor:
+    if bits is None:
+        return torch.frombuffer(bytearray(data), dtype=dtype)
+    codes = unpack_bits(data, count, bits).astype(np.int16)
+    signed = codes * 2 - 1 if bits == 1 else np.where(codes >= 2 ** (bits - 1), codes - 2**bits, codes)
+    return torch.from_numpy(signed).to(dtype)
+
+
+@dataclass(frozen=True)
+class PackedSize:
+    """Bytes of a packed file."""
+
+    header_bytes: int
+    payload_bytes: int
+    """What the parameter term of the score, with its bitmask, stands for."""
+
+
+def pack(network: Network, path: Path) -> PackedSize:
+    """Write a network of `contest.model_file` packed, atomically. `unpack` gives the identical network back."""
+    from contest.model_file.file import stored_state
+
+    bits = _code_bits(network)
+    tensors, parts = [], []
+    for name, tensor in stored_state(network.body).items():
+        data = packed_tensor(tensor, bits.get(name))
+        tensors.append({
+            "name": name, "type": str(tensor.dtype).removeprefix("torch."), "shape": list(tensor.shape),
+            "bits": bits.get(name), "masked": not bool(_alive(tensor.flatten()).all()), "bytes": len(data),
+        })  # fmt: skip
+        parts.append(data)
+    header = json.dumps({"manifest": network.manifest.text(), "tensors": tensors}).encode()
+    payload = b"".join(parts)
+    part = path.with_name(path.name + ".part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part.write_bytes(MAGIC + struct.pack("<Q", len(header)) + header + payload)
+    part.replace(path)
+    return PackedSize(len(MAGIC) + 8 + len(header), len(payload))
+
+
+def unpack(path: Path) -> Network:
+    """The network of a packed file, checked like a model file.
+
+    Raises:
+        RefusedError: it is no packed file, is damaged, or its manifest and tensors do not fit together.
+    """
+    from contest.model_file.file import assemble
+    from contest.model_file.manifest import parse_manifest
+
+    if not path.is_file():
+        raise UsageError(f"{path} is not a file")
+    header, payload = _read(path)
+    state: dict[str, Tensor] = {}
+    offset = 0
+    for entry in header["tensors"]:
+        name, shape, dtype, bits, masked, length = _checked(entry)
+        state[name] = unpacked_tensor(payload[offset : offset + length], shape, dtype, masked=masked, bits=bits)
+        offset += length
+    if offset != len(payload):
+        raise RefusedError(f"{path.name} has {len(payload) - offset} bytes after its last tensor")
+    network = assemble(parse_manifest(header["manifest"]), state)
+    wrong = {name: bits for name, bits in _code_bits(network).items() if _bits_of(header, name) != bits}
+    if wrong:
+        raise RefusedError(f"{path.name}: tensor '{next(iter(wrong))}' is packed at other bits than its layer has")
+    return network
+
+
+def _code_bits(network: Network) -> dict[str, int]:
+    """Bits of each tensor of integer codes, by its name in the stored state."""
+    return {
+        f"{name}.codes": int(module.weight_bits)
+        for name, module in network.body.named_modules()
+        if hasattr(module, "codes")
+    }
+
+
+def _bits_of(header: Mapping[str, Any], name: str) -> int | None:
+    return next((entry["bits"] for entry in header["tensors"] if entry["name"] == name), None)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], bytes]:
+    content = path.read_bytes()
+    start = len(MAGIC) + 8
+    if not content.startswith(MAGIC) or len(content) < start:
+        raise RefusedError(f"{path.name} is not a packed network; `contest pack model.pt` writes one")
+    (length,) = struct.unpack("<Q", content[len(MAGIC) : start])
+    if length > min(MAX_HEADER_BYTES, len(content) - start):
+        raise RefusedError(f"{path.name} says that its header has {length:,} bytes; the limit is {MAX_HEADER_BYTES:,}")
+    try:
+        header = json.loads(content[start : start + length])
+        fits = isinstance(header["manifest"], str) and isinstance(header["tensors"], list)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise RefusedError(f"{path.name} has a damaged header: {error}") from error
+    if not fits:
+        raise RefusedError(f"{path.name} has a header without manifest and tensors")
+    return header, content[start + length :]
+
+
+def _checked(entry: Any) -> tuple[str, tuple[int, ...], torch.dtype, int | None, bool, int]:
+    from contest.model_file.manifest import MAX_ELEMENTS
+
+    try:
+        name, shape, bits = entry["name"], tuple(entry["shape"]), entry["bits"]
+        dtype, masked, length = TYPES[entry["type"]], entry["masked"], entry["bytes"]
+    except (KeyError, TypeError) as error:
+        raise RefusedError(f"a packed tensor's description is damaged: {error}") from error
+    sane = isinstance(name, str) and len(shape) <= 8 and all(type(s) is int and 0 < s <= MAX_ELEMENTS for s in shape)
+    sane = sane and type(masked) is bool and type(length) is int and length >= 0
+    sane = sane and (bits is None or (type(bits) is int and 1 <= bits <= 8 and dtype is torch.int8))
+    if not sane or np.prod(np.array(shape, dtype=float)) > MAX_ELEMENTS:
+        raise RefusedError(f"packed tensor {str(name)[:100]!r} has an impossible shape, type or number of bits")
+    return name, shape, dtype, bits, masked, length

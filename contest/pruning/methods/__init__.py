@@ -1,0 +1,1 @@
+"""The pruning methods: one small file each, entered in `contest.pruning.registry`."""

@@ -1,0 +1,48 @@
+"""A scoring pass leaves the model as it was."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+
+from contest.training.device import cpu_convolutions
+
+
+@contextmanager
+def preserved(model: nn.Module) -> Iterator[None]:
+    """Give the model and the random generators back bit for bit, whatever happens inside. Gradients are safe there.
+
+    Parameters (objects, storages, values, dtypes), buffers, gradients, `requires_grad` and training flags
+    of every module, and the states of Python's, NumPy's and torch's generators.
+    """
+    modules = [(module, module.training, dict(module._parameters), dict(module._buffers)) for module in model.modules()]
+    parameters = [(p, p.data, p.data.clone(), p.requires_grad, p.grad) for p in model.parameters()]
+    buffers = [(buffer, buffer.data, buffer.data.clone()) for buffer in model.buffers()]
+    python, numpy = random.getstate(), np.random.get_state()
+    for parameter in model.parameters():
+        parameter.grad = None  # out of reach: a cast of the model would cast its gradients too
+    try:
+        with torch.random.fork_rng(), cpu_convolutions(model):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        with torch.no_grad():
+            for module, training, own_parameters, own_buffers in modules:
+                module.training = training
+                module._parameters.update(own_parameters)
+                module._buffers.update(own_buffers)
+            for tensor, data, value in buffers:
+                tensor.data = data
+                tensor.copy_(value)
+            for parameter, data, value, requires_grad, gradient in parameters:
+                parameter.grad = None
+                parameter.data = data
+                parameter.copy_(value)
+                parameter.requires_grad_(requires_grad)
+                parameter.grad = gradient

@@ -1,0 +1,173 @@
+"""An ONNX file, looked through on the wire before `onnx` builds, checks or runs anything.
+
+Refused here: external data, functions, control flow and subgraphs, sparse and string tensors, operators of unknown
+domains, nodes out of order (so cycles too), and whatever exceeds the caps.
+"""
+
+from __future__ import annotations
+
+from contest.errors import RefusedError
+from contest.untrusted.description import Description, TensorInfo, check_name, check_shape, check_totals, shown
+from contest.untrusted.limits import MAX_ATTRIBUTES, MAX_DIMENSIONS, MAX_ELEMENTS, MAX_NAME, MAX_NODES, MAX_TENSORS
+from contest.untrusted.protobuf_reader import Span, Value, message, number_of, numbers, span_of, spans, text, text_of
+
+DOMAINS = ("", "ai.onnx", "qonnx.custom_op.general", "onnx.brevitas")
+CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
+MAX_VALUES = 64
+"""Inputs or outputs of one node."""
+
+# TensorProto.DataType -> (name, bits of one number)
+TYPES = {
+    1: ("float32", 32), 2: ("uint8", 8), 3: ("int8", 8), 4: ("uint16", 16), 5: ("int16", 16), 6: ("int32", 32),
+    7: ("int64", 64), 9: ("bool", 8), 10: ("float16", 16), 11: ("float64", 64), 12: ("uint32", 32),
+    13: ("uint64", 64), 16: ("bfloat16", 16), 17: ("float8_e4m3fn", 8), 18: ("float8_e4m3fnuz", 8),
+    19: ("float8_e5m2", 8), 20: ("float8_e5m2fnuz", 8), 21: ("uint4", 4), 22: ("int4", 4),
+}  # fmt: skip
+
+
+def describe_onnx(content: bytes) -> Description:
+    """Stored tensors and number of nodes of an ONNX file. Raises RefusedError, naming what is wrong."""
+    model = message(content, (0, len(content)), 4_096, "the model")
+    if 25 in model:
+        raise RefusedError("the model has functions; inline them before submitting")
+    if 20 in model:
+        raise RefusedError("the model has training information; export it for inference")
+    graph_span = span_of(model.get(7))
+    if graph_span is None:
+        raise RefusedError("the file has no graph; it is not an ONNX model")
+    limit = MAX_NODES + MAX_TENSORS + 100_000  # value infos and annotations, one or two for each value
+    graph = message(content, graph_span, limit, "the graph")
+    if 15 in graph:
+        raise RefusedError("the graph has sparse tensors; store them dense")
+    nodes = spans(graph.get(1))
+    if len(nodes) > MAX_NODES:
+        raise RefusedError(f"the graph has {len(nodes):,} nodes; the limit is {MAX_NODES:,}")
+    if len(graph.get(5, ())) > MAX_TENSORS:
+        raise RefusedError(f"the graph has {len(graph[5]):,} stored tensors; the limit is {MAX_TENSORS:,}")
+    tensors: dict[str, TensorInfo] = {}
+    for span in spans(graph.get(5)):
+        name, info = _tensor(content, span, "a stored tensor")
+        if name in tensors:
+            raise RefusedError(f"tensor '{shown(name)}' is stored twice")
+        check_name(name)
+        tensors[name] = info
+    known = {"", *tensors}
+    known.update(_value_info(content, span) for span in spans(graph.get(11)))
+    for span in (*spans(graph.get(12)), *spans(graph.get(13))):
+        _value_info(content, span)
+    for index, span in enumerate(nodes):
+        tensors.update(_node(content, span, index, known))
+    check_totals(tensors)
+    return Description("onnx", len(content), tensors, nodes=len(nodes))
+
+
+def _node(content: bytes, span: Span, index: int, known: set[str]) -> dict[str, TensorInfo]:
+    """Check one node, add what it makes to `known`, and return the tensors in its attributes."""
+    node = message(content, span, 4 * MAX_VALUES + MAX_ATTRIBUTES, f"node {index}")
+    name = text_of(content, node.get(3), MAX_NAME, "the name of a node") or f"node {index}"
+    label = shown(name)
+    operator = text_of(content, node.get(4), MAX_NAME, "the operator of a node")
+    domain = text_of(content, node.get(7), MAX_NAME, "the domain of a node")
+    if domain not in DOMAINS:
+        raise RefusedError(f"'{label}' is operator '{shown(operator)}' of the unknown domain '{shown(domain)}'")
+    if operator in CONTROL_FLOW:
+        raise RefusedError(f"'{label}' is control flow ({operator}); export a graph without it")
+    if max(len(node.get(1, ())), len(node.get(2, ()))) > MAX_VALUES:
+        raise RefusedError(f"'{label}' has more than {MAX_VALUES} inputs or outputs")
+    for value in spans(node.get(1)):
+        needed = text(content, value, MAX_NAME, f"an input of '{label}'")
+        if needed not in known:
+            raise RefusedError(
+                f"'{label}' reads '{shown(needed)}', which nothing before it makes: a cycle, or nodes out of order"
+            )
+    for value in spans(node.get(2)):
+        made = text(content, value, MAX_NAME, f"an output of '{label}'")
+        if made and made in known:
+            raise RefusedError(f"'{label}' makes '{shown(made)}', which exists already")
+        known.add(made)
+    attributes = spans(node.get(5))
+    if len(attributes) > MAX_ATTRIBUTES:
+        raise RefusedError(f"'{label}' has {len(attributes)} attributes; the limit is {MAX_ATTRIBUTES}")
+    return {
+        f"{name}/{i}": info for i, a in enumerate(attributes) if (info := _attribute(content, a, label)) is not None
+    }
+
+
+def _attribute(content: bytes, span: Span, label: str) -> TensorInfo | None:
+    attribute = message(content, span, 100_000, f"an attribute of '{label}'")
+    if attribute.keys() & {6, 11}:
+        raise RefusedError(f"'{label}' carries a graph of its own; export a graph without control flow")
+    if attribute.keys() & {10, 22, 23}:
+        raise RefusedError(f"'{label}' carries sparse tensors or a list of tensors; store them dense, one by one")
+    if 21 in attribute:
+        raise RefusedError(f"'{label}' refers to the attribute of a function")
+    tensor = span_of(attribute.get(5))
+    return None if tensor is None else _tensor(content, tensor, f"the constant of '{label}'")[1]
+
+
+def _tensor(content: bytes, span: Span, what: str) -> tuple[str, TensorInfo]:
+    tensor = message(content, span, 100_000, what)
+    name = text_of(content, tensor.get(8), MAX_NAME, f"the name of {what}")
+    label = name or what
+    if 13 in tensor or number_of(tensor.get(14)):
+        raise RefusedError(f"tensor '{shown(label)}' lies in another file (external data); store it in the model")
+    if 3 in tensor:
+        raise RefusedError(f"tensor '{shown(label)}' is a segment of a larger one")
+    shape = (
+        check_shape(label, numbers(content, tensor.get(1), MAX_DIMENSIONS + 1)) if not _empty(content, tensor) else ()
+    )
+    code = number_of(tensor.get(2))
+    if code not in TYPES:
+        raise RefusedError(f"tensor '{shown(label)}' is of type {code}, which is not a plain number")
+    dtype, bits = TYPES[code]
+    info = TensorInfo(dtype, (0,) if _empty(content, tensor) else shape)
+    raw = span_of(tensor.get(9))
+    if raw is not None:
+        expected = (info.elements * bits + 7) // 8
+        if raw[1] - raw[0] != expected:
+            raise RefusedError(
+                f"tensor '{shown(label)}' of shape {info.shape} needs {expected:,} bytes and has {raw[1] - raw[0]:,}"
+            )
+        return name, info
+    stored = sum(_size(value) for number in (4, 5, 7, 10, 11) for value in tensor.get(number, ()))
+    if info.elements > 2 * stored:  # the narrowest numbers: two in a byte
+        raise RefusedError(f"tensor '{shown(label)}' of shape {info.shape} has only {stored:,} bytes of numbers")
+    return name, info
+
+
+def _empty(content: bytes, tensor: dict[int, list[Value]]) -> bool:
+    """The one empty tensor that exporters write: a list of no numbers (`roi` of Resize, axes). It stores nothing."""
+    return numbers(content, tensor.get(1), MAX_DIMENSIONS + 1) == [0] and not any(
+        _size(value) for number in (4, 5, 7, 9, 10, 11) for value in tensor.get(number, ())
+    )
+
+
+def _size(value: Value) -> int:
+    return 1 if isinstance(value, int) else value[1] - value[0]
+
+
+def _value_info(content: bytes, span: Span) -> str:
+    """The name of a graph's input, output or value; its declared shape must be within the caps."""
+    info = message(content, span, 16, "the description of a value")
+    name = text_of(content, info.get(1), MAX_NAME, "the name of a value")
+    kind_span = span_of(info.get(2))
+    if kind_span is None:
+        return name
+    kind = message(content, kind_span, 16, f"the type of '{shown(name)}'")
+    if kind.keys() - {1, 6}:
+        raise RefusedError(f"'{shown(name)}' is not a dense tensor (a sequence, map, optional or sparse tensor)")
+    tensor_span = span_of(kind.get(1))
+    if tensor_span is None:
+        return name
+    tensor = message(content, tensor_span, 16, f"the type of '{shown(name)}'")
+    shape_span = span_of(tensor.get(2))
+    if shape_span is None:
+        return name
+    elements = 1
+    dims = spans(message(content, shape_span, MAX_DIMENSIONS + 1, f"the shape of '{shown(name)}'").get(1))
+    for dim in dims:
+        size = number_of(message(content, dim, 4, "a dimension").get(1), 1)
+        elements *= max(size, 1)
+    if elements > MAX_ELEMENTS or len(dims) > MAX_DIMENSIONS:
+        raise RefusedError(f"'{shown(name)}' has a declared shape of more than {MAX_ELEMENTS:,} numbers")
+    return name

@@ -1,0 +1,1 @@
+"""The accuracy-against-score plot and the charts of the pages."""

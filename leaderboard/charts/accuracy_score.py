@@ -1,0 +1,279 @@
+"""Accuracy against score: one Altair specification for slides (PNG, SVG, PDF), files (HTML) and the web page.
+
+>>> plot([Point("ours", 0.911, 0.0041)], load_rule("lab"), 0.90, Path("plot"))  # plot.png, .svg, .pdf, .html
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from contest.errors import UsageError
+from leaderboard.charts import marks
+from leaderboard.charts.label_placement import Box, Segment, place
+from leaderboard.charts.theme import Frame, Look, frame
+from scoring.rules import Rule
+
+FORMATS = ("png", "svg", "pdf", "html")
+_REFERENCES = Path(__file__).parent / "references.toml"
+_DEPTH = 0.12
+"""How far below the threshold an entry may be and still be drawn; the rest is counted in a note."""
+_DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "mnist": "MNIST", "digits": "digits"}
+
+# Where a reader zooms, ticks cannot be fixed: of the log axis's own, 1, 2 and 5 are named, in close-ups all.
+_TICK = (
+    "domain('x')[1] / domain('x')[0] < 8 || indexof(['1', '2', '5'], slice(format(datum.value, '.0e'), 0, 1)) >= 0"
+    " ? format(datum.value, '~g') : ''"
+)
+# `ast`: Vega interprets its expressions instead of compiling them, so that no policy need allow eval.
+_HTML = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<script>{libraries}</script>
+</head>
+<body>
+<div id="chart" role="img" aria-label="{title}"></div>
+<script>
+vegaEmbed("#chart", {spec}, {{ast: true, actions: {{export: true, source: false, compiled: false, editor: false}}}})
+</script>
+</body>
+</html>
+"""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One network in the chart. `accuracy` is a fraction, `score` above 0; `url` is where a click leads.
+
+    `network` is told of it in the tooltip, key by key.
+    """
+
+    name: str
+    accuracy: float
+    score: float
+    team: str = ""
+    params: float | None = None
+    ops: float | None = None
+    url: str = ""
+    about: str = ""
+    network: Mapping[str, str] = field(default_factory=dict)
+
+
+def plot(entries: Sequence[Point], rule: Rule, threshold: float, out: Path, *, title: str | None = None) -> list[Path]:
+    """Draw entries and references to a file.
+
+    Args:
+        entries: the networks; those with no accuracy or no positive score are not drawn.
+        rule: of which the entries' scores are.
+        threshold: accuracy that ranking needs, 0 to 1.
+        out: its suffix says the format; without a suffix all formats are written.
+        title: instead of the default, which names data set and rule.
+
+    Returns:
+        The files written. Raises UsageError for a suffix that is none of .png, .svg, .pdf, .html.
+    """
+    suffix = out.suffix.lower().removeprefix(".")
+    formats = (suffix,) if suffix in FORMATS else FORMATS
+    if suffix and suffix not in FORMATS:
+        raise UsageError(f"'{out.name}' ends in '.{suffix}'; a plot is one of {', '.join(FORMATS)}, or none for all")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name in formats:
+        path = out if suffix else out.with_name(f"{out.name}.{name}")
+        path.write_bytes(render(entries, rule, threshold, name, title=title))
+        written.append(path)
+    return written
+
+
+def render(
+    entries: Sequence[Point],
+    rule: Rule,
+    threshold: float,
+    kind: str,
+    *,
+    look: Look | None = None,
+    title: str | None = None,
+) -> bytes:
+    """The chart as the bytes of a PNG, SVG, PDF or HTML file (offline: the HTML holds its JavaScript)."""
+    import vl_convert
+
+    look = look or Look(interactive=kind == "html")
+    spec = specification(entries, rule, threshold, look, title=title)
+    if kind == "png":
+        return bytes(vl_convert.vegalite_to_png(spec, scale=2))
+    if kind == "pdf":
+        return bytes(vl_convert.vegalite_to_pdf(spec))
+    if kind == "svg":
+        return str(vl_convert.vegalite_to_svg(spec)).encode()
+    # Not vl_convert.vegalite_to_html: it writes names into the script as they are, "</script>" included.
+    document = json.dumps(spec).replace("<", "\\u003c")
+    caption = html.escape(title or default_title(rule))
+    return _HTML.format(title=caption, libraries=javascript(), spec=document).encode()
+
+
+@cache
+def javascript() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script that sets `window.vegaEmbed` (from the vl-convert package)."""
+    import vl_convert
+
+    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+
+
+def default_title(rule: Rule) -> str:
+    """What a chart is called when nobody says."""
+    return f"{_DATASETS.get(rule.dataset, rule.dataset)} compression contest: accuracy against score"
+
+
+@cache
+def references(rule_name: str) -> tuple[Point, ...]:
+    """Networks that were never entered here, with the score that they have under a rule."""
+    table = tomllib.loads(_REFERENCES.read_text(encoding="utf-8"))["reference"]
+    return tuple(
+        Point(row["name"], row["accuracy"], row["scores"][rule_name], about=row["source"])
+        for row in table
+        if rule_name in row["scores"]
+    )
+
+
+def pareto_front(entries: Sequence[Point]) -> list[Point]:
+    """The entries that no other one beats in both score and accuracy, by rising score."""
+    front: list[Point] = []
+    for entry in sorted(entries, key=lambda e: (e.score, -e.accuracy)):
+        if not front or entry.accuracy > front[-1].accuracy:
+            front.append(entry)
+    return front
+
+
+def specification(
+    entries: Sequence[Point], rule: Rule, threshold: float, look: Look, *, title: str | None = None
+) -> dict[str, Any]:
+    """The chart as a Vega-Lite document (a plain dictionary)."""
+    import altair as alt
+
+    entries = [e for e in entries if math.isfinite(e.score) and e.score > 0 and math.isfinite(e.accuracy)]
+    drawn = [e for e in entries if e.accuracy >= threshold - _DEPTH] or entries
+    others = references(rule.name)
+    front = pareto_front(drawn)
+    area = frame([(p.score, p.accuracy) for p in (*drawn, *others)], threshold, look)
+    rows = _rows(drawn, front, others, threshold)
+    labels = _labels(drawn, front, others, threshold, area)
+
+    x = alt.X(
+        "score:Q",
+        title=f"score under rule {rule.name} (log scale, smaller is better)",
+        scale=alt.Scale(type="log", domain=list(area.scores), nice=False),
+        axis=alt.Axis(labelExpr=_TICK, labelOverlap=True)
+        if look.interactive
+        else alt.Axis(values=area.ticks, format="~g"),
+    )
+    y = alt.Y(
+        "accuracy:Q",
+        title=f"accuracy on the {_DATASETS.get(rule.dataset, rule.dataset)} test set",
+        scale=alt.Scale(domain=list(area.accuracies), nice=False, zero=False),
+        axis=alt.Axis(format=".0%" if area.accuracies[1] - area.accuracies[0] > 0.045 else ".1%", tickCount=7),
+    )
+    notes = [rule.footnote] if rule.footnote else []
+    if hidden := len(entries) - len(drawn):
+        notes.append(f"{hidden} {'entry' if hidden == 1 else 'entries'} below {threshold - _DEPTH:.0%} not drawn.")
+    layers = [
+        *marks.threshold_line(threshold, area),
+        marks.front_line([(p.score, p.accuracy) for p in front], x, y, area),
+        marks.points(rows, x, y, threshold, look),
+        *marks.label_layers(labels, x, y, look),
+        marks.notes(notes, look),
+    ]
+    chart = alt.layer(*layers).properties(width=look.width, height=look.height, background=look.paper)
+    if look.title:
+        chart = chart.properties(title=alt.TitleParams(title or default_title(rule), anchor="start", offset=14))
+    return dict(marks.configured(chart, look).to_dict())
+
+
+def _rows(
+    drawn: Sequence[Point], front: Sequence[Point], others: Sequence[Point], threshold: float
+) -> list[dict[str, Any]]:
+    """The data of the points layer, the least important first, so that the front is drawn on top."""
+
+    def row(point: Point, kind: str) -> dict[str, Any]:
+        tip = {"network": point.name, "accuracy": f"{100 * point.accuracy:.2f} %", "score": f"{point.score:.5g}"}
+        if point.team not in ("", point.name):
+            tip["team"] = point.team
+        if point.params is not None and point.ops is not None:
+            tip["parameter term"], tip["operation term"] = f"{point.params:.4g}", f"{point.ops:.4g}"
+        tip |= point.network
+        if point.about:
+            tip["about"] = point.about
+        return {
+            "kind": kind, "name": point.name, "accuracy": point.accuracy, "score": point.score, "url": point.url,
+            "tip": tip,
+        }  # fmt: skip
+
+    kinds = {id(point): "front" for point in front if point.accuracy >= threshold}
+    entries = [
+        row(p, kinds.get(id(p), "entry" if p.accuracy >= threshold else "below"))
+        for p in sorted(drawn, key=lambda p: -p.score)
+    ]
+    order = ("reference", "below", "entry", "front")
+    return sorted([*(row(p, "reference") for p in others), *entries], key=lambda r: order.index(r["kind"]))
+
+
+def _labels(
+    drawn: Sequence[Point], front: Sequence[Point], others: Sequence[Point], threshold: float, area: Frame
+) -> list[dict[str, Any]]:
+    """The names that fit: the front first, then references, then the rest by score."""
+    look = area.look
+    chosen = {id(p) for p in front}
+    rest = sorted((p for p in drawn if id(p) not in chosen), key=lambda p: (p.accuracy < threshold, p.score))
+    ordered = [*sorted(front, key=lambda p: p.accuracy < threshold), *others, *rest]
+    every = [area.pixel(p.score, p.accuracy) for p in ordered]
+    named = ordered[: look.labels]
+    right, line = area.pixel(area.scores[1], threshold)
+    tag = Box(right - 5 * look.font, line - 1.6 * look.small, right, line)
+    labels = place(
+        [_short(p.name) for p in named],
+        every[: len(named)],
+        Box(4, 4, look.width - 4, look.height - 4),
+        size=look.small,
+        obstacles=every,
+        radius=math.sqrt(look.dot / math.pi) + 2,
+        lines=[*_steps([area.pixel(p.score, p.accuracy) for p in front], right), ((0, line), (right, line))],
+        taken=[tag],
+        limit=95,
+        exempt=len(front) + len(others),
+    )
+    own = {id(p) for p in drawn}
+    rows = []
+    for label in labels:
+        point, (px, py) = named[label.index], every[label.index]
+        rows.append(
+            {
+                "name": _short(point.name), "score": point.score, "accuracy": point.accuracy,
+                "reference": id(point) not in own, "leader": label.leader,
+                "align": label.align,
+                "dx": round(label.anchor[0] - px, 1), "dy": round(label.anchor[1] - py, 1),
+                "lx": round(min(max(px, label.box.left), label.box.right) - px, 1),
+                "ly": round(min(max(py, label.box.top), label.box.bottom) - py, 1),
+            }
+        )  # fmt: skip
+    return rows
+
+
+def _steps(front: Sequence[tuple[float, float]], right: float) -> list[Segment]:
+    """The front as drawn: from each point to the right, then up to the next."""
+    segments: list[Segment] = []
+    for (x, y), (x_next, y_next) in zip(front, [*front[1:], (right, front[-1][1])] if front else [], strict=True):
+        segments += [((x, y), (x_next, y)), ((x_next, y), (x_next, y_next))]
+    return segments
+
+
+def _short(name: str, limit: int = 32) -> str:
+    return name if len(name) <= limit else name[: limit - 1].rstrip() + "…"

@@ -1,0 +1,1 @@
+"""The commands of the leaderboard: for everybody (`user`) and for the organiser (`admin`)."""

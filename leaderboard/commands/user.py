@@ -1,0 +1,311 @@
+"""`contest submit`, `leaderboard`, `plot`, `serve` and `leaderboard-worker`; `contest admin` is in `admin.py`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from contest.errors import RefusedError, UsageError
+from leaderboard.commands.admin import admin, local, settings_of
+
+if TYPE_CHECKING:
+    from leaderboard.settings import Settings
+    from scoring.rules import Rule
+
+__all__ = ["admin", "leaderboard", "leaderboard_worker", "plot", "serve", "submit"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+EXIT_BELOW = 1
+_TOTAL_LOCAL = 1_000_000  # nobody needs a quota on their own machine
+
+
+def _remote(command: F) -> F:
+    """Options that name a leaderboard elsewhere."""
+    url = click.option("--url", envvar="CONTEST_URL", help="A leaderboard's address: work there instead of here.")
+    token = click.option("--token", envvar="CONTEST_TOKEN", help="Your team's token there (or set CONTEST_TOKEN).")
+    return url(token(command))
+
+
+_data = click.option("--data", type=click.Path(path_type=Path), envvar="CONTEST_DATA", help="Folder of the data sets.")
+_contest = click.option("--contest", "name", default="", help="The contest's name; by default the newest.")
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--team", default="", help="Your team's name (here; elsewhere the token says it).")
+@click.option("--note", default="", help="A remark that the ranking shows.")
+@click.option("--rule", default="lab", show_default=True, help="Begins a contest of this rule if the board has none.")
+@click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the result (with --url).")
+@click.option("--json", "as_json", is_flag=True, help="Print the submission as JSON.")
+@_contest
+@_data
+@local
+@_remote
+def submit(
+    file: Path, team: str, note: str, rule: str, wait: bool, as_json: bool, name: str, data: Path | None,
+    directory: Path | None, database: str | None, url: str | None, token: str | None,
+) -> int:  # fmt: skip
+    """Score FILE anew and enter it in the leaderboard: your own on this machine, or one at --url.
+
+    Exit code 0: ranked; 1: below the threshold; 2: refused; 4: it failed through no fault of the file.
+    """
+    from leaderboard.storage.tables import State
+
+    if url:
+        entry = _submit_there(file, note, name, url, token, wait)
+    else:
+        entry = _submit_here(file, team, note, rule, name, settings_of(directory, database, data=data))
+    if as_json:
+        click.echo(json.dumps(entry, indent=2, default=str))
+    else:
+        from leaderboard.tables import print_submission
+
+        print_submission(entry)
+    codes: dict[str, int] = {State.BELOW_THRESHOLD: EXIT_BELOW, State.REFUSED: RefusedError.exit_code, State.FAILED: 4}
+    return codes.get(entry["state"], 0)
+
+
+def _submit_there(file: Path, note: str, name: str, url: str, token: str | None, wait: bool) -> dict[str, Any]:
+    from rich.console import Console
+
+    from leaderboard.client import Client
+
+    if not token:
+        raise UsageError("submitting to --url needs your team's token: --token, or better CONTEST_TOKEN")
+    with Client(url, token) as client:
+        contest = client.contest(name)
+        with Console(stderr=True).status(f"uploading {file.name}") as status:
+            entry, _ = client.submit(contest["name"], file, note)
+            if wait:
+                number = entry["id"]
+                entry = client.wait(number, on_state=lambda state: status.update(f"submission {number}: {state}"))
+    return entry
+
+
+def _submit_here(file: Path, team: str, note: str, rule: str, name: str, settings: Settings) -> dict[str, Any]:
+    from rich.console import Console
+
+    from leaderboard.domain import contests, submissions
+    from leaderboard.domain.tokens import Viewer
+    from leaderboard.scoring_queue.score_submission import Work
+    from leaderboard.service.schemas import submission_view
+    from leaderboard.storage.database import open_database
+    from leaderboard.storage.file_store import FileStore
+    from leaderboard.storage.tables import State
+    from scoring.rules import load_rule
+
+    if not team:
+        raise UsageError("--team NAME is needed: who is entering this file?")
+    database, files = open_database(settings), FileStore(settings.files)
+    with database.write() as session:
+        contest = contests.the_only(session, name) or contests.create(
+            session, name or load_rule(rule).name, load_rule(rule), daily_limit=_TOTAL_LOCAL, total_limit=_TOTAL_LOCAL
+        )
+        member = contests.find_or_add_team(session, contest, team)
+    stored = files.take_path(file, contest.max_bytes)
+    with database.write() as session:
+        submissions.sweep(session, settings.attempts)  # a scoring that was interrupted here may be repeated
+        submission, _ = submissions.enter(session, contest, member, stored, name=file.name, note=note)
+    with Console(stderr=True).status(f"scoring {file.name} in its own process"):
+        if submission.state == State.QUEUED:
+            Work(settings, database, files).score(submission.id)
+    with database.read() as session:
+        viewer = Viewer("admin")
+        found = submissions.find(session, submission.id, viewer)
+        entry = submission_view(found, found.contest, viewer).model_dump(mode="json")
+    database.close()
+    return entry
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the ranking as JSON.")
+@click.option("--markdown", is_flag=True, help="Print the ranked and the published networks as a Markdown table.")
+@click.option("--bundled", is_flag=True, help="The networks that come with this package.")
+@click.option("--rule", default="lab", show_default=True, help="With --bundled: the rule that ranks.")
+@click.option("--limit", default=50, show_default=True, help="Rows of each table.")
+@_contest
+@local
+@_remote
+def leaderboard(
+    as_json: bool, markdown: bool, bundled: bool, rule: str, limit: int, name: str,
+    directory: Path | None, database: str | None, url: str | None, token: str | None,
+) -> None:  # fmt: skip
+    """Show the ranking of those at or above the threshold, and apart those below."""
+    from leaderboard.tables import print_ranking
+
+    contest, rows = _rows(bundled, rule, name, directory, database, url, token)
+    if as_json:
+        click.echo(json.dumps({"contest": contest, **rows}, indent=2, default=str))
+    elif markdown:
+        from leaderboard.charts.accuracy_score import references
+        from leaderboard.markdown import ranking_table
+
+        click.echo(ranking_table(rows["ranked"][:limit], references(contest["rule"]["name"])), nl=False)
+    else:
+        print_ranking(contest, rows, limit)
+
+
+@click.command()
+@click.option("--out", type=click.Path(path_type=Path), default=Path("plot"), show_default=True,
+              help="A name with .png, .svg, .pdf or .html, or without for all four.")  # fmt: skip
+@click.option("--title", help="Above the chart.")
+@click.option("--bundled", is_flag=True, help="The networks that come with this package.")
+@click.option("--rule", default="lab", show_default=True, help="With --bundled: the rule that ranks.")
+@_contest
+@local
+@_remote
+def plot(
+    out: Path, title: str | None, bundled: bool, rule: str, name: str,
+    directory: Path | None, database: str | None, url: str | None, token: str | None,
+) -> None:  # fmt: skip
+    """Draw accuracy against score: the threshold, the Pareto front, the references."""
+    from leaderboard.charts import accuracy_score
+    from scoring.rules import Rule
+
+    contest, sections = _rows(bundled, rule, name, directory, database, url, token)
+    entries = [
+        accuracy_score.Point(
+            row["team"], row["accuracy"], row["score"], team=row["team"], params=row["params"], ops=row["ops"]
+        )
+        for rows in sections.values()
+        for row in rows
+    ]
+    for path in accuracy_score.plot(entries, Rule(**contest["rule"]), contest["threshold"], out, title=title):
+        click.echo(path)
+
+
+Rows = dict[str, list[dict[str, Any]]]
+
+
+def _rows(
+    bundled: bool, rule: str, name: str, directory: Path | None, database: str | None, url: str | None,
+    token: str | None,
+) -> tuple[dict[str, Any], Rows]:  # fmt: skip
+    """The contest and both sections of its ranking, from wherever was asked for."""
+    from leaderboard.domain.ranking import SECTIONS
+    from scoring.rules import load_rule
+
+    if bundled:
+        return _bundled_rows(load_rule(rule))
+    if url:
+        from leaderboard.client import Client
+
+        with Client(url, token or "") as client:
+            contest = client.contest(name)
+            return contest, {section: client.ranking(contest["name"], section) for section in SECTIONS}
+    return _local_rows(name, settings_of(directory, database))
+
+
+def _bundled_rows(rule: Rule) -> tuple[dict[str, Any], Rows]:
+    import dataclasses
+
+    from leaderboard.domain import bundled_entries as bundled
+
+    contest = {
+        "name": "bundled", "title": "Networks that come with this package", "rule": dataclasses.asdict(rule),
+        "rule_name": rule.name, "rule_version": rule.version, "threshold": rule.threshold, "dataset": rule.dataset,
+    }  # fmt: skip
+    rows: Rows = {"ranked": [], "below_threshold": []}
+    for entry in bundled.entries(rule):
+        if entry.state in rows:
+            row = {
+                "rank": len(rows[entry.state]) + 1, "team": entry.name, "score": entry.score, "params": entry.params,
+                "ops": entry.ops, "accuracy": entry.accuracy, "rule_name": rule.name, "rule_version": rule.version,
+                "measured": entry.report["measured"],
+            }  # fmt: skip
+            rows[entry.state].append(row)
+    return contest, rows
+
+
+def _local_rows(name: str, settings: Settings) -> tuple[dict[str, Any], Rows]:
+    from pydantic import TypeAdapter
+
+    from leaderboard.domain import contests, ranking
+    from leaderboard.service.schemas import contest_view
+    from leaderboard.storage.database import open_database
+
+    database = open_database(settings)
+    with database.read() as session:
+        contest = contests.the_only(session, name)
+        if contest is None:
+            raise UsageError("there is no submission yet: `contest submit model.pt --team NAME` makes the first")
+        rows: Rows = {}
+        for section in ranking.SECTIONS:
+            found = ranking.page(session, contest, section, size=10_000).rows
+            rows[section] = TypeAdapter(list[ranking.Row]).dump_python(list(found), mode="json")
+        view = contest_view(contest).model_dump(mode="json")
+    database.close()
+    return view, rows
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 for everybody: see docs/organiser.md.")
+@click.option("--port", default=8000, show_default=True, help="Where to listen.")
+@click.option("--workers", default=1, show_default=True, help="Scoring threads in this process; 0: only elsewhere.")
+@click.option("--rule", default="lab", show_default=True, help="Begins a contest of this rule if the board has none.")
+@click.option("--tls", is_flag=True, help="The service is behind TLS: cookies and HSTS say so.")
+@click.option("--proxies", default="127.0.0.1", show_default=True, help="Addresses whose X-Forwarded-For is believed.")
+@click.option("--max-upload-mib", default=64, show_default=True, help="Largest file, whatever a contest allows.")
+@_data
+@local
+def serve(
+    host: str, port: int, workers: int, rule: str, tls: bool, proxies: str, max_upload_mib: int, data: Path | None,
+    directory: Path | None, database: str | None,
+) -> None:  # fmt: skip
+    """Serve the leaderboard: pages, API, and a queue that scores strangers' files in their own process."""
+    import uvicorn
+
+    from leaderboard.app import create_app, settle
+    from leaderboard.service.observability import configure_logging
+    from leaderboard.settings import MEBIBYTE
+
+    settings = settings_of(
+        directory, database, data=data, workers=workers, secure_cookies=tls, trusted_proxies=proxies,
+        max_upload_bytes=max_upload_mib * MEBIBYTE,
+    )  # fmt: skip
+    _first_start(settings, rule)
+    configure_logging()
+    app = create_app(settings)
+    settle()
+    uvicorn.run(
+        app, host=host, port=port, log_config=None, access_log=False, server_header=False,
+        proxy_headers=True, forwarded_allow_ips=proxies, timeout_keep_alive=15, timeout_graceful_shutdown=20,
+        limit_concurrency=500,
+    )  # fmt: skip
+
+
+def _first_start(settings: Settings, rule: str) -> None:
+    """A board without a contest gets one, and its organiser a token."""
+    from leaderboard.domain import contests, tokens
+    from leaderboard.storage.database import open_database
+    from scoring.rules import load_rule
+
+    database = open_database(settings)
+    with database.write() as session:
+        if not contests.listing(session):
+            chosen = load_rule(rule)
+            contests.create(session, chosen.name, chosen)
+            click.echo(f"made contest '{chosen.name}'; the organiser's token, shown this once:", err=True)
+            click.echo(tokens.create(session, None, label="first start"), err=True)
+            click.echo("next: `contest admin add-team NAME` gives a team its token", err=True)
+    database.close()
+
+
+@click.command("leaderboard-worker")
+@click.option("--threads", default=1, show_default=True, help="Submissions scored at once.")
+@click.option("--metrics-port", default=0, help="Serve Prometheus metrics of this worker there; 0: do not.")
+@_data
+@local
+def leaderboard_worker(
+    threads: int, metrics_port: int, data: Path | None, directory: Path | None, database: str | None
+) -> None:
+    """Score queued submissions, beside `contest serve` and other workers on the same database and folder."""
+    from leaderboard.service.observability import configure_logging
+    from leaderboard.worker import run_worker
+
+    configure_logging()
+    run_worker(settings_of(directory, database, data=data), threads, metrics_port)

@@ -1,0 +1,1 @@
+"""What a leaderboard is about: contests, teams and tokens, submissions, standings."""

@@ -1,0 +1,154 @@
+"""Keeps the tables that the ranking is read from: the best of each team, and who held the record when.
+
+`update` runs in the transaction that ends a scoring; `rebuild` makes everything anew from the submissions.
+
+While a contest gives coarse feedback, accuracies count in its steps here, too: which of two submissions is a team's
+best would otherwise tell which of them is right more often, and many such answers are the test set.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, and_, case, delete, func, insert, or_, select
+from sqlalchemy.orm import Session
+
+from leaderboard.storage.tables import SCORED, Contest, RecordEntry, Standing, State, Submission, Team
+
+COARSE_STEP = 0.005
+"""Accuracies are shown in these steps under coarse feedback."""
+_ROUNDING = 1e-9
+"""0.905 / 0.005 is a little less than 181 in binary."""
+
+
+def coarse(contest: Contest) -> bool:
+    """Whether accuracies are hidden behind steps now."""
+    return contest.feedback == "coarse" and contest.closed_at is None
+
+
+def shown_accuracy(contest: Contest, accuracy: float) -> float:
+    """An accuracy as it may be shown: in steps, rounded down, while a contest with coarse feedback is open."""
+    if coarse(contest):
+        return math.floor(accuracy / COARSE_STEP + _ROUNDING) * COARSE_STEP
+    return accuracy
+
+
+def update(session: Session, contest: Contest, submission: Submission) -> None:
+    """Bring standings and records up to date after one submission of a team was scored, or lost its score.
+
+    The caller holds the contest's row lock, so that two workers cannot both think theirs is the team's best.
+    """
+    session.flush()
+    update_team(session, contest, submission.team_id)
+    known = session.get(RecordEntry, (contest.id, submission.id))
+    if known is not None:
+        rebuild_records(session, contest)  # a record holder changed (scored anew, disqualified): rare
+    elif _counts(session, contest, submission):
+        _insert_record(session, contest, submission)
+    contest.revision += 1
+
+
+def update_team(session: Session, contest: Contest, team_id: int) -> None:
+    """Choose the best submission of a team anew."""
+    session.execute(delete(Standing).where(Standing.contest_id == contest.id, Standing.team_id == team_id))
+    _insert_best(session, contest, Submission.team_id == team_id)
+
+
+def rebuild(session: Session, contest: Contest) -> None:
+    """Make standings and records of a contest anew from its submissions."""
+    session.flush()
+    session.execute(delete(Standing).where(Standing.contest_id == contest.id))
+    _insert_best(session, contest)
+    rebuild_records(session, contest)
+    contest.revision += 1
+
+
+def rebuild_records(session: Session, contest: Contest) -> None:
+    """Make the history of the record anew: the running minimum over time."""
+    session.flush()
+    session.execute(delete(RecordEntry).where(RecordEntry.contest_id == contest.id))
+    before = func.min(Submission.score).over(order_by=(Submission.created_at, Submission.id), rows=(None, -1))
+    scored = _eligible(contest, (State.RANKED,)).add_columns(before.label("best")).subquery()
+    better = or_(scored.c.best.is_(None), scored.c.score < scored.c.best)
+    columns = [scored.c[name] for name in ("contest_id", "id", "score", "accuracy", "created_at")]
+    names = ["contest_id", "submission_id", "score", "accuracy", "submitted_at"]
+    session.execute(insert(RecordEntry).from_select(names, select(*columns).where(better)))
+
+
+def order_of(contest: Contest, section: str) -> tuple[ColumnElement[Any], ...]:
+    """The ranking: by score among the ranked, by accuracy below the threshold; ties by the other, then by time."""
+    by_accuracy, by_score = _counted(contest, Standing.accuracy.expression).desc(), Standing.score.asc()
+    first = (by_score, by_accuracy) if section == State.RANKED else (by_accuracy, by_score)
+    return *first, Standing.submitted_at.asc(), Standing.submission_id.asc()
+
+
+def _counted(contest: Contest, accuracy: ColumnElement[Any]) -> ColumnElement[Any]:
+    """An accuracy as it counts in orders."""
+    return func.floor(accuracy / COARSE_STEP + _ROUNDING) if coarse(contest) else accuracy
+
+
+def _eligible(contest: Contest, states: tuple[State, ...]) -> Select[Any]:
+    """The submissions of teams in good standing that were scored under the contest's rule."""
+    return (
+        select(Submission.__table__)
+        .join(Team, Team.id == Submission.team_id)
+        .where(
+            Submission.contest_id == contest.id,
+            Submission.state.in_(states),
+            Submission.disqualified_at.is_(None),
+            Submission.rule_name == contest.rule_name,
+            Submission.rule_version == contest.rule_version,
+            Submission.score.is_not(None),
+            Submission.accuracy.is_not(None),
+            Team.disqualified_at.is_(None),
+        )
+    )
+
+
+def _insert_best(session: Session, contest: Contest, *which: ColumnElement[bool]) -> None:
+    """One row for each team: its best ranked submission, or without one its best below the threshold."""
+    accuracy = _counted(contest, Submission.accuracy.expression)
+    ranked = Submission.state == State.RANKED
+    order = (
+        case((ranked, 0), else_=1),
+        case((ranked, Submission.score), else_=-accuracy),
+        case((ranked, -accuracy), else_=Submission.score),
+        Submission.created_at,
+        Submission.id,
+    )
+    place = func.row_number().over(partition_by=Submission.team_id, order_by=order)
+    best = _eligible(contest, SCORED).where(*which).add_columns(place.label("place")).subquery()
+    names = ["contest_id", "team_id", "section", "submission_id", "score", "params", "ops", "accuracy", "submitted_at"]
+    columns: list[ColumnElement[Any]] = [best.c[name] for name in ("contest_id", "team_id", "state", "id", "score")]
+    columns += [func.coalesce(best.c[name], 0.0) for name in ("params", "ops")]
+    columns += [best.c[name] for name in ("accuracy", "created_at")]
+    session.execute(insert(Standing).from_select(names, select(*columns).where(best.c.place == 1)))
+
+
+def _counts(session: Session, contest: Contest, submission: Submission) -> bool:
+    found = _eligible(contest, (State.RANKED,)).where(Submission.id == submission.id)
+    return session.scalar(found) is not None
+
+
+def _insert_record(session: Session, contest: Contest, submission: Submission) -> None:
+    """Scorings end in any order: what counts is the time of submission."""
+    score, at = submission.score, submission.created_at
+    assert score is not None and submission.accuracy is not None
+    earlier = or_(
+        RecordEntry.submitted_at < at, and_(RecordEntry.submitted_at == at, RecordEntry.submission_id < submission.id)
+    )
+    mine = RecordEntry.contest_id == contest.id
+    best = session.scalar(select(func.min(RecordEntry.score)).where(mine, earlier))
+    if best is not None and best <= score:
+        return
+    session.execute(delete(RecordEntry).where(mine, ~earlier, RecordEntry.score >= score))
+    session.add(_record(contest.id, submission.id, score, submission.accuracy, at))
+    session.flush()
+
+
+def _record(contest_id: int, submission_id: int, score: float, accuracy: float, at: datetime) -> RecordEntry:
+    return RecordEntry(
+        contest_id=contest_id, submission_id=submission_id, score=score, accuracy=accuracy, submitted_at=at
+    )

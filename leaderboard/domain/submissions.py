@@ -1,0 +1,372 @@
+"""A submission's life: entered, claimed, scored, ended. The row is the queue's record; messages only wake workers.
+
+What keeps it true whatever dies: a file is on disk before its row is committed; a row is committed before anybody is
+told; a worker owns a submission only while its lease lasts, and a result is taken only from the claim that owns it;
+`sweep` gives back what a dead worker held and announces again what nobody heard of.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import ColumnElement, and_, func, or_, select, update
+from sqlalchemy.orm import Session, defer, joinedload
+
+from contest.errors import ContestError
+from leaderboard.domain import standings
+from leaderboard.domain.contests import ClosedError, NotFoundError, is_private, record, rule_columns
+from leaderboard.domain.tokens import PUBLIC, Viewer
+from leaderboard.domain.verdict import Outcome
+from leaderboard.storage.file_store import StoredFile
+from leaderboard.storage.tables import SCORED, TERMINAL, Contest, Result, State, Submission, Team, now
+from leaderboard.text import file_name, one_line
+from scoring.rules import Rule
+
+ANNOUNCE_AGAIN = timedelta(seconds=30)
+"""A queued submission whose message is older was perhaps never heard of."""
+
+
+class QuotaError(ContestError):
+    """The team has used up its submissions."""
+
+    exit_code = 3
+
+
+class DisqualifiedError(ContestError):
+    """The team may not submit any more."""
+
+    exit_code = 3
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One worker's right to score one submission, until the lease runs out."""
+
+    submission_id: int
+    name: str
+    sha256: str
+    file_name: str
+    rule: Rule
+    isolation: str
+
+
+@dataclass(frozen=True)
+class Quota:
+    """How many submissions a team has left."""
+
+    today: int
+    total: int
+
+
+def check_open(session: Session, contest: Contest, team: Team) -> None:
+    """Raise unless the team may submit now: asked before a body is read, and again when it is entered."""
+    if contest.closed_at is not None:
+        raise ClosedError(f"contest '{contest.slug}' is closed since {contest.closed_at:%Y-%m-%d %H:%M} UTC")
+    if team.disqualified_at is not None:
+        raise DisqualifiedError(f"team '{team.name}' is disqualified: {team.disqualified_reason}")
+
+
+def quota(session: Session, contest: Contest, team: Team) -> Quota:
+    """What is left of the daily (UTC) and the total limit. Attempts that failed through our fault do not count."""
+    midnight = datetime.combine(now().date(), datetime.min.time(), tzinfo=UTC)
+    mine = (Submission.team_id == team.id, Submission.our_fault.is_(False))
+    used = session.scalar(select(func.count()).where(*mine)) or 0
+    today = session.scalar(select(func.count()).where(*mine, Submission.created_at >= midnight)) or 0
+    return Quota(max(0, contest.daily_limit - today), max(0, contest.total_limit - used))
+
+
+def check_quota(session: Session, contest: Contest, team: Team) -> None:
+    """Raise QuotaError when nothing is left."""
+    left = quota(session, contest, team)
+    if left.total < 1:
+        raise QuotaError(f"team '{team.name}' has used all {contest.total_limit} submissions of this contest")
+    if left.today < 1:
+        raise QuotaError(
+            f"team '{team.name}' has used its {contest.daily_limit} submissions of today; more after midnight UTC"
+        )
+
+
+def enter(
+    session: Session, contest: Contest, team: Team, stored: StoredFile, *, name: str = "", note: str = ""
+) -> tuple[Submission, bool]:
+    """Enter a stored file: gives the submission and whether it is new.
+
+    The same file by the same team is the same submission, however often and however simultaneously it arrives; one
+    that failed is tried again. Raises ClosedError, DisqualifiedError, QuotaError, UsageError.
+    """
+    note = one_line(note, "note", 500, required=False)
+    # One upload at a time for each team: else two could both see the last free place of the quota.
+    team = session.execute(select(Team).where(Team.id == team.id).with_for_update()).scalar_one()
+    known = session.scalar(
+        select(Submission).where(
+            Submission.contest_id == contest.id, Submission.team_id == team.id, Submission.sha256 == stored.sha256
+        )
+    )
+    if known is not None and known.state != State.FAILED:
+        return known, False
+    check_open(session, contest, team)
+    if known is not None:
+        _requeue(known, "submitted again after a failure")
+        session.flush()
+        return known, False
+    check_quota(session, contest, team)
+    submission = Submission(
+        contest_id=contest.id,
+        team_id=team.id,
+        sha256=stored.sha256,
+        size_bytes=stored.size_bytes,
+        file_name=file_name(name),
+        note=note,
+        created_at=now(),
+        announced_at=now(),
+        log=_line(f"received {stored.size_bytes} bytes, sha256 {stored.sha256}"),
+    )
+    session.add(submission)
+    session.flush()
+    return submission, True
+
+
+def find(session: Session, submission_id: int, viewer: Viewer = PUBLIC) -> Submission:
+    """A submission that the viewer may see. Raises NotFoundError, the same for hidden and for missing ones."""
+    submission = session.scalar(
+        select(Submission)
+        .options(joinedload(Submission.team), joinedload(Submission.contest))
+        .where(Submission.id == submission_id)
+    )
+    if submission is None or not visible(submission, viewer):
+        raise NotFoundError(f"there is no submission {submission_id} that you may see")
+    return submission
+
+
+def visible(submission: Submission, viewer: Viewer) -> bool:
+    """Owners and organisers see everything; others see what is scored, once the ranking is public."""
+    if viewer.owns(submission.team_id):
+        return True
+    return submission.state in SCORED and not is_private(submission.contest)
+
+
+def listing(
+    session: Session,
+    contest: Contest,
+    viewer: Viewer = PUBLIC,
+    *,
+    team_id: int | None = None,
+    state: str = "",
+    before: int | None = None,
+    size: int = 50,
+) -> list[Submission]:
+    """Submissions that the viewer may see, the newest first; `before` is the last id of the page before."""
+    filters: list[ColumnElement[bool]] = [Submission.contest_id == contest.id]
+    if not viewer.admin:
+        own = Submission.team_id == viewer.team_id
+        public = and_(Submission.state.in_(SCORED), Team.disqualified_at.is_(None))
+        if is_private(contest):
+            filters.append(own)
+        elif team_id is None or team_id != viewer.team_id:
+            filters.append(public if viewer.team_id is None else or_(own, public))
+    if team_id is not None:
+        filters.append(Submission.team_id == team_id)
+    if state:
+        filters.append(Submission.state == state)
+    if before is not None:
+        filters.append(Submission.id < before)
+    statement = (
+        select(Submission)
+        .join(Submission.team)
+        .options(joinedload(Submission.team))
+        .where(*filters)
+        .order_by(Submission.id.desc())
+        .limit(size)
+    )
+    return list(session.scalars(statement))
+
+
+def latest_result(session: Session, submission_id: int) -> Result | None:
+    """The newest scoring with its report."""
+    return session.scalar(
+        select(Result).where(Result.submission_id == submission_id).order_by(Result.id.desc()).limit(1)
+    )
+
+
+def results(session: Session, submission_id: int) -> list[Result]:
+    """All scorings, the oldest first, without their reports: a new rule adds one and changes none."""
+    mine = select(Result).where(Result.submission_id == submission_id).order_by(Result.id)
+    return list(session.scalars(mine.options(defer(Result.report, raiseload=True))))
+
+
+def claim(session: Session, submission_id: int, worker: str, lease_s: float) -> Claim | None:
+    """Take a queued submission; None when somebody else has it or it is done."""
+    name = f"{worker[:50]}/{secrets.token_hex(8)}"
+    taken = session.execute(
+        update(Submission)
+        .where(Submission.id == submission_id, Submission.state == State.QUEUED)
+        .values(
+            state=State.RUNNING,
+            claim=name,
+            attempts=Submission.attempts + 1,
+            started_at=now(),
+            lease_until=now() + timedelta(seconds=lease_s),
+        )
+    )
+    if not taken.rowcount:  # type: ignore[attr-defined]
+        return None
+    row = session.get_one(Submission, submission_id)
+    row.log += _line(f"scoring begins, attempt {row.attempts}")
+    contest = session.get_one(Contest, row.contest_id)
+    return Claim(submission_id, name, row.sha256, row.file_name, Rule(**contest.rule), contest.isolation)
+
+
+def heartbeat(session: Session, claim: Claim, lease_s: float) -> bool:
+    """Prolong the lease; False when the submission is no longer this worker's."""
+    kept = session.execute(
+        update(Submission).where(*_held(claim)).values(lease_until=now() + timedelta(seconds=lease_s))
+    )
+    return bool(kept.rowcount)  # type: ignore[attr-defined]
+
+
+def finish(session: Session, claim: Claim, outcome: Outcome, attempts: int = 1) -> State | None:
+    """Store how a scoring ended: gives the submission's state; None, and nothing is stored, when it is no longer ours.
+
+    An outcome that may be better another time goes back to the queue, until `attempts` were made.
+    """
+    submission = session.scalar(select(Submission).where(*_held(claim)).with_for_update())
+    if submission is None:
+        return None
+    if outcome.again and submission.attempts < attempts:
+        submission.state, submission.claim, submission.lease_until = State.QUEUED, "", None
+        submission.announced_at = now()  # so that `sweep` waits a while before it announces it again
+        submission.log += _line(f"{outcome.reason}; tried again in about {ANNOUNCE_AGAIN.total_seconds():.0f} s")
+        return State.QUEUED
+    contest = session.execute(select(Contest).where(Contest.id == submission.contest_id).with_for_update()).scalar_one()
+    _end(submission, outcome)
+    if outcome.report is not None:
+        session.add(
+            Result(
+                submission_id=submission.id,
+                state=outcome.state,
+                reason=outcome.reason,
+                rule_name=claim.rule.name,
+                rule_version=claim.rule.version,
+                score=outcome.score,
+                accuracy=outcome.accuracy,
+                report=outcome.report,
+            )
+        )
+    for column, value in outcome.columns(claim.rule).items():
+        setattr(submission, column, value)
+    standings.update(session, contest, submission)
+    return outcome.state
+
+
+def release(session: Session, claim: Claim) -> None:
+    """Give a submission back unscored (the worker is shutting down); the attempt does not count."""
+    session.execute(
+        update(Submission)
+        .where(*_held(claim))
+        .values(state=State.QUEUED, claim="", lease_until=None, announced_at=None, attempts=Submission.attempts - 1)
+    )
+
+
+def sweep(session: Session, attempts: int) -> list[int]:
+    """Take back what dead workers held, and give the submissions that must be announced (again)."""
+    present = now()
+    lost = session.scalars(
+        select(Submission)
+        .where(Submission.state == State.RUNNING, Submission.lease_until < present)
+        .with_for_update(skip_locked=True)
+    ).all()
+    for submission in lost:
+        if submission.attempts >= attempts:
+            reason = f"the scoring process died {submission.attempts} times; this does not count against your quota"
+            _end(submission, Outcome(State.FAILED, reason, our_fault=True))
+        else:
+            submission.state, submission.claim, submission.lease_until = State.QUEUED, "", None
+            submission.announced_at = None
+            submission.log += _line("the worker fell silent; back in the queue")
+    session.flush()
+    unheard = session.scalars(
+        select(Submission.id)
+        .where(
+            Submission.state == State.QUEUED,
+            or_(Submission.announced_at.is_(None), Submission.announced_at < present - ANNOUNCE_AGAIN),
+        )
+        .order_by(Submission.id)
+        .limit(500)
+    ).all()
+    if unheard:
+        session.execute(update(Submission).where(Submission.id.in_(unheard)).values(announced_at=present))
+    return list(unheard)
+
+
+def rescore(session: Session, contest: Contest, rule: Rule, actor: str = "command line") -> int:
+    """Put every submission back into the queue under a new rule; gives how many. Earlier results stay as they are."""
+    for column, value in rule_columns(rule).items():
+        setattr(contest, column, value)
+    session.flush()
+    queued = session.execute(
+        update(Submission)
+        .where(Submission.contest_id == contest.id)
+        .values(state=State.QUEUED, claim="", lease_until=None, attempts=0, announced_at=None, our_fault=False)
+    )
+    count = int(queued.rowcount)  # type: ignore[attr-defined]
+    session.expire_all()
+    standings.rebuild(session, contest)
+    record(session, actor, "rescore", contest, rule=rule.name, version=rule.version, submissions=count)
+    return count
+
+
+def queued(session: Session, contest: Contest) -> list[int]:
+    """The queued submissions of a contest, the oldest first."""
+    mine = (Submission.contest_id == contest.id, Submission.state == State.QUEUED)
+    return list(session.scalars(select(Submission.id).where(*mine).order_by(Submission.id)))
+
+
+def queue_depth(session: Session) -> dict[str, int]:
+    """Submissions that are queued or running, for metrics."""
+    query = (
+        select(Submission.state, func.count())
+        .where(Submission.state.in_((State.QUEUED, State.RUNNING)))
+        .group_by(Submission.state)
+    )
+    counts: dict[str, int] = {State.QUEUED: 0, State.RUNNING: 0}
+    counts.update(session.execute(query).all())
+    return counts
+
+
+def ahead(session: Session, submission: Submission) -> int:
+    """How many submissions are queued before this one."""
+    waiting = (Submission.state == State.QUEUED, Submission.id < submission.id)
+    return session.scalar(select(func.count()).where(*waiting)) or 0
+
+
+def shown_log(submission: Submission) -> Sequence[str]:
+    """The owner's log as lines."""
+    return tuple(submission.log.splitlines())
+
+
+def _held(claim: Claim) -> tuple[ColumnElement[bool], ...]:
+    return Submission.id == claim.submission_id, Submission.state == State.RUNNING, Submission.claim == claim.name
+
+
+def _end(submission: Submission, outcome: Outcome) -> None:
+    assert outcome.state in TERMINAL
+    submission.state, submission.reason = outcome.state, outcome.reason
+    submission.our_fault, submission.finished_at = outcome.our_fault, now()
+    submission.claim, submission.lease_until = "", None
+    for line in outcome.log:
+        submission.log += _line(line)
+    submission.log += _line(f"{outcome.state}: {outcome.reason}")
+
+
+def _requeue(submission: Submission, why: str) -> None:
+    submission.state, submission.reason, submission.our_fault = State.QUEUED, "", False
+    submission.attempts, submission.claim, submission.lease_until = 0, "", None
+    submission.announced_at = now()
+    submission.log += _line(why)
+
+
+def _line(text: str) -> str:
+    return f"{now():%Y-%m-%d %H:%M:%S} {text}\n"

@@ -1,0 +1,1 @@
+"""Submissions that wait for their score, and the workers that score them."""

@@ -1,0 +1,121 @@
+"""Scoring one submission from claim to end, whatever happens on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from sqlalchemy.exc import DBAPIError
+
+from contest.errors import ContestError, RefusedError, UsageError
+from leaderboard.domain import submissions
+from leaderboard.domain.submissions import Claim
+from leaderboard.domain.verdict import Outcome, judge
+from leaderboard.scoring_queue.scorer import Scorer, file_scorer
+from leaderboard.settings import Settings
+from leaderboard.storage.database import Database
+from leaderboard.storage.file_store import FileStore
+from leaderboard.storage.tables import State
+
+log = logging.getLogger("leaderboard.scoring_queue.score_submission")
+RETRY_S = 1.0
+_OUR_FAULT = "this does not count against your quota"
+
+
+class Work:
+    """What a worker does with a submission; several threads may share it."""
+
+    def __init__(self, settings: Settings, database: Database, files: FileStore, scorer: Scorer | None = None) -> None:
+        self.settings, self.database, self.files = settings, database, files
+        self.scorer = scorer or file_scorer(settings.data)
+        self.on_end: Callable[[State, float], None] = lambda state, seconds: None
+        self._active: dict[str, Claim] = {}
+
+    def score(self, submission_id: int) -> None:
+        """Score one submission if it is still waiting."""
+        with self.database.write() as session:
+            claim = submissions.claim(session, submission_id, self.settings.worker_name, self.settings.lease_s)
+        if claim is None:
+            return
+        started = time.monotonic()
+        self._active[claim.name] = claim
+        try:
+            with self._heartbeat(claim):
+                state = self._finish(claim, self._outcome(claim))
+        finally:
+            self._active.pop(claim.name, None)
+        if state is None:
+            log.warning("submission %d was taken over meanwhile; result dropped", submission_id)
+            return
+        seconds = time.monotonic() - started
+        self.on_end(state, seconds)
+        extra = {"submission": submission_id, "state": state, "seconds": round(seconds, 3)}
+        log.info("submission %d is %s", submission_id, state, extra=extra)
+
+    def release(self) -> None:
+        """Give back what this process is still scoring: when it stops."""
+        for claim in list(self._active.values()):
+            with contextlib.suppress(DBAPIError), self.database.write() as session:  # else the lease runs out
+                submissions.release(session, claim)
+            log.info("submission %d goes back to the queue", claim.submission_id)
+
+    def _outcome(self, claim: Claim) -> Outcome:
+        try:
+            if not self.files.verify(claim.sha256):
+                log.error("file %s of submission %d is missing or damaged", claim.sha256, claim.submission_id)
+                return Outcome(State.FAILED, "the stored file is missing or damaged", our_fault=True)
+            with self.files.opened_as(claim.sha256, claim.file_name) as path:
+                try:
+                    return judge(self.scorer(path, claim.rule, claim.isolation), claim.rule)
+                except RefusedError as error:
+                    # The reader knows the file by our name for it, the team by its own.
+                    told = str(error).replace(str(path), path.name).replace(path.name, claim.file_name)
+                    return Outcome(State.REFUSED, told)
+        except UsageError as error:  # no test data, a wrong folder: the same the next time
+            log.error("submission %d cannot be scored here: %s", claim.submission_id, error)
+        except (ContestError, OSError, MemoryError) as error:  # no time, no memory, no process
+            log.warning("submission %d could not be scored: %s", claim.submission_id, error)
+            reason = f"this machine could not score it; {_OUR_FAULT}"
+            return Outcome(State.FAILED, reason, our_fault=True, again=True)
+        except Exception:
+            # Not narrower: torch and the readers raise what they like, and whatever it is, the submission must end in
+            # a state. Its owner gets no traceback.
+            log.exception("scoring submission %d failed", claim.submission_id)
+        return Outcome(State.FAILED, f"scoring failed through no fault of yours; {_OUR_FAULT}", our_fault=True)
+
+    def _finish(self, claim: Claim, outcome: Outcome) -> State | None:
+        """Store the outcome, however long the database is away: past the lease another worker does it again."""
+        deadline = time.monotonic() + 10 * self.settings.lease_s
+        while True:
+            try:
+                with self.database.write() as session:
+                    return submissions.finish(session, claim, outcome, self.settings.attempts)
+            except DBAPIError as error:
+                if time.monotonic() > deadline:
+                    raise
+                log.warning("submission %d cannot be stored yet: %s", claim.submission_id, error.orig)
+                time.sleep(RETRY_S)
+
+    @contextlib.contextmanager
+    def _heartbeat(self, claim: Claim) -> Iterator[None]:
+        done = threading.Event()
+
+        def beat() -> None:
+            while not done.wait(self.settings.lease_s / 3):
+                try:
+                    with self.database.write() as session:
+                        if not submissions.heartbeat(session, claim, self.settings.lease_s):
+                            return
+                except DBAPIError as error:
+                    log.warning("heartbeat of submission %d: %s", claim.submission_id, error.orig)
+
+        thread = threading.Thread(target=beat, name=f"heartbeat-{claim.submission_id}", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()

@@ -1,0 +1,1 @@
+"""The HTTP service around the board: API, schemas, limits, security headers, observability."""

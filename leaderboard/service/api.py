@@ -1,0 +1,362 @@
+"""The API, version 1. Reading needs no token; submitting and one's own logs need a team's bearer token."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from fastapi.responses import FileResponse
+from pydantic import BaseModel, TypeAdapter
+from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
+
+from leaderboard.board import Board
+from leaderboard.cache import Cache
+from leaderboard.domain import contests, ranking, submissions, tokens
+from leaderboard.domain.contests import NotFoundError
+from leaderboard.domain.ranking import Point, Record
+from leaderboard.domain.tokens import PUBLIC, Viewer
+from leaderboard.service.problems import problem
+from leaderboard.service.schemas import (
+    ContestView,
+    EnteredView,
+    LogView,
+    RankingView,
+    SubmissionsView,
+    SubmissionView,
+    ViewerView,
+    contest_view,
+    shown_report,
+    submission_view,
+)
+from leaderboard.service.security import bearer
+from leaderboard.storage.file_store import TooLargeError
+from leaderboard.storage.signer import ForbiddenError, UnauthorizedError
+from leaderboard.storage.tables import Contest, State, Submission, Team
+
+router = APIRouter(prefix="/api/v1", tags=["leaderboard"])
+
+Slug = Annotated[str, Path(pattern=r"^[a-z0-9-]{1,64}$", description="The contest's name.")]
+Id = Annotated[int, Path(ge=1, le=2**31 - 1)]
+Size = Annotated[int, Query(ge=1, le=200, description="Rows a page.")]
+Text = Annotated[str, Query(max_length=120)]
+IfNoneMatch = Annotated[str | None, Header()]
+
+_POINTS, _RECORDS = TypeAdapter(list[Point]), TypeAdapter(list[Record])
+
+
+class Problem(BaseModel):
+    """RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {
+        status: {"model": Problem, "content": {"application/problem+json": {}}} for status in (*statuses, 422, 429, 503)
+    }
+
+
+async def the_board(request: Request) -> Board:
+    """The board of this application."""
+    board: Board = request.app.state.board
+    return board
+
+
+TheBoard = Annotated[Board, Depends(the_board)]
+
+
+async def the_viewer(board: TheBoard, authorization: Annotated[str | None, Header()] = None) -> Viewer:
+    """Who asks: nobody known without a token, UnauthorizedError with one that is no good."""
+
+    def check(token: str) -> Viewer | None:
+        with board.database.read() as session:
+            return tokens.check(session, token)
+
+    token = bearer(authorization)
+    if token is None:
+        if authorization:
+            raise UnauthorizedError("the Authorization header must be 'Bearer <token>'")
+        return PUBLIC
+    viewer = await run_in_threadpool(check, token)
+    if viewer is None:
+        raise UnauthorizedError("this token is unknown, revoked or out of date")
+    return viewer
+
+
+TheViewer = Annotated[Viewer, Depends(the_viewer)]
+
+
+@router.get("/contests", responses=_problems())
+def list_contests(board: TheBoard) -> list[ContestView]:
+    """All contests, the newest first."""
+    with board.database.read() as session:
+        return [contest_view(contest) for contest in contests.listing(session)]
+
+
+@router.get("/contests/{contest}", responses=_problems(404))
+def get_contest(contest: Slug, board: TheBoard) -> ContestView:
+    """One contest."""
+    with board.database.read() as session:
+        return contest_view(contests.find(session, contest))
+
+
+@router.get("/contests/{contest}/ranking", response_model=RankingView, responses={304: {}, **_problems(401, 404)})
+def get_ranking(
+    contest: Slug,
+    board: TheBoard,
+    viewer: TheViewer,
+    request: Request,
+    section: Literal["ranked", "below_threshold"] = "ranked",
+    sort: Literal["", "score", "accuracy", "params", "ops", "team", "time"] = "",
+    descending: bool = False,
+    team: Annotated[str, Query(max_length=80, description="Part of a team's name.")] = "",
+    max_score: Annotated[float | None, Query(ge=0, le=1e12)] = None,
+    min_accuracy: Annotated[float | None, Query(ge=0, le=1)] = None,
+    page: Annotated[int, Query(ge=1, le=1_000_000)] = 1,
+    size: Size = 50,
+    if_none_match: IfNoneMatch = None,
+) -> Response:
+    """The best submission of each team: by score, ties by accuracy, then by time (below the threshold: by accuracy)."""
+
+    def view(session: Session, found: Contest) -> bytes:
+        result = ranking.page(
+            session, found, section, sort=sort, descending=descending, query=team,
+            max_score=max_score, min_accuracy=min_accuracy, page=page, size=size,
+        )  # fmt: skip
+        return RankingView(
+            section=section, total=result.total, page=result.page, pages=result.pages, size=result.size,
+            rows=list(result.rows),
+        ).model_dump_json().encode()  # fmt: skip
+
+    return _revised(request, board, contest, viewer, if_none_match, view)
+
+
+@router.get("/contests/{contest}/points", response_model=list[Point], responses={304: {}, **_problems(401, 404)})
+def get_points(
+    contest: Slug, board: TheBoard, viewer: TheViewer, request: Request, if_none_match: IfNoneMatch = None
+) -> Response:
+    """What a chart draws: the best of each team, at most 1,000 ranked and 1,000 below the threshold."""
+    return _revised(
+        request, board, contest, viewer, if_none_match,
+        lambda session, found: _POINTS.dump_json(ranking.points(session, found)),
+    )  # fmt: skip
+
+
+@router.get("/contests/{contest}/records", response_model=list[Record], responses={304: {}, **_problems(401, 404)})
+def get_records(
+    contest: Slug, board: TheBoard, viewer: TheViewer, request: Request, if_none_match: IfNoneMatch = None
+) -> Response:
+    """The history of the record, the oldest first."""
+    return _revised(
+        request, board, contest, viewer, if_none_match,
+        lambda session, found: _RECORDS.dump_json(ranking.history(session, found)),
+    )  # fmt: skip
+
+
+@router.get(
+    "/contests/{contest}/submissions", response_model=SubmissionsView, responses={304: {}, **_problems(401, 404)}
+)
+def list_submissions(
+    contest: Slug,
+    board: TheBoard,
+    viewer: TheViewer,
+    request: Request,
+    team_id: Annotated[int | None, Query(ge=1, le=2**31 - 1)] = None,
+    state: State | None = None,
+    before: Annotated[int | None, Query(ge=1, le=2**31 - 1, description="The `next_before` of the last page.")] = None,
+    size: Size = 50,
+    if_none_match: IfNoneMatch = None,
+) -> Response:
+    """Submissions that the asker may see, the newest first."""
+
+    def view(session: Session, found: Contest) -> bytes:
+        rows = submissions.listing(session, found, viewer, team_id=team_id, state=state or "", before=before, size=size)
+        views = [submission_view(row, found, viewer) for row in rows]
+        next_before = rows[-1].id if len(rows) == size else None
+        return SubmissionsView(submissions=views, next_before=next_before).model_dump_json().encode()
+
+    if viewer.role == "public":  # who sees what is scored only, and that changes the contest's revision
+        return _revised(request, board, contest, viewer, if_none_match, view, private=True)
+    with board.database.read() as session:
+        return Response(view(session, contests.find(session, contest)), media_type="application/json")
+
+
+@router.post(
+    "/contests/{contest}/submissions",
+    status_code=202,
+    responses={200: {"model": EnteredView}, **_problems(401, 403, 404, 408, 413)},
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        }
+    },
+)
+async def submit(
+    contest: Slug,
+    board: TheBoard,
+    viewer: TheViewer,
+    request: Request,
+    response: Response,
+    name: Annotated[str, Query(max_length=255, description="The file's name, for display.")] = "model.pt",
+    note: Annotated[str, Query(max_length=500)] = "",
+) -> EnteredView:
+    """Submit a model file as the body. 202: queued; 200: the same file was there already."""
+
+    def begin() -> tuple[Contest, Team]:
+        with board.database.read() as session:
+            found = contests.find(session, contest)
+            team = submitting_team(session, found, viewer)
+            submissions.check_open(session, found, team)
+            return found, team
+
+    found, team = await run_in_threadpool(begin)
+    limit = upload_limit(board, found)
+    check_declared(request, limit, limit)
+    with board.files.incoming(limit) as incoming:
+        async for chunk in request.stream():
+            incoming.write(chunk)
+        stored = await run_in_threadpool(incoming.keep)
+    request.app.state.metrics.uploads.inc(stored.size_bytes)
+    submission, new = await run_in_threadpool(board.submit, found, team, stored, name=name, note=note)
+    response.status_code = 202 if new else 200
+    response.headers["Location"] = f"/api/v1/submissions/{submission.id}"
+
+    def view() -> SubmissionView:
+        with board.database.read() as session:
+            return submission_view(submissions.find(session, submission.id, viewer), found, viewer)
+
+    return EnteredView(new=new, submission=await run_in_threadpool(view))
+
+
+@router.get("/submissions/{submission}", responses=_problems(401, 404))
+def get_submission(submission: Id, board: TheBoard, viewer: TheViewer) -> SubmissionView:
+    """One submission."""
+    with board.database.read() as session:
+        found = submissions.find(session, submission, viewer)
+        return submission_view(found, found.contest, viewer)
+
+
+@router.get("/submissions/{submission}/report", responses=_problems(401, 404))
+def get_report(submission: Id, board: TheBoard, viewer: TheViewer) -> dict[str, Any]:
+    """What `contest score --json` says of the file: terms, layers, checks."""
+    with board.database.read() as session:
+        found = submissions.find(session, submission, viewer)
+        result = submissions.latest_result(session, submission)
+        if result is None:
+            raise NotFoundError(f"submission {submission} has no report (state: {found.state})")
+        return shown_report(result.report, found.contest, viewer)
+
+
+@router.get("/submissions/{submission}/log", responses=_problems(401, 403, 404))
+def get_log(submission: Id, board: TheBoard, viewer: TheViewer) -> LogView:
+    """What happened so far, for the owner."""
+    with board.database.read() as session:
+        found = owned(session, submission, viewer)
+        reason = submission_view(found, found.contest, viewer).reason or ""
+        waiting = submissions.ahead(session, found) if found.state == State.QUEUED else None
+        hidden = ranking.coarse(found.contest) and not viewer.admin
+        lines = [] if hidden else list(submissions.shown_log(found))
+        return LogView(state=found.state, reason=reason, lines=lines, ahead=waiting)
+
+
+@router.get("/submissions/{submission}/file", response_class=FileResponse, responses=_problems(401, 403, 404))
+def get_file(submission: Id, board: TheBoard, viewer: TheViewer) -> Response:
+    """The submitted file, for its owner and organisers."""
+    with board.database.read() as session:
+        found = owned(session, submission, viewer)
+    path = board.files.path(found.sha256)
+    if not path.is_file():
+        return problem(404, f"the file of submission {submission} is not here any more")
+    return FileResponse(path, media_type="application/octet-stream", filename=found.file_name)
+
+
+@router.get("/me", responses=_problems(401))
+def get_me(board: TheBoard, viewer: TheViewer) -> ViewerView:
+    """Who the token belongs to, and what is left of the quota."""
+    with board.database.read() as session:
+        team = session.get(Team, viewer.team_id) if viewer.team_id else None
+        left = submissions.quota(session, team.contest, team) if team else None
+        return ViewerView(
+            role=viewer.role,
+            team_id=viewer.team_id,
+            team=team.name if team else None,
+            contest=team.contest.slug if team else None,
+            left_today=left.today if left else None,
+            left_total=left.total if left else None,
+        )
+
+
+def upload_limit(board: Board, contest: Contest) -> int:
+    """The most bytes that a file of this contest may have here."""
+    return min(contest.max_bytes, board.settings.max_upload_bytes)
+
+
+def check_declared(request: Request, allowed: int, limit: int) -> None:
+    """Raise TooLargeError when the request says that its body is larger: before any of it is read."""
+    declared = request.headers.get("content-length", "0")
+    if not declared.isdecimal() or int(declared) > allowed:
+        raise TooLargeError(limit)
+
+
+def submitting_team(session: Session, contest: Contest, viewer: Viewer) -> Team:
+    """The team that the viewer submits for. Raises UnauthorizedError or ForbiddenError."""
+    if viewer.role == "public":
+        raise UnauthorizedError("submitting needs a team's token: Authorization: Bearer <token>")
+    if viewer.team_id is None or viewer.contest_id != contest.id:
+        raise ForbiddenError(f"this token is not one of a team of contest '{contest.slug}'")
+    return session.get_one(Team, viewer.team_id)
+
+
+def owned(session: Session, submission: int, viewer: Viewer) -> Submission:
+    """A submission whose inner affairs the viewer may see. Raises NotFoundError, ForbiddenError."""
+    found = submissions.find(session, submission, viewer)
+    if not viewer.owns(found.team_id):
+        raise ForbiddenError(f"only the team of submission {submission} and organisers may see this")
+    return found
+
+
+def revision_tag(contest: Contest, viewer: Viewer, *parts: str) -> str:
+    """The ETag of anything that changes only with the contest's revision (and its privacy) and these parts."""
+    key = (contest.id, contest.revision, contests.is_private(contest), viewer.admin, *parts)
+    return f'W/"{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}"'
+
+
+def check_public(contest: Contest, viewer: Viewer) -> None:
+    """Raise ForbiddenError while the ranking is private."""
+    if contests.is_private(contest) and not viewer.admin:
+        raise ForbiddenError(f"the ranking is private until {contest.private_until:%Y-%m-%d %H:%M} UTC")
+
+
+def _revised(
+    request: Request,
+    board: Board,
+    contest: str,
+    viewer: Viewer,
+    if_none_match: str | None,
+    view: Callable[[Session, Contest], bytes],
+    *,
+    private: bool = False,
+) -> Response:
+    """Answer from the ranking, or 304 when the asker has this revision. An answer is made once for each revision.
+
+    `private`: the answer holds nothing of a private ranking.
+    """
+    answers: Cache[bytes] = request.app.state.answers
+    with board.database.read() as session:
+        found = contests.find(session, contest)
+        if not private:
+            check_public(found, viewer)
+        question = (request.url.path, request.url.query)
+        tag = revision_tag(found, viewer, *question)
+        headers = {"ETag": tag, "Cache-Control": "no-cache", "Vary": "Authorization"}
+        if if_none_match and tag in (part.strip() for part in if_none_match.split(",")):
+            return Response(status_code=304, headers=headers)
+        answer = answers.get((found.id, *question), tag, lambda: view(session, found))
+    return Response(answer, media_type="application/json", headers=headers)

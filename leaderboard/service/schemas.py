@@ -1,0 +1,207 @@
+"""What the API says: the JSON of contests, rows and submissions, cut to what the asker may see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from leaderboard.domain import ranking
+from leaderboard.domain.contests import is_private
+from leaderboard.domain.ranking import Row
+from leaderboard.domain.tokens import Viewer
+from leaderboard.storage.tables import SCORED, Contest, State, Submission
+
+_FROM_THE_FILE = (
+    "rule", "rule_version", "dataset", "threshold", "scores", "accuracy", "measured", "claimed", "layers", "numbers",
+    "unknown_operations", "rankable", "status", "notes", "file", "costs", "provenance",
+)  # fmt: skip
+
+
+class View(BaseModel):
+    """Read from objects by attribute."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+class ContestView(View):
+    """A contest. `threshold` is an accuracy, 0 to 1."""
+
+    name: str
+    title: str
+    dataset: str
+    rule_name: str
+    rule_version: int
+    rule: dict[str, Any]
+    threshold: float
+    created_at: datetime
+    closed_at: datetime | None
+    private_until: datetime | None
+    private: bool
+    daily_limit: int
+    total_limit: int
+    max_bytes: int
+    feedback: str
+
+
+class RankingView(View):
+    """A page of the ranking; `total` counts the rows of all pages."""
+
+    section: str
+    total: int
+    page: int
+    pages: int
+    size: int
+    rows: list[Row]
+
+
+class SubmissionView(View):
+    """A submission. What only its owner may see is null for others."""
+
+    id: int
+    contest: str
+    team_id: int
+    team: str
+    state: str
+    reason: str | None
+    file_name: str | None
+    note: str
+    sha256: str
+    size_bytes: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    attempts: int | None
+    disqualified_at: datetime | None
+    disqualified_reason: str | None
+    rule_name: str
+    rule_version: int
+    isolation: str
+    score: float | None
+    params: float | None
+    ops: float | None
+    score_with_bitmask: float | None
+    accuracy: float | None
+    accuracy_low: float | None
+    accuracy_high: float | None
+    measured: dict[str, Any] | None
+    claimed: dict[str, Any] | None
+    differences: list[str]
+
+
+class SubmissionsView(View):
+    """Submissions, the newest first; `next_before` gives the next page, null at the end."""
+
+    submissions: list[SubmissionView]
+    next_before: int | None
+
+
+class EnteredView(View):
+    """The answer to an upload; `new` is false when the same file was there already."""
+
+    new: bool
+    submission: SubmissionView
+
+
+class LogView(View):
+    """What happened to a submission, for its owner."""
+
+    state: str
+    reason: str
+    lines: list[str]
+    ahead: int | None
+    """Submissions queued before this one; null when it is not queued."""
+
+
+class ViewerView(View):
+    """Who holds the token, and what is left of the team's quota."""
+
+    role: str
+    team_id: int | None
+    team: str | None
+    contest: str | None
+    left_today: int | None
+    left_total: int | None
+
+
+def contest_view(contest: Contest) -> ContestView:
+    """A contest as everybody may see it."""
+    columns = {name: getattr(contest, name) for name in ContestView.model_fields if name not in ("name", "private")}
+    return ContestView(name=contest.slug, private=is_private(contest), **columns)
+
+
+def submission_view(submission: Submission, contest: Contest, viewer: Viewer) -> SubmissionView:
+    """A submission, without what the viewer may not see, under the contest's feedback."""
+    own = viewer.owns(submission.team_id)
+    hidden = ranking.coarse(contest) and not viewer.admin
+    scored = submission.state in SCORED
+    result: dict[str, Any] = dict.fromkeys(
+        ("score", "params", "ops", "score_with_bitmask", "accuracy", "accuracy_low", "accuracy_high")
+    )
+    if scored or own:
+        result = {name: getattr(submission, name) for name in result}
+    if hidden:
+        result |= {"accuracy_low": None, "accuracy_high": None}
+        if result["accuracy"] is not None:
+            result["accuracy"] = ranking.shown_accuracy(contest, result["accuracy"])
+    return SubmissionView(
+        id=submission.id,
+        contest=contest.slug,
+        team_id=submission.team_id,
+        team=submission.team.name,
+        state=submission.state,
+        reason=shown_reason(submission, contest, viewer),
+        file_name=submission.file_name if own else None,
+        note=submission.note,
+        sha256=submission.sha256,
+        size_bytes=submission.size_bytes,
+        created_at=submission.created_at,
+        started_at=submission.started_at,
+        finished_at=submission.finished_at,
+        attempts=submission.attempts if own else None,
+        disqualified_at=submission.disqualified_at,
+        disqualified_reason=submission.disqualified_reason or None,
+        rule_name=submission.rule_name,
+        rule_version=submission.rule_version,
+        isolation=submission.isolation,
+        measured=submission.measured if scored or own else None,
+        claimed=submission.claimed if scored or own else None,
+        differences=list(ranking.differences(submission.measured, submission.claimed)),
+        **result,
+    )
+
+
+def shown_reason(submission: Submission, contest: Contest, viewer: Viewer) -> str | None:
+    """The reason of a state for its owner; without the exact accuracy under coarse feedback."""
+    if not viewer.owns(submission.team_id):
+        return None
+    if not ranking.coarse(contest) or viewer.admin or submission.accuracy is None:
+        return submission.reason
+    told = f"accuracy about {ranking.shown_accuracy(contest, submission.accuracy):.3f} (coarse feedback)"
+    if submission.state != State.REFUSED:
+        return told
+    return "; ".join([told, *_without_accuracy(submission.reason.split("; "))])
+
+
+def shown_report(report: dict[str, Any], contest: Contest, viewer: Viewer) -> dict[str, Any]:
+    """A report as the viewer may see it.
+
+    Under coarse feedback that is what follows from the file alone: only keys that are known to hold nothing of the
+    test set's labels or of the hold-out, and the accuracy in steps without its counts.
+    """
+    if viewer.admin or not ranking.coarse(contest):
+        return report
+    shown: dict[str, Any] = {key: report[key] for key in _FROM_THE_FILE if key in report}
+    if accuracy := report.get("accuracy"):
+        value = ranking.shown_accuracy(contest, accuracy["value"])
+        hidden = {"value": value, "correct": None, "total": accuracy.get("total"), "low": None, "high": None}
+        shown["accuracy"] = hidden
+    problems = report.get("problems") or ()
+    return shown | {"problems": _without_accuracy(problems), "flags": [], "details": None, "holdout": None}
+
+
+def _without_accuracy(problems: Iterable[object]) -> list[str]:
+    """The problems that say nothing of the accuracy: `scoring.report` begins the one that does with this word."""
+    return [text for text in map(str, problems) if not text.startswith("accuracy ")]

@@ -1,0 +1,1 @@
+"""Where a board is kept: tables and migrations, the database, files, the signing secret."""

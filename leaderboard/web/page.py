@@ -1,0 +1,139 @@
+"""What every page shares: who is asking, the session cookie, the CSRF token, the templates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import joinedload
+
+from contest.errors import ContestError
+from leaderboard.board import Board
+from leaderboard.domain import tokens
+from leaderboard.domain.tokens import PUBLIC, Viewer
+from leaderboard.service.security import SESSION_COOKIE
+from leaderboard.storage.signer import SESSION_S, ForbiddenError
+from leaderboard.storage.tables import Contest, Team
+from leaderboard.web.formats import FILTERS
+from leaderboard.web.static import url, vega_url
+
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_TEMPLATES.filters.update(FILTERS)
+
+
+@dataclass
+class Visit:
+    """One request for a page."""
+
+    request: Request
+    board: Board
+    viewer: Viewer = PUBLIC
+    team: Team | None = None
+    cookie: str = ""
+    """The session that the browser has; '' without one."""
+    _new_cookie: str = ""
+
+    @property
+    def signed_in(self) -> bool:
+        return self.viewer.role != "public"
+
+    def html(self, template: str, *, contest: Contest | None = None, here: str = "", **data: Any) -> str:
+        """A page as text. Everything that is put into a template is escaped there."""
+        return _TEMPLATES.get_template(template).render(
+            contest=contest,
+            contest_url=f"/contests/{contest.slug}" if contest else "",
+            viewer=self.viewer,
+            signed_in=self.signed_in,
+            team=self.team,
+            team_url=team_url,
+            current=lambda page: Markup(' aria-current="page"') if page == here else "",
+            csrf_field=self.csrf_field,
+            static=url,
+            vega=vega_url,
+            **data,
+        )
+
+    def page(self, template: str, *, status: int = 200, **data: Any) -> Response:
+        """A page that is made for this visit."""
+        response = HTMLResponse(self.html(template, **data), status, {"Cache-Control": "no-store"})
+        if self._new_cookie:
+            self.start_session(response, self._new_cookie)
+        return response
+
+    def start_session(self, response: Response, cookie: str) -> None:
+        """Hand the browser a session cookie: unreadable for scripts, never sent along by other sites' forms."""
+        response.set_cookie(
+            SESSION_COOKIE, cookie, max_age=SESSION_S, httponly=True, samesite="lax",
+            secure=self.board.settings.secure_cookies,
+        )  # fmt: skip
+
+    def csrf_field(self) -> Markup:
+        """The hidden field of a form; begins a visitor's session if there is none."""
+        if not self.cookie:
+            self.cookie = self._new_cookie = self.board.signer.new_session()
+        return Markup('<input type="hidden" name="csrf" value="{}">').format(self.board.signer.csrf_token(self.cookie))
+
+    def check_csrf(self, token: object) -> None:
+        """Raise ForbiddenError unless this site gave the form to this browser."""
+        if self.request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+            raise ForbiddenError("this form came from another site")
+        self.board.signer.check_csrf(self.cookie, token if isinstance(token, str) else "")
+
+
+def team_url(team: Team) -> str:
+    """A team's page; `team.contest` must be loaded."""
+    return f"/contests/{team.contest.slug}/teams/{team.id}"
+
+
+def see_other(path: str) -> Response:
+    """After a form: go and GET a page."""
+    return RedirectResponse(path, 303)
+
+
+def the_visit(request: Request) -> Visit:
+    """Who asks, by the session cookie; a cookie that is no good is no cookie."""
+    board: Board = request.app.state.board
+    cookie = request.cookies.get(SESSION_COOKIE, "")
+    known = board.signer.read_session(cookie) if cookie else None
+    if known is None:
+        return Visit(request, board)
+    if not known.token_key:
+        return Visit(request, board, cookie=cookie)
+    with board.database.read() as session:
+        viewer = tokens.viewer_by_key(session, known.token_key)
+        if viewer is None or tokens.has_ended(session, known.name):  # revoked or signed out meanwhile
+            return Visit(request, board)
+        team = None
+        if viewer.team_id is not None:
+            team = session.scalar(select(Team).options(joinedload(Team.contest)).where(Team.id == viewer.team_id))
+    return Visit(request, board, viewer, team, cookie)
+
+
+TheVisit = Annotated[Visit, Depends(the_visit)]
+
+
+def error_page(request: Request, status: int, detail: str) -> Response:
+    """An error for people. It must work when nothing else does, so without the database if need be."""
+    try:
+        visit = the_visit(request)
+    except (SQLAlchemyError, ContestError):
+        visit = Visit(request, request.app.state.board)
+    try:
+        title = HTTPStatus(status).phrase
+    except ValueError:
+        title = f"Error {status}"
+    return visit.page("error.html", status=status, title=title, detail=detail)

@@ -1,0 +1,285 @@
+"""The pages of what was submitted: one submission, two beside each other, a team."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from fastapi.responses import JSONResponse, Response
+from sqlalchemy.orm import Session
+
+from leaderboard.charts.layer_bars import layers_of
+from leaderboard.domain import contests, ranking, submissions
+from leaderboard.domain.contests import NotFoundError
+from leaderboard.service.api import Id, Slug
+from leaderboard.service.schemas import SubmissionView, shown_report, submission_view
+from leaderboard.storage.tables import SCORED, TERMINAL, State, Submission, Team
+from leaderboard.web import formats
+from leaderboard.web.page import TheVisit, Visit
+
+router = APIRouter()
+PAGE_SIZE = 50
+
+# key -> (how it is written, what it means)
+_QUANTITIES = {
+    "p_s_weights": (formats.share, "part of the parent's weights that structured pruning removed"),
+    "p_s_ops": (formats.share, "part of the parent's operations that structured pruning removed"),
+    "p_u": (formats.share, "part of the parent's weights that are zero"),
+    "q_w": (formats.bits, "bits of a weight, mean over the nonzero ones"),
+    "q_a": (formats.bits, "bits of an activation, mean over operations"),
+    "q_ops": (formats.bits, "bits of an operation, mean over operations"),
+    "weights": (formats.count, "weights of convolutions and linear layers"),
+    "nonzeros": (formats.count, "weights that are not zero"),
+    "parameters": (formats.count, "all stored numbers that inference needs"),
+    "macs": (formats.count, "multiply-accumulates for one image"),
+}
+_CHECKS = (
+    "Every operation is known to the rules.",
+    "Weights lie on their declared grid; activation bits hold on every path.",
+    "Every stored number is used, and charged.",
+    "Two runs agree bit for bit.",
+    "Another batch size and order changes no more than 5 predictions.",
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure in the comparison."""
+
+    text: str
+    better: bool
+
+
+@dataclass(frozen=True)
+class Line:
+    """A quantity of two submissions; `ratio` is second to first."""
+
+    label: str
+    meaning: str
+    cells: tuple[Cell, Cell]
+    ratio: str
+
+
+@router.get("/submissions/{submission}")
+def page(submission: Id, visit: TheVisit) -> Response:
+    """A submission: its state, score, layers, checks, provenance; its log for the owner."""
+    with visit.board.database.read() as session:
+        found = submissions.find(session, submission, visit.viewer)
+        contest = found.contest
+        report = _report(session, found, visit)
+        history = submissions.results(session, found.id)
+        waiting = submissions.ahead(session, found) if found.state == State.QUEUED else 0
+        rank = ranking.place(session, contest, found.id)
+        best = None if contests.is_private(contest) else ranking.leader(session, contest)
+    shown = submission_view(found, contest, visit.viewer)
+    owner = visit.viewer.owns(found.team_id)
+    scored = found.state in SCORED
+    hidden = ranking.coarse(contest) and not visit.viewer.admin
+    return visit.page(
+        "submission.html",
+        contest=contest,
+        s=shown,
+        rank=rank,
+        best_id=best.submission_id if best else None,
+        terminal=found.state in TERMINAL,
+        scored=scored,
+        ahead=waiting,
+        disqualified=found.disqualified_reason or found.team.disqualified_reason,
+        quantities=_quantities(shown),
+        checks=_checks(shown, report, hidden=hidden) if scored else [],
+        layers=layers_of(report),
+        scores=_scores(report),
+        notes=[str(note)[:500] for note in report.get("notes") or ()],
+        classes=[] if hidden else _classes(report),
+        holdout=None if hidden else _holdout(report),
+        footnote=contests.rule_of(contest).footnote,
+        provenance=_provenance(report),
+        history=history,
+        log=submissions.shown_log(found) if owner and not hidden else (),
+    )
+
+
+@router.get("/submissions/{submission}/state")
+def state(submission: Id, visit: TheVisit) -> JSONResponse:
+    """What the page of a waiting submission asks for again and again."""
+    with visit.board.database.read() as session:
+        found = submissions.find(session, submission, visit.viewer)
+        waiting = submissions.ahead(session, found) if found.state == State.QUEUED else 0
+    answer = {"state": found.state, "ahead": waiting, "terminal": found.state in TERMINAL}
+    return JSONResponse(answer, headers={"Cache-Control": "no-store"})
+
+
+@router.get("/compare")
+def compare(visit: TheVisit, ids: Annotated[list[str] | None, Query(alias="id", max_length=10)] = None) -> Response:
+    """Two submissions beside each other."""
+    wanted = [i for text in ids or [] if (i := text.strip()[:12])]
+    known = [int(i) for i in wanted if i.isascii() and i.isdecimal() and 0 < int(i) < 2**31]
+    if len(wanted) != 2 or len(known) != 2:
+        message = f"Choose two submissions; {len(wanted)} came in." if wanted else ""
+        return visit.page("compare.html", ids=wanted, pair=(), message=message, rows=(), layers=(), verdict="")
+    with visit.board.database.read() as session:
+        pair = [submissions.find(session, i, visit.viewer) for i in known]
+        reports = [_report(session, s, visit) for s in pair]
+        views = [submission_view(s, s.contest, visit.viewer) for s in pair]
+        same = pair[0].contest_id == pair[1].contest_id
+    message = "" if same else "These two are of different contests: their scores do not compare."
+    return visit.page(
+        "compare.html", contest=pair[0].contest if same else None, ids=wanted, pair=views, message=message,
+        rows=_lines(views), layers=[layers_of(report) for report in reports], verdict=_verdict(views) if same else "",
+    )  # fmt: skip
+
+
+@router.get("/contests/{slug}/teams/{team_id}")
+def team(slug: Slug, team_id: Id, visit: TheVisit, before: Annotated[int | None, Query(ge=1)] = None) -> Response:
+    """A team's submissions; to the team itself all of them, and what is left of its quota."""
+    with visit.board.database.read() as session:
+        contest = contests.find(session, slug)
+        shown = session.get(Team, team_id)
+        if shown is None or shown.contest_id != contest.id:
+            raise NotFoundError(f"contest '{slug}' has no team {team_id}")
+        own = visit.viewer.owns(team_id)
+        if contests.is_private(contest) and not own:
+            raise NotFoundError(f"the teams of contest '{slug}' are not public yet")
+        rows = submissions.listing(session, contest, visit.viewer, team_id=team_id, before=before, size=PAGE_SIZE + 1)
+        left = submissions.quota(session, contest, shown) if own else None
+        views = [submission_view(row, contest, visit.viewer) for row in rows[:PAGE_SIZE]]
+    older = views[-1].id if len(rows) > PAGE_SIZE else None
+    return visit.page("team.html", contest=contest, shown=shown, submissions=views, quota=left, older=older)
+
+
+def _report(session: Session, submission: Submission, visit: Visit) -> dict[str, Any]:
+    """The newest report as the visitor may see it; {} without one, and of refused files for their owner only."""
+    result = submissions.latest_result(session, submission.id)
+    if result is None or not (submission.state in SCORED or visit.viewer.owns(submission.team_id)):
+        return {}
+    return shown_report(result.report, submission.contest, visit.viewer)
+
+
+def _scores(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Rule -> terms, as numbers; the report's own rules only."""
+    keys = ("params", "ops", "total", "total_with_bitmask")
+    return {
+        str(name)[:64]: {key: formats.number(terms.get(key)) or 0.0 for key in keys}
+        for name, terms in (report.get("scores") or {}).items()
+        if isinstance(terms, Mapping)
+    }
+
+
+def _quantities(submission: SubmissionView) -> list[dict[str, Any]]:
+    """Measured and claimed, row by row; a claimed p_s stands beside both numbers that it may mean."""
+    measured, claimed = submission.measured or {}, submission.claimed or {}
+    rows, shown = [], set()
+    for key, (write, meaning) in _QUANTITIES.items():
+        name = "p_s" if key.startswith("p_s_") and key not in claimed else key
+        shown.add(name)
+        rows.append(
+            {
+                "key": key,
+                "meaning": meaning,
+                "measured": write(measured.get(key)),
+                "claimed": write(claimed.get(name)) if name in claimed else "",
+                "differs": name in submission.differences,
+            }
+        )
+    rows += [
+        {
+            "key": str(key)[:40],
+            "meaning": "claimed by the file",
+            "measured": "",
+            "claimed": _fact(value),
+            "differs": False,
+        }
+        for key, value in list(claimed.items())[:20]
+        if key not in shown
+    ]
+    return [row for row in rows if row["measured"] not in ("–", "") or row["claimed"]]
+
+
+def _classes(report: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """(class, accuracy) where the report has them."""
+    details = report.get("details")
+    rows = details.get("per_class") if isinstance(details, Mapping) else None
+    known = [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
+    pairs = [(str(row.get("name"))[:60], formats.number(row.get("accuracy"))) for row in known[:200]]
+    return [(name, share) for name, share in pairs if share is not None]
+
+
+def _holdout(report: Mapping[str, Any]) -> float | None:
+    """The accuracy on the organiser's private hold-out."""
+    holdout = report.get("holdout")
+    return formats.number(holdout.get("value")) if isinstance(holdout, Mapping) else None
+
+
+def _checks(submission: SubmissionView, report: Mapping[str, Any], *, hidden: bool) -> list[dict[str, Any]]:
+    """What was checked. A scored file passed all that blocks ranking, or its report names what it did not pass."""
+    below = submission.state == State.BELOW_THRESHOLD
+    problems = [str(problem)[:500] for problem in report.get("problems") or () if not (hidden and below)]
+    flags = [] if hidden else [str(flag)[:500] for flag in report.get("flags") or ()]
+    differ = ", ".join(submission.differences)
+    checks = [{"passed": True, "text": text} for text in _CHECKS]
+    checks.append(
+        {
+            "passed": not differ,
+            "text": f"Claims differ: {differ}." if differ else "What the file claims agrees with what was measured.",
+        }
+    )
+    if submission.isolation:
+        checks.append({"passed": True, "text": f"Opened in a child process under isolation “{submission.isolation}”."})
+    if hidden and below:
+        checks.append({"passed": False, "text": "The accuracy is below the threshold."})
+    return checks + [{"passed": False, "text": text} for text in (*problems, *flags)]
+
+
+def _provenance(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the file says of its making: claims of the participant, shown as they are."""
+    facts = report.get("provenance")
+    if not isinstance(facts, Mapping):
+        return []
+    return [(str(key)[:80].replace("_", " "), _fact(value)) for key, value in list(facts.items())[:40]]
+
+
+def _fact(value: object) -> str:
+    text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else str(value)
+    if isinstance(value, float):
+        text = f"{value:.4g}"
+    return text if len(text) <= 300 else text[:299] + "…"
+
+
+def _lines(pair: Sequence[SubmissionView]) -> list[Line]:
+    def line(label: str, values: Sequence[Any], write: Any, smaller: bool | None = True, meaning: str = "") -> Line:
+        first, second = (formats.number(value) for value in values)
+        better = (False, False)
+        if first is not None and second is not None and smaller is not None and first != second:
+            better = (first < second, second < first) if smaller else (first > second, second > first)
+        ratio = f"{second / first:.3g}×" if first and second is not None else ""
+        return Line(label, meaning, (Cell(write(first), better[0]), Cell(write(second), better[1])), ratio)
+
+    rows = [
+        line("Score", [s.score for s in pair], formats.score),
+        line("Accuracy", [s.accuracy for s in pair], formats.accuracy, smaller=False),
+        line("Parameter term", [s.params for s in pair], formats.score),
+        line("Operation term", [s.ops for s in pair], formats.score),
+        line("Score with bitmask", [s.score_with_bitmask for s in pair], formats.score),
+    ]
+    rows += [
+        line(key, [(s.measured or {}).get(key) for s in pair], write, None, meaning)
+        for key, (write, meaning) in _QUANTITIES.items()
+    ]
+    return [row for row in rows if {cell.text for cell in row.cells} != {"–"}]
+
+
+def _verdict(pair: Sequence[SubmissionView]) -> str:
+    """One sentence, where both are scored."""
+    first, second = pair
+    if not (first.score and second.score and first.accuracy and second.accuracy):
+        return ""
+    if first.score == second.score:
+        return "Both have the same score."
+    low, high = sorted(pair, key=lambda s: s.score or 0)
+    points = 100 * ((low.accuracy or 0) - (high.accuracy or 0))
+    return (
+        f"Submission {low.id} has {(low.score or 0) / (high.score or 1):.0%} of the other's score "
+        f"at {abs(points):.2f} points {'more' if points >= 0 else 'less'} accuracy."
+    )

@@ -1,0 +1,215 @@
+"""`contest score` and `contest convert`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from contest.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from contest.datasets import DataSet, Images
+    from scoring.report import Report
+    from scoring.rules import Rule
+
+SHAPES: dict[str, tuple[tuple[int, int, int], int]] = {
+    "cifar10": ((3, 32, 32), 10),
+    "cifar100": ((3, 32, 32), 100),
+    "mnist": ((1, 28, 28), 10),
+    "digits": ((1, 8, 8), 10),
+}
+"""Data set -> (image shape, classes), for costs without the data."""
+
+
+@click.command()
+@click.argument("target")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option("--rule", default="lab", show_default=True, help="lab, lab-macs, micronet, digits, ... or a .toml file.")
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="Folder of the data set (else CONTEST_DATA, else download)."
+)
+@click.option("--no-accuracy", is_flag=True, help="Costs only: do not run the test set.")
+@click.option("--details", is_flag=True, help="Accuracy of each class and the confusion matrix.")
+@click.option(
+    "--holdout",
+    type=click.Path(path_type=Path),
+    help="A private .npz with x_test and y_test: its accuracy and the gap.",
+)
+@click.option("--advise", is_flag=True, help="What each layer costs, and what changing it would gain.")
+@click.option(
+    "--chart", type=click.Path(path_type=Path), help="With --advise: write the chart (.html, .svg, .png, .pdf)."
+)
+@click.option("--trust", is_flag=True, help="Open the file in this process: only for files of your own.")
+@click.option(
+    "--arch", help="TARGET holds weights of a network of your own, built by package.module:factory. Runs its code."
+)
+@click.option(
+    "--bits",
+    default="32",
+    show_default=True,
+    help="For an architecture by name: bits of weights and activations, `4` or `4/8`.",
+)
+@click.option("--image-shape", help="Channels, height and width, `3,224,224`; else those of the rule's data set.")
+@click.pass_context
+def score(
+    context: click.Context,
+    target: str,
+    as_json: bool,
+    rule: str,
+    data: Path | None,
+    no_accuracy: bool,
+    details: bool,
+    holdout: Path | None,
+    advise: bool,
+    chart: Path | None,
+    trust: bool,
+    arch: str | None,
+    bits: str,
+    image_shape: str | None,
+) -> int:
+    """Recompute the score of TARGET: a model file (.pt, .safetensors, .onnx), or an architecture by its name
+    (`resnet18`, `timm/mobilenetv3_small_100`), which has costs but no accuracy.
+
+    Exit codes: 0 scored and rankable (or costs of an architecture), 1 below the threshold, flagged or without
+    accuracy, 2 refused, 3 usage, 4 internal.
+    """
+    from rich.console import Console
+
+    from scoring.rules import load_rule
+
+    chosen = load_rule(rule)
+    shape = parse_shape(image_shape) if image_shape else SHAPES.get(chosen.dataset, ((3, 32, 32), 10))[0]
+    console = Console(stderr=as_json)
+    by_name = arch is None and not _is_file(target)
+    if by_name:
+        report = _architecture_report(target, bits, chosen, shape)
+    else:
+        tests = None if no_accuracy else _test_set(chosen, data, console)
+        private = _holdout(holdout) if holdout else None
+        report = _file_report(Path(target), arch, shape, chosen, tests, private, trust, details)
+    if as_json:
+        click.echo(json.dumps(report.to_json(), indent=1))
+    else:
+        from scoring.report_tables import show
+
+        Console().print(show(report))
+    if advise:
+        _advise(report, chosen, console, chart)
+    return 0 if report.rankable or by_name else 1
+
+
+def _is_file(target: str) -> bool:
+    path = Path(target)
+    known = (".pt", ".safetensors", ".onnx", ".pth", ".pt2", ".pkl", ".ckpt", ".bin")
+    return path.is_file() or path.suffix.lower() in known
+
+
+def parse_shape(text: str) -> tuple[int, int, int]:
+    """`3,32,32` as numbers."""
+    try:
+        channels, height, width = (int(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"--image-shape is '{text}'; it must be channels,height,width as in 3,32,32") from error
+    return channels, height, width
+
+
+def _architecture_report(name: str, bits: str, rule: Rule, shape: tuple[int, int, int]) -> Report:
+    from contest.candidate import Bits
+    from contest.networks import parse
+    from scoring.score import architecture_costs, score_costs
+
+    parts = bits.split("/")
+    if not all(part.isdigit() for part in parts) or len(parts) > 2:
+        raise UsageError(f"--bits is '{bits}'; it must be a number, or weights/activations as in 4/8")
+    classes = SHAPES.get(rule.dataset, ((3, 32, 32), 10))[1]
+    costs = architecture_costs(parse(name), Bits(int(parts[0]), int(parts[-1])), shape, classes, normalise=False)
+    return score_costs(costs, rule, file={"name": name})
+
+
+def _file_report(
+    path: Path, arch: str | None, shape: tuple[int, int, int], rule: Rule, tests: DataSet | None,
+    private: Images | None, trust: bool, details: bool,
+) -> Report:  # fmt: skip
+    from scoring.score import score_file, score_module
+
+    images, classes = (tests.test, tests.classes) if tests else (None, ())
+    if arch is None:
+        return score_file(
+            path, images=images, rule=rule, trust=trust, holdout=private, classes=classes, details=details
+        )
+    from scoring.readers.user_module import load_module
+
+    return score_module(
+        load_module(arch, path), shape, images=images, rule=rule, holdout=private, classes=classes, details=details
+    )
+
+
+def _test_set(rule: Rule, directory: Path | None, console: Any) -> DataSet | None:
+    """The test set of the rule's data set; None, with a word about it, where it is not to be had."""
+    from contest.datasets import load
+
+    try:
+        data = load(rule.dataset, directory)
+    except DataError as error:
+        console.print(f"without accuracy: {error}", style="yellow", markup=False)
+        return None
+    return data if data.test is not None else None
+
+
+def _holdout(path: Path) -> Images:
+    """Images of an .npz: `x_test, y_test` or `x, y`; uint8 [N,H,W,C] or [N,H,W]."""
+    import numpy as np
+    import torch
+
+    from contest.datasets import Images
+
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            names = ("x_test", "y_test") if "x_test" in content else ("x", "y")
+            pixels, labels = content[names[0]], content[names[1]]
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path} is no hold-out: an .npz with x_test and y_test is needed ({error})") from error
+    if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4) or len(pixels) != len(labels) or not len(labels):
+        raise DataError(f"{path}: x_test is {pixels.dtype} {pixels.shape}; uint8 images [N,H,W,C] are needed")
+    channels_first = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
+    return Images(
+        torch.from_numpy(np.ascontiguousarray(channels_first)), torch.from_numpy(labels.astype(np.int64).reshape(-1))
+    )
+
+
+def _advise(report: Report, rule: Rule, console: Any, chart: Path | None) -> None:
+    from scoring.advice import advice, advice_chart, advice_table
+    from scoring.costs import Costs
+
+    found = advice(Costs.from_json(report.costs), rule)
+    console.print(advice_table(found, rule))
+    if chart is not None:
+        advice_chart(found, rule, chart)
+        console.print(f"chart: {chart}", markup=False)
+
+
+@click.command()
+@click.argument("weights", type=click.Path(path_type=Path), required=False)
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--arch", help="Your network: package.module:factory. Its code is run.")
+@click.option("--image-shape", default="3,32,32", show_default=True, help="Channels, height and width.")
+def convert(weights: Path | None, out: Path, arch: str | None, image_shape: str) -> None:
+    """Write a network from elsewhere as the checked ONNX file OUT, which scores exactly as the network does.
+
+    WEIGHTS is a state dictionary (.pt, .pth, .safetensors) for --arch, with torch `prune` masks and half precision
+    if it has them; or, without --arch, a model.pt of this project. Brevitas networks become QONNX.
+    """
+    from rich.console import Console
+
+    from scoring.writers.convert import convert_file
+
+    report = convert_file(weights, out, arch=arch, image_shape=parse_shape(image_shape))
+    console = Console()
+    console.print(f"{out.name}: {report.macs:,} MACs, {report.parameters:,} numbers stored", markup=False)
+    for problem in report.problems:
+        console.print(f"problem: {problem}", style="yellow", markup=False)
+    for name in report.unknown_operations:
+        console.print(f"the contest does not know this operation: {name}", style="yellow", markup=False)

@@ -1,0 +1,477 @@
+"""What each ONNX operator is in the graph's vocabulary.
+
+A translation takes (builder, node, attributes). It raises `Unsupported` for a use that the contest does not know.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from scoring.graph.builder import Building, OnnxTranslation
+
+OPERATORS: dict[str, OnnxTranslation] = {}
+
+
+class Unsupported(Exception):  # noqa: N818 - it never reaches a user
+    """This operator, or this use of it, is not known."""
+
+
+def operator(*names: str) -> Callable[[OnnxTranslation], OnnxTranslation]:
+    """Register a translation under these operator names."""
+
+    def register(translation: OnnxTranslation) -> OnnxTranslation:
+        OPERATORS.update(dict.fromkeys(names, translation))
+        return translation
+
+    return register
+
+
+def _shape(b: Building, name: str) -> tuple[int, ...]:
+    return tuple(b.values[name].shape)
+
+
+def _optional(proto: Any, index: int) -> str:
+    return proto.input[index] if len(proto.input) > index else ""
+
+
+def _same(name: str, kind: str, defaults: dict[str, tuple[str, Any]] | None = None) -> None:
+    """An operator that takes one input and attributes: {ours: (ONNX's, default)}."""
+
+    def translate(b: Building, proto: Any, a: dict[str, Any]) -> None:
+        values = {ours: a.get(theirs, default) for ours, (theirs, default) in (defaults or {}).items()}
+        b.emit(kind, (proto.input[0],), proto.output[0], **values)
+
+    OPERATORS[name] = translate
+
+
+for _name in ("Relu", "Sigmoid", "Tanh", "Erf", "Softsign", "Sign", "Abs", "Neg", "Mish", "Identity", "HardSwish"):
+    _same(_name, _name)
+_same("Elu", "Elu", {"alpha": ("alpha", 1.0)})
+_same("Celu", "Celu", {"alpha": ("alpha", 1.0)})
+_same("LeakyRelu", "LeakyRelu", {"negative_slope": ("alpha", 0.01)})
+_same("Softplus", "Softplus", {"beta": ("", 1.0), "threshold": ("", 20.0)})
+_same("Softmax", "Softmax", {"axis": ("axis", -1)})
+_same("LogSoftmax", "LogSoftmax", {"axis": ("axis", -1)})
+
+
+@operator("Selu")
+def _selu(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    if a and not (math.isclose(a.get("alpha", 1.67326), 1.67326, rel_tol=1e-4)):
+        raise Unsupported
+    b.emit("Selu", (proto.input[0],), proto.output[0])
+
+
+@operator("Gelu")
+def _gelu(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    b.emit("Gelu", (proto.input[0],), proto.output[0], approximate=a.get("approximate", b"none").decode())
+
+
+@operator("HardSigmoid")
+def _hard_sigmoid(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    if not math.isclose(a.get("alpha", 0.2), 1 / 6, rel_tol=1e-3) or a.get("beta", 0.5) != 0.5:
+        raise Unsupported
+    b.emit("HardSigmoid", (proto.input[0],), proto.output[0])
+
+
+@operator("Clip")
+def _clip(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    bounds: dict[str, Any] = {"min": a.get("min"), "max": a.get("max")}
+    for index, side in ((1, "min"), (2, "max")):
+        if _optional(proto, index):
+            bounds[side] = b.constant(proto.input[index]).item()
+    b.emit("Clip", (proto.input[0],), proto.output[0], **bounds)
+
+
+@operator("PRelu")
+def _prelu(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    b.constant(proto.input[1])
+    b.emit("PRelu", tuple(proto.input), proto.output[0])
+
+
+@operator("Add", "Sub", "Mul", "Div")
+def _arithmetic(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    left, right = proto.input
+    if left in b.constants and right in b.constants and not b.values[left].is_floating_point():
+        x, y = b.values[left], b.values[right]
+        functions: dict[str, Callable[[], torch.Tensor]] = {
+            "Add": lambda: x + y, "Sub": lambda: x - y, "Mul": lambda: x * y,
+            "Div": lambda: torch.div(x, y, rounding_mode="trunc"),
+        }  # fmt: skip
+        b.fold(proto.output[0], functions[proto.op_type]())
+        return
+    neutral = {"Add": 0, "Sub": 0, "Mul": 1, "Div": 1}[proto.op_type]
+    other = b.constants.get(right)
+    if left not in b.constants and other is not None and other.numel() == 1 and other.item() == neutral:
+        b.emit("Identity", (left,), proto.output[0])
+        return
+    b.emit(proto.op_type, (left, right), proto.output[0])
+
+
+@operator("Pow")
+def _power(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    x, power = proto.input[0], b.constant(proto.input[1])
+    if x in b.constants or power.numel() != 1 or power.item() not in (2, 3):
+        raise Unsupported
+    squared = b.emit("Mul", (x, x), f"{proto.output[0]}^squared") if power.item() == 3 else x
+    b.emit("Mul", (squared, x), proto.output[0])
+
+
+@operator("Cast")
+def _cast(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    types = {
+        onnx.TensorProto.FLOAT: torch.float32, onnx.TensorProto.FLOAT16: torch.float16,
+        onnx.TensorProto.DOUBLE: torch.float64, onnx.TensorProto.BFLOAT16: torch.bfloat16,
+        onnx.TensorProto.INT8: torch.int8, onnx.TensorProto.UINT8: torch.uint8, onnx.TensorProto.INT32: torch.int32,
+        onnx.TensorProto.INT64: torch.int64, onnx.TensorProto.BOOL: torch.bool,
+    }  # fmt: skip
+    if a["to"] not in types:
+        raise Unsupported
+    to = types[a["to"]]
+    b.emit("Cast" if b.values[proto.input[0]].dtype != to else "Identity", (proto.input[0],), proto.output[0], to=to)
+
+
+@operator("Dropout")
+def _dropout(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    if _optional(proto, 2) and bool(b.constant(proto.input[2])):
+        raise Unsupported
+    b.emit("Identity", (proto.input[0],), proto.output[0])
+
+
+# Layers ---------------------------------------------------------------------------------------------------------
+
+
+def _window(b: Building, proto: Any, a: dict[str, Any], kernel: tuple[int, ...]) -> dict[str, Any]:
+    dims = len(kernel)
+    stride = tuple(a.get("strides", [1] * dims))
+    dilation = tuple(a.get("dilations", [1] * dims))
+    pads = tuple(a.get("pads", [0] * 2 * dims))
+    auto = a.get("auto_pad", b"NOTSET")
+    if auto in (b"SAME_UPPER", b"SAME_LOWER"):
+        sizes = _shape(b, proto.input[0])[2:]
+        total = [
+            max(0, (math.ceil(n / s) - 1) * s + (k - 1) * d + 1 - n)
+            for n, s, k, d in zip(sizes, stride, kernel, dilation, strict=True)
+        ]
+        small, large = [t // 2 for t in total], [t - t // 2 for t in total]
+        pads = (*small, *large) if auto == b"SAME_UPPER" else (*large, *small)
+    elif auto == b"VALID":
+        pads = (0,) * 2 * dims
+    elif auto != b"NOTSET":
+        raise Unsupported
+    return {"stride": stride, "pads": pads, "dilation": dilation}
+
+
+@operator("Conv")
+def _conv(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    kernel = _shape(b, proto.input[1])[2:]
+    attributes = _window(b, proto, a, kernel)
+    b.emit("Conv", tuple(proto.input), proto.output[0], **attributes, groups=int(a.get("group", 1)))
+
+
+@operator("ConvTranspose")
+def _conv_transpose(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    kernel = _shape(b, proto.input[1])[2:]
+    if "output_shape" in a or a.get("auto_pad", b"NOTSET") != b"NOTSET":
+        raise Unsupported
+    attributes = _window(b, proto, a, kernel)
+    attributes["output_padding"] = tuple(a.get("output_padding", [0] * len(kernel)))
+    b.emit("ConvTranspose", tuple(proto.input), proto.output[0], **attributes, groups=int(a.get("group", 1)))
+
+
+@operator("Gemm")
+def _gemm(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    if a.get("alpha", 1.0) != 1.0 or a.get("beta", 1.0) != 1.0 or a.get("transA", 0):
+        raise Unsupported
+    weight, bias = proto.input[1], _optional(proto, 2)
+    b.constant(weight)
+    if not a.get("transB", 0):
+        weight = b.emit("Transpose", (weight,), f"{proto.output[0]}^weight", perm=(1, 0))
+    if bias and b.constant(bias).numel() != _shape(b, weight)[0]:
+        raise Unsupported
+    if bias and b.values[bias].dim() != 1:
+        bias = b.emit("Reshape", (bias,), f"{proto.output[0]}^bias", shape=(-1,))
+    b.emit("Linear", (proto.input[0], weight, bias), proto.output[0])
+
+
+@operator("MatMul")
+def _matmul(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    left, right = proto.input
+    if min(b.values[left].dim(), b.values[right].dim()) < 2:
+        raise Unsupported
+    if right in b.constants and left not in b.constants and b.values[right].dim() == 2:
+        weight = b.emit("Transpose", (right,), f"{proto.output[0]}^weight", perm=(1, 0))
+        b.emit("Linear", (left, weight), proto.output[0])
+    else:
+        b.emit("MatMul", (left, right), proto.output[0])
+
+
+@operator("BatchNormalization")
+def _batch_norm(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    if a.get("training_mode", 0) or len([o for o in proto.output if o]) > 1:
+        raise Unsupported
+    b.emit("BatchNormalization", tuple(proto.input), proto.output[0], eps=float(a.get("epsilon", 1e-5)))
+
+
+# Quantisers -----------------------------------------------------------------------------------------------------
+
+
+@operator("Quant", "IntQuant")
+def _quant(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    x, scale, zero, width = proto.input
+    bits, signed = b.constant(width), bool(a.get("signed", 1))
+    rounding = a.get("rounding_mode", b"ROUND").decode()
+    if bits.numel() != 1 or bits.item() != int(bits.item()) or not 1 <= bits.item() <= 32:
+        raise Unsupported
+    if rounding not in ("ROUND", "HALF_EVEN", "FLOOR", "CEIL"):
+        raise Unsupported
+    number, narrow = int(bits.item()), int(bool(a.get("narrow", 0)))
+    low = -(2 ** (number - 1)) + narrow if signed else 0
+    high = 2 ** (number - 1) - 1 if signed else 2**number - 1 - narrow
+    b.emit("Quant", (x, scale, zero), proto.output[0], low=low, high=high, bits=number, rounding=rounding)
+
+
+@operator("BipolarQuant")
+def _bipolar(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    b.emit("BipolarQuant", tuple(proto.input), proto.output[0])
+
+
+@operator("QuantizeLinear", "DequantizeLinear")
+def _linear_quantiser(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    scale = b.constant(proto.input[1])
+    if a.get("block_size", 0) or a.get("saturate", 1) != 1 or a.get("output_dtype", 0):
+        raise Unsupported
+    axis = None
+    if scale.numel() > 1:
+        axis = int(a.get("axis", 1)) % b.values[proto.input[0]].dim()
+    b.emit(proto.op_type, tuple(proto.input), proto.output[0], axis=axis)
+
+
+# Pooling --------------------------------------------------------------------------------------------------------
+
+
+@operator("MaxPool", "AveragePool")
+def _pool(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    kernel = tuple(a["kernel_shape"])
+    if len([o for o in proto.output if o]) > 1 or a.get("storage_order", 0):
+        raise Unsupported
+    attributes = _window(b, proto, a, kernel) | {"kernel": kernel, "ceil": bool(a.get("ceil_mode", 0))}
+    if proto.op_type == "AveragePool":
+        if any(d != 1 for d in attributes.pop("dilation")):
+            raise Unsupported
+        attributes["count_include_pad"] = bool(a.get("count_include_pad", 0)) or not any(attributes["pads"])
+    b.emit(proto.op_type, (proto.input[0],), proto.output[0], **attributes)
+
+
+@operator("GlobalAveragePool")
+def _global_average(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    axes = tuple(range(2, b.values[proto.input[0]].dim()))
+    b.emit("ReduceMean", (proto.input[0],), proto.output[0], axes=axes, keepdims=True)
+
+
+@operator("GlobalMaxPool")
+def _global_max(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    kernel = _shape(b, proto.input[0])[2:]
+    b.emit("MaxPool", (proto.input[0],), proto.output[0], kernel=kernel, stride=kernel, pads=(0,) * 2 * len(kernel),
+           dilation=(1,) * len(kernel), ceil=False)  # fmt: skip
+
+
+@operator("ReduceMean", "ReduceSum")
+def _reduce(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    dims = b.values[proto.input[0]].dim()
+    axes = tuple(a["axes"]) if "axes" in a else b.ints(proto.input[1]) if _optional(proto, 1) else ()
+    if not axes and a.get("noop_with_empty_axes", 0):
+        raise Unsupported
+    axes = tuple(axis % dims for axis in axes) or tuple(range(dims))
+    b.emit(proto.op_type, (proto.input[0],), proto.output[0], axes=axes, keepdims=bool(a.get("keepdims", 1)))
+
+
+# Shapes ---------------------------------------------------------------------------------------------------------
+
+
+@operator("Constant")
+def _constant(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    if "value" in a:
+        b.store(proto.output[0], a["value"])
+        return
+    plain = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
+    for name, dtype in plain.items():
+        if name in a:
+            b.fold(proto.output[0], torch.from_numpy(np.array(a[name], dtype=dtype)))
+            b.stored[proto.output[0]] = None
+            return
+    raise Unsupported
+
+
+@operator("ConstantOfShape")
+def _constant_of_shape(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    shape = b.ints(proto.input[0])
+    if math.prod(shape) > 10_000_000:
+        raise Unsupported
+    value = onnx.numpy_helper.to_array(a["value"]) if "value" in a else np.zeros(1, np.float32)
+    b.fold(proto.output[0], torch.from_numpy(np.full(shape, value.reshape(-1)[0])))
+
+
+@operator("Shape")
+def _shape_of(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    shape = _shape(b, proto.input[0])[a.get("start", 0) : a.get("end")]
+    b.fold(proto.output[0], torch.tensor(shape, dtype=torch.int64))
+
+
+@operator("Reshape")
+def _reshape(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    old, wanted = _shape(b, proto.input[0]), b.ints(proto.input[1])
+    if not a.get("allowzero", 0):
+        wanted = tuple(old[i] if n == 0 else n for i, n in enumerate(wanted))
+    _to_shape(b, proto, wanted)
+
+
+def _to_shape(b: Building, proto: Any, wanted: tuple[int, ...]) -> None:
+    x = b.values[proto.input[0]]
+    if proto.input[0] in b.constants and not x.is_floating_point() and x.dtype in (torch.int64, torch.int32):
+        b.fold(proto.output[0], x.reshape(wanted))
+    else:
+        b.emit("Reshape", (proto.input[0],), proto.output[0], shape=tuple(x.reshape(wanted).shape))
+
+
+@operator("Flatten")
+def _flatten(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    shape = _shape(b, proto.input[0])
+    axis = int(a.get("axis", 1)) % (len(shape) + 1)
+    _to_shape(b, proto, (math.prod(shape[:axis]), math.prod(shape[axis:])))
+
+
+@operator("Squeeze", "Unsqueeze")
+def _squeeze(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    shape = list(_shape(b, proto.input[0]))
+    axes = tuple(a["axes"]) if "axes" in a else b.ints(proto.input[1]) if _optional(proto, 1) else None
+    if proto.op_type == "Squeeze":
+        gone = {axis % len(shape) for axis in axes} if axes is not None else {i for i, n in enumerate(shape) if n == 1}
+        _to_shape(b, proto, tuple(n for i, n in enumerate(shape) if i not in gone))
+        return
+    assert axes is not None
+    rank = len(shape) + len(axes)
+    for axis in sorted(axis % rank for axis in axes):
+        shape.insert(axis, 1)
+    _to_shape(b, proto, tuple(shape))
+
+
+@operator("Transpose")
+def _transpose(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    perm = tuple(a.get("perm", reversed(range(b.values[proto.input[0]].dim()))))
+    b.emit("Transpose", (proto.input[0],), proto.output[0], perm=perm)
+
+
+@operator("Expand")
+def _expand(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    shape = torch.broadcast_shapes(_shape(b, proto.input[0]), b.ints(proto.input[1]))
+    b.emit("Expand", (proto.input[0],), proto.output[0], shape=tuple(shape))
+
+
+@operator("Concat")
+def _concat(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    first = b.values[proto.input[0]]
+    if all(name in b.constants for name in proto.input) and first.dtype == torch.int64:
+        b.fold(proto.output[0], torch.cat([b.values[name] for name in proto.input], int(a["axis"])))
+        return
+    axis = int(a["axis"]) % first.dim()
+    b.emit("Concat", tuple(proto.input), proto.output[0], axis=axis)
+
+
+@operator("Slice")
+def _slice(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    shape = _shape(b, proto.input[0])
+    if "starts" in a:
+        starts, ends, axes, steps = tuple(a["starts"]), tuple(a["ends"]), a.get("axes"), None
+    else:
+        starts, ends = b.ints(proto.input[1]), b.ints(proto.input[2])
+        axes = b.ints(proto.input[3]) if _optional(proto, 3) else None
+        steps = b.ints(proto.input[4]) if _optional(proto, 4) else None
+    axes = [axis % len(shape) for axis in (axes if axes is not None else range(len(starts)))]
+    bounds = [(0, n, 1) for n in shape]
+    for i, axis in enumerate(axes):
+        step = steps[i] if steps else 1
+        if step < 1:
+            raise Unsupported
+        begin, end, _ = slice(starts[i], ends[i], step).indices(shape[axis])
+        bounds[axis] = (begin, max(begin, end), step)
+    x = b.values[proto.input[0]]
+    if proto.input[0] in b.constants and x.dtype == torch.int64:
+        b.fold(proto.output[0], x[tuple(slice(*bound) for bound in bounds)])
+        return
+    first, last, every = zip(*bounds, strict=True)
+    b.emit("Slice", (proto.input[0],), proto.output[0], starts=first, ends=last, steps=every)
+
+
+@operator("Split")
+def _split(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    shape = _shape(b, proto.input[0])
+    axis = int(a.get("axis", 0)) % len(shape)
+    parts = len(proto.output)
+    even = math.ceil(shape[axis] / parts)
+    sizes = tuple(a["split"]) if "split" in a else b.ints(proto.input[1]) if _optional(proto, 1) else None
+    sizes = sizes or tuple(min(even, shape[axis] - i * even) for i in range(parts))
+    start = 0
+    for size, output in zip(sizes, proto.output, strict=True):
+        starts, ends = [0] * len(shape), list(shape)
+        starts[axis], ends[axis] = start, start + size
+        b.emit("Slice", (proto.input[0],), output, starts=tuple(starts), ends=tuple(ends), steps=(1,) * len(shape))
+        start += size
+
+
+@operator("Gather")
+def _gather(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    x = b.values[proto.input[0]]
+    axis = int(a.get("axis", 0)) % max(x.dim(), 1)
+    index = b.constant(proto.input[1]) if proto.input[0] not in b.constants else b.values[proto.input[1]]
+    if proto.input[0] in b.constants and proto.input[1] in b.constants and x.dtype == torch.int64:
+        flat = x.index_select(axis, index.reshape(-1) % x.shape[axis])
+        b.fold(proto.output[0], flat.reshape(*x.shape[:axis], *index.shape, *x.shape[axis + 1 :]))
+        return
+    b.emit("Gather", (proto.input[0], proto.input[1]), proto.output[0], axis=axis)
+
+
+@operator("Pad")
+def _pad(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    dims = b.values[proto.input[0]].dim()
+    given = tuple(a["pads"]) if "pads" in a else b.ints(proto.input[1])
+    value = a.get("value", 0.0)
+    if _optional(proto, 2):
+        value = b.constant(proto.input[2]).item()
+    axes = b.ints(proto.input[3]) if _optional(proto, 3) else tuple(range(dims))
+    before, after = [0] * dims, [0] * dims
+    for i, axis in enumerate(axes):
+        before[axis % dims], after[axis % dims] = given[i], given[i + len(axes)]
+    mode = {b"constant": "constant", b"reflect": "reflect", b"edge": "replicate"}.get(a.get("mode", b"constant"))
+    if mode is None or min(*before, *after) < 0:
+        raise Unsupported
+    pads = (*before, *after)
+    b.emit("Pad", (proto.input[0],), proto.output[0], pads=pads, mode=mode, value=float(value))
+
+
+@operator("DepthToSpace")
+def _depth_to_space(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    if a.get("mode", b"DCR") != b"CRD":
+        raise Unsupported
+    b.emit("DepthToSpace", (proto.input[0],), proto.output[0], block=int(a["blocksize"]))
+
+
+@operator("Resize")
+def _resize(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    shape = _shape(b, proto.input[0])
+    if a.get("mode", b"nearest") != b"nearest" or a.get("coordinate_transformation_mode") != b"asymmetric":
+        raise Unsupported
+    if a.get("nearest_mode", b"round_prefer_floor") != b"floor":
+        raise Unsupported
+    if _optional(proto, 3):
+        factors = [n / o for n, o in zip(b.ints(proto.input[3]), shape, strict=True)]
+    else:
+        factors = [float(f) for f in b.constant(proto.input[2]).tolist()]
+    if factors[:2] != [1.0, 1.0] or any(f != int(f) for f in factors):
+        raise Unsupported
+    b.emit("ResizeNearest", (proto.input[0],), proto.output[0], factors=tuple(int(f) for f in factors[2:]))

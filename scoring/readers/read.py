@@ -1,0 +1,60 @@
+"""From a file, or a user's own module, to a `Subject`. A new file format is a function here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from contest.errors import RefusedError
+from scoring.costs import Parent
+from scoring.readers.subject import Subject, subject_of_module
+
+if TYPE_CHECKING:
+    pass
+
+OURS = (".pt", ".safetensors")
+SUFFIXES = (*OURS, ".onnx")
+_CONVERT = "convert it with `contest convert --arch package.module:factory weights.pt out.onnx`"
+
+
+def read(path: Path) -> Subject:
+    """A submission. Raises RefusedError for what the contest does not accept, saying how to convert it."""
+    suffix = path.suffix.lower()
+    if suffix in OURS:
+        return _read_ours(path)
+    if suffix == ".onnx":
+        from contest.untrusted import check_file
+        from scoring.readers.onnx_graph import read_onnx
+
+        if path.is_file():
+            check_file(path)  # what the file says, before anything is deserialised
+        return read_onnx(path)
+    if suffix in (".pt2", ".pth", ".pkl", ".ckpt", ".bin", ".torchscript"):
+        raise RefusedError(f"{path.name}: pickled modules, TorchScript and .pt2 are not accepted; {_CONVERT}")
+    raise RefusedError(f"{path.name}: '{suffix}' is none of {', '.join(SUFFIXES)}; {_CONVERT}")
+
+
+def _read_ours(path: Path) -> Subject:
+    from contest.model_file import load
+    from contest.model_file.layers import is_weight_layer
+
+    network = load(path)
+    manifest = network.manifest
+    declared = {
+        f"{name}.codes": int(module.weight_bits)
+        for name, module in network.named_modules()
+        if is_weight_layer(module) and hasattr(module, "codes")
+    }
+    parent = Parent(manifest.parent.weights, manifest.parent.macs) if manifest.parent else None
+    claims = {key: value for key, value in manifest.claims.model_dump().items() if value is not None}
+    subject = subject_of_module(
+        network, manifest.image_shape, declared_bits=declared, parent=parent, claims=claims,
+        provenance=manifest.provenance, prefix="body.",
+    )  # fmt: skip
+    logits = subject.graph.shapes[subject.graph.output][-1:]
+    if logits != (manifest.classes,):
+        raise RefusedError(
+            f"the manifest says {manifest.classes} classes, but the network gives {logits[0] if logits else 'no'} "
+            "logits for an image; `classes` and the last layer's outputs must agree"
+        )
+    return subject

@@ -1,0 +1,85 @@
+"""What a reader hands over: a network to cost and to run, whatever its format was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from contest.errors import RefusedError
+from scoring.costs import Parent
+from scoring.graph.graph import Graph
+from scoring.readers.torch_trace import trace
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network under examination.
+
+    run: float images [N,C,H,W] in [0, 1] -> logits [N, classes]. watch: images -> the values of the graph by name.
+    """
+
+    graph: Graph
+    run: Callable[[Tensor], Tensor]
+    watch: Callable[[Tensor], Mapping[str, Tensor]]
+    image_shape: tuple[int, int, int]
+    parent: Parent | None = None
+    claims: Mapping[str, float] = field(default_factory=dict)
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    """What the file says of its making; free text by key, believed as little as the claims."""
+    notes: tuple[str, ...] = ()
+    max_batch: int | None = None
+    """Largest batch that the network takes; None: any."""
+    module: nn.Module | None = None
+    """The torch module that runs, where there is one: fvcore counts it too."""
+
+
+def subject_of_module(
+    model: nn.Module,
+    image_shape: tuple[int, int, int],
+    *,
+    declared_bits: Mapping[str, int] | None = None,
+    parent: Parent | None = None,
+    claims: Mapping[str, float] | None = None,
+    provenance: Mapping[str, str] | None = None,
+    prefix: str = "",
+) -> Subject:
+    """A torch module in evaluation mode. A module in half precision gets its images in half precision.
+
+    prefix: of module names, left out in reports.
+    """
+    model = model.eval()
+    dtype = input_type(model)
+
+    def watch(images: Tensor) -> Mapping[str, Tensor]:
+        values: dict[str, Tensor] = {}
+        trace(model, images.to(dtype), declared_bits=declared_bits, values=values, prefix=prefix)
+        return values
+
+    @torch.inference_mode()
+    def run(images: Tensor) -> Tensor:
+        output = model(images.to(dtype))
+        if not isinstance(output, Tensor):
+            raise RefusedError(f"the network returns a {type(output).__name__}; it must return logits [N, classes]")
+        return output
+
+    image = example_images(image_shape, 1).to(dtype)
+    graph = trace(model, image, declared_bits=declared_bits, prefix=prefix)
+    return Subject(graph, run, watch, image_shape, parent, dict(claims or {}), dict(provenance or {}), module=model)
+
+
+def input_type(model: nn.Module) -> torch.dtype:
+    """The type of the first floating-point parameter (or buffer): what `.half()` models want their images in."""
+    if getattr(model, "manifest", None) is not None:
+        return torch.float32  # our own networks change the type where they need it
+    tensors = (*model.parameters(), *model.buffers())
+    return next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
+
+
+def example_images(image_shape: tuple[int, int, int], count: int, seed: int = 0) -> Tensor:
+    """Random 8-bit images [count,C,H,W] as floats in [0, 1]."""
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (count, *image_shape), generator=generator, dtype=torch.uint8)
+    return pixels.float() / 255

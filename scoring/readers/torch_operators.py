@@ -1,0 +1,458 @@
+"""What each PyTorch operation is in the graph's vocabulary.
+
+A translation takes (recorder, args, kwargs, output tensors), records nodes and returns True; False means that this
+use of the operation is not known. Operations that are missing here and cannot be taken apart are unknown.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
+
+from scoring.graph.builder import Recording, TorchTranslation
+
+TRANSLATIONS: dict[str, TorchTranslation] = {}
+
+# Allocations and questions: no arithmetic, and their results are seen where they are used.
+IGNORED = frozenset({"aten::is_same_size", "aten::sym_size", "aten::sym_numel"})
+
+
+def aten(*names: str) -> Callable[[TorchTranslation], TorchTranslation]:
+    """Register a translation for operations of the aten name space, and for their in-place forms."""
+
+    def register(translation: TorchTranslation) -> TorchTranslation:
+        for name in names:
+            full = name if "::" in name else f"aten::{name}"
+            TRANSLATIONS[full] = TRANSLATIONS[full + "_"] = translation
+        return translation
+
+    return register
+
+
+def _get(args: Sequence[Any], kwargs: dict[str, Any], index: int, name: str, default: Any = None) -> Any:
+    return args[index] if len(args) > index else kwargs.get(name, default)
+
+
+def _pair(value: Any, dims: int) -> tuple[int, ...]:
+    values = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    return tuple(int(v) for v in values) * (dims if len(values) == 1 else 1)
+
+
+# Layers ---------------------------------------------------------------------------------------------------------
+
+
+def _conv(r: Recording, args: Sequence[Any], outs: list[Tensor], stride: Any, padding: Any, dilation: Any,
+          transposed: bool, output_padding: Any, groups: int) -> bool:  # fmt: skip
+    x, weight, bias = args
+    dims = weight.dim() - 2
+    if isinstance(padding, str):
+        total = [d * (k - 1) for d, k in zip(_pair(dilation, dims), weight.shape[2:], strict=True)]
+        before = [t // 2 for t in total] if padding == "same" else [0] * dims
+        after = [t - b for t, b in zip(total, before, strict=True)] if padding == "same" else [0] * dims
+    else:
+        before = after = list(_pair(padding, dims))
+    attributes: dict[str, Any] = {
+        "stride": _pair(stride, dims), "pads": (*before, *after), "dilation": _pair(dilation, dims), "groups": groups
+    }  # fmt: skip
+    if transposed:
+        attributes["output_padding"] = _pair(output_padding, dims)
+    inputs = [r.value(x), r.value(weight)] + ([r.value(bias)] if bias is not None else [])
+    return r.node("ConvTranspose" if transposed else "Conv", inputs, outs, **attributes)
+
+
+@aten("conv1d", "conv2d", "conv3d")
+def _convolution(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+    if a[0].dim() != a[1].dim():
+        return False
+    return _conv(r, (a[0], a[1], _get(a, k, 2, "bias")), outs, _get(a, k, 3, "stride", 1), _get(a, k, 4, "padding", 0),
+                 _get(a, k, 5, "dilation", 1), False, 0, _get(a, k, 6, "groups", 1))  # fmt: skip
+
+
+@aten("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+def _conv_transpose(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+    layer = (a[0], a[1], _get(a, k, 2, "bias"))
+    output_padding, groups = _get(a, k, 5, "output_padding", 0), _get(a, k, 6, "groups", 1)
+    return _conv(r, layer, outs, _get(a, k, 3, "stride", 1), _get(a, k, 4, "padding", 0),
+                 _get(a, k, 7, "dilation", 1), True, output_padding, groups)  # fmt: skip
+
+
+@aten("convolution")
+def _general_convolution(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+    return _conv(r, a[:3], outs, a[3], a[4], a[5], a[6], a[7], a[8])
+
+
+@aten("linear")
+def _linear(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+    bias = _get(a, k, 2, "bias")
+    return r.node("Linear", [r.value(t) for t in (a[0], a[1], *([bias] if bias is not None else []))], outs)
+
+
+def _transposed(r: Recording, weight: Tensor) -> str:
+    with _disable_current_modes():
+        swapped = weight.transpose(-1, -2)
+    r.node("Transpose", [r.value(weight)], [swapped], perm=(1, 0))
+    return r.value(swapped)
+
+
+@aten("mm", "matmul", "bmm", "addmm", "baddbmm")
+def _matmul(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+    bias, left, right = a if len(a) == 3 else (None, *a)
+    if k or left.dim() < 2 or right.dim() < 2:
+        return False
+    constant = r.value(right) in r.constants and right.dim() == 2 and r.value(left) not in r.constants
+    if constant and (bias is None or (r.value(bias) in r.constants and bias.numel() == right.shape[1])):
+        tail = [r.value(bias)] if bias is not None else []
+        return r.node("Linear", [r.value(left), _transposed(r, right), *tail], outs)
+    if bias is not None:
+        return False
+    return r.node("MatMul", [r.value(left), r.value(right)], outs)
+
+
+@aten("scaled_dot_product_attention")
+def _attention(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+    q, key, v = a[:3]
+    if _get(a, k, 3, "attn_mask") is not None or _get(a, k, 4, "dropout_p", 0.0) or _get(a, k, 5, "is_causal", False):
+        return False
+    if q.shape[:-2] != key.shape[:-2]:
+        return False
+    scale = k.get("scale") or 1 / math.sqrt(q.shape[-1])
+    batch, tokens, dtype = tuple(key.shape[:-2]), (q.shape[-2], key.shape[-2]), q.dtype
+    perm = (*range(key.dim() - 2), key.dim() - 1, key.dim() - 2)
+    swapped = r.hidden("Transpose", [r.value(key)], (*batch, key.shape[-1], key.shape[-2]), dtype, perm=perm)
+    products = r.hidden("MatMul", [r.value(q), swapped], (*batch, *tokens), dtype)
+    scaled = r.hidden("Mul", [products, r.number(scale, q)], (*batch, *tokens), dtype)
+    weights = r.hidden("Softmax", [scaled], (*batch, *tokens), dtype, axis=-1)
+    return r.node("MatMul", [weights, r.value(v)], outs)
+
+
+@aten("batch_norm")
+def _batch_norm(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+    x, gamma, beta, mean, variance, training, _, eps = a[:8]
+    if training or mean is None:
+        return False  # statistics over the batch: images would depend on each other
+    return r.node("BatchNormalization", [r.value(t) for t in (x, gamma, beta, mean, variance)], outs, eps=float(eps))
+
+
+# Arithmetic -----------------------------------------------------------------------------------------------------
+
+
+def _binary(kind: str, alpha: bool = False) -> TorchTranslation:
+    def translate(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+        x, y = a[0], a[1]
+        if (alpha and _get(a, k, 2, "alpha", 1) != 1) or k.get("rounding_mode") or isinstance(x, (int, float)):
+            return False
+        if isinstance(y, (int, float)) and y == (0 if kind in ("Add", "Sub") else 1):
+            return r.node("Identity", [r.value(x)], outs)
+        names = [r.value(x), r.value(y) if isinstance(y, Tensor) else r.number(y, outs[0])]
+        return r.node(kind, names, outs)
+
+    return translate
+
+
+for _names, _kind in ((("add",), "Add"), (("sub", "subtract"), "Sub"), (("mul", "multiply"), "Mul"),
+                      (("div", "divide", "true_divide"), "Div")):  # fmt: skip
+    aten(*_names)(_binary(_kind, alpha=_kind in ("Add", "Sub")))
+
+
+@aten("square")
+def _square(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+    return r.node("Mul", [r.value(a[0]), r.value(a[0])], outs)
+
+
+@aten("pow")
+def _power(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+    x = a[0]
+    if a[1] == 3 and r.value(x) not in r.constants:
+        squared = r.hidden("Mul", [r.value(x), r.value(x)], tuple(x.shape), x.dtype)
+        return r.node("Mul", [squared, r.value(x)], outs)
+    return bool(a[1] == 2) and _square(r, a, k, outs)
+
+
+def _unary(kind: str, *names: str, **defaults: Any) -> None:
+    """An element-wise function; `defaults` are its attributes in the order of the arguments."""
+
+    def translate(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+        attributes = {key: _get(a, k, i + 1, key, value) for i, (key, value) in enumerate(defaults.items())}
+        return r.node(kind, [r.value(a[0])], outs, **attributes)
+
+    aten(*names)(translate)
+
+
+_unary("Relu", "relu")
+_unary("Sigmoid", "sigmoid")
+_unary("Tanh", "tanh")
+_unary("Erf", "erf")
+_unary("Silu", "silu")
+_unary("Gelu", "gelu", approximate="none")
+_unary("Mish", "mish")
+_unary("HardSwish", "hardswish")
+_unary("HardSigmoid", "hardsigmoid")
+_unary("Elu", "elu", alpha=1.0)
+_unary("Selu", "selu")
+_unary("Celu", "celu", alpha=1.0)
+_unary("LeakyRelu", "leaky_relu", negative_slope=0.01)
+_unary("Softplus", "softplus", beta=1, threshold=20)
+_unary("Softsign", "softsign")
+_unary("Sign", "sign")
+_unary("Abs", "abs")
+_unary("Neg", "neg")
+_unary("Softmax", "softmax", "_softmax", axis=-1)
+_unary("LogSoftmax", "log_softmax", "_log_softmax", axis=-1)
+_unary("Clip", "clamp", "clip", "hardtanh", min=None, max=None)
+_unary("Identity", "clone", "contiguous", "detach", "alias", "lift_fresh")
+
+
+@aten("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
+def _dropout(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+    return not (a[1] and a[2]) and r.node("Identity", [r.value(a[0])], outs)
+
+
+@aten("hardtanh")
+def _hardtanh(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+    low, high = _get(a, k, 1, "min_val", -1), _get(a, k, 2, "max_val", 1)
+    return r.node("Clip", [r.value(a[0])], outs, min=low, max=high)
+
+
+@aten("relu6")
+def _relu6(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+    return r.node("Clip", [r.value(a[0])], outs, min=0.0, max=6.0)
+
+
+@aten("clamp_min")
+def _clamp_min(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+    return not isinstance(a[1], Tensor) and r.node("Clip", [r.value(a[0])], outs, min=a[1], max=None)
+
+
+@aten("clamp_max")
+def _clamp_max(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+    return not isinstance(a[1], Tensor) and r.node("Clip", [r.value(a[0])], outs, min=None, max=a[1])
+
+
+@aten("prelu")
+def _prelu(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+    return r.node("PRelu", [r.value(a[0]), r.value(a[1])], outs)
+
+
+@aten("to", "_to_copy", "type_as")
+def _cast(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+    if outs[0] is a[0]:
+        return True
+    return r.node("Cast" if outs[0].dtype != a[0].dtype else "Identity", [r.value(a[0])], outs, to=outs[0].dtype)
+
+
+# Quantisers -----------------------------------------------------------------------------------------------------
+
+
+@aten("contest::quantise")
+def _quantise(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+    x, step, low, high = a
+    return r.node("Quant", [r.value(x), r.value(step)], outs, low=int(low), high=int(high))
+
+
+@aten("fake_quantize_per_tensor_affine", "fake_quantize_per_channel_affine")
+def _fake_quantise(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+    x, scale, zero, *rest = a
+    if not isinstance(scale, Tensor):
+        scale, zero = r.number(scale, x), r.number(zero, torch.empty(0, dtype=torch.int32, device=x.device))
+        return r.node("Quant", [r.value(x), scale, zero], outs, low=int(rest[-2]), high=int(rest[-1]))
+    if scale.numel() > 1:
+        return False
+    return r.node("Quant", [r.value(t) for t in (x, scale, zero)], outs, low=int(rest[-2]), high=int(rest[-1]))
+
+
+# Pooling --------------------------------------------------------------------------------------------------------
+
+
+def _pool(kind: str) -> TorchTranslation:
+    def translate(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+        x, size = a[0], a[1]
+        dims = len(_pair(size, 1)) if isinstance(size, (list, tuple)) and len(size) > 1 else x.dim() - 2
+        kernel = _pair(size, dims)
+        padding = _pair(_get(a, k, 3, "padding", 0), dims)
+        attributes: dict[str, Any] = {
+            "kernel": kernel, "stride": _pair(_get(a, k, 2, "stride") or kernel, dims), "pads": padding * 2
+        }  # fmt: skip
+        if kind == "MaxPool":
+            attributes["dilation"] = _pair(_get(a, k, 4, "dilation", 1), dims)
+            attributes["ceil"] = bool(_get(a, k, 5, "ceil_mode", False))
+        else:
+            attributes["ceil"] = bool(_get(a, k, 4, "ceil_mode", False))
+            attributes["count_include_pad"] = bool(_get(a, k, 5, "count_include_pad", True))
+            if _get(a, k, 6, "divisor_override") is not None:
+                return False
+        return r.node(kind, [r.value(x)], outs[:1], **attributes)
+
+    return translate
+
+
+aten("max_pool1d", "max_pool2d", "max_pool3d", "max_pool2d_with_indices")(_pool("MaxPool"))
+aten("avg_pool1d", "avg_pool2d", "avg_pool3d")(_pool("AveragePool"))
+
+
+@aten("adaptive_avg_pool1d", "adaptive_avg_pool2d", "_adaptive_avg_pool2d")
+def _adaptive(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+    x, dims = a[0], a[0].dim() - 2
+    size = _pair(a[1], dims)
+    if set(size) == {1}:
+        return r.node("ReduceMean", [r.value(x)], outs, axes=tuple(range(2, x.dim())), keepdims=True)
+    if all(n % s == 0 for n, s in zip(x.shape[2:], size, strict=True)):
+        kernel = tuple(n // s for n, s in zip(x.shape[2:], size, strict=True))
+        return r.node("AveragePool", [r.value(x)], outs, kernel=kernel, stride=kernel, pads=(0,) * (2 * dims),
+                      ceil=False, count_include_pad=True)  # fmt: skip
+    return r.node("AdaptiveAveragePool", [r.value(x)], outs, size=size)
+
+
+def _reduce(kind: str) -> TorchTranslation:
+    def translate(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+        axes = _get(a, k, 1, "dim")
+        axes = range(a[0].dim()) if axes is None else _pair(axes, 1)
+        axes = tuple(int(axis) % a[0].dim() for axis in axes)
+        return r.node(kind, [r.value(a[0])], outs, axes=axes, keepdims=bool(_get(a, k, 2, "keepdim", False)))
+
+    return translate
+
+
+aten("mean")(_reduce("ReduceMean"))
+aten("sum")(_reduce("ReduceSum"))
+
+
+# Shapes ---------------------------------------------------------------------------------------------------------
+
+
+@aten("view", "reshape", "_unsafe_view", "flatten", "squeeze", "unsqueeze", "unflatten", "_reshape_alias")
+def _reshape(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+    return r.node("Reshape", [r.value(a[0])], outs, shape=tuple(outs[0].shape))
+
+
+@aten("permute")
+def _permute(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+    return r.node("Transpose", [r.value(a[0])], outs, perm=tuple(int(d) % a[0].dim() for d in a[1]))
+
+
+@aten("transpose", "t", "numpy_T", "mT")
+def _swap(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+    order = list(range(a[0].dim()))
+    i, j = (a[1], a[2]) if len(a) == 3 else (-2, -1)
+    if len(order) > 1:
+        order[i], order[j] = order[j], order[i]
+    return r.node("Transpose", [r.value(a[0])], outs, perm=tuple(order))
+
+
+@aten("expand", "expand_as", "broadcast_to")
+def _expand(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+    return r.node("Expand", [r.value(a[0])], outs, shape=tuple(outs[0].shape))
+
+
+@aten("cat", "concat", "concatenate")
+def _cat(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+    axis = int(_get(a, k, 1, "dim", 0)) % outs[0].dim()
+    return r.node("Concat", [r.value(t) for t in a[0]], outs, axis=axis)
+
+
+def _cut(r: Recording, x: Tensor, dim: int, start: int, end: int, step: int, out: Tensor) -> bool:
+    dim %= x.dim()
+    starts, ends, steps = [0] * x.dim(), list(x.shape), [1] * x.dim()
+    starts[dim], ends[dim], steps[dim] = start, end, step
+    attributes = {"starts": tuple(starts), "ends": tuple(ends), "steps": tuple(steps)}
+    if out.dim() == x.dim():
+        return r.node("Slice", [r.value(x)], [out], **attributes)
+    with _disable_current_modes():
+        piece = x.narrow(dim, start, 1)
+    r.node("Slice", [r.value(x)], [piece], **attributes)
+    return r.node("Reshape", [r.value(piece)], [out], shape=tuple(out.shape))
+
+
+@aten("slice")
+def _slice(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+    x, dim, step = a[0], _get(a, k, 1, "dim", 0), _get(a, k, 4, "step", 1)
+    start, end, _ = slice(_get(a, k, 2, "start"), _get(a, k, 3, "end"), step).indices(x.shape[dim])
+    return _cut(r, x, dim, start, max(end, start), step, outs[0])
+
+
+@aten("narrow")
+def _narrow(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+    x, dim, start, length = a
+    start = int(start) % x.shape[dim]
+    return _cut(r, x, dim, start, start + length, 1, outs[0])
+
+
+@aten("select")
+def _select(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+    x, dim, index = a
+    index = int(index) % x.shape[dim]
+    return _cut(r, x, dim, index, index + 1, 1, outs[0])
+
+
+@aten("split", "split_with_sizes", "chunk", "unbind", "tensor_split", "unsafe_split", "unsafe_chunk")
+def _split(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+    x, start = a[0], 0
+    unbound = outs[0].dim() < x.dim()
+    dim = int(_get(a, k, 1 if unbound else 2, "dim", 0)) % x.dim()
+    for out in outs:
+        length = 1 if unbound else out.shape[dim]
+        _cut(r, x, dim, start, start + length, 1, out)
+        start += length
+    return bool(start == x.shape[dim])
+
+
+@aten("index_select")
+def _index_select(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+    x, dim, index = a
+    return r.node("Gather", [r.value(x), r.value(index)], outs, axis=int(dim) % x.dim())
+
+
+@aten("index")
+def _index(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+    x, indices = a
+    given = [(d, i) for d, i in enumerate(indices) if i is not None]
+    if len(given) != 1 or given[0][1].dtype == torch.bool or (given[0][1].dim() != 1 and given[0][0] != 0):
+        return False
+    return r.node("Gather", [r.value(x), r.value(given[0][1])], outs, axis=given[0][0])
+
+
+@aten("embedding")
+def _embedding(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+    return r.node("Gather", [r.value(a[0]), r.value(a[1])], outs, axis=0)
+
+
+@aten("pad", "constant_pad_nd", "reflection_pad2d", "replication_pad2d")
+def _pad(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+    x, pads = a[0], [int(p) for p in a[1]]
+    third = a[2] if len(a) > 2 else k.get("mode", k.get("value", "constant"))
+    mode = third if isinstance(third, str) else "constant"
+    value = _get(a, k, 3, "value", 0) if isinstance(third, str) else third
+    if mode not in ("constant", "reflect", "replicate"):
+        return False
+    before, after = [0] * x.dim(), [0] * x.dim()
+    for i in range(len(pads) // 2):
+        before[x.dim() - 1 - i], after[x.dim() - 1 - i] = pads[2 * i], pads[2 * i + 1]
+    return r.node("Pad", [r.value(x)], outs, pads=(*before, *after), mode=mode, value=float(value or 0))
+
+
+@aten("channel_shuffle", "native_channel_shuffle")
+def _channel_shuffle(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+    x, groups = a
+    batch, channels, *rest = x.shape
+    split, turned = (batch, groups, channels // groups, *rest), (batch, channels // groups, groups, *rest)
+    apart = r.hidden("Reshape", [r.value(x)], split, x.dtype, shape=split)
+    perm = (0, 2, 1, *range(3, len(split)))
+    swapped = r.hidden("Transpose", [apart], turned, x.dtype, perm=perm)
+    return r.node("Reshape", [swapped], outs, shape=tuple(x.shape))
+
+
+@aten("pixel_shuffle")
+def _pixel_shuffle(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+    return r.node("DepthToSpace", [r.value(a[0])], outs, block=int(a[1]))
+
+
+@aten("upsample_nearest2d")
+def _nearest(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+    factors = [o / i for o, i in zip(outs[0].shape[2:], a[0].shape[2:], strict=True)]
+    if not all(f == int(f) for f in factors):
+        return False
+    return r.node("ResizeNearest", [r.value(a[0])], outs, factors=tuple(int(f) for f in factors))

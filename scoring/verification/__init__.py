@@ -1,0 +1,1 @@
+"""What is measured and checked on the graph: accuracy, repeatability, independent counts."""

@@ -1,0 +1,218 @@
+"""`contest search`, `contest worker`, `contest report`."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from contest.errors import UsageError
+
+EPOCHS_HELP = "Epochs of a trial, float and quantised together; `10/40`: explore and refine."
+
+
+@click.command()
+@click.option(
+    "--trials", type=click.IntRange(1), help="Candidates to train (default 20, or as many as --budget allows)."
+)
+@click.option("--budget", help="Time to keep to, such as 2h or 45m: epochs and stages are chosen for this machine.")
+@click.option("--dataset", default="cifar10", show_default=True, help="cifar10, cifar100, mnist, digits or your own.")
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="Folder of the data set (else CONTEST_DATA, else download)."
+)
+@click.option(
+    "--study", "directory", type=click.Path(path_type=Path), help="Study directory [default: studies/DATASET]."
+)
+@click.option("--resume", is_flag=True, help="Go on with the study in that directory.")
+@click.option(
+    "--objective",
+    type=click.Choice(["constrained", "pareto", "target"]),
+    default="constrained",
+    show_default=True,
+    help="Lowest score at the threshold, the whole front, or best accuracy below a score.",
+)
+@click.option("--target-score", type=float, help="With --objective target: the score to stay below.")
+@click.option(
+    "--sampler",
+    type=click.Choice(["tpe", "nsga2", "random"]),
+    default="tpe",
+    show_default=True,
+    help="How candidates are proposed.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Everything random comes from it.")
+@click.option(
+    "--seeds",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Long trainings of each finalist; the median counts.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps (mps is untested).")
+@click.option("--storage", help="postgresql://... shared by many machines [default: SQLite in the study directory].")
+@click.option("--epochs", help=EPOCHS_HELP)
+@click.option(
+    "--margin",
+    type=float,
+    help="Points of accuracy asked for above the threshold, such as 0.005 [default: the lower confidence bound].",
+)
+@click.option("--threshold", type=float, help="Accuracy that must be reached [default: the rule's].")
+@click.option(
+    "--finalists", type=click.IntRange(1), default=3, show_default=True, help="Networks that are read on the test set."
+)
+@click.option(
+    "--variants",
+    type=click.IntRange(0),
+    default=2,
+    show_default=True,
+    help="Rounds of cheaper variants of the best network.",
+)
+@click.option(
+    "--teacher",
+    "teachers",
+    multiple=True,
+    metavar="FILE|bundled",
+    help="A model.pt whose soft labels the refine stage learns from; of several, the mean of their logits. "
+    "`bundled`: the networks of this package (CIFAR-10) that do not know the validation images.",
+)
+@click.option(
+    "--teacher-epochs",
+    type=float,
+    default=0.0,
+    help="Train a teacher for that long, once [default: none; with --budget as there is time].",
+)
+@click.option(
+    "--taught-epochs",
+    type=click.IntRange(0),
+    default=0,
+    help="The teacher answers for the very images of so many epochs, not once for each [default: once for each].",
+)
+@click.option("--rule", help="Rule that prices candidates [default: the data set's].")
+@click.option(
+    "--space",
+    "space_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="TOML file that narrows or fixes dimensions.",
+)
+@click.option("--family", help="Families to search, such as resnet,thin.")
+@click.option(
+    "--fix",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Narrow one dimension: `weight_bits=3` or `weight_bits=2,3,4`. May be given again.",
+)
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes on this machine.")
+@click.option("--ray", "ray_address", help="Start the workers on this Ray cluster (`auto`, `local` or host:port).")
+@click.option(
+    "--gpus-per-worker", type=float, default=0.0, show_default=True, help="With --ray: share of a GPU for each worker."
+)
+def search(**options: Any) -> None:  # fmt: skip
+    """Search for the network with the lowest score at the accuracy that the contest asks for.
+
+    The study directory holds everything: `--resume` goes on after Ctrl-C, kill -9 or with more --trials. The
+    test set is read once for each finalist, at the end.
+    """
+    options["begun"] = time.monotonic()  # importing torch is part of --budget
+    _share_the_cores(options["workers"])
+    from rich.console import Console
+
+    from search.start import run_search
+
+    console = Console()
+    options["fixed"] = parse_fixed(options.pop("fix"))
+    options["teachers"] = teacher_files(options["teachers"])
+    try:
+        run_search(console, **options)
+    except KeyboardInterrupt:
+        directory = options["directory"] or f"studies/{options['dataset']}"
+        console.print(f"\ninterrupted; go on with: contest search --resume --study {directory}")
+        raise click.exceptions.Abort from None
+
+
+@click.command()
+@click.option(
+    "--study",
+    "directory",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Study directory, which all machines see.",
+)
+@click.option("--storage", help="The study's database [default: what the study was started with].")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps (mps is untested).")
+@click.option("--exit-when-idle", is_flag=True, help="End when there is nothing to do, not when the study ends.")
+def worker(directory: Path, storage: str | None, device: str, exit_when_idle: bool) -> None:  # fmt: skip
+    """Work on a study that `contest search` started, from this machine, until it ends."""
+    _share_the_cores(1)
+    from search.workers.join import run_worker
+
+    done = run_worker(directory, storage, device, stay=not exit_when_idle)
+    click.echo(f"{done} pieces of work done")
+
+
+@click.command()
+@click.argument("study", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the report [default: STUDY/report].")
+@click.option("--slides", type=click.Path(path_type=Path), help="Also write a seven-minute talk (.pptx).")
+@click.option("--storage", help="The study's database [default: what the study was started with].")
+def report(study: Path, out: Path | None, slides: Path | None, storage: str | None) -> None:
+    """What happened in STUDY: history, Pareto front, importance, cost by stage, as HTML, PNG and slides."""
+    from search.output.html import write_report
+    from search.workers.join import open_study
+
+    opened = open_study(study, storage)
+    for path in write_report(opened, out or study / "report"):
+        click.echo(str(path))
+    if slides is not None:
+        from search.output.slides import write_slides
+
+        click.echo(str(write_slides(opened, slides)))
+
+
+def _share_the_cores(workers: int) -> None:
+    """Before torch is imported: threads sleep rather than spin while they wait, and workers share the cores."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if workers > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+
+
+def teacher_files(given: tuple[str, ...]) -> list[Path]:
+    """The files that --teacher names. Raises UsageError for one that is not there.
+
+    `bundled` leaves out networks that were trained on all images: they know those that validation is measured on.
+    """
+    from contest.datasets import ALL_IMAGES
+    from contest.model_file import read_manifest
+    from contest.zoo import DIRECTORY
+
+    found: list[Path] = []
+    for name in given:
+        if name == "bundled":
+            origins = {path: read_manifest(path).provenance for path in sorted(DIRECTORY.glob("*.pt"))}
+            found += [path for path, origin in origins.items() if origin.get("split_sha256") != ALL_IMAGES]
+        elif Path(name).is_file():
+            found.append(Path(name))
+        else:
+            raise UsageError(f"--teacher {name}: no such file")
+    return found
+
+
+def parse_fixed(texts: tuple[str, ...]) -> dict[str, list[int | float | str]]:
+    """`("weight_bits=2,3",)` -> `{"weight_bits": [2, 3]}`. Raises UsageError for text without `=`."""
+    fixed = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        if not equals or not values:
+            raise UsageError(f"--fix {text}: write NAME=VALUE or NAME=VALUE,VALUE")
+        fixed[name.strip()] = [_number(value.strip()) for value in values.split(",")]
+    return fixed
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

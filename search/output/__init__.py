@@ -1,0 +1,1 @@
+"""What a search shows: progress, figures, the report and the slides."""

@@ -1,0 +1,183 @@
+"""What a user sees while a study runs: a table that stays in place, or a line a trial where there is no terminal."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from contest.candidate import Bits
+from search.policy.ranking import Judge
+from search.study.study import Study, Work
+from search.study.trial import Record
+from search.trainers.protocol import Progress, Trainer
+
+ROWS = 8
+
+
+class View:
+    """The live table of a study: counts, leaders, what is running, time left."""
+
+    def __init__(self, study: Study, trainer: Trainer, console: Console, left_s: Callable[[], float | None]) -> None:
+        self._study, self._trainer, self._console, self._left_s = study, trainer, console, left_s
+        self._started = time.monotonic()
+        self._now = "starting"
+        self._stage = "explore"
+        self._body: Table | Text = Text("")
+        self._counts = ""
+        self._seen: set[int] = set()
+        self._lock = threading.Lock()
+        self._live = Live(console=console, get_renderable=self.render, refresh_per_second=2, transient=False)
+
+    def __enter__(self) -> View:
+        if self._console.is_terminal:
+            self._live.start()
+        # What a resumed study has behind it is not told again.
+        self._seen = {r.number for r in self._study.records() if r.state in ("COMPLETE", "FAIL", "PRUNED")}
+        self.done()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def stage(self, name: str) -> None:
+        self._stage = name
+        if not self._console.is_terminal:
+            self._console.print(f"[bold]{name}[/bold]")
+
+    def begin(self, work: Work) -> None:
+        """A piece of work starts."""
+        self._now = f"trial {work.trial.number}: {work.candidate.architecture}"
+
+    def epoch(self, work: Work, progress: Progress) -> None:
+        """An epoch of it is over."""
+        self._now = (
+            f"trial {work.trial.number}: {progress.stage} {progress.fraction:.0%}, "
+            f"validation {progress.accuracy:.2%}, {progress.images_per_second:,.0f} images/s"
+        )
+
+    def done(self) -> None:
+        """Something is finished: read the study again."""
+        records = self._study.records()
+        judge = Judge(self._study.settings, records, self._trainer.classes)
+        with self._lock:
+            self._counts, self._body = counts(records), leaders_table(judge)
+        if not self._console.is_terminal:
+            for record in records:
+                if record.number not in self._seen and record.state in ("COMPLETE", "FAIL", "PRUNED"):
+                    self._seen.add(record.number)
+                    if record.result is not None or record.state == "FAIL":
+                        self._console.print(line(record, judge), soft_wrap=True, highlight=False)
+
+    def render(self) -> Group:
+        left = self._left_s()
+        elapsed = duration(time.monotonic() - self._started)
+        head = f"[bold]{self._study.name}[/bold] · {self._stage} · {elapsed}" + (
+            f" · about {duration(left)} left" if left is not None else ""
+        )
+        with self._lock:
+            return Group(Text.from_markup(head), Text(self._counts), self._body, Text(self._now, style="dim"))
+
+
+def counts(records: list[Record]) -> str:
+    """How many trials there are of each kind."""
+    kinds = Counter(_kind(r) for r in records)
+    order = ("trained", "paused", "refined", "stopped", "refused", "repeated", "failed", "running", "waiting")
+    return ", ".join(f"{kinds[kind]} {kind}" for kind in order if kinds[kind]) or "nothing yet"
+
+
+def _kind(record: Record) -> str:
+    if record.state in ("RUNNING", "WAITING"):
+        return record.state.lower()
+    if record.state == "FAIL":
+        return "failed"
+    if record.answered_by is not None:
+        return "repeated"
+    if record.result is None:
+        return "refused"
+    if record.state == "PRUNED":
+        return "stopped"
+    if record.stage == "refine":
+        return "refined"
+    return "trained" if record.result.model else "paused"
+
+
+def leaders_table(judge: Judge) -> Table:
+    """The best candidates so far: refined ones first, each at its furthest visit."""
+    table = Table(expand=False, pad_edge=False)
+    for column in ("trial", "network", "bits w/a", "p_s", "p_u", "MACs"):
+        table.add_column(column, justify="left" if column in ("network", "trial") else "right", no_wrap=True)
+    for column in ("score", "validation", "forecast", ""):
+        table.add_column(column, justify="right", no_wrap=True)
+    refined = judge.ranked([r for r in judge.records if r.stage == "refine"])
+    for record in [*refined, *judge.leaders()][:ROWS]:
+        table.add_row(*row(record, judge))
+    return table
+
+
+def row(record: Record, judge: Judge) -> list[str]:
+    assert record.result is not None
+    candidate, price = record.candidate, record.result.price
+    enough = "[green]yes[/green]" if judge.feasible(record) else "no"
+    if record.stage == "refine":
+        stage = "refined"
+    else:
+        stage = "explored" if record.result.model else f"rung {record.rung}"
+    return [
+        str(record.number),
+        short(candidate.architecture.family, candidate.architecture.options.get("widths")),
+        bits_text(candidate.bits),
+        f"{candidate.structured:.2f}",
+        f"{candidate.unstructured:.2f}",
+        f"{price.macs / 1e6:.2f}M",
+        f"{price.total:.5f}",
+        f"{record.result.accuracy:.2%}",
+        f"{judge.predicted(record):.2%} {enough}",
+        stage,
+    ]
+
+
+def line(record: Record, judge: Judge) -> str:
+    """One finished trial in one line."""
+    if record.result is None:
+        return f"trial {record.number} failed: {record.reason}"
+    cells = row(record, judge)
+    text = (
+        f"trial {record.number} ({cells[9]}): {record.candidate.architecture} bits {cells[2]} p_s {cells[3]} "
+        f"p_u {cells[4]}: score {cells[6]}, validation {cells[7]}, {record.result.seconds:.0f} s"
+    )
+    return text + (f", stopped: {record.reason}" if record.reason else "")
+
+
+def bits_text(bits: Bits) -> str:
+    """`3/4`, or `2-3/3-4` where stages or layers differ; the first and last layer are left out."""
+    inner = [pair for name, pair in bits.layers.items() if name.split(".")[0] == "stages"]
+
+    def span(values: list[int]) -> str:
+        return str(values[0]) if min(values) == max(values) else f"{min(values)}-{max(values)}"
+
+    return f"{span([bits.weights, *(w for w, _ in inner)])}/{span([bits.activations, *(a for _, a in inner)])}"
+
+
+def short(family: str, widths: object) -> str:
+    return f"{family} {'-'.join(map(str, widths))}" if isinstance(widths, tuple) else family
+
+
+def duration(seconds: float) -> str:
+    """`75` -> `1 min 15 s`."""
+    seconds = max(0, round(seconds))
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60} min"

@@ -1,0 +1,1 @@
+"""What a search does next: proposals, ranking, budget, refinement, finalists."""

@@ -1,0 +1,1 @@
+"""What a search may choose: the space of candidates and its starting points."""

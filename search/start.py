@@ -1,0 +1,264 @@
+"""What the commands do, without parsing: open or make a study, run it, say how it ended."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from contest.errors import UsageError
+from search.output.progress import View, duration
+from search.policy.budget import Plan, make_plan, parse_duration
+from search.policy.finalists import Finalist, reads
+from search.run import Outcome, Run, Tools, estimate_left, set_explore_deadline
+from search.space.space import Space, make_space, read_space
+from search.study.settings import Settings
+from search.study.storage import open_storage, storage_url
+from search.study.study import FINISHED, Study
+from search.trainers.pipeline import PipelineTrainer
+
+DEFAULT_EPOCHS = {"digits": (8.0, 30.0), "mnist": (4.0, 12.0)}
+"""Explore and refine epochs by data set; (10, 40) for others."""
+
+
+def run_search(console: Console, **options: Any) -> Outcome:
+    """`contest search`: everything between the options and the summary."""
+    begun: float = options.get("begun") or time.monotonic()
+    directory: Path = options["directory"] or Path("studies") / options["dataset"]
+    settings = resumed(directory, options) if options["resume"] else fresh(directory, options)
+    url = storage_url(settings.storage, directory)
+    console.print(
+        f"study [bold]{directory}[/bold] · {settings.dataset} · rule {settings.rule} · "
+        f"at least {settings.threshold:.1%}"
+    )
+    trainer = PipelineTrainer(settings, directory, device=options["device"])
+    space = make_space(trainer.image_shape, settings.space)
+    deadline = None
+    if settings.budget_s is not None:
+        start_s = time.monotonic() - begun
+        # Each finalist is read in a process of its own, which starts about as long as this one did.
+        reading_s = min(0.3 * settings.budget_s, settings.finalists * start_s)
+        deadline = begun + settings.budget_s - reading_s
+        if not options["resume"]:
+            plan = plan_for(settings, trainer, space, deadline, epochs_given=bool(options["epochs"]))
+            plan = dataclasses.replace(plan, reading_s=reading_s)
+            settings = plan.settings
+            print_plan(console, plan, begun)
+    settings.save(directory)
+    trainer.settings = settings
+    study = Study(
+        directory, settings, space, open_storage(url, heartbeat_s=settings.heartbeat_s, grace_s=settings.grace_s)
+    )
+    study.optuna.set_user_attr(FINISHED, False)
+    if deadline is not None:
+        left = deadline - time.monotonic()
+        set_explore_deadline(study, 0.44 * left if settings.refine_epochs else 0.95 * left)
+    helpers = start_workers(directory, options)
+    view = View(study, trainer, console, lambda: estimate_left(study, deadline))
+    tools = Tools(score=scorer(settings), sensitivity=trainer.sensitivity, teacher=trainer.teach)
+    try:
+        with view:
+            outcome = Run(study, trainer, tools, view, deadline)()
+    finally:
+        for helper in helpers:
+            helper.terminate()
+    print_summary(console, study, outcome)
+    return outcome
+
+
+def fresh(directory: Path, options: dict[str, Any]) -> Settings:
+    """The settings of a new study. Raises UsageError if the directory holds one already."""
+    from scoring.rules import load_rule
+
+    if (directory / "study.json").exists():
+        raise UsageError(f"{directory} holds a study: go on with --resume, or choose another --study directory")
+    if options["budget"] and options["taught_epochs"]:
+        raise UsageError(
+            "--budget does not plan for the time in which a teacher answers for --taught-epochs: leave one of them out "
+            "(--trials and --epochs say how much is done)"
+        )
+    dataset = options["dataset"]
+    budget_s = parse_duration(options["budget"]) if options["budget"] else None
+    rule = options["rule"] or default_rule(dataset)
+    explore, refine = (
+        parse_epochs(options["epochs"]) if options["epochs"] else DEFAULT_EPOCHS.get(dataset, (10.0, 40.0))
+    )
+    changes = read_space(options["space_file"]) if options["space_file"] else {}
+    if options["family"]:
+        changes["family"] = [name.strip() for name in options["family"].split(",")]
+    changes.update(options["fixed"])
+    return Settings(
+        dataset=dataset,
+        data=str(options["data"].resolve()) if options["data"] else None,
+        rule=rule,
+        threshold=options["threshold"] if options["threshold"] is not None else load_rule(rule).threshold,
+        objective=options["objective"],
+        target_score=options["target_score"],
+        sampler=options["sampler"],
+        seed=options["seed"],
+        trials=options["trials"] or (None if budget_s else 20),
+        budget_s=budget_s,
+        explore_epochs=explore,
+        refine_epochs=refine,
+        teachers=tuple(str(path.resolve()) for path in options["teachers"]),
+        teacher_epochs=options["teacher_epochs"],
+        taught_epochs=options["taught_epochs"],
+        finalists=options["finalists"],
+        variants=options["variants"],
+        seeds=options["seeds"],
+        margin=options["margin"],
+        space=changes,
+        storage=options["storage"],
+    )
+
+
+def resumed(directory: Path, options: dict[str, Any]) -> Settings:
+    """The settings of the study in the directory, with more trials or time where they are asked for."""
+    settings = Settings.load(directory)
+    changes: dict[str, Any] = {}
+    if options["trials"]:
+        changes["trials"] = options["trials"]
+    if options["budget"]:
+        changes["budget_s"] = parse_duration(options["budget"])
+    if options["storage"]:
+        changes["storage"] = options["storage"]
+    return dataclasses.replace(settings, **changes)
+
+
+def default_rule(dataset: str) -> str:
+    """The data set's first rule. Raises UsageError for a data set that no rule is for."""
+    from scoring.rules import rules_of
+
+    rules = rules_of(dataset)
+    if not rules:
+        raise UsageError(f"no rule is made for the data set '{dataset}': name one, or a TOML file, with --rule")
+    return rules[0].name
+
+
+def parse_epochs(text: str) -> tuple[float, float]:
+    """`10` -> (10, 40); `10/30` -> (10, 30); `10/0`: no refine stage."""
+    try:
+        explore, slash, refine = text.partition("/")
+        return float(explore), float(refine) if slash else 4 * float(explore)
+    except ValueError as error:
+        raise UsageError(f"--epochs {text}: write a number, or two as in 10/40") from error
+
+
+def plan_for(
+    settings: Settings, trainer: PipelineTrainer, space: Space, deadline: float, *, epochs_given: bool
+) -> Plan:
+    """The plan for the time until `deadline`, after a few steps were timed."""
+    from search.policy.speed import measure_speed
+
+    assert settings.budget_s is not None
+    # (a teacher is timed only where a budget could be long enough for one)
+    speed = measure_speed(trainer, space, teacher=not settings.teachers and settings.budget_s >= 1800)
+    plan = make_plan(settings, speed, deadline - time.monotonic(), epochs_given=epochs_given)
+    return dataclasses.replace(plan, settings=dataclasses.replace(plan.settings, budget_s=settings.budget_s))
+
+
+def print_plan(console: Console, plan: Plan, begun: float) -> None:
+    """What will be done, and when it ends."""
+    settings = plan.settings
+    end = time.strftime("%H:%M:%S", time.localtime(time.time() + plan.total_s))
+    console.print(f"one epoch of a typical network takes {plan.epoch_s:.1f} s here")
+    if plan.teacher_s:
+        console.print(f"teacher: {settings.teacher_epochs:g} epochs, {duration(plan.teacher_s)}")
+    trials = f"{settings.trials} trials" if settings.trials else "as many trials as fit"
+    console.print(f"explore: {trials} of {settings.explore_epochs:g} epochs, {duration(plan.explore_s)}")
+    if settings.refine_epochs:
+        count = (settings.refined or settings.finalists) * settings.seeds
+        console.print(f"refine: {count} trainings of {settings.refine_epochs:g} epochs, {duration(plan.refine_s)}")
+    else:
+        console.print("refine: no time for trainings longer than the explored ones")
+    console.print(f"test set: {settings.finalists} readings, about {duration(plan.reading_s)}")
+    total_s = time.monotonic() - begun + plan.total_s
+    console.print(f"expected end {end}, after {duration(total_s)} of {duration(settings.budget_s or 0)}")
+
+
+def scorer(settings: Settings) -> Any:
+    """Scores a file on the test set, as `contest score --json` does."""
+
+    def score(model: Path) -> dict[str, Any]:
+        from contest.datasets import load
+        from scoring.score import score_file
+
+        data = load(settings.dataset, Path(settings.data) if settings.data else None)
+        report: dict[str, Any] = score_file(model, images=data.test, rule=settings.rule).to_json()
+        return report
+
+    return score
+
+
+def start_workers(directory: Path, options: dict[str, Any]) -> list[Any]:
+    """The other workers that were asked for: processes here, or actors on a Ray cluster."""
+    if options["ray_address"]:
+        from search.workers.ray import start_on_ray, worker_job
+
+        job, share = worker_job(options["device"]), options["gpus_per_worker"]
+        return list(start_on_ray(options["ray_address"], directory, options["workers"], job, gpus_each=share))
+    return [
+        subprocess.Popen(  # the same interpreter, so the same environment
+            [sys.executable, "-m", "contest", "worker", "--study", str(directory), "--device", options["device"]],
+            env={**os.environ, "CONTEST_WORKER": str(number)},
+            stdout=subprocess.DEVNULL,
+        )
+        for number in range(1, options["workers"])
+    ]
+
+
+def print_summary(console: Console, study: Study, outcome: Outcome) -> None:
+    """Stages, finalists, the winner and what to do with it."""
+    stages = Table(title="what each stage cost and gained", title_justify="left")
+    for column in ("stage", "time", "images", "trainings", "best score", "validation"):
+        stages.add_column(column, justify="left" if column == "stage" else "right")
+    for stage in outcome.stages:
+        best = "" if stage.best_score is None else f"{stage.best_score:.5f}"
+        accuracy = "" if stage.best_accuracy is None else f"{stage.best_accuracy:.2%}"
+        stages.add_row(stage.name, duration(stage.seconds), f"{stage.images:,}", str(stage.trials), best, accuracy)
+    console.print(stages)
+    if not outcome.finalists:
+        console.print("no candidate was trained to its end: give more --trials or more --epochs")
+        return
+    console.print(finalists_table(study.settings, outcome.finalists))
+    console.print(f"the test set was read {len(reads(study.directory))} times in this study")
+    settings = study.settings
+    if outcome.winner is None:
+        console.print(
+            f"[yellow]no finalist reaches {settings.threshold:.1%} on the test set[/yellow]: "
+            f"more time (--resume --trials N, --epochs), or a wider --space"
+        )
+    leader = outcome.winner or max(outcome.finalists, key=lambda f: f.accuracy or 0.0)
+    terms = leader.score(settings.rule)
+    if outcome.winner is not None:
+        console.print(
+            f"[bold green]winner[/bold green]: {leader.record.candidate.architecture}, "
+            f"score {terms['total']:.5f} = {terms['params']:.5f} params + {terms['ops']:.5f} ops"
+        )
+    data = f" --rule {settings.rule}" if settings.rule != "lab" else ""
+    console.print(f"  contest score {leader.model}{data}", soft_wrap=True, highlight=False)
+    console.print(f"  contest submit {leader.model} --team NAME{data}", soft_wrap=True, highlight=False)
+    console.print("  contest plot", highlight=False)
+    console.print(f"  contest report {study.directory}", soft_wrap=True, highlight=False)
+
+
+def finalists_table(settings: Settings, finalists: list[Finalist]) -> Table:
+    table = Table(title="finalists, best on validation first", title_justify="left")
+    for column in ("", "network", "score", "params", "ops", "validation", "test", "in finalists/"):
+        table.add_column(column, justify="left" if column in ("network", "in finalists/") else "right")
+    for finalist in finalists:
+        terms, result = finalist.score(settings.rule), finalist.record.result
+        assert result is not None
+        test = "-" if finalist.accuracy is None else f"{finalist.accuracy:.2%}"
+        numbers = (f"{terms['total']:.5f}", f"{terms['params']:.5f}", f"{terms['ops']:.5f}", f"{result.accuracy:.2%}")
+        table.add_row(
+            str(finalist.place), finalist.record.candidate.architecture.family, *numbers, test, finalist.record.key
+        )
+    return table

@@ -1,0 +1,1 @@
+"""The study: its trials, settings, sampler and storage."""

@@ -1,0 +1,311 @@
+"""A study: Optuna's trials, read and written as pieces of work on candidates.
+
+Each Optuna trial is one *visit* of a candidate: trained up to a rung, or refused before training. A promoted
+candidate comes back as another trial with the same parameters and trains on from its checkpoint, so a told
+trial never changes, every sampler and optuna-dashboard understand the storage, and Optuna's own queue
+(WAITING -> RUNNING, atomic) hands work to many machines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import socket
+import warnings
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from contest.candidate import Candidate
+from search.space.space import Space, Value
+from search.study.sampler import _seed, directions, make_sampler
+from search.study.settings import Settings
+from search.study.storage import Claims, PatientStorage
+from search.study.trial import Price, Record, Result, Stage, result_from_json, result_to_json
+
+WORKER = f"{socket.gethostname()}:{os.getpid()}"
+MAX_RETRIES = 3
+"""Deaths of workers over one piece of work after which it counts as failed (it may be what kills them)."""
+
+
+def key_of(candidate: Candidate) -> str:
+    """The identity of a candidate: equal candidates train to equal networks."""
+    return hashlib.sha256(candidate.to_json().encode()).hexdigest()[:16]
+
+
+class Study:
+    """One study in a storage, with its settings and its directory.
+
+    Args:
+        directory: holds checkpoints and networks; all workers of a study must see it.
+        settings: what was asked for.
+        space: what is searched.
+        storage: see `search.study.storage`.
+    """
+
+    def __init__(self, directory: Path, settings: Settings, space: Space, storage: PatientStorage) -> None:
+        self.directory = directory
+        self.settings = settings
+        self.space = space
+        self.storage = storage
+        self.name = study_name(directory)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self.optuna = optuna.create_study(
+                study_name=self.name,
+                storage=storage,
+                load_if_exists=True,
+                directions=directions(settings),
+                sampler=make_sampler(settings),
+            )
+        self.claims = Claims(storage, self.name)
+        self._parsed: dict[int, Record] = {}
+
+    def close(self) -> None:
+        """Let go of the database's connections."""
+        self.storage.remove_session()
+        self.storage.engine.dispose()
+
+    # reading
+
+    def records(self) -> list[Record]:
+        """Everything in the study that names a candidate, by number, in whatever state."""
+        found = []
+        for trial in self.optuna.get_trials(deepcopy=False):
+            record = self._parsed.get(trial.number) or parse(trial)
+            if record is None:
+                continue
+            if trial.state.is_finished():
+                self._parsed[trial.number] = record
+            found.append(record)
+        return found
+
+    def finished(self) -> list[Record]:
+        """Records that training has given a result, best known state of the study."""
+        return [r for r in self.records() if r.result is not None]
+
+    def trial(self, number: int) -> FrozenTrial | None:
+        """The trial with that number as the storage has it."""
+        return next((t for t in self.optuna.get_trials(deepcopy=False) if t.number == number), None)
+
+    # writing
+
+    def ask(self) -> optuna.Trial:
+        """The next trial of Optuna's queue, or a new one."""
+        # A sampler of its own for each trial: a study repeats exactly, whatever was interrupted before.
+        self.optuna.sampler = make_sampler(self.settings, len(self.optuna.get_trials(deepcopy=False)))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Heartbeat of storage")
+            return self.optuna.ask()
+
+    def values(self, trial: optuna.Trial) -> dict[str, Value]:
+        """What the sampler chooses for `trial`, in the dimensions of the space."""
+        with self.storage.together():
+            return self.space.values(trial)
+
+    def dice(self) -> random.Random:
+        """Chance for the next decision: of the seed, how much has been tried, and which worker asks."""
+        return random.Random(f"{_seed(self.settings, len(self.optuna.get_trials(deepcopy=False)))}")
+
+    def describe(
+        self,
+        trial: optuna.Trial,
+        key: str,
+        candidate: Candidate,
+        stage: Stage,
+        rung: int,
+        estimate: Price | None,
+        retries: int,
+    ) -> None:
+        """Write down what `trial` is about to do, before it does it."""
+        work = {
+            "key": key,
+            "candidate": candidate.to_json(),
+            "stage": stage,
+            "rung": rung,
+            "worker": WORKER,
+            "retries": retries,
+            "estimate": asdict(estimate) if estimate else None,
+        }
+        trial.set_user_attr("work", work)
+
+    def tell(
+        self, trial: optuna.Trial, result: Result, violation: float, predicted: float, stopped: str | None
+    ) -> None:
+        """Record a training's end. `violation` > 0 means infeasible; `stopped` says why a training was ended early.
+
+        Raises what Optuna raises if another worker has been given this trial since.
+        """
+        trial.set_user_attr("result", result_to_json(result))
+        trial.set_constraint("accuracy", violation)
+        if stopped:
+            trial.set_user_attr("reason", stopped)
+            self.optuna.tell(trial, state=TrialState.PRUNED)
+        else:
+            self.optuna.tell(trial, self._values(result.price, predicted))
+
+    def refuse(self, trial: optuna.Trial, reason: str, *, violation: float | None = None) -> None:
+        """Record that `trial` is not trained, and why."""
+        trial.set_user_attr("reason", reason)
+        if violation is not None:
+            trial.set_constraint("accuracy", violation)
+        self.optuna.tell(trial, state=TrialState.PRUNED)
+
+    def answer(self, trial: optuna.Trial, earlier: Record, violation: float, predicted: float) -> None:
+        """Record that `trial` repeats `earlier` and has its result."""
+        trial.set_user_attr("answered_by", earlier.number)
+        trial.set_constraint("accuracy", violation)
+        assert earlier.result is not None
+        self.optuna.tell(trial, self._values(earlier.result.price, predicted))
+
+    def fail(self, trial: optuna.Trial, reason: str) -> None:
+        """Record that the training of `trial` failed; nobody will try it again."""
+        trial.set_user_attr("reason", reason)
+        self.optuna.tell(trial, state=TrialState.FAIL)
+
+    def enqueue(
+        self, params: dict[str, Any], candidate: Candidate, stage: Stage, rung: int, *, retries: int = 0
+    ) -> None:
+        """Put work into the queue from which any worker takes it."""
+        attrs = {"todo": {"candidate": candidate.to_json(), "stage": stage, "rung": rung, "retries": retries}}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self.optuna.enqueue_trial(params, user_attrs=attrs)
+
+    def waiting(self) -> bool:
+        return self.storage.count(self.optuna._study_id, TrialState.WAITING) > 0
+
+    def running(self) -> list[FrozenTrial]:
+        if not self.storage.count(self.optuna._study_id, TrialState.RUNNING):
+            return []
+        return list(self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+
+    def reap(self) -> int:
+        """Give the work of dead workers back to the queue; how many there were.
+
+        Dead: silent for `grace_s`, or a process of this machine that no longer exists.
+        """
+        stale = set(self.storage._get_stale_trial_ids(self.optuna._study_id))
+        dead = 0
+        for trial in self.running():
+            work = trial.user_attrs.get("work")
+            orphan = work is None and _age_s(trial) > self.settings.grace_s
+            if trial._trial_id not in stale and not orphan and not (work and _process_is_gone(work["worker"])):
+                continue
+            try:
+                if not self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL):
+                    continue
+            except optuna.exceptions.UpdateFinishedTrialError:
+                continue  # another worker has reaped it
+            dead += 1
+            todo = work or trial.user_attrs.get("todo")
+            if todo is not None:
+                self._retry(trial, todo)
+        return dead
+
+    def _retry(self, trial: FrozenTrial, todo: dict[str, Any]) -> None:
+        retries = int(todo.get("retries", 0)) + 1
+        if retries <= MAX_RETRIES:
+            candidate = Candidate.from_json(todo["candidate"])
+            params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+            self.enqueue(params, candidate, todo["stage"], todo["rung"], retries=retries)
+
+    def _values(self, price: Price, predicted: float) -> list[float]:
+        if self.settings.objective == "pareto":
+            return [price.total, predicted]
+        return [predicted if self.settings.objective == "target" else price.total]
+
+
+def study_name(directory: Path) -> str:
+    """The study's name in the storage: its directory's, so that many studies share a database."""
+    return directory.resolve().name
+
+
+def parse(trial: FrozenTrial) -> Record | None:
+    """A trial as a record, or None if it never came as far as naming its candidate."""
+    attrs = trial.user_attrs
+    work = attrs.get("work") or attrs.get("todo")
+    if work is None:
+        return None
+    candidate = Candidate.from_json(work["candidate"])
+    estimate = work.get("estimate")
+    return Record(
+        number=trial.number,
+        state=trial.state.name,
+        key=work.get("key") or key_of(candidate),
+        stage=work["stage"],
+        rung=work["rung"],
+        candidate=candidate,
+        params=dict(trial.params),
+        estimate=Price(**estimate) if estimate else None,
+        # A worker may die between writing its result and telling it: then the result does not count.
+        result=result_from_json(attrs["result"]) if "result" in attrs and _told(trial) else None,
+        reason=attrs.get("reason"),
+        answered_by=attrs.get("answered_by"),
+        worker=work.get("worker"),
+    )
+
+
+def _told(trial: FrozenTrial) -> bool:
+    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def trained(records: Iterable[Record]) -> dict[str, Record]:
+    """The furthest explore visit of each candidate that has a result."""
+    best: dict[str, Record] = {}
+    for record in records:
+        if record.result is not None and record.stage == "explore":
+            known = best.get(record.key)
+            if known is None or record.rung >= known.rung:
+                best[record.key] = record
+    return best
+
+
+def _age_s(trial: FrozenTrial) -> float:
+    start = trial.datetime_start
+    return 0.0 if start is None else (datetime.now() - start).total_seconds()
+
+
+def _process_is_gone(worker: str) -> bool:
+    host, _, pid = worker.rpartition(":")
+    if host != socket.gethostname() or worker == WORKER:
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def describe_settings(settings: Settings) -> str:
+    return json.dumps(asdict(settings), sort_keys=True)
+
+
+FINISHED = "finished"
+"""Study attribute: workers may go home."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a worker has taken on: it owns the claim for it."""
+
+    trial: optuna.Trial
+    key: str
+    candidate: Candidate
+    stage: Stage
+    rung: int
+    price: Price
+
+    def directory(self, study: Study) -> Path:
+        """Where the candidate's checkpoints lie, whoever trains it and however often it is resumed."""
+        return study.directory / "trials" / self.key

@@ -1,0 +1,202 @@
+"""The real trainer: `contest.pipeline` on one data set, priced by `scoring`."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from contest.candidate import Candidate, Recipe
+from contest.pipeline import stages
+from search.space.space import whole
+from search.study.settings import Settings
+from search.study.trial import Price
+from search.trainers.protocol import Progress, Trained
+from search.trainers.threads import choose_threads
+
+if TYPE_CHECKING:
+    import torch
+
+    from contest.datasets import Images
+    from contest.training import Ensemble, Epoch
+    from search.trainers.bit_sensitivity import Sensitivity
+
+SMALL_SET = 25_000
+"""Training sets below this many images give a fifth to validation, larger ones 5,000."""
+
+
+class PipelineTrainer:
+    """Trains candidates of a study on its training split and measures them on its validation split.
+
+    The test images are never given to it. Float trainings that several candidates share (the same
+    architecture, recipe and seed, other bits or sparsity) are done once: their checkpoint is kept in `floats/`.
+    """
+
+    def __init__(self, settings: Settings, directory: Path, *, device: str = "auto") -> None:
+        from contest.datasets import load, split
+        from contest.training import choose_device
+
+        data = load(settings.dataset, Path(settings.data) if settings.data else None)
+        held_out = 5000 if len(data.train) >= SMALL_SET else len(data.train) // 5
+        parts = split(data.train, held_out, settings.split_seed)
+        self.settings = settings
+        self.directory = directory
+        self.device = str(choose_device(device))
+        self.image_shape = data.image_shape
+        self.classes = len(data.classes)
+        self._teacher: Ensemble | None = None
+        self._labels: dict[Path, torch.Tensor] = {}
+        self._train = parts.train
+        self._validation = parts.validation
+        self._provenance = {
+            "study": directory.name,
+            "data": data.name,
+            "validation": f"{held_out} of the training images, seed {parts.seed}",
+            "split_sha256": parts.sha256,
+        }
+        if self.device == "cpu":
+            choose_threads(self.image_shape)
+        else:
+            self._train, self._validation = parts.train.to(self.device), parts.validation.to(self.device)
+
+    @property
+    def images(self) -> int:
+        return len(self._train)
+
+    @property
+    def validation(self) -> int:
+        return len(self._validation)
+
+    def price(self, candidate: Candidate) -> Price:
+        from search.trainers.scores import price_before
+
+        return price_before(candidate, self.settings.rule, self.image_shape, self.classes)
+
+    def train(self, candidate: Candidate, directory: Path, on_epoch: Callable[[Progress], None]) -> Trained:
+        from contest.model_file import save
+        from contest.pipeline import compress
+        from search.trainers.scores import price_after
+
+        directory.mkdir(parents=True, exist_ok=True)
+        shared = self.directory / "floats" / f"{float_key(candidate)}.ckpt"
+        own = directory / "train.ckpt"
+        if shared.exists() and not own.exists():
+            _copy(shared, own)
+        plan = list(stages(candidate))
+        total = sum(epochs for _, epochs in plan)
+
+        def report(epoch: Epoch) -> None:
+            stage, before = _current(directory, plan)
+            if stage == "train" and epoch.epoch == math.ceil(epoch.epochs) and not shared.exists():
+                _copy(own, shared)
+            assert epoch.validation_accuracy is not None
+            done = min(1.0, (before + min(epoch.epoch, epoch.epochs)) / total)
+            images = round(len(self._train) * min(1.0, epoch.epochs - epoch.epoch + 1))
+            on_epoch(Progress(done, epoch.validation_accuracy, epoch.images_per_second, images, stage))
+
+        outcome = compress(
+            candidate,
+            self._train,
+            self._validation,
+            image_shape=self.image_shape,
+            classes=self.classes,
+            device=self.device,
+            directory=directory,
+            teach=self.soft_labels if distils(candidate) else None,
+            on_epoch=report,
+            provenance=self._provenance,
+        )
+        model = save(outcome.network, directory / "model.pt")
+        assert outcome.validation is not None
+        return Trained(
+            outcome.validation.correct, outcome.validation.total, price_after(model, self.settings.rule), model
+        )
+
+    def some_images(self, count: int) -> Images:
+        """The first training images: for timing, and for asking a network which layers it can spare."""
+        import torch
+
+        return self._train.take(torch.arange(min(count, len(self._train))))
+
+    def validate_once(self, candidate: Candidate) -> None:
+        """Evaluate an untrained network of the candidate's architecture on the validation split."""
+        from contest.networks import build
+        from contest.training import evaluate
+
+        network = build(candidate.architecture, self.image_shape, self.classes)
+        evaluate(network, self._validation, device=self.device, bf16=True)
+
+    def sensitivity(self, model: Path) -> list[Sensitivity]:
+        """Which layers of a trained network could do with fewer bits, on 1,000 training images."""
+        from search.trainers.bit_sensitivity import measure
+
+        return measure(model, self.some_images(1000), device=self.device)
+
+    def teach(self) -> bool:
+        """Make the study's teacher ready; False if it has none."""
+        if not self.settings.teachers and not self.settings.teacher_epochs:
+            return False
+        if not self.settings.taught_epochs:  # one set of answers serves every recipe
+            self.soft_labels(Recipe())
+        elif self._teacher is None:
+            self._teacher = self._make_teacher()
+        return True
+
+    def soft_labels(self, recipe: Recipe) -> torch.Tensor:
+        """The teacher's logits for the images of a recipe: made by whoever needs them first, read by the others."""
+        from search.trainers.teacher import labels_path, make_labels
+
+        path = labels_path(self.directory, recipe)
+        if path not in self._labels:
+            self._teacher = self._teacher or self._make_teacher()
+            self._labels[path] = make_labels(self._teacher, self.directory, self._train, recipe, device=self.device)
+        return self._labels[path]
+
+    def _make_teacher(self) -> Ensemble:
+        from search.trainers.teacher import make_teacher
+
+        return make_teacher(
+            self.settings, self.directory, self._train, self._validation, self._provenance, device=self.device
+        )
+
+
+def distils(candidate: Candidate) -> bool:
+    return candidate.train.distillation > 0 or candidate.tune.distillation > 0
+
+
+def float_key(candidate: Candidate) -> str:
+    """The identity of a candidate's float training: equal keys train to the same float network."""
+    options = sorted(candidate.architecture.options.items())
+    parts = (candidate.architecture.family, options, dataclasses.asdict(candidate.train), candidate.seed)
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def with_epochs(candidate: Candidate, epochs: float) -> Candidate:
+    """The same candidate trained for `epochs` in all, its stages in the old proportion."""
+    factor = epochs / sum(e for _, e in stages(candidate))
+
+    def scaled(recipe: Recipe) -> Recipe:
+        return dataclasses.replace(recipe, epochs=whole(recipe.epochs * factor, epochs))
+
+    return dataclasses.replace(candidate, train=scaled(candidate.train), tune=scaled(candidate.tune))
+
+
+def _current(directory: Path, plan: list[tuple[str, float]]) -> tuple[str, float]:
+    """The stage whose checkpoint was written last, and the epochs of the stages before it."""
+    begun = [index for index, (name, _) in enumerate(plan) if (directory / f"{name}.ckpt").exists()]
+    last = begun[-1] if begun else 0
+    return plan[last][0], sum(epochs for _, epochs in plan[:last])
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Whole or not at all, whoever else copies at the same time."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    shutil.copyfile(source, part)
+    part.replace(target)

@@ -1,0 +1,63 @@
+"""What a search needs of the world: the price of a candidate before training, and its training.
+
+`PipelineTrainer` is the real one. Tests and benchmarks bring others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from contest.candidate import Candidate
+from search.study.trial import Price
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One epoch of a training, after its checkpoint was written."""
+
+    fraction: float
+    """Of the whole training (float and quantised epochs together), 1 at its end."""
+    accuracy: float
+    """On the validation split."""
+    images_per_second: float
+    images: int
+    """Training images of this epoch."""
+    stage: str
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training: accuracy on validation, measured price, the network's file."""
+
+    correct: int
+    total: int
+    price: Price
+    model: Path
+
+
+class Trainer(Protocol):
+    """Prices and trains candidates of one data set."""
+
+    @property
+    def classes(self) -> int:
+        """Classes of the data set."""
+
+    @property
+    def images(self) -> int:
+        """Images of the training split: what an epoch costs."""
+
+    @property
+    def validation(self) -> int:
+        """Images of the validation split."""
+
+    def price(self, candidate: Candidate) -> Price:
+        """The price before training, in milliseconds. Raises ContestError if the network cannot be built."""
+
+    def train(self, candidate: Candidate, directory: Path, on_epoch: Callable[[Progress], None]) -> Trained:
+        """Train in `directory`, going on exactly from the checkpoint that lies there.
+
+        `on_epoch` is called after each epoch's checkpoint was written; what it raises goes through.
+        """

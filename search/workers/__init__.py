@@ -1,0 +1,1 @@
+"""Who does the trials: one process, many on a shared storage, or a Ray cluster."""

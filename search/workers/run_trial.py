@@ -1,0 +1,131 @@
+"""One visit: train a candidate up to a rung, and write down what came of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+
+from contest.errors import ContestError
+from search.policy.extrapolation import EARLIEST
+from search.policy.ranking import Judge, Verdict
+from search.study.study import Study, Work
+from search.study.trial import Record, Result
+from search.trainers.protocol import Progress, Trainer
+
+log = logging.getLogger("search")
+
+CURVE = "curve.json"
+
+
+class Lost(Exception):  # noqa: N818 - not an error: the study goes on elsewhere
+    """Another worker has been given this work, since nothing was heard of us for too long."""
+
+
+class _Pause(Exception):  # noqa: N818 - ends a training at a rung
+    pass
+
+
+class _Stop(Exception):  # noqa: N818 - ends a hopeless training
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.reason)
+        self.verdict = verdict
+
+
+Watch = Callable[[Work, Progress], None]
+
+
+def run(
+    study: Study, trainer: Trainer, work: Work, *, watch: Watch | None = None, is_lost: Callable[[], bool] | None = None
+) -> None:
+    """Do `work` and tell the study. A training that fails is recorded; KeyboardInterrupt goes through.
+
+    watch: is called after each epoch. is_lost: whether somebody else has been given the work.
+    """
+    judge = Judge(study.settings, study.records(), trainer.classes)
+    directory = work.directory(study)
+    curve = read_curve(directory)
+    started, images = time.monotonic(), 0
+    end = study.settings.rungs[work.rung] if work.stage == "explore" else 1.0
+
+    def on_epoch(progress: Progress) -> None:
+        nonlocal images
+        if is_lost is not None and is_lost():
+            raise Lost
+        images += progress.images
+        if not curve or progress.fraction > curve[-1][0] + 1e-9:
+            curve.append((round(progress.fraction, 4), progress.accuracy))
+            write_curve(directory, curve)
+        if watch is not None:
+            watch(work, progress)
+        if work.stage == "explore" and progress.fraction < 0.999:
+            # What others finish meanwhile, the judge hears of at the next visit: cheap, and steady.
+            verdict = judge.hopeless(curve, work.price) if progress.fraction >= EARLIEST else None
+            if verdict is not None:
+                raise _Stop(verdict)
+            if progress.fraction >= end - 1e-9:
+                raise _Pause
+
+    verdict: Verdict | None = None
+    trained = None
+    try:
+        trained = trainer.train(work.candidate, directory, on_epoch)
+    except _Pause:
+        pass
+    except _Stop as stop:
+        verdict = stop.verdict
+    except Lost:
+        log.warning("trial %d was given to another worker; its result here is dropped", work.trial.number)
+        return
+    except Exception as error:
+        # Whatever goes wrong inside one training (out of memory, NaN, a width that libraries refuse) must
+        # not end a study of a thousand; it is written down with its type and text.
+        reason = f"{type(error).__name__}: {str(error).strip() or 'no message'}"[:500]
+        if not isinstance(error, ContestError):
+            log.warning("trial %d failed", work.trial.number, exc_info=error)
+        study.fail(work.trial, reason)
+        return
+    seconds = time.monotonic() - started
+    if trained is not None:
+        if not curve or curve[-1][0] < 0.999:
+            curve.append((1.0, trained.correct / trained.total))
+        else:
+            curve[-1] = (1.0, trained.correct / trained.total)
+    result = Result(
+        correct=trained.correct if trained else round(curve[-1][1] * trainer.validation),
+        total=trained.total if trained else trainer.validation,
+        price=trained.price if trained else work.price,
+        curve=tuple(curve),
+        images=images,
+        seconds=round(seconds, 3),
+        model=str(trained.model.relative_to(study.directory)) if trained else None,
+    )
+    _tell(study, judge, work, result, verdict)
+
+
+def _tell(study: Study, judge: Judge, work: Work, result: Result, verdict: Verdict | None) -> None:
+    record = Record(work.trial.number, "COMPLETE", work.key, work.stage, work.rung, work.candidate, result=result)
+    predicted = judge.predicted(record)
+    violation = verdict.violation if verdict and verdict.violation is not None else judge.violation(predicted)
+    try:
+        study.tell(work.trial, result, violation, predicted, verdict.reason if verdict else None)
+    except (optuna.exceptions.UpdateFinishedTrialError, ValueError):
+        # Optuna's tell raises ValueError where the trial is no longer running.
+        log.warning("trial %d was given to another worker; its result here is dropped", work.trial.number)
+
+
+def read_curve(directory: Path) -> list[tuple[float, float]]:
+    """The epochs behind the candidate, of this worker or any before it: (fraction, accuracy)."""
+    path = directory / CURVE
+    return [(float(f), float(a)) for f, a in json.loads(path.read_text())] if path.exists() else []
+
+
+def write_curve(directory: Path, curve: list[tuple[float, float]]) -> None:
+    part = directory / f"{CURVE}.part"
+    directory.mkdir(parents=True, exist_ok=True)
+    part.write_text(json.dumps(curve))
+    part.replace(directory / CURVE)

@@ -1,0 +1,93 @@
+"""A worker: takes work from the study, does it, and shows that it is alive, until there is nothing left."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from optuna.trial import TrialState
+
+from search.policy.proposals import next_work
+from search.study.study import Study, Work
+from search.trainers.protocol import Trainer
+from search.workers.run_trial import Watch, run
+
+log = logging.getLogger("search")
+
+POLL_S = 1.0
+
+
+class Heartbeat:
+    """Tells the storage every few seconds that a trial is alive, and notices when it was given to another."""
+
+    def __init__(self, study: Study, trial_id: int) -> None:
+        self._study = study
+        self._trial_id = trial_id
+        self._stop = threading.Event()
+        self._lost = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+
+    @property
+    def lost(self) -> bool:
+        return self._lost.is_set()
+
+    def __enter__(self) -> Heartbeat:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join(timeout=5.0)
+
+    def _beat(self) -> None:
+        storage, interval = self._study.storage, self._study.settings.heartbeat_s
+        while not self._lost.is_set():
+            storage.record_heartbeat(self._trial_id)
+            if storage.get_trial(self._trial_id).state != TrialState.RUNNING and not self._stop.is_set():
+                self._lost.set()
+            if self._stop.wait(interval):
+                return
+
+
+def work_until_done(
+    study: Study,
+    trainer: Trainer,
+    *,
+    new: Callable[[], bool] = lambda: True,
+    watch: Watch | None = None,
+    on_work: Callable[[Work], None] | None = None,
+    on_done: Callable[[], None] | None = None,
+    stay: Callable[[], bool] = lambda: False,
+) -> int:
+    """Work until nothing is queued, nothing may be started and no other worker runs; how much was done.
+
+    Args:
+        new: whether new candidates may still be started (a budget says no at some time).
+        watch: is called after each epoch. on_work, on_done: before and after each piece of work.
+        stay: whether to wait for more although nothing is left (a worker waits for the study's end).
+    """
+    done = 0
+    while True:
+        dead = study.reap()
+        if dead:
+            log.warning("%d trials of dead workers went back to the queue", dead)
+        work = next_work(study, trainer, new=new())
+        if work is None:
+            if study.waiting():
+                continue
+            if not study.running() and not stay():
+                return done
+            time.sleep(POLL_S)
+            continue
+        if on_work is not None:
+            on_work(work)
+        with Heartbeat(study, work.trial._trial_id) as heart:
+            run(study, trainer, work, watch=watch, is_lost=lambda heart=heart: heart.lost)  # type: ignore[misc]
+        done += 1
+        if on_done is not None:
+            on_done()
