@@ -102,7 +102,7 @@ def cpu_convolutions(model: nn.Module, device: torch.device | str = "cpu") -> It
             for module in model.modules():
                 way = _other_way(module) if isinstance(module, nn.Conv2d) else None
                 if way is not None:  # Brevitas's layers go through the same method, with the quantised weight
-                    module._conv_forward = way  # type: ignore[method-assign,assignment]
+                    module._conv_forward = way  # type: ignore[assignment]
                     changed.append(module)
         yield
     finally:
