@@ -138,10 +138,10 @@ def test_a_network_that_never_ends_meets_the_limit_of_processor_time_first() -> 
         ("return b'rubbish'", "not one"),
         ("return b'CONTEST1R' + b'\\\\xff' * 8", "unknown kind or impossible size"),
         (
-            "from scoring.sandbox import answer; return answer.frame(b'H', b'{\"level\": \"bubblewrap\"}')",
+            "from scoring.sandbox import result_file; return result_file.frame(b'H', b'{\"level\": \"bubblewrap\"}')",
             "not in order",
         ),
-        ("from scoring.sandbox import answer; return answer.frame(b'R', b'[]')", "not a table of costs"),
+        ("from scoring.sandbox import result_file; return result_file.frame(b'R', b'[]')", "not a table of costs"),
         ("return bytes(QUICK_ANSWER)".replace("QUICK_ANSWER", "3_000_000"), "more than 2,000,000 bytes"),
     ],
 )
