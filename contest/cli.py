@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
+from pathlib import Path
 
 import click
 
@@ -52,8 +53,17 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Neural-network compression contests: search, compress, verify, rank."""
+    ctx.obj = _score_of_own_file
+
+
+def _score_of_own_file(path: Path) -> float:
+    """The `lab` score of a file that this process wrote: what the laboratory asks for without knowing `scoring`."""
+    from scoring.score import score_file
+
+    return float(score_file(path, trust=True).scores["lab"].total)
 
 
 def main() -> None:

@@ -104,24 +104,27 @@ def _task(given: dict[str, Any], model: str | None = None) -> Task:
         test_images=given["test_images"],
         device=str(choose_device(given["device"])),
     )
-    return replace(found, score=lambda network: score_of(network, model or given["model"], found))
+    score_file: Callable[[Path], float] | None = click.get_current_context().find_root().obj
+    if score_file is None:
+        return found
+    return replace(found, score=lambda network: score_of(network, model or given["model"], found, score_file))
 
 
-def score_of(network: nn.Module, model: str, task: Task) -> float:
-    """The `lab` score of a trained network of a built-in architecture: frozen, written, and read as any entry is."""
+def score_of(network: nn.Module, model: str, task: Task, score_file: Callable[[Path], float]) -> float:
+    """The score of a trained network of a built-in architecture: frozen, written, and read as any entry is.
+
+    `score_file` comes from the command line, which knows `scoring`; the laboratory does not.
+    """
     import tempfile
 
     from contest import networks
     from contest.model_file import freeze, save
-    from scoring.score import score_file
 
     channels, height, width = task.example(1).shape[1:]
-    frozen = freeze(
-        network, networks.parse(model), image_shape=(channels, height, width), classes=len(task.classes)
-    )  # fmt: skip
+    shape = (channels, height, width)
+    frozen = freeze(network, networks.parse(model), image_shape=shape, classes=len(task.classes))
     with tempfile.TemporaryDirectory() as folder:
-        report = score_file(save(frozen, Path(folder) / "model.pt"), trust=True)
-    return float(report.scores["lab"].total)
+        return score_file(save(frozen, Path(folder) / "model.pt"))
 
 
 def _finish(results: Results) -> None:
