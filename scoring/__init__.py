@@ -4,8 +4,8 @@
     report = score_file("model.pt")
     report.scores["lab"].total
 
-`score_file` is the twin of `contest score FILE`, `score_module` of `--arch`, `architecture_costs` of a name. A `Rule` is
-a version of a contest (`load_rule("lab")`, or a TOML file of your own); a `Report` is what the first two return.
+`score_file` is the twin of `contest score FILE`, `score_module` of `--arch`, `architecture_costs` of a name. A `Rule`
+is a version of a contest (`load_rule("lab")`, or a TOML file of your own); a `Report` is what the first two return.
 """
 
 import importlib
