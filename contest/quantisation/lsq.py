@@ -104,6 +104,30 @@ def binary_codes(weight: Tensor) -> Tensor:
     return torch.where(weight >= 0, 1.0, -1.0).to(weight.dtype)
 
 
+class _PositiveStep(torch.autograd.Function):
+    """`max(|step|, SMALLEST_STEP)` whose gradient never vanishes.
+
+    The gradients of the absolute value at 0 and of the maximum below SMALLEST_STEP are zero: a step that an optimiser
+    once pushed there would stay for good, and its layer with it. Here they go through, with the sign of the step.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, step: Tensor) -> Tensor:
+        ctx.save_for_backward(step)
+        return step.abs().clamp_min(SMALLEST_STEP)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Tensor:
+        (step,) = ctx.saved_tensors
+        found: Tensor = torch.where(step < 0, -gradients[0], gradients[0])
+        return found
+
+
+def per_output(step: Tensor, weight: Tensor) -> Tensor:
+    """Steps [1] or [channels] in the shape in which they are broadcast against the weight."""
+    return step.view(-1, *[1] * (weight.dim() - 1)) if len(step) > 1 else step
+
+
 class LearnedStep(nn.Module):
     """A Brevitas `tensor_quant`: returns (value, scale, zero point, bit width).
 
@@ -121,7 +145,8 @@ class LearnedStep(nn.Module):
         self.register_buffer("mask", None)
 
     def positive_step(self) -> Tensor:
-        return self.step.abs().clamp_min(SMALLEST_STEP)
+        positive: Tensor = _PositiveStep.apply(self.step)
+        return positive
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         step = self.positive_step()
@@ -133,8 +158,7 @@ class LearnedStep(nn.Module):
         return value, step, x.new_zeros(()), torch.tensor(float(self.bits), device=x.device)
 
     def _weight(self, weight: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
-        if len(step) > 1:
-            step = step.view(-1, *([1] * (weight.dim() - 1)))
+        step = per_output(step, weight)
         factor = 1 / math.sqrt(weight.numel() / step.numel() * max(self.high, 1))
         value = _QuantiseWeight.apply(weight, step, self.low, self.high, factor, self.binary)
         return (value if self.mask is None else value * self.mask), step
@@ -142,13 +166,8 @@ class LearnedStep(nn.Module):
     @torch.no_grad()
     def codes(self, weight: Tensor) -> Tensor:
         """The integer codes (int8, the weight's shape) that `forward` multiplies with the step."""
-        step = self.positive_step()
-        if len(step) > 1:
-            step = step.view(-1, *([1] * (weight.dim() - 1)))
-        if self.binary:
-            codes = torch.where(weight >= 0, 1, -1)
-        else:
-            codes = (weight / step).round().clamp(self.low, self.high)
+        step = per_output(self.positive_step(), weight)
+        codes = binary_codes(weight) if self.binary else quantise_(weight / step, self.low, self.high)
         return (codes if self.mask is None else codes * self.mask).to(torch.int8)
 
 

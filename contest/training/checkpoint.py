@@ -19,6 +19,10 @@ UNREADABLE = (OSError, RuntimeError, ValueError, LookupError, EOFError, TypeErro
 """What torch.load and the use of what it returned raise for a file that is not what it should be."""
 
 
+UNKNOWN_RANGE = (-(2**31), 2**31)
+"""Codes of a quantiser whose checkpoint does not say its range."""
+
+
 class Part(Protocol):
     """A model, an optimiser, a schedule, an average."""
 
@@ -33,6 +37,7 @@ def save(path: Path, run: Mapping[str, Any], parts: Mapping[str, Part], history:
         {
             "run": dict(run),
             "parts": {name: part.state_dict() for name, part in parts.items()},
+            "quantisers": _quantisers(parts["model"]),
             "history": [dataclasses.asdict(epoch) for epoch in history],
         },
         path,
@@ -81,31 +86,51 @@ def start_from(path: Path, model: nn.Module) -> list[str]:
     names taken. Raises UsageError for a file that is no checkpoint and where nothing agrees.
     """
     try:
-        parts = torch.load(path, map_location="cpu", weights_only=True)["parts"]
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        parts, quantisers = state["parts"], state.get("quantisers", {})
         known: dict[str, Tensor] = parts["average"]["tensors"] if "average" in parts else parts["model"]
-        known = {name: _shown(name, tensor, known) for name, tensor in known.items()}
+        known = {name: _shown(name, tensor, known, quantisers) for name, tensor in known.items()}
         shapes = {name: tensor.shape for name, tensor in known.items()}
     except (*UNREADABLE, AttributeError) as error:
         raise UsageError(
             f"'{path}' is no checkpoint of a training ({type(error).__name__}): give a train.ckpt"
         ) from error
-    state = model.state_dict()
-    taken = [name for name, tensor in state.items() if shapes.get(name) == tensor.shape]
+    own = model.state_dict()
+    taken = [name for name, tensor in own.items() if shapes.get(name) == tensor.shape]
     if not any(weight.dim() > 1 for name, weight in model.named_parameters() if name in taken):
         raise UsageError(f"'{path}' is of a network that shares no layer of the same name and shape with this one")
     model.load_state_dict({name: known[name] for name in taken}, strict=False)
     return taken
 
 
-def _shown(name: str, tensor: Tensor, known: Mapping[str, Tensor]) -> Tensor:
-    """A weight as multiples of its step, masked, if the checkpoint is of a quantised training; else as it is."""
+def _quantisers(model: Part) -> dict[str, tuple[int, int, bool]]:
+    """(lowest code, highest code, whether codes are signs) of each weight quantiser of a model, by its name."""
+    modules = model.named_modules() if isinstance(model, nn.Module) else ()
+    return {
+        name: (module.low, module.high, module.binary)
+        for name, module in modules
+        if getattr(module, "is_weight", False)  # (a LearnedStep; importing it would bring Brevitas, which takes seconds)
+    }
+
+
+def _shown(
+    name: str, weight: Tensor, known: Mapping[str, Tensor], quantisers: Mapping[str, tuple[int, int, bool]]
+) -> Tensor:
+    """A weight as its quantiser showed it to the network, if the checkpoint is of a quantised training; else as it is.
+
+    Files of earlier versions do not say the quantiser's range: their weights are rounded to multiples of the step.
+    """
     quantiser = f"{name.removesuffix('.weight')}.weight_quant.tensor_quant"
     step, mask = known.get(f"{quantiser}.step"), known.get(f"{quantiser}.mask")
     if step is None or not name.endswith(".weight"):
-        return tensor
-    step = step.abs().view(-1, *[1] * (tensor.dim() - 1))
-    shown = (tensor / step).round() * step
-    return shown if mask is None else shown * mask
+        return weight
+    from contest.quantisation.step import LearnedStep
+
+    low, high, binary = quantisers.get(quantiser, (*UNKNOWN_RANGE, False))
+    showing = LearnedStep(8, signed=True, step=step, weight=True, binary=binary)
+    showing.step.data, showing.low, showing.high, showing.mask = step, low, high, mask
+    shown: Tensor = showing(weight)[0].detach()
+    return shown
 
 
 def write(state: Mapping[str, Any], path: Path) -> None:

@@ -119,3 +119,21 @@ def test_bf16_stays_bf16() -> None:
     y = quantiser(x)[0]
     y.sum().backward()
     assert y.dtype == torch.bfloat16 and x.grad.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("start", [0.0, 1e-9, -1e-9, -0.05])
+@pytest.mark.parametrize("weight", [False, True])
+def test_a_step_at_zero_comes_back(start: float, weight: bool) -> None:
+    """An optimiser that overshoots leaves the step at 0 or below: gradient descent finds the good step again."""
+    torch.manual_seed(0)
+    x = torch.randn(64, 16)
+    quantiser = LearnedStep(4, signed=True, step=torch.tensor([0.3]), weight=weight)
+    quantiser.step.data.fill_(start)
+    optimiser = torch.optim.SGD([quantiser.step], lr=0.3)
+    for _ in range(300):
+        optimiser.zero_grad()
+        (quantiser(x)[0] - x).square().mean().backward()
+        optimiser.step()
+    best = best_step(x, 4, True)
+    assert quantiser.positive_step().item() == pytest.approx(best.item(), rel=0.3)
+    assert (quantiser(x)[0] - x).square().mean() < 0.02  # a step of zero would leave 1.0, all of the variance
