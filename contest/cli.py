@@ -21,7 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "score": ("scoring.commands:score", "Recompute a network's score from its file."),
     "convert": ("scoring.commands:convert", "Turn a network from elsewhere into a checked ONNX file."),
     "pack": ("contest.packing_commands:pack", "Write a model.pt as bit-packed codes and bitmasks."),
-    "unpack": ("contest.packing_commands:unpack", "Read a packed file back into the identical model.pt."),
+    "unpack": ("contest.packing_commands:unpack", "Read a packed file back into the network that it holds."),
     "submit": ("leaderboard.commands.user:submit", "Score a file and enter it in the leaderboard."),
     "leaderboard": ("leaderboard.commands.user:leaderboard", "Show the ranking."),
     "plot": ("leaderboard.commands.user:plot", "Draw accuracy against score."),

@@ -23,20 +23,26 @@ def pack(model: Path, out: Path | None) -> None:
     target = out or model.with_suffix(SUFFIX)
     if target == model:
         raise UsageError(f"{target} is the model file itself; give another name with --out")
-    size = packing.pack(load(model), target)
+    size = packing.pack(load(model), target, model=model)
     Console().print(
         f"{target}: {size.payload_bytes:,} bytes of numbers and bitmasks ({size.payload_bytes / 4:,.0f} parameters of "
-        f"32 bits), {size.header_bytes:,} bytes of header; {model.name} has {model.stat().st_size:,}"
+        f"32 bits), {size.header_bytes:,} bytes of header; {model.name} has {model.stat().st_size:,}",
+        soft_wrap=True,
     )
 
 
 @click.command()
 @click.argument("packed", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="A .pt or .safetensors file (default: PACKED with .pt).")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="A .pt or .safetensors file (default: PACKED with the old ending)."
+)
 def unpack(packed: Path, out: Path | None) -> None:
-    """Read a PACKED file back into the identical model file."""
+    """Write the network of a PACKED file as a model file again, and say whether it is the same file byte for byte."""
     from rich.console import Console
 
-    from contest.model_file import packing, save
+    from contest.model_file import packing
 
-    Console().print(f"{save(packing.unpack(packed), out or packed.with_suffix('.pt'))}")
+    written, same = packing.unpack_file(packed, out)
+    other = "the identical network (the packed file had other bytes: another ending, or another version wrote it)"
+    what = "the very file that was packed" if same else other
+    Console().print(f"{written}: {what}", soft_wrap=True, highlight=False, markup=False)

@@ -7,7 +7,9 @@ in its metadata. Both are checked tensor by tensor against what the manifest's a
 
 from __future__ import annotations
 
+import json
 import pickle
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,16 +33,33 @@ def save(network: Network, path: Path | str) -> Path:
     part = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
     state, manifest = stored_state(network.body), network.manifest.text()
-    if path.suffix == ".safetensors":
-        from safetensors.torch import save_file
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import save as to_bytes
 
-        save_file(state, part, metadata={"format": FORMAT, "version": str(VERSION), "manifest": manifest})
-    elif path.suffix == ".pt":
-        torch.save({"format": FORMAT, "version": VERSION, "manifest": manifest, "state": state}, part)
-    else:
-        raise UsageError(f"{path.name}: a model file ends in .pt or .safetensors")
-    part.replace(path)
+            metadata = {"format": FORMAT, "version": str(VERSION), "manifest": manifest}
+            part.write_bytes(_in_order(to_bytes(state, metadata=metadata)))
+        elif path.suffix == ".pt":
+            content = {"format": FORMAT, "version": VERSION, "manifest": manifest, "state": state}
+            # Not by the path: torch would write the file's name into it, and a renamed network be another file.
+            with part.open("wb") as file:
+                torch.save(content, file)
+        else:
+            raise UsageError(f"{path.name}: a model file ends in .pt or .safetensors")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
     return path
+
+
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file with its metadata sorted: the library writes them in an order of chance."""
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    metadata = dict(sorted(header.pop("__metadata__").items()))
+    text = json.dumps({"__metadata__": metadata, **header}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + content[8 + length :]
 
 
 def load(path: Path | str) -> Network:

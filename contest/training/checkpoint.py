@@ -104,12 +104,17 @@ def start_from(path: Path, model: nn.Module) -> list[str]:
 
 
 def _quantisers(model: Part) -> dict[str, tuple[int, int, bool]]:
-    """(lowest code, highest code, whether codes are signs) of each weight quantiser of a model, by its name."""
+    """(lowest code, highest code, whether codes are signs) of each weight quantiser of a model, by its name.
+
+    Known by an attribute of `LearnedStep`: importing it would bring Brevitas, which takes seconds.
+    """
     modules = model.named_modules() if isinstance(model, nn.Module) else ()
     return {
         name: (module.low, module.high, module.binary)
         for name, module in modules
-        if getattr(module, "is_weight", False)  # (a LearnedStep; importing it would bring Brevitas, which takes seconds)
+        if getattr(
+            module, "is_weight", False
+        )  # (a LearnedStep; importing it would bring Brevitas, which takes seconds)
     }
 
 
@@ -124,7 +129,7 @@ def _shown(
     step, mask = known.get(f"{quantiser}.step"), known.get(f"{quantiser}.mask")
     if step is None or not name.endswith(".weight"):
         return weight
-    from contest.quantisation.step import LearnedStep
+    from contest.quantisation.lsq import LearnedStep
 
     low, high, binary = quantisers.get(quantiser, (*UNKNOWN_RANGE, False))
     showing = LearnedStep(8, signed=True, step=step, weight=True, binary=binary)

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from contest import networks, pruning
 from contest.candidate import Bits
 from contest.errors import RefusedError, UsageError
-from contest.model_file import Network, freeze, packing, save
+from contest.model_file import Network, freeze, load, packing, save
+from scoring.analysis.weight_encoding import check_codes
 
 
 @settings(max_examples=50, deadline=None)
@@ -42,9 +43,50 @@ def test_tensors_come_back(bits: int, zeros: bool) -> None:
     data = packing.packed_tensor(codes, bits)
     alive = int((codes != 0).sum())
     assert len(data) == -(-alive * bits // 8) + (-(-45 // 8) if zeros else 0)
-    assert torch.equal(packing.unpacked_tensor(data, (5, 3, 3), torch.int8, masked=zeros, bits=bits), codes)
+    lowest = packing.lowest_code(codes)
+    back = packing.unpacked_tensor(data, (5, 3, 3), torch.int8, masked=zeros, bits=bits, lowest=lowest)
+    assert torch.equal(back, codes)
     with pytest.raises(RefusedError, match="needed"):
-        packing.unpacked_tensor(data + b"x", (5, 3, 3), torch.int8, masked=zeros, bits=bits)
+        packing.unpacked_tensor(data + b"x", (5, 3, 3), torch.int8, masked=zeros, bits=bits, lowest=lowest)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data(), st.integers(1, 8))
+def test_all_codes_that_the_rules_allow_come_back_and_no_others_are_taken(data: st.DataObject, bits: int) -> None:
+    """The rules allow any 2^b consecutive nonzero integers (+4 at 3 bits), with zeros in a bitmask beside them."""
+    codes = data.draw(st.lists(st.integers(-128, 127), min_size=1, max_size=40))
+    tensor = torch.tensor(codes, dtype=torch.int8)
+    alive = [code for code in codes if code]
+    between = [code for code in range(min(alive), max(alive) + 1) if code] if alive else []
+    assert (check_codes(tensor, bits, "w") is None) == (len(between) <= 2**bits)
+    if len(between) > 2**bits:
+        with pytest.raises(UsageError, match=rf"codes from {min(alive)} to {max(alive)} .* {bits} bits"):
+            packing.packed_tensor(tensor, bits)
+        return
+    packed = packing.packed_tensor(tensor, bits)
+    assert len(packed) == -(-len(alive) * bits // 8) + (-(-len(codes) // 8) if len(alive) < len(codes) else 0)
+    back = packing.unpacked_tensor(
+        packed, tensor.shape, torch.int8, masked=len(alive) < len(codes), bits=bits, lowest=packing.lowest_code(tensor)
+    )
+    assert back.tolist() == codes
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_every_window_of_codes_comes_back(bits: int) -> None:
+    for lowest in range(-128, 128):
+        window = [c for c in range(lowest, min(127, lowest + 2**bits) + 1) if c][: 2**bits]
+        codes = torch.tensor(window, dtype=torch.int8)
+        data = packing.packed_tensor(codes, bits)
+        least = packing.lowest_code(codes)
+        back = packing.unpacked_tensor(data, codes.shape, torch.int8, masked=False, bits=bits, lowest=least)
+        assert back.tolist() == window
+
+
+def test_codes_of_older_files_are_two_s_complement() -> None:
+    data = packing.pack_bits(np.array([-4, -1, 3, 1]), 3)
+    assert packing.unpacked_tensor(data, (4,), torch.int8, masked=False, bits=3).tolist() == [-4, -1, 3, 1]
+    data = packing.pack_bits(np.array([0, 1, 1]), 1)
+    assert packing.unpacked_tensor(data, (3,), torch.int8, masked=False, bits=1).tolist() == [-1, 1, 1]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
@@ -124,7 +166,7 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
 
     other_bits = json.loads(json.dumps(header))
     coded = next(t for t in other_bits["tensors"] if t["bits"])
-    coded["bits"], coded["masked"], coded["shape"] = 8, False, [coded["bytes"]]
+    coded |= {"bits": 8, "masked": False, "shape": [coded["bytes"]], "lowest": None}
     huge = json.loads(json.dumps(header))
     huge["tensors"][0]["shape"] = [2**40]
     for damaged, words in (
@@ -144,6 +186,30 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
         packing.unpack(tmp_path / "nothing.packed")
 
 
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_the_file_comes_back_byte_for_byte(tmp_path: Path, suffix: str) -> None:
+    model = save(network("resnet:depth=8", Bits(2, 2), 0.5), tmp_path / f"model{suffix}")
+    content = model.read_bytes()
+    packed = tmp_path / "renamed.packed"
+    packing.pack(load(model), packed, model=model)
+    written, same = packing.unpack_file(packed)
+    assert written == packed.with_suffix(suffix) and same
+    assert written.read_bytes() == content
+    other = ".pt" if suffix == ".safetensors" else ".safetensors"
+    assert packing.unpack_file(packed, tmp_path / f"other{other}")[1] is False
+
+
+def test_a_file_that_another_program_wrote_is_not_called_the_same(tmp_path: Path) -> None:
+    model = save(network("resnet:depth=8", Bits(2, 2), 0.5), tmp_path / "model.pt")
+    torch.save(torch.load(model, weights_only=True), tmp_path / "theirs.pt")  # torch writes the name into it
+    packing.pack(load(tmp_path / "theirs.pt"), tmp_path / "n.packed", model=tmp_path / "theirs.pt")
+    assert packing.unpack_file(tmp_path / "n.packed")[1] is False
+    (tmp_path / "n.pt").write_bytes(b"precious")
+    with pytest.raises(UsageError, match="exists and is not the file that was packed"):
+        packing.unpack_file(tmp_path / "n.packed")
+    assert (tmp_path / "n.pt").read_bytes() == b"precious"
+
+
 def test_on_the_command_line(tmp_path: Path) -> None:
     from click.testing import CliRunner
 
@@ -153,10 +219,8 @@ def test_on_the_command_line(tmp_path: Path) -> None:
     run = CliRunner()
     assert run.invoke(cli, ["pack", str(model)], catch_exceptions=False).exit_code == 0
     out = tmp_path / "again.pt"
-    assert run.invoke(cli, ["unpack", str(tmp_path / "model.packed"), "--out", str(out)]).exit_code == 0
-    from contest.model_file import load
-
-    one, other = load(model).state_dict(), load(out).state_dict()
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    result = run.invoke(cli, ["unpack", str(tmp_path / "model.packed"), "--out", str(out)])
+    assert result.exit_code == 0 and "the very file that was packed" in result.output
+    assert out.read_bytes() == model.read_bytes()
     result = run.invoke(cli, ["pack", str(model), "--out", str(model)])
     assert isinstance(result.exception, UsageError)
