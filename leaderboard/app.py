@@ -17,6 +17,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contest import __version__
@@ -24,12 +25,13 @@ from contest.errors import ContestError
 from leaderboard.board import Board, open_board
 from leaderboard.cache import Cache
 from leaderboard.domain import submissions
+from leaderboard.domain.contests import NotFoundError
 from leaderboard.scoring_queue.scorer import Scorer
 from leaderboard.service import api
 from leaderboard.service.observability import Metrics, Observe
 from leaderboard.service.problems import detail_of, problem, status_of
 from leaderboard.service.rate_limits import BodyLimit, BodyTooLargeError, BodyTooSlowError, RateLimit
-from leaderboard.service.security import SecurityHeaders, bearer
+from leaderboard.service.security import HeadAsGet, SecurityHeaders, bearer
 from leaderboard.settings import Settings
 from leaderboard.storage.database import DatabaseError
 from leaderboard.storage.signer import ForbiddenError
@@ -58,7 +60,11 @@ def create_app(settings: Settings, scorer: Scorer | None = None, *, pages: bool 
     if pages:
         _pages(app)
     # The last one added is the outermost.
+    app.add_middleware(HeadAsGet)
     _errors(app)
+    if settings.hosts:
+        own = ("localhost", "127.0.0.1")  # health checks
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*settings.hosts, *own], www_redirect=False)
     app.add_middleware(BodyLimit, settings=settings, is_upload=_is_upload)
     app.add_middleware(RateLimit, settings=settings)
     app.add_middleware(SecurityHeaders, tls=settings.secure_cookies)
@@ -126,6 +132,8 @@ def _operations(app: FastAPI) -> None:
     def metrics(request: Request) -> Response:
         """For Prometheus."""
         board: Board = request.app.state.board
+        if not board.settings.metrics:
+            raise NotFoundError("this service shows no metrics")
         expected = board.settings.metrics_token
         given = bearer(request.headers.get("authorization")) or ""
         if expected and not hmac.compare_digest(given.encode(), expected.encode()):

@@ -24,13 +24,14 @@ from contest.errors import RefusedError, UsageError
 from leaderboard.domain import standings
 from leaderboard.storage.database import Database
 from leaderboard.storage.file_store import CHUNK, FileStore
-from leaderboard.storage.tables import Base, Contest, RecordEntry, Standing, State, Submission, Utc, now
+from leaderboard.storage.tables import Base, Contest, RecordEntry, Standing, State, Submission, Team, Utc, now
 
 FORMAT = "contest-leaderboard"
 VERSION = 1
 _FILE = re.compile(r"files/([0-9a-f]{64})")
 _BATCH = 500
 _MAX_FILE = 1024**3
+_YOUNG_S = 3600.0
 
 
 def export(database: Database, files: FileStore, target: Path) -> dict[str, int]:
@@ -76,11 +77,47 @@ def restore(database: Database, files: FileStore, source: Path) -> dict[str, int
     return counts
 
 
+def orphans(database: Database, files: FileStore, *, remove: bool = False) -> tuple[int, int]:
+    """How many stored files no submission refers to, and their bytes; `remove`: those are deleted.
+
+    What arrived within the last hour is left alone: its row may not be committed yet.
+    """
+    count = size_bytes = 0
+    for names in files.folders():
+        with database.write() as session:
+            if remove and not database.sqlite:  # nobody enters a file meanwhile; SQLite's writer is alone anyway
+                session.execute(text("LOCK TABLE submissions IN SHARE ROW EXCLUSIVE MODE"))
+            for start in range(0, len(names), _BATCH):
+                some = names[start : start + _BATCH]
+                known = set(session.scalars(select(Submission.sha256).where(Submission.sha256.in_(some))))
+                for sha256 in some:
+                    if sha256 in known or files.age_s(sha256) < _YOUNG_S:
+                        continue
+                    count += 1
+                    size_bytes += files.remove(sha256) if remove else files.path(sha256).stat().st_size
+    return count, size_bytes
+
+
+def disk_by_team(database: Database) -> list[tuple[str, str, int]]:
+    """(contest, team, bytes of its files), the largest first."""
+    used = func.sum(Submission.size_bytes)
+    query = select(Contest.slug, Team.name, used).join(Submission.team).join(Submission.contest)
+    with database.read() as session:
+        rows = session.execute(query.group_by(Contest.slug, Team.id, Team.name).order_by(used.desc())).all()
+    return [(contest, team, int(size_bytes)) for contest, team, size_bytes in rows]
+
+
 def check(database: Database, files: FileStore) -> list[str]:
-    """Faults in words: files that are missing or changed, standings and records that are not what they should be."""
+    """Faults in words: files that are missing, changed or nobody's; rankings and records that are not right."""
     with database.read() as session:
         hashes = session.scalars(select(Submission.sha256).distinct()).all()
     faults = [f"file {sha256} is missing or damaged" for sha256 in hashes if not files.verify(sha256)]
+    count, size_bytes = orphans(database, files)
+    if count:
+        faults.append(
+            f"{count} files ({size_bytes / 2**20:.1f} MiB) belong to no submission: `contest admin check --remove` "
+            "deletes them"
+        )
     with database.write() as session:
         for contest in session.scalars(select(Contest)).all():
             before = _derived(session, contest)

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import threading
 import time
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from leaderboard.domain import submissions
+from leaderboard.domain.submissions import QuotaError
 from leaderboard.scoring_queue.queue import Jobs
 from leaderboard.scoring_queue.score_submission import Work
 from leaderboard.scoring_queue.scorer import Scorer
 from leaderboard.settings import Settings
 from leaderboard.storage.database import Database, open_database
-from leaderboard.storage.file_store import FileStore, StoredFile
+from leaderboard.storage.file_store import FileStore, Incoming
 from leaderboard.storage.signer import Signer, load_signer
 from leaderboard.storage.tables import Contest, State, Submission, Team
+from scoring.sandbox.namespaces import check_private
 
 log = logging.getLogger("leaderboard.board")
 _LEFTOVER_S = 24 * 3600
+UPLOADS_AT_ONCE = 10
+"""Of one team: what has not yet arrived takes room on the disk, too."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +39,34 @@ class Board:
     signer: Signer
     work: Work
     jobs: Jobs
+    _uploads: Counter[int] = field(default_factory=Counter)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def submit(
-        self, contest: Contest, team: Team, stored: StoredFile, *, name: str = "", note: str = ""
+        self, contest: Contest, team: Team, incoming: Incoming, *, name: str = "", note: str = ""
     ) -> tuple[Submission, bool]:
-        """Enter a stored file and wake a worker: gives the submission and whether it is new."""
-        with self.database.write() as session:
-            submission, new = submissions.enter(session, contest, team, stored, name=name, note=note)
+        """Enter a file that has arrived and wake a worker: gives the submission and whether it is new."""
+        submission, new = enter_file(self.database, contest, team, incoming, name=name, note=note)
         if submission.state == State.QUEUED:
             self.jobs.announce(submission.id)
         return submission, new
+
+    @contextlib.contextmanager
+    def uploading(self, team: Team) -> Iterator[None]:
+        """Counts the uploads of a team that are under way in this process. Raises QuotaError for one too many."""
+        with self._lock:
+            if self._uploads[team.id] >= UPLOADS_AT_ONCE:
+                raise QuotaError(
+                    f"{UPLOADS_AT_ONCE} uploads of team '{team.name}' are under way; wait until one has ended"
+                )
+            self._uploads[team.id] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._uploads[team.id] -= 1
+                if not self._uploads[team.id]:
+                    del self._uploads[team.id]
 
     def close(self) -> None:
         """Let go of the database and the queue."""
@@ -48,8 +74,27 @@ class Board:
         self.database.close()
 
 
+def enter_file(
+    database: Database, contest: Contest, team: Team, incoming: Incoming, *, name: str = "", note: str = ""
+) -> tuple[Submission, bool]:
+    """Enter a file that has arrived: gives the submission and whether it is new.
+
+    The file is brought to its address only when its row is sure to be taken, and before the row is committed: no row
+    is without its file, and what is refused leaves nothing.
+    """
+    stored = incoming.seal()
+    with database.write() as session:
+        submission, new = submissions.enter(session, contest, team, stored, name=name, note=note)
+        incoming.keep()
+    return submission, new
+
+
 def open_board(settings: Settings, scorer: Scorer | None = None) -> Board:
     """Migrate, check and open a deployment. `scorer` is for tests; the default is the isolated scoring of files."""
+    private = {"the board's folder": settings.directory}
+    if settings.data is not None:
+        private["the folder of the data sets"] = settings.data
+    check_private(private)
     database = open_database(settings)
     files = FileStore(Path(settings.files))
     removed = files.sweep(time.time() - _LEFTOVER_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -66,7 +67,8 @@ class Client:
 
     def submit(self, contest: str, path: Path, note: str = "") -> tuple[dict[str, Any], bool]:
         """Upload a file: gives the submission and whether it is new. A lost connection is tried again: the same
-        file is the same submission."""
+        file is the same submission. Asked first: whether it is welcome, since a server that turns an upload away may
+        hang up before its reason is read."""
 
         def body() -> Iterator[bytes]:
             with path.open("rb") as file:
@@ -74,12 +76,19 @@ class Client:
 
         if not path.is_file():
             raise UsageError(f"file '{path}' does not exist")
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        size_bytes = path.stat().st_size
+        asked = {"sha256": sha256, "size_bytes": size_bytes}
+        known = self._get(f"/api/v1/contests/{contest}/submissions/check", params=asked)["known"]
+        if known is not None:
+            return dict(known), False
         answer = self._ask(
             lambda: self._http.post(
                 f"/api/v1/contests/{contest}/submissions",
-                params={"name": path.name, "note": note},
+                params={"name": path.name, "note": note, "sha256": sha256},
                 content=body(),
-                headers={"Content-Type": "application/octet-stream", "Content-Length": str(path.stat().st_size)},
+                headers={"Content-Type": "application/octet-stream", "Content-Length": str(size_bytes)},
             )
         )
         return dict(answer["submission"]), bool(answer["new"])

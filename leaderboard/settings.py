@@ -52,8 +52,12 @@ class Settings:
     """Cookies over HTTPS only: set it wherever the service is behind TLS."""
     trusted_proxies: str = "127.0.0.1"
     """Addresses whose X-Forwarded-For is believed (as uvicorn's --forwarded-allow-ips)."""
+    metrics: bool = True
+    """Whether there is /metrics at all."""
     metrics_token: str = ""
     """Asked for as a bearer token by /metrics when set."""
+    hosts: tuple[str, ...] = ()
+    """Names by which the service may be asked for (the Host header); () is any. This machine's own always work."""
 
     def __post_init__(self) -> None:
         for name in ("max_upload_bytes", "requests_per_minute", "writes_per_minute", "attempts", "sweep_s"):

@@ -40,9 +40,12 @@ class Report:
     layers: Sequence[Mapping[str, Any]]
     numbers: Sequence[Mapping[str, Any]]
     unknown_operations: Sequence[str]
-    problems: Sequence[str]
+    file_problems: Sequence[str]
+    """What blocks ranking whatever the labels are. Nothing of the accuracy stands here."""
     rankable: bool
     status: str
+    accuracy_problem: str | None = None
+    """What of the accuracy blocks ranking: none is known, or it is below the threshold."""
     flags: Sequence[str] = ()
     notes: Sequence[str] = ()
     file: Mapping[str, Any] = field(default_factory=dict)
@@ -57,6 +60,9 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """Plain data for `json.dumps`."""
         data = dataclasses.asdict(self)
+        data["scores"] = {name: score.to_json() for name, score in self.scores.items()}
+        del data["file_problems"]
+        data["problems"] = self.problems
         for key in ("layers", "numbers", "unknown_operations", "problems", "flags", "notes"):
             data[key] = list(data[key])
         return data
@@ -66,13 +72,24 @@ class Report:
         """The inverse of `to_json`. Raises UsageError if keys are missing or unknown."""
         try:
             values = dict(data)
-            values["scores"] = {name: Score(**score) for name, score in data["scores"].items()}
+            values["scores"] = {name: Score.from_json(score) for name, score in data["scores"].items()}
             values["accuracy"] = Accuracy(**data["accuracy"]) if data["accuracy"] else None
-            for key in ("layers", "numbers", "unknown_operations", "problems", "flags", "notes"):
+            problems = tuple(values.pop("problems"))
+            if "accuracy_problem" not in data and problems and _short(values["accuracy"], data["threshold"]):
+                # Reports of earlier versions: what is said of the accuracy stands last.
+                values["accuracy_problem"] = problems[-1]
+            blocked = values.get("accuracy_problem") is not None
+            values["file_problems"] = problems[:-1] if blocked else problems
+            for key in ("layers", "numbers", "unknown_operations", "flags", "notes"):
                 values[key] = tuple(data[key])
             return Report(**values)
         except (KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"not a report of `contest score`: {error}") from error
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Everything that blocks ranking, in words."""
+        return (*self.file_problems, *((self.accuracy_problem,) if self.accuracy_problem is not None else ()))
 
     @property
     def score(self) -> Score:
@@ -98,16 +115,16 @@ def make_report(
     found = _accuracy(examination, labels)
     problems = [*costs.problems, *_run_problems(examination)]
     problems += [f"operation that the contest does not know: {name}" for name in costs.unknown_operations]
-    flagged = bool(problems)
-    status = "flagged" if flagged else "costs-only" if found is None else "rankable"
+    status = "flagged" if problems else "costs-only" if found is None else "rankable"
+    shortfall = None
     if found is None:
-        problems.append("no test data: the accuracy is not known")
-    elif found.value < rule.threshold:
-        problems.append(
+        shortfall = "no test data: the accuracy is not known"
+    elif _short(found, rule.threshold):
+        shortfall = (
             f"accuracy {found.value:.4f} ({found.correct:,} of {found.total:,}) is below the threshold of "
             f"{rule.threshold:g}"
         )
-        status = "flagged" if flagged else "below"
+        status = "flagged" if problems else "below"
     priced = {r.name: price(costs, r) for r in dict.fromkeys((rule, *rules))}
     return Report(
         rule=rule.name,
@@ -121,7 +138,8 @@ def make_report(
         layers=tuple(layer_rows(costs, rule)),
         numbers=tuple({**dataclasses.asdict(n), "params": number_params(n, rule)} for n in costs.numbers),
         unknown_operations=tuple(costs.unknown_operations),
-        problems=tuple(problems),
+        file_problems=tuple(problems),
+        accuracy_problem=shortfall,
         rankable=status == "rankable",
         status=status,
         notes=tuple(costs.notes),
@@ -205,6 +223,11 @@ def _accuracy(examination: Examination, labels: NDArray[np.int64] | None) -> Acc
     if labels.max() >= classes:
         raise RefusedError(f"the network tells {classes} classes apart; the data set has {labels.max() + 1}")
     return accuracy(examination.logits, labels)
+
+
+def _short(found: Accuracy | None, threshold: float) -> bool:
+    """Whether an accuracy does not reach the threshold; one that nobody knows does not."""
+    return found is None or found.value < threshold
 
 
 def _run_problems(examination: Examination) -> list[str]:

@@ -53,12 +53,14 @@ def _scores(report: Report) -> Table:
     title = f"Score of {report.file['name']}" if report.file.get("name") else "Score"
     table = Table(title=title, caption=_footnote(report), title_justify="left", caption_justify="left")
     table.add_column("rule")
-    for column in ("params", "ops", "total", "with bitmask"):
+    terms = list(dict.fromkeys(term for score in report.scores.values() for term in score.terms))
+    for column in (*terms, "total", "with bitmask"):
         table.add_column(column, justify="right")
     for name, score in report.scores.items():
         style = "bold" if name == report.rule else ""
-        row = (score.params, score.ops, score.total, score.total_with_bitmask)
-        table.add_row(name + (" *" if name == "lab" else ""), *(_term(x) for x in row), style=style)
+        row = [_term(score.terms[term]) if term in score.terms else "-" for term in terms]
+        row += [_term(score.total), _term(score.total_with_bitmask)]
+        table.add_row(name + (" *" if name == "lab" else ""), *row, style=style)
     return table
 
 

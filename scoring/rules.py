@@ -7,10 +7,11 @@ ops    = sum of operations * bits / 32 / operations_reference
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,16 +36,42 @@ class Rule:
     """flops: a multiply-accumulate is 2; macs: it is 1; micronet: every operation, see `_micronet`."""
     version: int = 1
     footnote: str = ""
+    terms: tuple[tuple[str, float], ...] = ()
+    """Further terms of the score, each with its reference: names of `EXTRA_TERMS`."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; `from_json` is the inverse."""
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Rule:
+        return Rule(**{**data, "terms": tuple((name, reference) for name, reference in data.get("terms", ()))})
 
 
 @dataclass(frozen=True)
 class Score:
-    """Both terms and their sum, with and without the bitmask of pruned weights."""
+    """The terms of a score by name, and their sum, with and without the bitmask of pruned weights."""
 
-    params: float
-    ops: float
+    terms: Mapping[str, float]
     total: float
     total_with_bitmask: float
+
+    @property
+    def params(self) -> float:
+        return self.terms["params"]
+
+    @property
+    def ops(self) -> float:
+        return self.terms["ops"]
+
+    def to_json(self) -> dict[str, float]:
+        """Terms and totals beside each other; `from_json` is the inverse."""
+        return {**self.terms, "total": self.total, "total_with_bitmask": self.total_with_bitmask}
+
+    @staticmethod
+    def from_json(data: Mapping[str, float]) -> Score:
+        totals = ("total", "total_with_bitmask")
+        return Score({k: v for k, v in data.items() if k not in totals}, data["total"], data["total_with_bitmask"])
 
 
 def built_in() -> tuple[str, ...]:
@@ -72,8 +99,9 @@ def _rule(source: str, data: dict[str, Any]) -> Rule:
     types: dict[str, tuple[type, ...]] = {
         "name": (str,), "dataset": (str,), "threshold": (int, float), "params_reference": (int, float),
         "operations_reference": (int, float), "convention": (str,), "version": (int,), "footnote": (str,),
+        "terms": (dict,),
     }  # fmt: skip
-    optional = {"convention", "version", "footnote"}
+    optional = {"convention", "version", "footnote", "terms"}
     for key in data:
         if key not in types:
             raise UsageError(f"{source}: unknown key '{key}'; a rule has {', '.join(types)}")
@@ -89,7 +117,13 @@ def _rule(source: str, data: dict[str, Any]) -> Rule:
             raise UsageError(f"{source}: '{key}' is {data[key]}; it must be above 0")
     if not 0 <= data["threshold"] <= 1:
         raise UsageError(f"{source}: 'threshold' is {data['threshold']}; an accuracy lies between 0 and 1")
-    rule = Rule(**data)
+    terms = data.get("terms", {})
+    for name, reference in terms.items():
+        if name not in EXTRA_TERMS:
+            raise UsageError(f"{source}: term '{name}' is none of {', '.join(EXTRA_TERMS)}")
+        if not isinstance(reference, int | float) or not reference > 0:
+            raise UsageError(f"{source}: the reference of term '{name}' is {reference!r}; it must be above 0")
+    rule = Rule(**{**data, "terms": tuple(terms.items())})
     if rule.convention not in _CONVENTIONS:
         raise UsageError(f"{source}: convention '{rule.convention}' is none of {', '.join(_CONVENTIONS)}")
     return rule
@@ -106,8 +140,20 @@ def price(costs: Costs, rule: Rule) -> Score:
         [operation_params(op, rule) for op in costs.operations] + [number_params(n, rule) for n in costs.numbers]
     )
     ops = math.fsum(operation_ops(op, rule) for op in costs.operations)
-    mask = costs.bitmask_bits / 32 / rule.params_reference
-    return Score(params, ops, params + ops, params + ops + mask)
+    terms = {"params": params, "ops": ops}
+    terms |= {name: EXTRA_TERMS[name](costs) / reference for name, reference in rule.terms}
+    total = params + ops + math.fsum(terms[name] for name, _ in rule.terms)
+    return Score(terms, total, total + costs.bitmask_bits / 32 / rule.params_reference)
+
+
+def storage_bytes(costs: Costs) -> float:
+    """What the numbers take on disk: nonzero weights at their bits, where each layer's zeros are, other numbers."""
+    bits = sum(op.nonzeros * op.weight_bits for op in costs.operations) + sum(n.count * n.bits for n in costs.numbers)
+    return (bits + costs.bitmask_bits) / 8
+
+
+EXTRA_TERMS: dict[str, Callable[[Costs], float]] = {"storage": storage_bytes}
+"""What a rule may add to its score besides parameters and operations: name -> amount, before its reference."""
 
 
 def operation_params(operation: Operation, rule: Rule) -> float:

@@ -13,7 +13,7 @@ from contest.candidate import Bits, Candidate, Recipe
 from contest.datasets import Split, load, split
 from contest.errors import TrainingError, UsageError
 from contest.model_file import Network
-from contest.pipeline import Outcome, compress
+from contest.pipeline import Verdict, compress
 from contest.training import Epoch
 
 SHORT = Recipe(epochs=2, batch_size=64, learning_rate=0.1, warmup_epochs=0, crop=1)
@@ -32,7 +32,7 @@ def digits() -> Split:
     return split(load("digits").train)
 
 
-def run(candidate: Candidate, digits: Split, directory: Path | None = None, **options: object) -> Outcome:
+def run(candidate: Candidate, digits: Split, directory: Path | None = None, **options: object) -> Verdict:
     return compress(
         candidate,
         digits.train,
@@ -49,20 +49,20 @@ def codes(network: Network) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def outcome(digits: Split) -> Outcome:
+def verdict(digits: Split) -> Verdict:
     return run(CANDIDATE, digits)
 
 
-def test_the_stages_come_in_order(outcome: Outcome) -> None:
-    assert [stage.name for stage in outcome.stages] == ["train", "channels", "tune"]
-    assert outcome.validation is not None and outcome.validation.accuracy > 0.3
+def test_the_stages_come_in_order(verdict: Verdict) -> None:
+    assert [stage.name for stage in verdict.stages] == ["train", "channels", "tune"]
+    assert verdict.validation is not None and verdict.validation.accuracy > 0.3
 
 
-def test_channels_are_gone_and_zeros_are_there(outcome: Outcome) -> None:
-    manifest = outcome.network.manifest
+def test_channels_are_gone_and_zeros_are_there(verdict: Verdict) -> None:
+    manifest = verdict.network.manifest
     assert manifest.parent is not None
-    weights = sum(t.numel() for t in codes(outcome.network).values())
-    zeros = sum(int((t == 0).sum()) for t in codes(outcome.network).values())
+    weights = sum(t.numel() for t in codes(verdict.network).values())
+    zeros = sum(int((t == 0).sum()) for t in codes(verdict.network).values())
     assert weights == pytest.approx(0.8 * manifest.parent.weights, rel=0.1)
     # p_u counts weights of the unpruned network; codes that round to zero come on top
     assert zeros >= round(0.3 * manifest.parent.weights)
@@ -70,19 +70,19 @@ def test_channels_are_gone_and_zeros_are_there(outcome: Outcome) -> None:
     assert manifest.claims.p_u == pytest.approx(zeros / manifest.parent.weights)
 
 
-def test_the_file_says_how_it_was_made(outcome: Outcome) -> None:
-    assert Candidate.from_json(outcome.network.manifest.provenance["candidate"]) == CANDIDATE
+def test_the_file_says_how_it_was_made(verdict: Verdict) -> None:
+    assert Candidate.from_json(verdict.network.manifest.provenance["candidate"]) == CANDIDATE
 
 
-def test_same_seed_same_network(outcome: Outcome, digits: Split) -> None:
+def test_same_seed_same_network(verdict: Verdict, digits: Split) -> None:
     again = run(CANDIDATE, digits)
-    for name, tensor in outcome.network.body.state_dict().items():
+    for name, tensor in verdict.network.body.state_dict().items():
         assert torch.equal(again.network.body.state_dict()[name], tensor), name
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, 5, 7])
 def test_interrupted_anywhere_the_network_is_the_same(
-    stop_after: int, outcome: Outcome, digits: Split, tmp_path: Path
+    stop_after: int, verdict: Verdict, digits: Split, tmp_path: Path
 ) -> None:
     seen: list[Epoch] = []
 
@@ -94,7 +94,7 @@ def test_interrupted_anywhere_the_network_is_the_same(
     with pytest.raises(KeyboardInterrupt):
         run(CANDIDATE, digits, tmp_path, on_epoch=stop)
     resumed = run(CANDIDATE, digits, tmp_path)
-    for name, tensor in outcome.network.body.state_dict().items():
+    for name, tensor in verdict.network.body.state_dict().items():
         assert torch.equal(resumed.network.body.state_dict()[name], tensor), name
 
 

@@ -25,11 +25,16 @@ FORMATS = ("png", "svg", "pdf", "html")
 _REFERENCES = Path(__file__).parent / "references.toml"
 _DEPTH = 0.12
 """How far below the threshold an entry may be and still be drawn; the rest is counted in a note."""
+_ALWAYS = 24
+"""So many names are shown whatever room they take: below it, none is missing."""
 _DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "mnist": "MNIST", "digits": "digits"}
 
-# Where a reader zooms, ticks cannot be fixed: of the log axis's own, 1, 2 and 5 are named, in close-ups all.
+# Where a reader zooms, ticks cannot be fixed. Of the log axis's own the decades always have their number; 2 and 5
+# where a decade is wide enough, and all in close-ups.
+_DECADE = "width / (log(domain('x')[1] / domain('x')[0]) / LN10)"
+_DIGIT = "slice(format(datum.value, '.0e'), 0, 1)"
 _TICK = (
-    "domain('x')[1] / domain('x')[0] < 8 || indexof(['1', '2', '5'], slice(format(datum.value, '.0e'), 0, 1)) >= 0"
+    f"{_DIGIT} == '1' || {_DECADE} > {{close}} || ({_DECADE} > {{some}} && indexof(['2', '5'], {_DIGIT}) >= 0)"
     " ? format(datum.value, '~g') : ''"
 )
 # `ast`: Vega interprets its expressions instead of compiling them, so that no policy need allow eval.
@@ -172,7 +177,7 @@ def specification(
         "score:Q",
         title=f"score under rule {rule.name} (log scale, smaller is better)",
         scale=alt.Scale(type="log", domain=list(area.scores), nice=False),
-        axis=alt.Axis(labelExpr=_TICK, labelOverlap=True)
+        axis=alt.Axis(labelExpr=_TICK.format(close=45 * look.font, some=10 * look.font), labelOverlap=False)
         if look.interactive
         else alt.Axis(values=area.ticks, format="~g"),
     )
@@ -248,7 +253,7 @@ def _labels(
         lines=[*_steps([area.pixel(p.score, p.accuracy) for p in front], right), ((0, line), (right, line))],
         taken=[tag],
         limit=95,
-        exempt=len(front) + len(others),
+        exempt=max(len(front) + len(others), _ALWAYS),
     )
     own = {id(p) for p in drawn}
     rows = []

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 from leaderboard.charts.theme import Look
+from scoring.report import Report
 
 _ROW = 22
 _MOST = 60
@@ -30,22 +31,10 @@ class Layer:
     ops_share: float
 
 
-def layers_of(report: Mapping[str, Any]) -> list[Layer]:
-    """The layers of a report; what is missing or no number counts 0 (older reports, other versions)."""
-    rows = report.get("layers")
-    return [_layer(row) for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
-
-
-def _layer(row: Mapping[str, Any]) -> Layer:
-    def number(key: str) -> float:
-        value = row.get(key)
-        return float(value) if isinstance(value, int | float) else 0.0
-
-    return Layer(
-        str(row.get("name", ""))[:200], str(row.get("kind", ""))[:40], number("macs"), number("weights"),
-        number("nonzeros"), number("weight_bits"), number("activation_bits"), number("params"), number("ops"),
-        number("params_share"), number("ops_share"),
-    )  # fmt: skip
+def layers_of(report: Report | None) -> list[Layer]:
+    """The layers of a report, if there is one."""
+    names = [field.name for field in fields(Layer)]
+    return [Layer(**{name: row[name] for name in names}) for row in report.layers] if report else []
 
 
 def layer_specification(layers: Sequence[Layer], look: Look) -> dict[str, Any]:

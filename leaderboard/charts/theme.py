@@ -91,7 +91,7 @@ def frame(points: Sequence[tuple[float, float]], threshold: float, look: Look) -
     ticks = [
         float(f"{digit}e{power}")
         for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        for digit in ((1, 2, 5) if math.log10(high / low) < 5 else (1,))
+        for digit in ((1, 2, 5) if look.width / math.log10(high / low) > 10 * look.font else (1,))
     ]
     return Frame(
         look, (low, high), (max(bottom - margin, 0.0), min(top + margin, 1.0 + margin / 2)),

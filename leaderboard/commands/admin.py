@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -82,13 +83,14 @@ def admin() -> None:
 @click.option("--daily", default=10, show_default=True, help="Submissions of a team a day (UTC).")
 @click.option("--total", default=500, show_default=True, help="Submissions of a team in all.")
 @click.option("--max-mib", default=64, show_default=True, help="Largest file.")
+@click.option("--team-mib", default=2048, show_default=True, help="What all files of a team may take.")
 @click.option("--private-until", help="2026-12-24T18:00 (UTC): until then only organisers see the ranking.")
 @click.option("--feedback", type=_feedback, default="full", show_default=True,
               help="coarse: accuracies in steps of half a point while the contest is open.")  # fmt: skip
 @click.option("--isolation", default="", help="Weakest isolation of the scoring process that is ranked.")
 @local
 def create(
-    name: str, rule: str, title: str, daily: int, total: int, max_mib: int, private_until: str | None,
+    name: str, rule: str, title: str, daily: int, total: int, max_mib: int, team_mib: int, private_until: str | None,
     feedback: Any, isolation: str, directory: Path | None, database: str | None,
 ) -> None:  # fmt: skip
     """Make a contest from a rule; it is open at once."""
@@ -99,7 +101,8 @@ def create(
     with _database(directory, database) as opened, opened.write() as session:
         contest = contests.create(
             session, name, load_rule(rule), title=title, daily_limit=daily, total_limit=total,
-            max_bytes=max_mib * MEBIBYTE, private_until=_moment(private_until), feedback=feedback, isolation=isolation,
+            max_bytes=max_mib * MEBIBYTE, team_bytes=team_mib * MEBIBYTE, private_until=_moment(private_until),
+            feedback=feedback, isolation=isolation,
         )  # fmt: skip
     click.echo(f"contest '{contest.slug}' is open: rule {contest.rule_name}, threshold {contest.threshold:g}")
 
@@ -107,18 +110,20 @@ def create(
 @admin.command("set")
 @click.option("--daily", type=int, help="Submissions of a team a day (UTC).")
 @click.option("--total", type=int, help="Submissions of a team in all.")
+@click.option("--team-mib", type=int, help="What all files of a team may take.")
 @click.option("--private-until", help="A moment in UTC, or 'now' to publish the ranking.")
 @click.option("--feedback", type=_feedback, help="What teams see of a score before the contest ends.")
 @_contest
 @local
 def set_(
-    daily: int | None, total: int | None, private_until: str | None, feedback: str | None, name: str,
-    directory: Path | None, database: str | None,
+    daily: int | None, total: int | None, team_mib: int | None, private_until: str | None, feedback: str | None,
+    name: str, directory: Path | None, database: str | None,
 ) -> None:  # fmt: skip
     """Change a contest's limits, privacy or feedback."""
     from leaderboard.domain import contests
 
     changes: dict[str, Any] = {"daily_limit": daily, "total_limit": total, "feedback": feedback}
+    changes["team_bytes"] = None if team_mib is None else team_mib * 2**20
     changes = {key: value for key, value in changes.items() if value is not None}
     if private_until is not None:
         changes["private_until"] = None if private_until == "now" else _moment(private_until)
@@ -337,15 +342,25 @@ def import_(file: Path, directory: Path | None, database: str | None) -> None:
 
 
 @admin.command()
+@click.option("--remove", is_flag=True, help="Delete files that belong to no submission, and interrupted uploads.")
+@click.option("--disk", is_flag=True, help="Show what the files of each team take.")
 @local
-def check(directory: Path | None, database: str | None) -> int:
-    """Check that every stored file still has its hash, and that rankings are what the submissions say."""
+def check(remove: bool, disk: bool, directory: Path | None, database: str | None) -> int:
+    """Check that every stored file has its hash and an owner, and that rankings are what the submissions say."""
     from leaderboard import backup
     from leaderboard.storage.file_store import FileStore
 
     settings = settings_of(directory, database)
     with _database(directory, database) as opened:
-        faults = backup.check(opened, FileStore(settings.files))
+        files = FileStore(settings.files)
+        if remove:
+            count, size_bytes = backup.orphans(opened, files, remove=True)
+            count += files.sweep(time.time() - 3600)
+            click.echo(f"removed {count} files that nobody refers to ({size_bytes / 2**20:.1f} MiB)")
+        if disk:
+            for name, team, size_bytes in backup.disk_by_team(opened):
+                click.echo(f"{name}  {team}  {size_bytes / 2**20:.1f} MiB")
+        faults = backup.check(opened, files)
     for fault in faults:
         click.echo(fault)
     click.echo("all is well" if not faults else f"{len(faults)} faults")

@@ -89,6 +89,7 @@ def _submit_there(file: Path, note: str, name: str, url: str, token: str | None,
 def _submit_here(file: Path, team: str, note: str, rule: str, name: str, settings: Settings) -> dict[str, Any]:
     from rich.console import Console
 
+    from leaderboard.board import enter_file
     from leaderboard.domain import contests, submissions
     from leaderboard.domain.tokens import Viewer
     from leaderboard.scoring_queue.score_submission import Work
@@ -106,10 +107,11 @@ def _submit_here(file: Path, team: str, note: str, rule: str, name: str, setting
             session, name or load_rule(rule).name, load_rule(rule), daily_limit=_TOTAL_LOCAL, total_limit=_TOTAL_LOCAL
         )
         member = contests.find_or_add_team(session, contest, team)
-    stored = files.take_path(file, contest.max_bytes)
     with database.write() as session:
         submissions.sweep(session, settings.attempts)  # a scoring that was interrupted here may be repeated
-        submission, _ = submissions.enter(session, contest, member, stored, name=file.name, note=note)
+    with files.incoming(contest.max_bytes) as incoming:
+        incoming.read(file)
+        submission, _ = enter_file(database, contest, member, incoming, name=file.name, note=note)
     with Console(stderr=True).status(f"scoring {file.name} in its own process"):
         if submission.state == State.QUEUED:
             Work(settings, database, files).score(submission.id)
@@ -174,7 +176,7 @@ def plot(
         for rows in sections.values()
         for row in rows
     ]
-    for path in accuracy_score.plot(entries, Rule(**contest["rule"]), contest["threshold"], out, title=title):
+    for path in accuracy_score.plot(entries, Rule.from_json(contest["rule"]), contest["threshold"], out, title=title):
         click.echo(path)
 
 
@@ -201,12 +203,10 @@ def _rows(
 
 
 def _bundled_rows(rule: Rule) -> tuple[dict[str, Any], Rows]:
-    import dataclasses
-
     from leaderboard.domain import bundled_entries as bundled
 
     contest = {
-        "name": "bundled", "title": "Networks that come with this package", "rule": dataclasses.asdict(rule),
+        "name": "bundled", "title": "Networks that come with this package", "rule": rule.to_json(),
         "rule_name": rule.name, "rule_version": rule.version, "threshold": rule.threshold, "dataset": rule.dataset,
     }  # fmt: skip
     rows: Rows = {"ranked": [], "below_threshold": []}
@@ -215,7 +215,7 @@ def _bundled_rows(rule: Rule) -> tuple[dict[str, Any], Rows]:
             row = {
                 "rank": len(rows[entry.state]) + 1, "team": entry.name, "score": entry.score, "params": entry.params,
                 "ops": entry.ops, "accuracy": entry.accuracy, "rule_name": rule.name, "rule_version": rule.version,
-                "measured": entry.report["measured"],
+                "measured": dict(entry.report.measured),
             }  # fmt: skip
             rows[entry.state].append(row)
     return contest, rows
@@ -249,33 +249,37 @@ def _local_rows(name: str, settings: Settings) -> tuple[dict[str, Any], Rows]:
 @click.option("--rule", default="lab", show_default=True, help="Begins a contest of this rule if the board has none.")
 @click.option("--tls", is_flag=True, help="The service is behind TLS: cookies and HSTS say so.")
 @click.option("--proxies", default="127.0.0.1", show_default=True, help="Addresses whose X-Forwarded-For is believed.")
+@click.option(
+    "--hosts", default="", help="Names of this service, with commas: others are refused. Else any name is good."
+)
+@click.option("--metrics/--no-metrics", default=True, show_default=True, help="Whether there is /metrics.")
+@click.option(
+    "--metrics-token", default="", envvar="CONTEST_METRICS_TOKEN", help="Asked for by /metrics as a bearer token."
+)
 @click.option("--max-upload-mib", default=64, show_default=True, help="Largest file, whatever a contest allows.")
 @_data
 @local
 def serve(
-    host: str, port: int, workers: int, rule: str, tls: bool, proxies: str, max_upload_mib: int, data: Path | None,
+    host: str, port: int, workers: int, rule: str, tls: bool, proxies: str, hosts: str, metrics: bool,
+    metrics_token: str, max_upload_mib: int, data: Path | None,
     directory: Path | None, database: str | None,
 ) -> None:  # fmt: skip
     """Serve the leaderboard: pages, API, and a queue that scores strangers' files in their own process."""
-    import uvicorn
-
     from leaderboard.app import create_app, settle
+    from leaderboard.service.http import run
     from leaderboard.service.observability import configure_logging
     from leaderboard.settings import MEBIBYTE
 
     settings = settings_of(
         directory, database, data=data, workers=workers, secure_cookies=tls, trusted_proxies=proxies,
-        max_upload_bytes=max_upload_mib * MEBIBYTE,
+        max_upload_bytes=max_upload_mib * MEBIBYTE, metrics=metrics, metrics_token=metrics_token,
+        hosts=tuple(name.strip() for name in hosts.split(",") if name.strip()),
     )  # fmt: skip
     _first_start(settings, rule)
     configure_logging()
     app = create_app(settings)
     settle()
-    uvicorn.run(
-        app, host=host, port=port, log_config=None, access_log=False, server_header=False,
-        proxy_headers=True, forwarded_allow_ips=proxies, timeout_keep_alive=15, timeout_graceful_shutdown=20,
-        limit_concurrency=500,
-    )  # fmt: skip
+    run(app, host, port, proxies)
 
 
 def _first_start(settings: Settings, rule: str) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from contest.errors import DataError
 from contest.zoo import DIRECTORY
 from leaderboard.domain.verdict import judge
+from scoring.report import Report
 from scoring.rules import Rule
 
 
@@ -23,7 +23,7 @@ class Entry:
     params: float
     ops: float
     accuracy: float
-    report: dict[str, Any]
+    report: Report
 
 
 def entries(rule: Rule, directory: Path = DIRECTORY) -> list[Entry]:
@@ -36,12 +36,12 @@ def entries(rule: Rule, directory: Path = DIRECTORY) -> list[Entry]:
         source = path.with_suffix(".json")
         if not source.is_file():
             raise DataError(f"bundled network '{path.name}' has no report '{source.name}' beside it")
-        report = json.loads(source.read_text(encoding="utf-8"))
-        if rule.name not in report["scores"] or report["dataset"] != rule.dataset:
+        report = Report.from_json(json.loads(source.read_text(encoding="utf-8")))
+        if rule.name not in report.scores or report.dataset != rule.dataset:
             continue
-        outcome, score = judge(report, rule), report["scores"][rule.name]
+        outcome, score = judge(report, rule), report.scores[rule.name]
         if outcome.score is not None and outcome.accuracy is not None:
             found.append(
-                Entry(path.stem, outcome.state, outcome.score, score["params"], score["ops"], outcome.accuracy, report)
+                Entry(path.stem, outcome.state, outcome.score, score.params, score.ops, outcome.accuracy, report)
             )
     return sorted(found, key=lambda entry: (entry.score, -entry.accuracy, entry.name))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from datetime import datetime
 from typing import Any, Literal
 
@@ -35,6 +34,7 @@ def create(
     daily_limit: int = 10,
     total_limit: int = 500,
     max_bytes: int = 64 * 1024 * 1024,
+    team_bytes: int = 2 * 1024**3,
     private_until: datetime | None = None,
     feedback: Literal["full", "coarse"] = "full",
     isolation: str = "",
@@ -43,7 +43,12 @@ def create(
     """A new contest, open at once. Raises UsageError when the name is taken or a limit makes no sense."""
     if session.scalar(select(Contest.id).where(Contest.slug == slug(name))) is not None:
         raise UsageError(f"contest '{name}' exists already; choose another name")
-    for what, value in (("daily limit", daily_limit), ("total limit", total_limit), ("size limit", max_bytes)):
+    for what, value in (
+        ("daily limit", daily_limit),
+        ("total limit", total_limit),
+        ("size limit", max_bytes),
+        ("limit of a team's files", team_bytes),
+    ):
         if value < 1:
             raise UsageError(f"the {what} is {value}; it must be at least 1")
     from scoring.sandbox.levels import at_least  # 0.6 s, and only here
@@ -56,6 +61,7 @@ def create(
         daily_limit=daily_limit,
         total_limit=total_limit,
         max_bytes=max_bytes,
+        team_bytes=team_bytes,
         private_until=private_until,
         feedback=feedback,
         isolation=isolation,
@@ -71,7 +77,7 @@ def rule_columns(rule: Rule) -> dict[str, Any]:
     return {
         "rule_name": rule.name,
         "rule_version": rule.version,
-        "rule": dataclasses.asdict(rule),
+        "rule": rule.to_json(),
         "dataset": rule.dataset,
         "threshold": float(rule.threshold),
     }
@@ -79,7 +85,7 @@ def rule_columns(rule: Rule) -> dict[str, Any]:
 
 def rule_of(contest: Contest) -> Rule:
     """The rule as it was when the contest was made (or changed)."""
-    return Rule(**contest.rule)
+    return Rule.from_json(contest.rule)
 
 
 def find(session: Session, name: str) -> Contest:
@@ -127,9 +133,9 @@ def change(session: Session, contest: Contest, changes: dict[str, Any], actor: s
     """Change limits, privacy or feedback. Raises UsageError for a limit below 1."""
     before = standings.coarse(contest)
     for key, value in changes.items():
-        if key not in ("daily_limit", "total_limit", "private_until", "feedback", "title"):
+        if key not in ("daily_limit", "total_limit", "team_bytes", "private_until", "feedback", "title"):
             raise UsageError(f"'{key}' of a contest cannot be changed")
-        if key.endswith("_limit") and value < 1:
+        if key.endswith(("_limit", "_bytes")) and value < 1:
             raise UsageError(f"the {key.replace('_', ' ')} is {value}; it must be at least 1")
         setattr(contest, key, value)
     _shown_otherwise(session, contest, before)

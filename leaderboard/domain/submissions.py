@@ -7,6 +7,7 @@ told; a worker owns a submission only while its lease lasts, and a result is tak
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,18 +16,24 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session, defer, joinedload
 
-from contest.errors import ContestError
+from contest.errors import ContestError, UsageError
 from leaderboard.domain import standings
 from leaderboard.domain.contests import ClosedError, NotFoundError, is_private, record, rule_columns
 from leaderboard.domain.tokens import PUBLIC, Viewer
-from leaderboard.domain.verdict import Outcome
+from leaderboard.domain.verdict import Verdict
 from leaderboard.storage.file_store import StoredFile
 from leaderboard.storage.tables import SCORED, TERMINAL, Contest, Result, State, Submission, Team, now
 from leaderboard.text import file_name, one_line
+from scoring.report import Report
 from scoring.rules import Rule
 
+log = logging.getLogger("leaderboard.submissions")
 ANNOUNCE_AGAIN = timedelta(seconds=30)
 """A queued submission whose message is older was perhaps never heard of."""
+
+
+QUEUE_ORDER = (Submission.priority, Submission.id)
+"""Whose turn it is. A message only wakes a worker, so one that goes back into the queue keeps its place."""
 
 
 class QuotaError(ContestError):
@@ -78,6 +85,32 @@ def quota(session: Session, contest: Contest, team: Team) -> Quota:
     return Quota(max(0, contest.daily_limit - today), max(0, contest.total_limit - used))
 
 
+def disk_bytes(session: Session, team: Team) -> int:
+    """What the files of a team take."""
+    return session.scalar(select(func.sum(Submission.size_bytes)).where(Submission.team_id == team.id)) or 0
+
+
+def find_same(session: Session, team: Team, sha256: str) -> Submission | None:
+    """The submission of this content by this team."""
+    same = (Submission.contest_id == team.contest_id, Submission.team_id == team.id, Submission.sha256 == sha256)
+    return session.scalar(select(Submission).where(*same))
+
+
+def check_may_submit(session: Session, contest: Contest, team: Team, size_bytes: int = 0) -> None:
+    """Raise unless the team may submit another file now, of this size if that is known.
+
+    Asked before a body is read, and again, under the team's lock, when the file is entered.
+    """
+    check_open(session, contest, team)
+    check_quota(session, contest, team)
+    used = disk_bytes(session, team)
+    if used + max(size_bytes, 1) > contest.team_bytes:
+        raise QuotaError(
+            f"the files of team '{team.name}' take {used / 2**20:.1f} MiB of {contest.team_bytes / 2**20:.0f} MiB; "
+            "this one does not fit: ask the organisers for more room"
+        )
+
+
 def check_quota(session: Session, contest: Contest, team: Team) -> None:
     """Raise QuotaError when nothing is left."""
     left = quota(session, contest, team)
@@ -100,19 +133,15 @@ def enter(
     note = one_line(note, "note", 500, required=False)
     # One upload at a time for each team: else two could both see the last free place of the quota.
     team = session.execute(select(Team).where(Team.id == team.id).with_for_update()).scalar_one()
-    known = session.scalar(
-        select(Submission).where(
-            Submission.contest_id == contest.id, Submission.team_id == team.id, Submission.sha256 == stored.sha256
-        )
-    )
+    known = find_same(session, team, stored.sha256)
     if known is not None and known.state != State.FAILED:
         return known, False
-    check_open(session, contest, team)
     if known is not None:
+        check_open(session, contest, team)
         _requeue(known, "submitted again after a failure")
         session.flush()
         return known, False
-    check_quota(session, contest, team)
+    check_may_submit(session, contest, team, stored.size_bytes)
     submission = Submission(
         contest_id=contest.id,
         team_id=team.id,
@@ -191,15 +220,31 @@ def latest_result(session: Session, submission_id: int) -> Result | None:
     )
 
 
+def latest_report(session: Session, submission_id: int) -> Report | None:
+    """The report of the newest scoring; None also for one of another version that this one cannot read."""
+    result = latest_result(session, submission_id)
+    try:
+        return None if result is None else Report.from_json(result.report)
+    except UsageError as error:
+        log.warning("report of submission %d: %s", submission_id, error)
+        return None
+
+
 def results(session: Session, submission_id: int) -> list[Result]:
     """All scorings, the oldest first, without their reports: a new rule adds one and changes none."""
     mine = select(Result).where(Result.submission_id == submission_id).order_by(Result.id)
     return list(session.scalars(mine.options(defer(Result.report, raiseload=True))))
 
 
-def claim(session: Session, submission_id: int, worker: str, lease_s: float) -> Claim | None:
-    """Take a queued submission; None when somebody else has it or it is done."""
+def claim(session: Session, submission_id: int | None, worker: str, lease_s: float) -> Claim | None:
+    """Take a queued submission (None: the one whose turn it is); None when somebody else has it or it is done."""
     name = f"{worker[:50]}/{secrets.token_hex(8)}"
+    due = or_(Submission.retry_at.is_(None), Submission.retry_at <= now())
+    if submission_id is None:
+        first = select(Submission.id).where(Submission.state == State.QUEUED, due).order_by(*QUEUE_ORDER).limit(1)
+        submission_id = session.scalar(first.with_for_update(skip_locked=True))
+        if submission_id is None:
+            return None
     taken = session.execute(
         update(Submission)
         .where(Submission.id == submission_id, Submission.state == State.QUEUED)
@@ -208,6 +253,7 @@ def claim(session: Session, submission_id: int, worker: str, lease_s: float) -> 
             claim=name,
             attempts=Submission.attempts + 1,
             started_at=now(),
+            retry_at=None,
             lease_until=now() + timedelta(seconds=lease_s),
         )
     )
@@ -216,7 +262,7 @@ def claim(session: Session, submission_id: int, worker: str, lease_s: float) -> 
     row = session.get_one(Submission, submission_id)
     row.log += _line(f"scoring begins, attempt {row.attempts}")
     contest = session.get_one(Contest, row.contest_id)
-    return Claim(submission_id, name, row.sha256, row.file_name, Rule(**contest.rule), contest.isolation)
+    return Claim(submission_id, name, row.sha256, row.file_name, Rule.from_json(contest.rule), contest.isolation)
 
 
 def heartbeat(session: Session, claim: Claim, lease_s: float) -> bool:
@@ -227,38 +273,39 @@ def heartbeat(session: Session, claim: Claim, lease_s: float) -> bool:
     return bool(kept.rowcount)  # type: ignore[attr-defined]
 
 
-def finish(session: Session, claim: Claim, outcome: Outcome, attempts: int = 1) -> State | None:
+def finish(session: Session, claim: Claim, verdict: Verdict, attempts: int = 1) -> State | None:
     """Store how a scoring ended: gives the submission's state; None, and nothing is stored, when it is no longer ours.
 
-    An outcome that may be better another time goes back to the queue, until `attempts` were made.
+    An verdict that may be better another time goes back to the queue, until `attempts` were made.
     """
     submission = session.scalar(select(Submission).where(*_held(claim)).with_for_update())
     if submission is None:
         return None
-    if outcome.again and submission.attempts < attempts:
+    if verdict.again and submission.attempts < attempts:
         submission.state, submission.claim, submission.lease_until = State.QUEUED, "", None
         submission.announced_at = now()  # so that `sweep` waits a while before it announces it again
-        submission.log += _line(f"{outcome.reason}; tried again in about {ANNOUNCE_AGAIN.total_seconds():.0f} s")
+        submission.retry_at = now() + ANNOUNCE_AGAIN
+        submission.log += _line(f"{verdict.reason}; tried again in about {ANNOUNCE_AGAIN.total_seconds():.0f} s")
         return State.QUEUED
     contest = session.execute(select(Contest).where(Contest.id == submission.contest_id).with_for_update()).scalar_one()
-    _end(submission, outcome)
-    if outcome.report is not None:
+    _end(submission, verdict)
+    if verdict.report is not None:
         session.add(
             Result(
                 submission_id=submission.id,
-                state=outcome.state,
-                reason=outcome.reason,
+                state=verdict.state,
+                reason=verdict.reason,
                 rule_name=claim.rule.name,
                 rule_version=claim.rule.version,
-                score=outcome.score,
-                accuracy=outcome.accuracy,
-                report=outcome.report,
+                score=verdict.score,
+                accuracy=verdict.accuracy,
+                report=verdict.report.to_json(),
             )
         )
-    for column, value in outcome.columns(claim.rule).items():
+    for column, value in verdict.columns(claim.rule).items():
         setattr(submission, column, value)
     standings.update(session, contest, submission)
-    return outcome.state
+    return verdict.state
 
 
 def release(session: Session, claim: Claim) -> None:
@@ -281,7 +328,7 @@ def sweep(session: Session, attempts: int) -> list[int]:
     for submission in lost:
         if submission.attempts >= attempts:
             reason = f"the scoring process died {submission.attempts} times; this does not count against your quota"
-            _end(submission, Outcome(State.FAILED, reason, our_fault=True))
+            _end(submission, Verdict(State.FAILED, reason, our_fault=True))
         else:
             submission.state, submission.claim, submission.lease_until = State.QUEUED, "", None
             submission.announced_at = None
@@ -293,7 +340,7 @@ def sweep(session: Session, attempts: int) -> list[int]:
             Submission.state == State.QUEUED,
             or_(Submission.announced_at.is_(None), Submission.announced_at < present - ANNOUNCE_AGAIN),
         )
-        .order_by(Submission.id)
+        .order_by(*QUEUE_ORDER)
         .limit(500)
     ).all()
     if unheard:
@@ -309,8 +356,11 @@ def rescore(session: Session, contest: Contest, rule: Rule, actor: str = "comman
     queued = session.execute(
         update(Submission)
         .where(Submission.contest_id == contest.id)
-        .values(state=State.QUEUED, claim="", lease_until=None, attempts=0, announced_at=None, our_fault=False)
-    )
+        .values(
+            state=State.QUEUED, claim="", lease_until=None, attempts=0, announced_at=None, our_fault=False, priority=1,
+            retry_at=None,
+        )
+    )  # fmt: skip
     count = int(queued.rowcount)  # type: ignore[attr-defined]
     session.expire_all()
     standings.rebuild(session, contest)
@@ -338,8 +388,9 @@ def queue_depth(session: Session) -> dict[str, int]:
 
 def ahead(session: Session, submission: Submission) -> int:
     """How many submissions are queued before this one."""
-    waiting = (Submission.state == State.QUEUED, Submission.id < submission.id)
-    return session.scalar(select(func.count()).where(*waiting)) or 0
+    mine, place = submission.priority, Submission.priority
+    earlier = or_(place < mine, and_(place == mine, Submission.id < submission.id))
+    return session.scalar(select(func.count()).where(Submission.state == State.QUEUED, earlier)) or 0
 
 
 def shown_log(submission: Submission) -> Sequence[str]:
@@ -351,19 +402,19 @@ def _held(claim: Claim) -> tuple[ColumnElement[bool], ...]:
     return Submission.id == claim.submission_id, Submission.state == State.RUNNING, Submission.claim == claim.name
 
 
-def _end(submission: Submission, outcome: Outcome) -> None:
-    assert outcome.state in TERMINAL
-    submission.state, submission.reason = outcome.state, outcome.reason
-    submission.our_fault, submission.finished_at = outcome.our_fault, now()
-    submission.claim, submission.lease_until = "", None
-    for line in outcome.log:
+def _end(submission: Submission, verdict: Verdict) -> None:
+    assert verdict.state in TERMINAL
+    submission.state, submission.reason = verdict.state, verdict.reason
+    submission.our_fault, submission.finished_at = verdict.our_fault, now()
+    submission.claim, submission.lease_until, submission.priority = "", None, 0
+    for line in verdict.log:
         submission.log += _line(line)
-    submission.log += _line(f"{outcome.state}: {outcome.reason}")
+    submission.log += _line(f"{verdict.state}: {verdict.reason}")
 
 
 def _requeue(submission: Submission, why: str) -> None:
     submission.state, submission.reason, submission.our_fault = State.QUEUED, "", False
-    submission.attempts, submission.claim, submission.lease_until = 0, "", None
+    submission.attempts, submission.claim, submission.lease_until, submission.retry_at = 0, "", None, None
     submission.announced_at = now()
     submission.log += _line(why)
 

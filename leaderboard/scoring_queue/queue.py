@@ -1,9 +1,10 @@
 """The queue: huey carries messages, `submissions` decides.
 
 huey takes a message out of its table before the task runs, so a worker that is killed loses the message. Therefore a
-message only says "look at submission 17": the row's state and lease are the truth, a message too many does nothing,
-and `sweep` announces again what was lost. huey was chosen over procrastinate since it has both storages that are
-needed, SQLite and PostgreSQL (LISTEN/NOTIFY), without a second driver or a service.
+message only wakes a worker, which takes the submission whose turn it is, whatever number the message has: so one that
+comes back to the queue keeps its place. The row's state and lease are the truth, a message too many does nothing, and
+`sweep` announces again what was lost. huey was chosen over procrastinate since it has both storages that are needed,
+SQLite and PostgreSQL (LISTEN/NOTIFY), without a second driver or a service.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class Jobs:
         self.settings, self.database, self.work = settings, database, work
         self.huey = _huey(settings, database)
         self.huey.sweep_s, self.huey.sweep = settings.sweep_s, self.sweep
-        self._score = self.huey.task(name="score")(work.score)
+        self._score = self.huey.task(name="score")(lambda submission_id: work.score())
         self.registry = CollectorRegistry()
         scored = Counter("contest_scored", "Scorings by state.", ("state",), registry=self.registry)
         durations = Histogram(

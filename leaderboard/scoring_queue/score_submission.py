@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from contest.errors import ContestError, RefusedError, UsageError
 from leaderboard.domain import submissions
 from leaderboard.domain.submissions import Claim
-from leaderboard.domain.verdict import Outcome, judge
+from leaderboard.domain.verdict import Verdict, judge
 from leaderboard.scoring_queue.scorer import Scorer, file_scorer
 from leaderboard.settings import Settings
 from leaderboard.storage.database import Database
@@ -34,17 +34,17 @@ class Work:
         self.on_end: Callable[[State, float], None] = lambda state, seconds: None
         self._active: dict[str, Claim] = {}
 
-    def score(self, submission_id: int) -> None:
-        """Score one submission if it is still waiting."""
+    def score(self, submission_id: int | None = None) -> None:
+        """Score one submission if it is still waiting; None: the one whose turn it is, if any."""
         with self.database.write() as session:
             claim = submissions.claim(session, submission_id, self.settings.worker_name, self.settings.lease_s)
         if claim is None:
             return
-        started = time.monotonic()
+        submission_id, started = claim.submission_id, time.monotonic()
         self._active[claim.name] = claim
         try:
             with self._heartbeat(claim):
-                state = self._finish(claim, self._outcome(claim))
+                state = self._finish(claim, self._verdict(claim))
         finally:
             self._active.pop(claim.name, None)
         if state is None:
@@ -62,37 +62,37 @@ class Work:
                 submissions.release(session, claim)
             log.info("submission %d goes back to the queue", claim.submission_id)
 
-    def _outcome(self, claim: Claim) -> Outcome:
+    def _verdict(self, claim: Claim) -> Verdict:
         try:
             if not self.files.verify(claim.sha256):
                 log.error("file %s of submission %d is missing or damaged", claim.sha256, claim.submission_id)
-                return Outcome(State.FAILED, "the stored file is missing or damaged", our_fault=True)
+                return Verdict(State.FAILED, "the stored file is missing or damaged", our_fault=True)
             with self.files.opened_as(claim.sha256, claim.file_name) as path:
                 try:
                     return judge(self.scorer(path, claim.rule, claim.isolation), claim.rule)
                 except RefusedError as error:
                     # The reader knows the file by our name for it, the team by its own.
                     told = str(error).replace(str(path), path.name).replace(path.name, claim.file_name)
-                    return Outcome(State.REFUSED, told)
+                    return Verdict(State.REFUSED, told)
         except UsageError as error:  # no test data, a wrong folder: the same the next time
             log.error("submission %d cannot be scored here: %s", claim.submission_id, error)
         except (ContestError, OSError, MemoryError) as error:  # no time, no memory, no process
             log.warning("submission %d could not be scored: %s", claim.submission_id, error)
             reason = f"this machine could not score it; {_OUR_FAULT}"
-            return Outcome(State.FAILED, reason, our_fault=True, again=True)
+            return Verdict(State.FAILED, reason, our_fault=True, again=True)
         except Exception:
             # Not narrower: torch and the readers raise what they like, and whatever it is, the submission must end in
             # a state. Its owner gets no traceback.
             log.exception("scoring submission %d failed", claim.submission_id)
-        return Outcome(State.FAILED, f"scoring failed through no fault of yours; {_OUR_FAULT}", our_fault=True)
+        return Verdict(State.FAILED, f"scoring failed through no fault of yours; {_OUR_FAULT}", our_fault=True)
 
-    def _finish(self, claim: Claim, outcome: Outcome) -> State | None:
-        """Store the outcome, however long the database is away: past the lease another worker does it again."""
+    def _finish(self, claim: Claim, verdict: Verdict) -> State | None:
+        """Store the verdict, however long the database is away: past the lease another worker does it again."""
         deadline = time.monotonic() + 10 * self.settings.lease_s
         while True:
             try:
                 with self.database.write() as session:
-                    return submissions.finish(session, claim, outcome, self.settings.attempts)
+                    return submissions.finish(session, claim, verdict, self.settings.attempts)
             except DBAPIError as error:
                 if time.monotonic() > deadline:
                     raise

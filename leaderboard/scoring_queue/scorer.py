@@ -5,16 +5,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from contest.errors import DataError
+from scoring.report import Report
 from scoring.rules import Rule
 
 if TYPE_CHECKING:
     from contest.datasets import Images
 
-Scorer = Callable[[Path, Rule, str], dict[str, Any]]
-"""From a file, a rule and the weakest isolation allowed (empty: any) to the report's JSON.
+Scorer = Callable[[Path, Rule, str], Report]
+"""From a file, a rule and the weakest isolation allowed (empty: any) to the report.
 
 RefusedError: the file is to blame; anything else: we are.
 """
@@ -24,14 +25,13 @@ def file_scorer(data: Path | None) -> Scorer:
     """The real thing. Images are loaded once and stay in memory (CIFAR-10: 31 MB)."""
     load = functools.cache(functools.partial(_test_images, data))
 
-    def score(path: Path, rule: Rule, isolation: str) -> dict[str, Any]:
+    def score(path: Path, rule: Rule, isolation: str) -> Report:
         from scoring.score import score_file
 
         images, classes = load(rule.dataset)
-        report = score_file(
+        return score_file(
             path, images=images, rule=rule, trust=False, classes=classes, details=True, minimum_level=isolation or None
         )
-        return report.to_json()
 
     return score
 

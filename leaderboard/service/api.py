@@ -20,6 +20,7 @@ from leaderboard.domain.ranking import Point, Record
 from leaderboard.domain.tokens import PUBLIC, Viewer
 from leaderboard.service.problems import problem
 from leaderboard.service.schemas import (
+    CheckView,
     ContestView,
     EnteredView,
     LogView,
@@ -28,7 +29,7 @@ from leaderboard.service.schemas import (
     SubmissionView,
     ViewerView,
     contest_view,
-    shown_report,
+    report_json,
     submission_view,
 )
 from leaderboard.service.security import bearer
@@ -42,6 +43,7 @@ Slug = Annotated[str, Path(pattern=r"^[a-z0-9-]{1,64}$", description="The contes
 Id = Annotated[int, Path(ge=1, le=2**31 - 1)]
 Size = Annotated[int, Query(ge=1, le=200, description="Rows a page.")]
 Text = Annotated[str, Query(max_length=120)]
+Sha256 = Annotated[str, Query(pattern=r"^([0-9a-f]{64})?$", description="The file's hash, if it is known.")]
 IfNoneMatch = Annotated[str | None, Header()]
 
 _POINTS, _RECORDS = TypeAdapter(list[Point]), TypeAdapter(list[Record])
@@ -206,25 +208,30 @@ async def submit(
     response: Response,
     name: Annotated[str, Query(max_length=255, description="The file's name, for display.")] = "model.pt",
     note: Annotated[str, Query(max_length=500)] = "",
+    sha256: Sha256 = "",
 ) -> EnteredView:
-    """Submit a model file as the body. 202: queued; 200: the same file was there already."""
+    """Submit a model file as the body. 202: queued; 200: the same file was there already.
 
-    def begin() -> tuple[Contest, Team]:
+    Whether the team may submit is checked before the body is read; with `sha256` also whether it is there already.
+    """
+
+    def begin() -> tuple[Contest, Team, EnteredView | None]:
         with board.database.read() as session:
             found = contests.find(session, contest)
             team = submitting_team(session, found, viewer)
-            submissions.check_open(session, found, team)
-            return found, team
+            return found, team, _may_submit(session, found, team, viewer, sha256, declared_bytes(request))
 
-    found, team = await run_in_threadpool(begin)
+    found, team, known = await run_in_threadpool(begin)
     limit = upload_limit(board, found)
     check_declared(request, limit, limit)
-    with board.files.incoming(limit) as incoming:
+    if known is not None:
+        response.status_code, response.headers["Connection"] = 200, "close"
+        return known
+    with board.uploading(team), board.files.incoming(limit) as incoming:
         async for chunk in request.stream():
             incoming.write(chunk)
-        stored = await run_in_threadpool(incoming.keep)
-    request.app.state.metrics.uploads.inc(stored.size_bytes)
-    submission, new = await run_in_threadpool(board.submit, found, team, stored, name=name, note=note)
+        submission, new = await run_in_threadpool(board.submit, found, team, incoming, name=name, note=note)
+    request.app.state.metrics.uploads.inc(incoming.size_bytes)
     response.status_code = 202 if new else 200
     response.headers["Location"] = f"/api/v1/submissions/{submission.id}"
 
@@ -233,6 +240,24 @@ async def submit(
             return submission_view(submissions.find(session, submission.id, viewer), found, viewer)
 
     return EnteredView(new=new, submission=await run_in_threadpool(view))
+
+
+@router.get("/contests/{contest}/submissions/check", responses=_problems(401, 403, 404, 413))
+def check_submission(
+    contest: Slug,
+    board: TheBoard,
+    viewer: TheViewer,
+    sha256: Sha256 = "",
+    size_bytes: Annotated[int, Query(ge=0, le=2**40)] = 0,
+) -> CheckView:
+    """What an upload would be answered, asked before anything is sent. `known`: the same file is there already."""
+    with board.database.read() as session:
+        found = contests.find(session, contest)
+        team = submitting_team(session, found, viewer)
+        known = _may_submit(session, found, team, viewer, sha256, size_bytes)
+        if known is None and size_bytes > (limit := upload_limit(board, found)):
+            raise TooLargeError(limit)
+        return CheckView(known=known.submission if known else None)
 
 
 @router.get("/submissions/{submission}", responses=_problems(401, 404))
@@ -248,10 +273,10 @@ def get_report(submission: Id, board: TheBoard, viewer: TheViewer) -> dict[str, 
     """What `contest score --json` says of the file: terms, layers, checks."""
     with board.database.read() as session:
         found = submissions.find(session, submission, viewer)
-        result = submissions.latest_result(session, submission)
-        if result is None:
+        report = submissions.latest_report(session, submission)
+        if report is None:
             raise NotFoundError(f"submission {submission} has no report (state: {found.state})")
-        return shown_report(result.report, found.contest, viewer)
+        return report_json(report, found.contest, viewer)
 
 
 @router.get("/submissions/{submission}/log", responses=_problems(401, 403, 404))
@@ -296,6 +321,24 @@ def get_me(board: TheBoard, viewer: TheViewer) -> ViewerView:
 def upload_limit(board: Board, contest: Contest) -> int:
     """The most bytes that a file of this contest may have here."""
     return min(contest.max_bytes, board.settings.max_upload_bytes)
+
+
+def _may_submit(
+    session: Session, contest: Contest, team: Team, viewer: Viewer, sha256: str, size_bytes: int
+) -> EnteredView | None:
+    """The same file's submission, if it is there; else raises unless the team may submit now."""
+    known = submissions.find_same(session, team, sha256) if sha256 else None
+    if known is not None and known.state != State.FAILED:
+        return EnteredView(new=False, submission=submission_view(known, contest, viewer))
+    if known is None:
+        submissions.check_may_submit(session, contest, team, size_bytes)
+    return None
+
+
+def declared_bytes(request: Request) -> int:
+    """The body's length as the request says it; 0 where it says none."""
+    declared = request.headers.get("content-length", "0")
+    return int(declared) if declared.isdecimal() else 0
 
 
 def check_declared(request: Request, allowed: int, limit: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
 from datetime import datetime
 from typing import Any
 
@@ -13,11 +13,17 @@ from leaderboard.domain.contests import is_private
 from leaderboard.domain.ranking import Row
 from leaderboard.domain.tokens import Viewer
 from leaderboard.storage.tables import SCORED, Contest, State, Submission
+from scoring.report import Report
 
-_FROM_THE_FILE = (
-    "rule", "rule_version", "dataset", "threshold", "scores", "accuracy", "measured", "claimed", "layers", "numbers",
-    "unknown_operations", "rankable", "status", "notes", "file", "costs", "provenance",
-)  # fmt: skip
+FROM_LABELS: dict[str, Any] = {
+    "accuracy": None, "accuracy_problem": None, "flags": (), "details": None, "holdout": None,
+}  # fmt: skip
+"""The fields of a report that hold something of the test set's or the hold-out's labels, and what hides it."""
+FROM_THE_FILE = frozenset({
+    "rule", "rule_version", "dataset", "threshold", "scores", "measured", "claimed", "layers", "numbers",
+    "unknown_operations", "file_problems", "rankable", "status", "notes", "file", "costs", "provenance",
+})  # fmt: skip
+"""The others: they follow from the file alone, and from whether the threshold is reached, which the state says."""
 
 
 class View(BaseModel):
@@ -89,6 +95,7 @@ class SubmissionView(View):
     measured: dict[str, Any] | None
     claimed: dict[str, Any] | None
     differences: list[str]
+    flattering: list[str]
 
 
 class SubmissionsView(View):
@@ -103,6 +110,12 @@ class EnteredView(View):
 
     new: bool
     submission: SubmissionView
+
+
+class CheckView(View):
+    """Nothing speaks against an upload; `known` is the submission of the same file, which makes it needless."""
+
+    known: SubmissionView | None
 
 
 class LogView(View):
@@ -169,6 +182,7 @@ def submission_view(submission: Submission, contest: Contest, viewer: Viewer) ->
         measured=submission.measured if scored or own else None,
         claimed=submission.claimed if scored or own else None,
         differences=list(ranking.differences(submission.measured, submission.claimed)),
+        flattering=list(ranking.flattering(submission.measured, submission.claimed)),
         **result,
     )
 
@@ -180,28 +194,23 @@ def shown_reason(submission: Submission, contest: Contest, viewer: Viewer) -> st
     if not ranking.coarse(contest) or viewer.admin or submission.accuracy is None:
         return submission.reason
     told = f"accuracy about {ranking.shown_accuracy(contest, submission.accuracy):.3f} (coarse feedback)"
-    if submission.state != State.REFUSED:
-        return told
-    return "; ".join([told, *_without_accuracy(submission.reason.split("; "))])
+    return f"{told}; {submission.reason}" if submission.state == State.REFUSED else told
 
 
-def shown_report(report: dict[str, Any], contest: Contest, viewer: Viewer) -> dict[str, Any]:
-    """A report as the viewer may see it.
-
-    Under coarse feedback that is what follows from the file alone: only keys that are known to hold nothing of the
-    test set's labels or of the hold-out, and the accuracy in steps without its counts.
-    """
+def shown_report(report: Report, contest: Contest, viewer: Viewer) -> Report:
+    """A report as the viewer may see it: under coarse feedback without what comes from labels, field by field."""
     if viewer.admin or not ranking.coarse(contest):
         return report
-    shown: dict[str, Any] = {key: report[key] for key in _FROM_THE_FILE if key in report}
-    if accuracy := report.get("accuracy"):
-        value = ranking.shown_accuracy(contest, accuracy["value"])
-        hidden = {"value": value, "correct": None, "total": accuracy.get("total"), "low": None, "high": None}
-        shown["accuracy"] = hidden
-    problems = report.get("problems") or ()
-    return shown | {"problems": _without_accuracy(problems), "flags": [], "details": None, "holdout": None}
+    return dataclasses.replace(report, **FROM_LABELS)
 
 
-def _without_accuracy(problems: Iterable[object]) -> list[str]:
-    """The problems that say nothing of the accuracy: `scoring.report` begins the one that does with this word."""
-    return [text for text in map(str, problems) if not text.startswith("accuracy ")]
+def report_json(report: Report, contest: Contest, viewer: Viewer) -> dict[str, Any]:
+    """The same as JSON, with the accuracy in steps where more may not be said."""
+    shown = shown_report(report, contest, viewer)
+    data = shown.to_json()
+    if report.accuracy is not None and shown.accuracy is None:
+        value = ranking.shown_accuracy(contest, report.accuracy.value)
+        data["accuracy"] = {
+            "value": value, "correct": None, "total": report.accuracy.total, "low": None, "high": None, "loss": None,
+        }  # fmt: skip
+    return data

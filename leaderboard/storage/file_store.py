@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from contest.errors import RefusedError, UsageError
+from scoring.sandbox.scratch import scratch_folder
+from scoring.sandbox.scratch import sweep as sweep_scratch
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 CHUNK = 1024 * 1024
@@ -55,13 +58,26 @@ class Incoming:
         self.digest.update(chunk)
         self.target.write(chunk)
 
-    def keep(self) -> StoredFile:
-        """Move the content to its address; on disk for good when this returns. Raises RefusedError if empty."""
+    def read(self, path: Path) -> None:
+        """Take in a file of this machine. Raises UsageError when it cannot be read."""
+        try:
+            with path.open("rb") as source:
+                while chunk := source.read(CHUNK):
+                    self.write(chunk)
+        except OSError as error:
+            raise UsageError(f"file '{path}' cannot be read: {error.strerror}") from error
+
+    def seal(self) -> StoredFile:
+        """Everything has arrived: bring it to the disk, but not yet to its address. Raises RefusedError if empty."""
         if not self.size_bytes:
             raise RefusedError("the file is empty: 0 bytes arrived")
         self.target.flush()
         os.fsync(self.target.fileno())
-        stored = StoredFile(self.digest.hexdigest(), self.size_bytes)
+        return StoredFile(self.digest.hexdigest(), self.size_bytes)
+
+    def keep(self) -> StoredFile:
+        """Move the content to its address; on disk for good when this returns. Raises RefusedError if empty."""
+        stored = self.seal()
         path = self.store.path(stored.sha256)
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path.replace(path)  # atomic; the same content twice is the same file
@@ -99,13 +115,21 @@ class FileStore:
                 incoming.write(chunk)
             return incoming.keep()
 
-    def take_path(self, path: Path, limit: int) -> StoredFile:
-        """Store a file of this machine. Raises UsageError when it cannot be read."""
-        try:
-            with path.open("rb") as source:
-                return self.take(iter(lambda: source.read(CHUNK), b""), limit)
-        except OSError as error:
-            raise UsageError(f"file '{path}' cannot be read: {error.strerror}") from error
+    def folders(self) -> Iterator[list[str]]:
+        """The hashes of all stored files, folder by folder."""
+        for folder in sorted(self.directory.glob("[0-9a-f][0-9a-f]")):
+            yield sorted(path.name for path in folder.iterdir() if _SHA256.fullmatch(path.name))
+
+    def age_s(self, sha256: str) -> float:
+        """How long ago the content arrived (last)."""
+        return time.time() - self.path(sha256).stat().st_mtime
+
+    def remove(self, sha256: str) -> int:
+        """Delete content; gives its bytes."""
+        path = self.path(sha256)
+        size_bytes = path.stat().st_size
+        path.unlink()
+        return size_bytes
 
     def verify(self, sha256: str) -> bool:
         """Whether the content is there and still has its hash."""
@@ -123,8 +147,8 @@ class FileStore:
         """
         source = self.path(sha256)
         ending = Path(name).suffix.lower()
-        with tempfile.TemporaryDirectory(prefix=_OPENED, dir=self.directory) as folder:
-            path = Path(folder) / f"model{ending if ending in ENDINGS else _sniff(source)}"
+        with scratch_folder(_OPENED, self.directory) as folder:
+            path = folder / f"model{ending if ending in ENDINGS else _sniff(source)}"
             try:
                 path.hardlink_to(source)
             except OSError:  # a file system without hard links
@@ -132,13 +156,12 @@ class FileStore:
             yield path
 
     def sweep(self, older_than: float) -> int:
-        """Remove what interrupted uploads and measurements left (modified before the time stamp); gives how many."""
-        count = 0
-        left = [path for prefix in (_INCOMING, _OPENED) for path in self.directory.glob(f"{prefix}*")]
-        for path in left:
+        """Remove what interrupted uploads (modified before the time stamp) and killed workers left; gives how many."""
+        count = sweep_scratch(_OPENED, self.directory)
+        for path in self.directory.glob(f"{_INCOMING}*"):
             try:
                 if path.stat().st_mtime < older_than:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                    path.unlink()
                     count += 1
             except FileNotFoundError:  # finished meanwhile
                 continue

@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     DateTime,
     Dialect,
     ForeignKey,
@@ -94,6 +95,8 @@ class Contest(Base):
     daily_limit: Mapped[int] = mapped_column(default=10)
     total_limit: Mapped[int] = mapped_column(default=500)
     max_bytes: Mapped[int] = mapped_column(default=64 * 1024 * 1024)
+    team_bytes: Mapped[int] = mapped_column(BigInteger, default=2 * 1024**3)
+    """What the files of one team may take on disk."""
     feedback: Mapped[str] = mapped_column(String(10), default="full")
     """full, or coarse: accuracy in steps until the contest is closed, against probing of the test set."""
     isolation: Mapped[str] = mapped_column(String(20), default="")
@@ -145,7 +148,8 @@ class Submission(Base):
     __tablename__ = "submissions"
     __table_args__ = (
         UniqueConstraint("contest_id", "team_id", "sha256"),
-        Index("ix_submissions_state", "state", "id"),
+        Index("ix_submissions_queue", "state", "priority", "id"),
+        Index("ix_submissions_sha256", "sha256"),
         Index("ix_submissions_contest", "contest_id", "id"),
         Index("ix_submissions_contest_state", "contest_id", "state", "id"),
         Index("ix_submissions_team", "team_id", "id"),
@@ -176,6 +180,10 @@ class Submission(Base):
     claim: Mapped[str] = mapped_column(String(80), default="")
     """Names the one worker run whose result will be taken."""
     lease_until: Mapped[datetime | None]
+    priority: Mapped[int] = mapped_column(default=0)
+    """The queue is served by this, the lowest first, then by number: what is scored anew for all stands behind."""
+    retry_at: Mapped[datetime | None]
+    """Not before this moment is a queued submission tried again."""
     announced_at: Mapped[datetime | None]
     """When a message was last put into the queue."""
 

@@ -70,8 +70,8 @@ def layers(submission: Id, visit: TheVisit, width: Width = 1000, theme: Theme = 
     """Each layer's part of the score, as a Vega-Lite document."""
     with visit.board.database.read() as session:
         submissions.find(session, submission, visit.viewer)
-        result = submissions.latest_result(session, submission)
-    rows = layers_of(result.report if result else {})
+        report = submissions.latest_report(session, submission)
+    rows = layers_of(report)
     document = layer_specification(rows, look_for(width, theme))
     return Response(json.dumps(document), media_type="application/json", headers={"Cache-Control": "no-store"})
 

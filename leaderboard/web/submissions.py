@@ -18,6 +18,7 @@ from leaderboard.service.schemas import SubmissionView, shown_report, submission
 from leaderboard.storage.tables import SCORED, TERMINAL, State, Submission, Team
 from leaderboard.web import formats
 from leaderboard.web.page import TheVisit, Visit
+from scoring.report import Report
 
 router = APIRouter()
 PAGE_SIZE = 50
@@ -88,12 +89,12 @@ def page(submission: Id, visit: TheVisit) -> Response:
         ahead=waiting,
         disqualified=found.disqualified_reason or found.team.disqualified_reason,
         quantities=_quantities(shown),
-        checks=_checks(shown, report, hidden=hidden) if scored else [],
+        checks=_checks(shown, report) if scored else [],
         layers=layers_of(report),
-        scores=_scores(report),
-        notes=[str(note)[:500] for note in report.get("notes") or ()],
-        classes=[] if hidden else _classes(report),
-        holdout=None if hidden else _holdout(report),
+        scores=report.scores if report else {},
+        notes=[note[:500] for note in report.notes] if report else [],
+        classes=_classes(report),
+        holdout=_holdout(report),
         footnote=contests.rule_of(contest).footnote,
         provenance=_provenance(report),
         history=history,
@@ -149,22 +150,12 @@ def team(slug: Slug, team_id: Id, visit: TheVisit, before: Annotated[int | None,
     return visit.page("team.html", contest=contest, shown=shown, submissions=views, quota=left, older=older)
 
 
-def _report(session: Session, submission: Submission, visit: Visit) -> dict[str, Any]:
-    """The newest report as the visitor may see it; {} without one, and of refused files for their owner only."""
-    result = submissions.latest_result(session, submission.id)
-    if result is None or not (submission.state in SCORED or visit.viewer.owns(submission.team_id)):
-        return {}
-    return shown_report(result.report, submission.contest, visit.viewer)
-
-
-def _scores(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Rule -> terms, as numbers; the report's own rules only."""
-    keys = ("params", "ops", "total", "total_with_bitmask")
-    return {
-        str(name)[:64]: {key: formats.number(terms.get(key)) or 0.0 for key in keys}
-        for name, terms in (report.get("scores") or {}).items()
-        if isinstance(terms, Mapping)
-    }
+def _report(session: Session, submission: Submission, visit: Visit) -> Report | None:
+    """The newest report as the visitor may see it; of refused files for their owner only."""
+    if not (submission.state in SCORED or visit.viewer.owns(submission.team_id)):
+        return None
+    report = submissions.latest_report(session, submission.id)
+    return None if report is None else shown_report(report, submission.contest, visit.viewer)
 
 
 def _quantities(submission: SubmissionView) -> list[dict[str, Any]]:
@@ -181,6 +172,7 @@ def _quantities(submission: SubmissionView) -> list[dict[str, Any]]:
                 "measured": write(measured.get(key)),
                 "claimed": write(claimed.get(name)) if name in claimed else "",
                 "differs": name in submission.differences,
+                "flatters": name in submission.flattering,
             }
         )
     rows += [
@@ -190,6 +182,7 @@ def _quantities(submission: SubmissionView) -> list[dict[str, Any]]:
             "measured": "",
             "claimed": _fact(value),
             "differs": False,
+            "flatters": False,
         }
         for key, value in list(claimed.items())[:20]
         if key not in shown
@@ -197,47 +190,44 @@ def _quantities(submission: SubmissionView) -> list[dict[str, Any]]:
     return [row for row in rows if row["measured"] not in ("–", "") or row["claimed"]]
 
 
-def _classes(report: Mapping[str, Any]) -> list[tuple[str, float]]:
+def _classes(report: Report | None) -> list[tuple[str, float]]:
     """(class, accuracy) where the report has them."""
-    details = report.get("details")
-    rows = details.get("per_class") if isinstance(details, Mapping) else None
-    known = [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
-    pairs = [(str(row.get("name"))[:60], formats.number(row.get("accuracy"))) for row in known[:200]]
-    return [(name, share) for name, share in pairs if share is not None]
+    rows = report.details.get("per_class", ()) if report and report.details else ()
+    return [(row["name"][:60], row["accuracy"]) for row in rows[:200] if row["accuracy"] is not None]
 
 
-def _holdout(report: Mapping[str, Any]) -> float | None:
+def _holdout(report: Report | None) -> float | None:
     """The accuracy on the organiser's private hold-out."""
-    holdout = report.get("holdout")
-    return formats.number(holdout.get("value")) if isinstance(holdout, Mapping) else None
+    return formats.number(report.holdout.get("value")) if report and report.holdout else None
 
 
-def _checks(submission: SubmissionView, report: Mapping[str, Any], *, hidden: bool) -> list[dict[str, Any]]:
+def _checks(submission: SubmissionView, report: Report | None) -> list[dict[str, Any]]:
     """What was checked. A scored file passed all that blocks ranking, or its report names what it did not pass."""
-    below = submission.state == State.BELOW_THRESHOLD
-    problems = [str(problem)[:500] for problem in report.get("problems") or () if not (hidden and below)]
-    flags = [] if hidden else [str(flag)[:500] for flag in report.get("flags") or ()]
-    differ = ", ".join(submission.differences)
+    problems = [problem[:500] for problem in report.problems] if report else []
+    flags = [flag[:500] for flag in report.flags] if report else []
+    if report and report.accuracy_problem is None and submission.state == State.BELOW_THRESHOLD:
+        problems.append("The accuracy is below the threshold.")  # how far is not for this visitor
+    differ, flatter = ", ".join(submission.differences), ", ".join(submission.flattering)
     checks = [{"passed": True, "text": text} for text in _CHECKS]
     checks.append(
         {
-            "passed": not differ,
-            "text": f"Claims differ: {differ}." if differ else "What the file claims agrees with what was measured.",
+            "passed": not flatter,
+            "text": f"Claimed better than measured: {flatter}."
+            if flatter
+            else f"Claimed otherwise, but no better than measured: {differ}."
+            if differ
+            else "What the file claims agrees with what was measured.",
         }
     )
     if submission.isolation:
         checks.append({"passed": True, "text": f"Opened in a child process under isolation “{submission.isolation}”."})
-    if hidden and below:
-        checks.append({"passed": False, "text": "The accuracy is below the threshold."})
     return checks + [{"passed": False, "text": text} for text in (*problems, *flags)]
 
 
-def _provenance(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _provenance(report: Report | None) -> list[tuple[str, str]]:
     """What the file says of its making: claims of the participant, shown as they are."""
-    facts = report.get("provenance")
-    if not isinstance(facts, Mapping):
-        return []
-    return [(str(key)[:80].replace("_", " "), _fact(value)) for key, value in list(facts.items())[:40]]
+    facts = report.provenance if report else {}
+    return [(key[:80].replace("_", " "), _fact(value)) for key, value in list(facts.items())[:40]]
 
 
 def _fact(value: object) -> str:

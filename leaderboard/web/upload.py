@@ -40,7 +40,8 @@ async def submit(slug: Slug, visit: TheVisit) -> Response:
         with visit.board.database.read() as session:
             contest = contests.find(session, slug)
             team = submitting_team(session, contest, visit.viewer)
-            submissions.check_open(session, contest, team)
+            # Here the file's hash is not known: the same file again needs a place that is free, as a new one does.
+            submissions.check_may_submit(session, contest, team)
             return contest, team
 
     script = "application/json" in visit.request.headers.get("accept", "")
@@ -63,7 +64,7 @@ async def _take(visit: Visit, contest: Contest, team: Team) -> str:
     request, board = visit.request, visit.board
     limit = upload_limit(board, contest)
     check_declared(request, limit + FORM_OVERHEAD_BYTES, limit)
-    with board.files.incoming(limit) as incoming:
+    with board.uploading(team), board.files.incoming(limit) as incoming:
         form = UploadForm(
             request.headers.get("content-type", ""), "file", incoming,
             before_file=lambda fields: visit.check_csrf(fields.get("csrf")),
@@ -71,10 +72,9 @@ async def _take(visit: Visit, contest: Contest, team: Team) -> str:
         async for chunk in request.stream():
             form.feed(chunk)
         form.finish()  # a form without a file ends here: none gets on without its token
-        stored = await run_in_threadpool(incoming.keep)
-    request.app.state.metrics.uploads.inc(stored.size_bytes)
-    note = form.fields.get("note", "")
-    submission, _ = await run_in_threadpool(board.submit, contest, team, stored, name=form.file_name, note=note)
+        note = form.fields.get("note", "")
+        submission, _ = await run_in_threadpool(board.submit, contest, team, incoming, name=form.file_name, note=note)
+    request.app.state.metrics.uploads.inc(incoming.size_bytes)
     return f"/submissions/{submission.id}"
 
 

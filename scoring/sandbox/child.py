@@ -52,6 +52,8 @@ def _lock_in(mode: str, directory: Path, limits: dict[str, Any]) -> tuple[str, P
             mode, directory = "namespaces", Path(namespaces.SUBMISSION)
         elif mode == "namespaces":
             mode = "limits"
+        if mode == "limits":
+            _forbid_other_files(directory)
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     cpu = limits["cpu_s"]
     resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + GRACE_CPU_S))
@@ -60,6 +62,14 @@ def _lock_in(mode: str, directory: Path, limits: dict[str, Any]) -> tuple[str, P
     if mode != "limits":  # there the count is of the processes in the namespace, not of all that this user runs
         _lower(resource.RLIMIT_NPROC, MAX_THREADS)
     return mode, directory
+
+
+def _forbid_other_files(directory: Path) -> None:
+    """Where there is no view of the files of one's own: at least, on kernels that can, no way into the others."""
+    import contest.errors  # noqa: F401  (from now on, nobody may list the folder that our packages lie in)
+    from scoring.sandbox import landlock, namespaces
+
+    landlock.restrict_to([*namespaces.readable(sys.path), str(directory)])
 
 
 def _answer(directory: Path, request: dict[str, Any], level: str) -> bytes:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from contest.errors import UsageError
 from scoring.sandbox import syscalls
 
 SUBMISSION = "/submission"
@@ -54,17 +55,34 @@ def enter(scratch: Path, scratch_bytes: int) -> bool:
 def readable(paths: Iterable[str]) -> list[str]:
     """The folders and files that Python and its libraries need, from `sys.path` and the system.
 
-    A folder on the path that holds our own packages may hold anything else besides (a check-out with a database in
-    it), so only the packages count.
+    Of `sys.path` only site-packages and our own two packages: everything else on it (the working directory of
+    `python -m`, a check-out with a database in it, PYTHONPATH) may hold anything.
     """
     needed = ["/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/localtime", "/sys/devices/system/cpu"]
     needed += [sys.prefix, sys.base_prefix, sys.base_exec_prefix, str(Path(sys.executable).resolve().parent.parent)]
     for path in paths:
-        packages = [Path(path) / name for name in ("contest", "scoring")]
-        own = [str(p) for p in packages if p.is_dir()]
-        needed += own or [path]
+        if Path(path).name in ("site-packages", "dist-packages"):
+            needed.append(path)
+        else:
+            packages = [Path(path) / name for name in ("contest", "scoring")]
+            needed += [str(p) for p in packages if (p / "__init__.py").is_file()]
     existing = sorted({p for p in needed if p not in ("", "/") and Path(p).exists()})
     return [p for p in existing if not any(p != q and p.startswith(q + "/") for q in existing)]
+
+
+def check_private(private: Mapping[str, Path]) -> None:
+    """Raise UsageError when something that no stranger may read lies where the isolated process can read.
+
+    private: what it is, in words -> where it is.
+    """
+    for what, path in private.items():
+        place = path.resolve()
+        for bound in readable(sys.path):
+            if place.is_relative_to(Path(bound).resolve()):
+                raise UsageError(
+                    f"{what} '{path}' lies inside '{bound}', which the process that opens strangers' files has to "
+                    "read: move it to a folder of its own"
+                )
 
 
 def _change_root(scratch: Path, scratch_bytes: int) -> None:

@@ -5,6 +5,7 @@ Nothing here deserialises a submission. It is copied byte by byte, and the child
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -23,6 +24,8 @@ from contest.errors import ContestError, OverrunError, RefusedError
 from contest.untrusted.check import ENDINGS, read_regular
 from scoring.sandbox import bubblewrap, levels
 from scoring.sandbox.limits import Limits
+from scoring.sandbox.namespaces import readable
+from scoring.sandbox.scratch import scratch_folder, sweep
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,8 +89,8 @@ def run_isolated(
     path, limits = Path(path), limits or Limits()
     content = read_regular(path)
     name = path.name if _SAFE_NAME.fullmatch(path.name) else f"model{_known_ending(path)}"
-    with tempfile.TemporaryDirectory(prefix="contest-", ignore_cleanup_errors=True) as directory:
-        scratch = Path(directory).resolve()
+    _sweep_once()
+    with scratch_folder() as scratch:
         (scratch / name).write_bytes(content)
         count = 0
         if images is not None:
@@ -98,6 +101,13 @@ def run_isolated(
         request = {"name": name, "images": count, "minimum": minimum_level, "limits": asdict(limits)}
         (scratch / "request.json").write_text(json.dumps(request))
         return _examined(scratch, limits, count, minimum_level)
+
+
+@functools.cache
+def _sweep_once() -> None:
+    """Remove what killed processes left on this machine: their copies of submissions, and images."""
+    if removed := sweep():
+        log.info("removed %d scratch folders of dead processes", removed)
 
 
 def _examined(scratch: Path, limits: Limits, images: int, minimum: str | None) -> Isolated:
@@ -143,8 +153,10 @@ def _examined(scratch: Path, limits: Limits, images: int, minimum: str | None) -
 
 def _command(mode: str, scratch: Path) -> list[str]:
     # Our packages come first: wherever this one was imported from, the child imports it from there too.
-    paths = [str(Path(__file__).resolve().parents[2]), *(str(Path(p).absolute()) for p in sys.path if p)]
-    existing = [p for p in dict.fromkeys(paths) if Path(p).exists()]
+    own = Path(__file__).resolve().parents[2]
+    bound = [own, *map(Path, readable(sys.path))]
+    paths = [own, *(Path(p).absolute() for p in sys.path if p)]
+    existing = [str(p) for p in dict.fromkeys(paths) if p.exists() and any(p.is_relative_to(b) for b in bound)]
     directory = "/submission" if mode == "bubblewrap" else str(scratch)
     child = [sys.executable, "-I", "-S", "-B", "-c", START, json.dumps(existing), mode, directory]
     program = levels.bubblewrap()

@@ -14,7 +14,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Accuracy:
-    """`value` = correct / total, unrounded; low and high are the Wilson 95 % interval; loss is in nats."""
+    """`value` = correct / total, unrounded; low and high: the Wilson 95 % interval; loss in nats, with three digits."""
 
     value: float
     correct: int
@@ -28,7 +28,9 @@ def accuracy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Accuracy
     """Accuracy and mean cross-entropy of logits [N, classes] for labels [N]."""
     correct, total = int((logits.argmax(1) == labels).sum()), len(labels)
     low, high = wilson(correct, total)
-    return Accuracy(correct / total, correct, total, low, high, cross_entropy(logits, labels))
+    # Three digits: with all of them, logits can be made so that the loss spells out the labels.
+    loss = float(f"{cross_entropy(logits, labels):.3g}")
+    return Accuracy(correct / total, correct, total, low, high, loss)
 
 
 def wilson(correct: int, total: int, level: float = LEVEL) -> tuple[float, float]:

@@ -10,14 +10,16 @@ from typing import Any
 from fastapi.testclient import TestClient
 
 from contest.errors import ContestError, RefusedError
-from leaderboard.storage.tables import TERMINAL
+from leaderboard.board import Board
+from leaderboard.storage.tables import TERMINAL, Contest, Submission, Team
+from scoring.report import Report
 from scoring.rules import Rule
 
 
-def make_report(score: float = 0.01, accuracy: float | None = 0.91, rule: str = "lab", **more: Any) -> dict[str, Any]:
-    """A report with the keys of the specification."""
+def make_report(score: float = 0.01, accuracy: float | None = 0.91, rule: str = "lab", **more: Any) -> Report:
+    """A report; `more` are keys of its JSON."""
     total = 10_000
-    return {
+    data = {
         "rule": rule,
         "scores": {
             rule: {"params": score / 4, "ops": score * 3 / 4, "total": score, "total_with_bitmask": score * 1.1}
@@ -39,11 +41,19 @@ def make_report(score: float = 0.01, accuracy: float | None = 0.91, rule: str = 
         "status": "costs-only" if accuracy is None else "rankable" if accuracy >= 0.9 else "below",
         "rankable": accuracy is not None and accuracy >= 0.9,
         "file": {"isolation": "test"},
+        "rule_version": 1,
+        "dataset": "cifar10",
+        "threshold": 0.9,
+        "numbers": [],
+        "flags": [],
+        "notes": [],
         **more,
     }
+    data["claimed"] = data["claimed"] or {}
+    return Report.from_json(data)
 
 
-def scripted(path: Path, rule: Rule, isolation: str = "") -> dict[str, Any]:
+def scripted(path: Path, rule: Rule, isolation: str = "") -> Report:
     """Does what the submitted JSON says: `report`, `refuse`, `crash`, `late` (the child's time ran out) or `sleep`."""
     script = json.loads(path.read_bytes())
     time.sleep(script.get("sleep", 0))
@@ -59,6 +69,13 @@ def scripted(path: Path, rule: Rule, isolation: str = "") -> dict[str, Any]:
 def content(**script: Any) -> bytes:
     """A file for `scripted`."""
     return json.dumps(script).encode()
+
+
+def submit(board: Board, contest: Contest, team: Team, data: bytes, name: str = "") -> tuple[Submission, bool]:
+    """Hand in bytes as an upload does; gives the submission and whether it is new."""
+    with board.files.incoming(10**7) as incoming:
+        incoming.write(data)
+        return board.submit(contest, team, incoming, name=name)
 
 
 def auth(token: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import MetaData, text
 
 from contest.errors import UsageError
 from leaderboard.settings import Settings
@@ -48,13 +49,14 @@ def test_every_earlier_version_is_brought_up_to_date(any_settings: Settings, rev
     database = Database(any_settings)
     with database._writing.begin() as connection:
         command.upgrade(_config(connection), revision)
-        connection.execute(
-            text(
-                "INSERT INTO contests (slug, title, rule_name, rule_version, rule, dataset, threshold, created_at,"
-                " daily_limit, total_limit, max_bytes, feedback, isolation, revision)"
-                " VALUES ('old', 'Old', 'lab', 1, '{}', 'cifar10', 0.9, '2026-01-01', 1, 1, 1, 'full', '', 0)"
-            )
-        )
+        metadata = MetaData()
+        metadata.reflect(connection, only=["contests"])
+        table = metadata.tables["contests"]
+        examples = {str: "x", int: 1, float: 0.9, bool: False, datetime: datetime(2026, 1, 1)}
+        values = {
+            c.name: examples.get(c.type.python_type, {}) for c in table.columns if not c.nullable and c.name != "id"
+        }
+        connection.execute(table.insert().values({**values, "slug": "old", "title": "Old"}))
     database.migrate()
     database.ready()
     assert differences(database) == []

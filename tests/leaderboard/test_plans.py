@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from board_helpers import auth, content, scripted
+from board_helpers import auth, content, scripted, submit
 from bulk import fill
 from fastapi.testclient import TestClient
 from sqlalchemy import JSON, event, insert, literal, select, text
@@ -119,7 +119,7 @@ def test_no_step_of_a_submission_reads_a_big_table_whole(
         contest = contests.find(session, "load")
         team = session.get_one(Team, 5)
     asked.clear()
-    submission, _ = board.submit(contest, team, board.files.take([content(report={})], 10_000))
+    submission, _ = submit(board, contest, team, content(report={}))
     board.jobs.sweep()
     board.work.score(submission.id)
     with board.database.write() as session:

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from contest.errors import UsageError
 from leaderboard.board import Board
-from leaderboard.domain import contests, ranking, standings, submissions
+from leaderboard.domain import bundled_entries, contests, ranking, standings, submissions
 from leaderboard.domain.ranking_cache import places_of
 from leaderboard.domain.verdict import judge
 from leaderboard.settings import Settings
@@ -272,6 +272,33 @@ def test_what_was_claimed_otherwise_is_named() -> None:
     assert ranking.differences(measured, {"p_s_ops": 0, "p_u": None}) == ()
     assert ranking.differences(measured, {"unheard": 1}) == ()
     assert ranking.differences(measured, None) == ()
+
+
+@pytest.mark.parametrize(
+    ("measured", "claimed", "expected"),
+    [
+        # Our own record: two channels turned out to be dead, so zeros became removed weights. Nobody gains.
+        ({"p_s_weights": 0.0016, "p_s_ops": 0.001, "p_u": 0.3997}, {"p_s": 0.0, "p_u": 0.4012}, ()),
+        ({"p_s_weights": 0.0016, "p_s_ops": 0.001, "p_u": 0.3997}, {"p_s": 0.0, "p_u": 0.45}, ("p_u",)),
+        ({"p_s_weights": 0.3, "p_s_ops": 0.2, "p_u": 0.4}, {"p_s": 0.5, "p_u": 0.4}, ("p_s",)),
+        ({"p_u": 0.5}, {"p_u": 0.6}, ("p_u",)),
+        ({"p_u": 0.5}, {"p_u": 0.2}, ()),
+        ({"p_u": 0.5}, {"p_u": 0.5004}, ()),  # 50.0 %
+        ({"q_w": 4.0, "q_a": 8.0}, {"q_w": 3.0, "q_a": 9.0}, ("q_w",)),
+        ({"q_w": 4.033}, {"q_w": 4.03}, ()),  # as it is shown
+        ({"nonzeros": 48190, "macs": 8401432}, {"nonzeros": 48200, "macs": 8_000_000}, ("macs",)),
+        ({"p_s_weights": None, "p_s_ops": None}, {"p_s": 0.3}, ("p_s",)),
+    ],
+)
+def test_overstated_is_what_would_have_helped(
+    measured: dict[str, float | None], claimed: dict[str, float], expected: tuple[str, ...]
+) -> None:
+    assert ranking.flattering(measured, claimed) == expected
+
+
+def test_the_bundled_networks_claim_no_more_than_is_true() -> None:
+    for entry in bundled_entries.entries(load_rule("lab")):
+        assert ranking.flattering(entry.report.measured, entry.report.claimed) == ()
 
 
 @pytest.mark.parametrize(

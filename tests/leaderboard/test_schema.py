@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import schemathesis
-from board_helpers import auth, content, scripted
+from board_helpers import auth, content, scripted, submit
 from fastapi import FastAPI
 from hypothesis import HealthCheck, Phase
 from hypothesis import settings as hypothesis_settings
@@ -42,7 +42,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FastAPI,
         organiser = auth(tokens.create(session, None))
         team = contests.find_team(session, contest, "Alpha")
     for script in ({"report": {}}, {"refuse": "no"}):
-        submission, _ = board.submit(contest, team, board.files.take([content(**script)], 10_000))
+        submission, _ = submit(board, contest, team, content(**script))
         board.work.score(submission.id)
     board.close()
     app = create_app(settings, scripted, pages=False)

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 from board_helpers import content, make_report
+from board_helpers import submit as hand_in
 from sqlalchemy import func, select
 
 from contest.errors import UsageError
@@ -103,12 +104,12 @@ def test_the_same_file_is_the_same_submission(any_board: Board) -> None:
 
 def test_simultaneous_uploads_of_one_file_make_one_submission(any_board: Board) -> None:
     contest, team = contest_and_team(any_board)
-    stored, results = store(any_board), []
+    results = []
     barrier = threading.Barrier(8)
 
     def upload() -> None:
         barrier.wait()
-        results.append(any_board.submit(contest, team, stored))
+        results.append(hand_in(any_board, contest, team, content(report={})))
 
     threads = [threading.Thread(target=upload) for _ in range(8)]
     for thread in threads:
@@ -124,19 +125,19 @@ def test_the_last_place_of_a_quota_is_given_once(any_board: Board) -> None:
     with any_board.database.write() as session:
         contests.change(session, contests.find(session, "cifar"), {"daily_limit": 3})
     contest, team = contest_and_team(any_board)
-    files = [store(any_board, note=i) for i in range(8)]
+    files = [content(note=i) for i in range(8)]
     results: list[str] = []
     barrier = threading.Barrier(8)
 
-    def upload(stored: StoredFile) -> None:
+    def upload(data: bytes) -> None:
         barrier.wait()
         try:
-            any_board.submit(contest, team, stored)
+            hand_in(any_board, contest, team, data)
             results.append("taken")
         except QuotaError:
             results.append("refused")
 
-    threads = [threading.Thread(target=upload, args=(stored,)) for stored in files]
+    threads = [threading.Thread(target=upload, args=(data,)) for data in files]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -259,6 +260,46 @@ def test_a_running_lease_is_left_alone(any_board: Board) -> None:
     with any_board.database.write() as session:
         assert submissions.sweep(session, attempts=3) == []
     assert get(any_board, number).state == State.RUNNING
+
+
+def test_what_comes_back_keeps_its_place(any_board: Board) -> None:
+    """A worker takes the one whose turn it is, not the one that its message names."""
+    first, second, third = (submit(any_board, report={}, n=n) for n in range(3))
+    lost = claim(any_board, first)
+    with any_board.database.write() as session:
+        session.get_one(Submission, first).lease_until = now() - timedelta(seconds=1)
+        submissions.sweep(session, attempts=3)
+    assert lost is not None
+    with any_board.database.read() as session:
+        assert [submissions.ahead(session, session.get_one(Submission, n)) for n in (first, second, third)] == [0, 1, 2]
+    taken = []
+    for _ in range(4):
+        with any_board.database.write() as session:
+            found = submissions.claim(session, None, "worker", 60)
+            taken.append(found.submission_id if found else None)
+    assert taken == [first, second, third, None]
+
+
+def test_what_is_scored_anew_for_all_waits_behind_what_is_new(any_board: Board) -> None:
+    old = submit(any_board, report={})
+    any_board.work.score(old)
+    with any_board.database.write() as session:
+        submissions.rescore(session, contests.find(session, "cifar"), load_rule("micronet"))
+    new = submit(any_board, report={}, n=1)
+    with any_board.database.write() as session:
+        claims = [submissions.claim(session, None, "worker", 60) for _ in range(2)]
+    assert [c.submission_id for c in claims if c] == [new, old]
+
+
+def test_a_pause_before_the_next_try_is_kept(any_board: Board) -> None:
+    number = submit(any_board, late=1)
+    any_board.work.score()
+    assert get(any_board, number).state == State.QUEUED
+    with any_board.database.write() as session:
+        assert submissions.claim(session, None, "worker", 60) is None, "its machine was too busy: not at once"
+        session.get_one(Submission, number).retry_at = now() - timedelta(seconds=1)
+    with any_board.database.write() as session:
+        assert submissions.claim(session, None, "worker", 60) is not None
 
 
 def test_what_nobody_heard_of_is_announced_again_once(any_board: Board) -> None:

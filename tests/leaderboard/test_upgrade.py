@@ -72,6 +72,8 @@ def test_an_old_board_goes_on(any_settings: Settings, revision: str) -> None:
         below = ranking.page(session, contest, "below_threshold").rows
         assert [(row.team, row.params) for row in below] == [("Gamma", 0.0025)]
         assert [record.score for record in ranking.history(session, contest)] == [0.04, 0.02]
+        for refused in session.scalars(select(Submission).where(Submission.state == State.REFUSED)):
+            assert "0.8123" not in refused.reason and refused.reason  # what coarse feedback shows of it
         viewer = tokens.check(session, TOKEN)
         assert viewer is not None and viewer.team_id == 1
         assert all(s.params + s.ops == pytest.approx(s.score) for s in session.scalars(select(Standing)))

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from contest.errors import ContestError, OverrunError, RefusedError, UsageError
-from scoring.sandbox import LEVELS, Limits, at_least, levels, parent, run_isolated
+from scoring.sandbox import LEVELS, Limits, at_least, landlock, levels, namespaces, parent, run_isolated, scratch
 
 QUICK = Limits(wall_s=60, cpu_s=60, memory_bytes=1_000_000_000, threads=1)
 
@@ -39,6 +39,11 @@ ATTEMPTS = """
         except OSError as error:
             return type(error).__name__
         return "done"
+    def listed(folder):
+        try:
+            return os.listdir(folder)
+        except OSError:
+            return []
     secret, victim = Path({secret!r}), Path({victim!r})
     raise RefusedError(json.dumps(dict(
         socket=attempt(lambda: socket.create_connection(("127.0.0.1", {port}), timeout=2)),
@@ -51,7 +56,7 @@ ATTEMPTS = """
         write_tmp=attempt(lambda: Path("/tmp/dropped").write_text("x")),
         touch_submission=attempt(lambda: (directory / request["name"]).write_bytes(b"")),
         environment=sorted(os.environ),
-        processes=len([p for p in os.listdir("/proc") if p.isdigit()]) if os.path.isdir("/proc") else 0,
+        processes=len([p for p in listed("/proc") if p.isdigit()]),
         level=level,
     )).replace("/", "|"))
 """
@@ -98,10 +103,68 @@ def test_nothing_can_be_reached(level: str, monkeypatch: pytest.MonkeyPatch, tmp
     assert victim.read_text() == "whole" and not Path("/tmp/dropped").exists()
     assert "CONTEST_TOKEN" not in result["environment"]
     assert not {"HOME_SECRET", "AWS_SECRET_ACCESS_KEY", "PYTHONPATH"} & set(result["environment"])
-    if level != "limits":  # that level has no view of its own: it can read, but has nobody to tell
-        assert result["read_secret"] == "FileNotFoundError"
+    if level != "limits" or landlock.available():
+        assert result["read_secret"] == ("PermissionError" if level == "limits" else "FileNotFoundError")
         assert result["processes"] <= 3
     assert result["level"] == level
+
+
+READ = """
+    from pathlib import Path
+    def attempt(function):
+        try:
+            return str(function())
+        except (OSError, ImportError) as error:
+            return type(error).__name__
+    board = Path({board!r})
+    raise RefusedError(json.dumps(dict(
+        database=attempt((board / "leaderboard.sqlite").read_text),
+        secret=attempt((board / "secret").read_text),
+        listed=attempt(lambda: os.listdir(board)),
+        planted=attempt(lambda: __import__("planted_module")),
+        level=level,
+    )).replace("/", "|"))
+"""
+
+
+@pytest.mark.parametrize("level", ["bubblewrap", "namespaces", "limits"])
+def test_a_folder_on_the_path_is_not_readable(level: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`python -m contest serve` in the board's folder puts that folder on `sys.path`; so does PYTHONPATH."""
+    if level not in available() or (level == "namespaces" and not have_namespaces()):
+        pytest.skip(f"this machine has no {level}")
+    if level == "limits" and not landlock.available():
+        pytest.skip("this kernel has no Landlock: at level limits everything that the user may read is readable")
+    only(level, monkeypatch)
+    board = tmp_path / "board"
+    board.mkdir()
+    for name in ("leaderboard.sqlite", "secret"):
+        (board / name).write_text("the labels")
+    (board / "planted_module.py").write_text("")
+    monkeypatch.syspath_prepend(str(board))
+    result = json.loads(attack(READ.format(board=str(board)), monkeypatch, tmp_path))
+    assert result.pop("level") == level
+    assert result.pop("planted") == "ModuleNotFoundError"
+    assert set(result.values()) <= {"FileNotFoundError", "PermissionError"}, result
+
+
+def test_of_the_path_only_libraries_and_our_packages_are_bound(tmp_path: Path) -> None:
+    ours, foreign, checkout = tmp_path / "lib" / "site-packages", tmp_path / "work", tmp_path / "checkout"
+    for folder in (ours, foreign, checkout / "contest", checkout / "scoring"):
+        folder.mkdir(parents=True)
+    (foreign / "scoring").mkdir()  # a folder of that name, but no package
+    for name in ("contest", "scoring"):
+        (checkout / name / "__init__.py").touch()
+    bound = [p for p in namespaces.readable(map(str, (ours, foreign, checkout))) if p.startswith(str(tmp_path))]
+    assert bound == sorted(map(str, (ours, checkout / "contest", checkout / "scoring")))
+
+
+def test_what_is_private_may_not_lie_inside(tmp_path: Path) -> None:
+    namespaces.check_private({"the board's folder": tmp_path})
+    with pytest.raises(UsageError, match=r"the board's folder '.*' lies inside '.*'.* move it"):
+        namespaces.check_private({"the board's folder": Path(sys.prefix) / "board"})
+    (tmp_path / "link").symlink_to(sys.prefix)
+    with pytest.raises(UsageError, match="the data"):
+        namespaces.check_private({"the data": tmp_path / "link" / "data"})
 
 
 def test_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -153,10 +216,29 @@ def test_how_it_ends(code: str, message: str, monkeypatch: pytest.MonkeyPatch, t
 
 
 def test_scratch_is_gone_afterwards(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(parent.tempfile, "tempdir", str(tmp_path / "scratch"))
+    monkeypatch.setattr(scratch.tempfile, "tempdir", str(tmp_path / "scratch"))
     (tmp_path / "scratch").mkdir()
     attack("os._exit(0)", monkeypatch, tmp_path)
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
+    """kill -9 leaves a copy of the submission and 30 MB of images; the next process takes them away."""
+    code = (
+        "import time; from pathlib import Path; from scoring.sandbox.scratch import scratch_folder\n"
+        f"with scratch_folder('left-', Path({str(tmp_path)!r})) as folder:\n"
+        "    (folder / 'images.npy').write_bytes(bytes(1000)); print(folder, flush=True); time.sleep(600)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    folder = Path(process.stdout.readline().strip())
+    assert folder.is_dir()
+    assert scratch.sweep("left-", tmp_path, older_than_s=0) == 0, "its maker lives"
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    assert scratch.sweep("left-", tmp_path) == 0, "too young to be sure"
+    assert scratch.sweep("left-", tmp_path, older_than_s=0) == 1 and not folder.exists()
 
 
 def test_below_the_minimum_nothing_is_opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

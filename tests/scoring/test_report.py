@@ -74,7 +74,8 @@ def test_threshold_is_not_rounded(right: int, status: str) -> None:
     assert report.accuracy is not None
     assert report.accuracy.correct == right
     if status == "below":
-        assert "accuracy 0.8999 (8,999 of 10,000) is below the threshold of 0.9" in report.problems
+        assert report.accuracy_problem == "accuracy 0.8999 (8,999 of 10,000) is below the threshold of 0.9"
+        assert report.problems == (report.accuracy_problem,) and report.file_problems == ()
 
 
 def test_keys_that_tools_rely_on() -> None:
@@ -254,3 +255,13 @@ def test_a_disagreement_with_fvcore_is_a_problem(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(examine, "fvcore_count", lambda *_: SecondOpinion(1, {}, ()))
     (problem,) = examine_subject(subject(net())).costs.problems
     assert problem == f"multiply-accumulates: {4 * 36 * 27 + 1440:,} counted here, 1 by fvcore"
+
+
+def test_the_loss_of_a_report_does_not_spell_out_the_labels() -> None:
+    """Logits whose margins are powers of ten make a loss with a digit for each image; three digits tell three."""
+    labels = np.array([0, 1, 1, 0, 1, 0, 0, 1])
+    logits = np.stack([np.zeros(8), -(10.0 ** np.arange(8))], 1).astype(np.float32)
+    exact = cross_entropy(logits, labels) * 8
+    assert [int(exact // 10.0**i) % 10 for i in range(1, 8)] == labels[1:].tolist()
+    loss = accuracy(logits, labels).loss
+    assert loss is not None and loss == float(f"{exact / 8:.3g}") != exact / 8

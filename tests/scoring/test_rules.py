@@ -12,7 +12,7 @@ from contest.errors import UsageError
 from contest.networks import parse
 from scoring.costs import Costs, Number, Operation
 from scoring.report import measure
-from scoring.rules import Rule, built_in, load_rule, operation_count, price, rules_of
+from scoring.rules import Rule, Score, built_in, load_rule, operation_count, price, rules_of
 from scoring.score import architecture_costs
 
 LAB, MACS, MICRONET = (load_rule(name) for name in ("lab", "lab-macs", "micronet"))
@@ -135,7 +135,9 @@ def test_own_rule(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_rules_are_named(tmp_path: Path, change: dict[str, object], message: str) -> None:
-    values: dict[str, object] = {k: v for k, v in dataclasses.asdict(LAB).items() if k != "footnote"} | change
+    values: dict[str, object] = {
+        k: v for k, v in dataclasses.asdict(LAB).items() if k not in ("footnote", "terms")
+    } | change
     path = tmp_path / "my.toml"
     path.write_text("".join(f"{k} = {v!r}\n" for k, v in values.items() if v is not None))
     with pytest.raises(UsageError, match=message):
@@ -145,3 +147,23 @@ def test_wrong_rules_are_named(tmp_path: Path, change: dict[str, object], messag
 def test_unknown_rule() -> None:
     with pytest.raises(UsageError, match="rule 'nobody' is neither one of lab"):
         load_rule("nobody")
+
+
+def test_a_rule_may_have_a_third_term(tmp_path: Path) -> None:
+    """A rule file and one function: here what the network takes on disk, against a million bytes."""
+    path = tmp_path / "third.toml"
+    path.write_text(
+        'name = "third"\ndataset = "cifar10"\nthreshold = 0.9\nparams_reference = 5.6e6\noperations_reference = 8.3e8\n'
+        "[terms]\nstorage = 1e6\n"
+    )
+    rule = load_rule(str(path))
+    operation = Operation("a", "conv", macs=1000, weights=800, nonzeros=400, weight_bits=4, operation_bits=8)
+    found = price(Costs((operation,), numbers=(Number("b", "a", 10, 32),)), rule)
+    # 400 weights of 4 bits, a bitmask of 800 bits, 10 numbers of 32: 1,600 + 800 + 320 = 2,720 bits = 340 bytes.
+    assert found.terms["storage"] == pytest.approx(340 / 1e6)
+    assert found.total == pytest.approx(found.params + found.ops + 340 / 1e6)
+    assert Score.from_json(found.to_json()) == found and Rule.from_json(rule.to_json()) == rule
+    for line, word in (("bytes = 1.0", "none of storage"), ("storage = 0", "above 0")):
+        path.write_text(path.read_text().rsplit("\n", 2)[0] + f"\n{line}\n")
+        with pytest.raises(UsageError, match=word):
+            load_rule.__wrapped__(str(path))

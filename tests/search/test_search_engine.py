@@ -22,7 +22,7 @@ from contest.candidate import Candidate
 from search.output.progress import View
 from search.policy.finalists import reads
 from search.policy.proposals import enqueue_seeds
-from search.run import Outcome, Run, Tools
+from search.run import Run, Tools, Verdict
 from search.space.space import make_space
 from search.study.settings import Settings
 from search.study.storage import open_storage, storage_url
@@ -37,7 +37,7 @@ def make_study(directory: Path, **changes: Any) -> Study:
     return Study(directory, settings, space, open_storage(storage_url(None, directory)))
 
 
-def run(study: Study, trainer: FakeTrainer) -> Outcome:
+def run(study: Study, trainer: FakeTrainer) -> Verdict:
     console = Console(file=io.StringIO())
     view = View(study, trainer, console, lambda: None)
     tools = Tools(fake_score(trainer), fake_sensitivity, lambda: False)
@@ -51,25 +51,25 @@ def test_every_objective_with_every_sampler_ends_with_finalists(tmp_path: Path, 
     study = make_study(
         tmp_path / "s", trials=8, threshold=0.8, objective=objective, sampler=sampler, target_score=0.006
     )
-    outcome = run(study, FakeTrainer())
-    assert 1 <= len(outcome.finalists) <= 3
+    verdict = run(study, FakeTrainer())
+    assert 1 <= len(verdict.finalists) <= 3
     assert study.claims.taken() <= 8
     if objective == "target":
-        assert all(f.score("lab")["total"] <= 0.006 for f in outcome.finalists)
+        assert all(f.score("lab")["total"] <= 0.006 for f in verdict.finalists)
     if objective == "constrained":
-        assert outcome.winner is not None
-        assert outcome.winner.accuracy is not None and outcome.winner.accuracy >= 0.8
+        assert verdict.winner is not None
+        assert verdict.winner.accuracy is not None and verdict.winner.accuracy >= 0.8
 
 
 def test_no_candidate_is_trained_twice_and_the_test_set_is_read_once_for_each_finalist(tmp_path: Path) -> None:
     study, trainer = make_study(tmp_path / "s", threshold=0.8), FakeTrainer(tmp_path / "log")
-    outcome = run(study, trainer)
+    verdict = run(study, trainer)
     epochs = (tmp_path / "log").read_text().splitlines()
     assert len(epochs) == len(set(epochs))  # neither a repeated candidate nor an epoch that was forgotten
-    assert len(reads(study.directory)) == len(outcome.finalists)
+    assert len(reads(study.directory)) == len(verdict.finalists)
     again = run(study, trainer)
     assert len(reads(study.directory)) == len(again.finalists)
-    assert [f.record.number for f in again.finalists] == [f.record.number for f in outcome.finalists]
+    assert [f.record.number for f in again.finalists] == [f.record.number for f in verdict.finalists]
     assert (tmp_path / "log").read_text().splitlines() == epochs
 
 

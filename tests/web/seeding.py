@@ -11,9 +11,10 @@ from typing import Any
 from contest.errors import RefusedError
 from leaderboard.board import Board
 from leaderboard.domain import contests, standings, submissions, tokens
-from leaderboard.domain.verdict import Outcome, State, judge
+from leaderboard.domain.verdict import State, Verdict, judge
 from leaderboard.storage.file_store import StoredFile
 from leaderboard.storage.tables import Submission, now
+from scoring.report import Report
 from scoring.rules import Rule, load_rule
 
 ANIMALS = (
@@ -65,6 +66,7 @@ def report(
         "accuracy": {"value": accuracy, "correct": correct, "total": 10_000, "low": accuracy - 0.006,
                      "high": accuracy + 0.0055},
         "claimed": {"p_u": 1 - kept, "q_w": bits + 0.1, "p_s": 0.4100001}, "problems": problems,
+        "rule_version": 1, "dataset": "cifar10", "threshold": 0.9, "numbers": [], "flags": [],
         "rankable": not problems, "status": "below" if problems else "rankable", "file": {"isolation": "namespaces"},
         "notes": ["3 channels are masked to zero (test data)"], "holdout": None,
         "details": {"per_class": [{"name": f"class {i}", "accuracy": accuracy + (i - 4.5) / 90} for i in range(10)]},
@@ -72,7 +74,7 @@ def report(
     }  # fmt: skip
 
 
-def scorer(path: Path, rule: Rule, isolation: str = "") -> dict[str, Any]:
+def scorer(path: Path, rule: Rule, isolation: str = "") -> Report:
     """Scores a test file, which is JSON: the arguments of `report`, or {"refuse": why}."""
     try:
         arguments = json.loads(path.read_text(encoding="utf-8"))
@@ -85,11 +87,11 @@ def scorer(path: Path, rule: Rule, isolation: str = "") -> dict[str, Any]:
         made["layers"][0]["name"] = made["layers"][0]["kind"] = arguments["name"]
         made["provenance"] = {arguments["name"]: arguments["name"]}
         made["problems"] = made["flags"] = [arguments["name"]]
-        return made
-    return report(**arguments, rule=rule.name)
+        return Report.from_json(made)
+    return Report.from_json(report(**arguments, rule=rule.name))
 
 
-def enter(board: Board, slug: str, team: str, made: dict[str, Any] | Outcome | None, **columns: Any) -> int:
+def enter(board: Board, slug: str, team: str, made: dict[str, Any] | Verdict | None, **columns: Any) -> int:
     """One entry with a report (None: it stays in the queue); gives the submission's number."""
     with board.database.write() as session:
         contest = contests.find(session, slug)
@@ -101,8 +103,8 @@ def enter(board: Board, slug: str, team: str, made: dict[str, Any] | Outcome | N
             claim = submissions.claim(session, row.id, "seed", 60)
             assert claim is not None
             session.flush()
-            outcome = made if isinstance(made, Outcome) else judge(made, claim.rule)
-            submissions.finish(session, claim, outcome)
+            verdict = made if isinstance(made, Verdict) else judge(Report.from_json(made), claim.rule)
+            submissions.finish(session, claim, verdict)
         for name, value in columns.items():
             setattr(session.get_one(Submission, row.id), name, value)
         return row.id
@@ -125,7 +127,7 @@ def seed(board: Board, slug: str = "spring", teams: int = 18) -> dict[str, str]:
         if i % 5 == 4:
             made["claimed"]["p_u"] = 0.7
         enter(board, slug, name, made, created_at=now() - age, note="distilled, cosine schedule" if i % 3 else "")
-    enter(board, slug, names[0], Outcome(State.REFUSED, "operation 'aten::fft' is not known to the rules"))
+    enter(board, slug, names[0], Verdict(State.REFUSED, "operation 'aten::fft' is not known to the rules"))
     with board.database.write() as session:
         standings.rebuild(session, contests.find(session, slug))  # the moments above were set afterwards
     return found

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from seeding import report
 
 from contest.errors import UsageError
 from leaderboard.charts.accuracy_score import Point, pareto_front, plot, references, render, specification
 from leaderboard.charts.layer_bars import layer_specification, layers_of
-from leaderboard.charts.theme import Look
+from leaderboard.charts.theme import Look, frame
+from scoring.report import Report
 from scoring.rules import load_rule
 
 LAB = load_rule("lab")
@@ -175,14 +177,26 @@ def test_contrast(dark: bool) -> None:
     assert contrast(look.kinds["front"][0], look.kinds["entry"][0]) >= 1.5
 
 
-def test_layers_of_an_odd_report() -> None:
-    assert layers_of({}) == []
-    assert layers_of({"layers": "no"}) == []
-    (layer,) = layers_of({"layers": [{"name": "x" * 500, "macs": "many", "params": 0.1, "ops": None}, 3]})
-    assert (len(layer.name), layer.macs, layer.params, layer.ops) == (200, 0.0, 0.1, 0.0)
-
-
 def test_layer_chart_sums_to_the_score() -> None:
-    report = {"layers": [{"name": "a", "params": 0.1, "ops": 0.3}, {"name": "b", "params": 0.2, "ops": 0.4}]}
-    spec = layer_specification(layers_of(report), Look())
-    assert sum(row["score"] for row in spec["data"]["values"]) == pytest.approx(1.0)
+    assert layers_of(None) == []
+    made = Report.from_json(report(0.93))
+    spec = layer_specification(layers_of(made), Look())
+    assert sum(row["score"] for row in spec["data"]["values"]) == pytest.approx(made.score.total)
+
+
+@pytest.mark.parametrize("count", [1, 4, 6])
+def test_no_entry_of_a_small_contest_is_without_its_name(count: int) -> None:
+    """Close to each other, to the front and to the line: the bundled networks stand so."""
+    points = [Point(f"network {i}", 0.9045 - 0.0007 * i, 0.0039 * 1.35**i) for i in range(count)]
+    spec = specification(points, load_rule("lab"), 0.9, Look())
+    shown = {
+        row["name"] for layer in spec["layer"] for row in layer.get("data", {}).get("values", []) if "align" in row
+    }
+    assert {point.name for point in points} <= shown
+
+
+@pytest.mark.parametrize(("low", "high", "width"), [(0.003, 2.0, 1100), (0.0001, 50.0, 240), (0.5, 12.0, 700)])
+def test_every_decade_has_its_number(low: float, high: float, width: int) -> None:
+    ticks = frame([(low, 0.9), (high, 0.92)], 0.9, Look(width=width)).ticks
+    decades = [10.0**power for power in range(-6, 4) if low <= 10.0**power <= high]
+    assert set(decades) <= {float(f"{tick:.6g}") for tick in ticks}
