@@ -46,6 +46,7 @@ SHAPES: dict[str, tuple[tuple[int, int, int], int]] = {
 @click.option(
     "--arch", help="TARGET holds weights of a network of your own, built by package.module:factory. Runs its code."
 )
+@click.option("--state-key", help="With --arch: which dictionary of weights in the file, where several fit.")
 @click.option(
     "--bits",
     default="32",
@@ -67,6 +68,7 @@ def score(
     chart: Path | None,
     trust: bool,
     arch: str | None,
+    state_key: str | None,
     bits: str,
     image_shape: str | None,
 ) -> int:
@@ -89,7 +91,7 @@ def score(
     else:
         tests = None if no_accuracy else _test_set(chosen, data, console)
         private = _holdout(holdout) if holdout else None
-        report = _file_report(Path(target), arch, shape, chosen, tests, private, trust, details)
+        report = _file_report(Path(target), (arch, state_key), shape, chosen, tests, private, trust, details)
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=1))
     else:
@@ -130,20 +132,23 @@ def _architecture_report(name: str, bits: str, rule: Rule, shape: tuple[int, int
 
 
 def _file_report(
-    path: Path, arch: str | None, shape: tuple[int, int, int], rule: Rule, tests: DataSet | None,
+    path: Path, code: tuple[str | None, str | None], shape: tuple[int, int, int], rule: Rule, tests: DataSet | None,
     private: Images | None, trust: bool, details: bool,
 ) -> Report:  # fmt: skip
     from scoring.score import score_file, score_module
 
     images, classes = (tests.test, tests.classes) if tests else (None, ())
+    arch, state_key = code
     if arch is None:
         return score_file(
             path, images=images, rule=rule, trust=trust, holdout=private, classes=classes, details=details
         )
     from scoring.readers.user_module import load_module
 
+    notes: list[str] = []
+    model = load_module(arch, path, state_key=state_key, notes=notes)
     return score_module(
-        load_module(arch, path), shape, images=images, rule=rule, holdout=private, classes=classes, details=details
+        model, shape, images=images, rule=rule, holdout=private, classes=classes, details=details, notes=notes
     )
 
 

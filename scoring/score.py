@@ -77,12 +77,13 @@ def score_module(
     holdout: Images | None = None,
     classes: Sequence[str] = (),
     details: bool = False,
+    notes: Sequence[str] = (),
 ) -> Report:
-    """The report of a module of your own, in this process."""
+    """The report of a module of your own, in this process. notes: what else the report is to say."""
     from scoring.readers.user_module import subject_of_user_module
     from scoring.verification.examine import examine_subject
 
-    subject = subject_of_user_module(model, image_shape)
+    subject = subject_of_user_module(model, image_shape, notes)
     chosen = load_rule(rule) if isinstance(rule, str) else rule
     sets = [s for s in (images, holdout) if s is not None]
     found = [examine_subject(subject, s.pixels) for s in sets] or [examine_subject(subject)]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from contest.errors import RefusedError
 from contest.untrusted.description import Description, Kind, shown
-from contest.untrusted.limits import CONVERT, MAX_FILE_BYTES
+from contest.untrusted.limits import CONVERT, FROM_KERAS, MAX_FILE_BYTES
 from contest.untrusted.onnx_reader import describe_onnx
 from contest.untrusted.safetensors_reader import describe_safetensors
 from contest.untrusted.zip_reader import describe_torch
@@ -17,7 +17,6 @@ ENDINGS: dict[str, Kind] = {".pt": "torch", ".safetensors": "safetensors", ".onn
 
 # First bytes of what people send by mistake, and what it is.
 FOREIGN = (
-    (b"\x89HDF", "a Keras or HDF5 file"),
     (b"\x93NUMPY", "a NumPy array"),
     (b"\x1f\x8b", "a gzip archive"),
     (b"BZh", "a bzip2 archive"),
@@ -94,13 +93,15 @@ def sniff(content: bytes, name: str = "the file") -> Kind:
         raise RefusedError(f"'{name}' is empty (0 bytes)")
     if content.startswith(b"PK\x03\x04"):
         return "torch"
+    if content.startswith(b"\x89HDF"):
+        raise RefusedError(f"'{name}' is a Keras or HDF5 file; {FROM_KERAS}")
     for magic, what in FOREIGN:
         if content.startswith(magic):
             raise RefusedError(f"'{name}' is {what}; the contest reads .pt, .safetensors and .onnx; {CONVERT}")
     if content[257:262] == b"ustar":
         raise RefusedError(f"'{name}' is a tar archive (or torch's oldest format), which needs unpickling; {CONVERT}")
     if content[4:8] == b"TFL3":
-        raise RefusedError(f"'{name}' is a TensorFlow Lite model; {CONVERT}")
+        raise RefusedError(f"'{name}' is a TensorFlow Lite model; {FROM_KERAS}")
     if len(content) >= 9 and content[8:9] == b"{":
         return "safetensors"
     if content[:1] == b"\x80" or content[:1] in (b"(", b"c", b"]", b"}"):

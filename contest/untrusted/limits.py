@@ -18,4 +18,11 @@ MAX_ATTRIBUTES = 64
 MAX_MACS = 20_000_000_000
 """Of one forward pass on one image: 36 times ResNet18's."""
 
-CONVERT = "convert it with `contest convert --arch package.module:factory weights.pt out.onnx`"
+CONVERT = (
+    "weights are scored with the code of their network, `contest score FILE --arch package.module:factory`, or become "
+    "a file of their own by `contest convert --arch package.module:factory FILE out.onnx`"
+)
+FROM_KERAS = (
+    "convert it with tf2onnx: `python -m tf2onnx.convert --keras model.h5 --opset 17 --inputs-as-nchw INPUT --output "
+    "model.onnx` (`--saved-model FOLDER` or `--tflite FILE` in place of `--keras`), then `contest score model.onnx`"
+)

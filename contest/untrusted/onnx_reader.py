@@ -11,7 +11,8 @@ from contest.untrusted.description import Description, TensorInfo, check_name, c
 from contest.untrusted.limits import MAX_ATTRIBUTES, MAX_DIMENSIONS, MAX_ELEMENTS, MAX_NAME, MAX_NODES, MAX_TENSORS
 from contest.untrusted.protobuf_reader import Span, Value, message, number_of, numbers, span_of, spans, text, text_of
 
-DOMAINS = ("", "ai.onnx", "qonnx.custom_op.general", "onnx.brevitas")
+DOMAINS = ("", "ai.onnx", "qonnx.custom_op.general", "onnx.brevitas", "com.microsoft")
+"""The last one has operators that ONNX Runtime writes; the reader refuses those that it does not know."""
 CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
 MAX_VALUES = 64
 """Inputs or outputs of one node."""
@@ -22,6 +23,7 @@ TYPES = {
     7: ("int64", 64), 9: ("bool", 8), 10: ("float16", 16), 11: ("float64", 64), 12: ("uint32", 32),
     13: ("uint64", 64), 16: ("bfloat16", 16), 17: ("float8_e4m3fn", 8), 18: ("float8_e4m3fnuz", 8),
     19: ("float8_e5m2", 8), 20: ("float8_e5m2fnuz", 8), 21: ("uint4", 4), 22: ("int4", 4),
+    25: ("uint2", 2), 26: ("int2", 2),
 }  # fmt: skip
 
 
@@ -68,6 +70,11 @@ def _node(content: bytes, span: Span, index: int, known: set[str]) -> dict[str, 
     label = shown(name)
     operator = text_of(content, node.get(4), MAX_NAME, "the operator of a node")
     domain = text_of(content, node.get(7), MAX_NAME, "the domain of a node")
+    if domain.startswith("com.microsoft.nchwc") or domain.startswith("com.ms.internal"):
+        raise RefusedError(
+            f"'{label}' is operator '{shown(operator)}' in the layout of one machine: ONNX Runtime wrote this file "
+            "with all optimisations; write it with graph_optimization_level ORT_ENABLE_BASIC, or submit the file before"
+        )
     if domain not in DOMAINS:
         raise RefusedError(f"'{label}' is operator '{shown(operator)}' of the unknown domain '{shown(domain)}'")
     if operator in CONTROL_FLOW:

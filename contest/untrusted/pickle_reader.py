@@ -222,6 +222,6 @@ def _allowed(name: str) -> Global:
     if name.startswith(("torch._utils._rebuild", "torch._tensor.", "torch.nn.parameter.")):
         raise RefusedError(f"it holds something that is not a dense tensor ('{label}'); save plain tensors")
     raise RefusedError(
-        f"it is not a model file that opens without running code: it asks to import '{label}'. "
-        f"Whole pickled modules are refused; {CONVERT}"
+        f"it is not a model file that opens without running code: it asks to import '{label}'. Checkpoints and whole "
+        f"pickled modules are refused; {CONVERT}"
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from contest.errors import RefusedError
 from contest.untrusted.description import Description, TensorInfo, check_totals, shown
-from contest.untrusted.limits import CONVERT, MAX_NAME, MAX_PICKLE_BYTES, MAX_TENSORS
+from contest.untrusted.limits import CONVERT, FROM_KERAS, MAX_NAME, MAX_PICKLE_BYTES, MAX_TENSORS
 from contest.untrusted.pickle_reader import Storage, interpret
 
 _END = struct.Struct("<4s4H2LH")
@@ -169,7 +169,7 @@ def _check_names(names: list[str]) -> None:
     if any("exported_program" in n or n == "archive_format" or n.startswith("models/") for n in (*below, *names)):
         raise RefusedError(f"it is a torch.export archive (.pt2), which is code; {CONVERT}")
     if any(n.endswith((".h5", ".keras", "config.json")) for n in names):
-        raise RefusedError(f"it is a Keras archive; {CONVERT}")
+        raise RefusedError(f"it is a Keras archive; {FROM_KERAS}")
     if names and all(n.endswith(".npy") for n in names):
         raise RefusedError(f"it is a NumPy archive (.npz); {CONVERT}")
     for name in names:

@@ -90,7 +90,8 @@ def _product(graph: Graph, node: Node) -> Encoding | None:
 def _codes(graph: Graph, value: str) -> str | None:
     """The integer tensor that a value is, seen through type changes and shaping."""
     node = graph.producers.get(value)
-    if graph.types[value] in (torch.int8, torch.uint8) and (node is None or node.kind == "Clip"):
+    narrow = graph.types[value] in (torch.int8, torch.uint8) or graph.stored.get(value) is not None
+    if narrow and (node is None or node.kind == "Clip"):
         return value
     if node is not None and node.kind in ("Cast", "Reshape", "Transpose", "Identity"):
         return _codes(graph, node.inputs[0])

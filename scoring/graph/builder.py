@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor
+
+from scoring.graph.graph import Node
 
 
 class Recording(Protocol):
@@ -30,12 +33,27 @@ TorchTranslation = Callable[[Recording, Sequence[Any], dict[str, Any], list[Tens
 """(recorder, arguments, keyword arguments, output tensors) -> whether this use of the operation is known."""
 
 
+@dataclass(frozen=True)
+class Codes:
+    """What the integer codes of a value are: step and zero point (names; no zero point is ""), and their range."""
+
+    scale: str
+    zero: str
+    low: int
+    high: int
+
+
 class Building(Protocol):
     """The ONNX reader, as `scoring.readers.onnx_operators` sees it: values are computed as they come."""
 
     values: dict[str, Tensor]
     constants: dict[str, Tensor]
     stored: dict[str, int | None]
+    producers: dict[str, Node]
+    codes: dict[str, Codes]
+    """Quantised activations, kept as the values that their codes stand for."""
+    current: Any
+    """The ONNX node that is translated."""
 
     def store(self, name: str, proto: Any) -> None:
         """A stored tensor."""
@@ -48,6 +66,15 @@ class Building(Protocol):
 
     def constant(self, name: str) -> Tensor:
         """The value of an input that must be constant."""
+
+    def integer_range(self, name: str) -> tuple[int, int]:
+        """The smallest and the largest number of a stored tensor's integer type."""
+
+    def number(self, number: float, like: str) -> str:
+        """The name of a number written in an attribute, of the type of a value."""
+
+    def narrow(self, x: str, output: str, low: float | None, high: float | None) -> None:
+        """Clip of a quantised activation's codes: the quantiser has fewer."""
 
     def ints(self, name: str) -> tuple[int, ...]:
         """A constant vector of integers."""

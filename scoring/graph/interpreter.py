@@ -166,8 +166,12 @@ def _quantise(inputs: Inputs, a: Attributes) -> Tensor:
     assert x is not None and scale is not None
     scale = _along(scale, x, a.get("axis"))
     point = _along(zero[0].to(scale.dtype), x, a.get("axis")) if zero and zero[0] is not None else None
-    codes = x / scale if point is None else x / scale + point
-    codes = _ROUNDING[a.get("rounding", "ROUND")](codes).clamp(a["low"], a["high"])
+    rounded = _ROUNDING[a.get("rounding", "ROUND")]
+    if point is None:
+        codes = rounded(x / scale)
+    else:  # QONNX rounds what the zero point was added to, ONNX and torch before
+        codes = rounded(x / scale + point) if a.get("point_first") else rounded(x / scale) + point
+    codes = codes.clamp(a["low"], a["high"])
     return ((codes if point is None else codes - point) * scale).to(x.dtype)
 
 
@@ -285,4 +289,4 @@ _KINDS: dict[str, Callable[[Inputs, Attributes], Tensor]] = {
 
 def _gather(x: Tensor, index: Tensor, axis: int) -> Tensor:
     flat = x.index_select(axis, index.reshape(-1).long() % x.shape[axis])
-    return flat.reshape(*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
+    return flat.reshape((*x.shape[:axis], *index.shape, *x.shape[axis + 1 :]))

@@ -17,8 +17,11 @@ MAX_ELEMENTS = 200_000_000
 MAX_RANK = 8
 MAX_NAME = 500
 
+NEWEST = onnx.defs.onnx_opset_version()
 STANDARD = ("", "ai.onnx")
 QONNX = ("qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
+RUNTIME = ("com.microsoft",)
+"""Operators that ONNX Runtime adds where it optimises or quantises; those that are known are taken apart."""
 
 
 def load_checked(path: Path) -> Any:
@@ -46,13 +49,12 @@ def load_checked(path: Path) -> Any:
 
 
 def _check_domains(model: Any) -> None:
+    """What nodes use is judged; imports that no node needs (ONNX Runtime writes ten) say nothing."""
     for imported in model.opset_import:
-        if imported.domain not in (*STANDARD, *QONNX, "ai.onnx.ml", "com.microsoft", "pkg.onnxscript.torch_lib"):
-            raise RefusedError(f"operators of domain '{imported.domain[:MAX_NAME]}' are not accepted")
-        if imported.domain in STANDARD and not 7 <= imported.version <= 26:
-            raise RefusedError(f"operator set {imported.version} is not supported; 7 to 26 are")
+        if imported.domain in STANDARD and not 7 <= imported.version <= NEWEST:
+            raise RefusedError(f"operator set {imported.version} is not supported; 7 to {NEWEST} are")
     for node in model.graph.node:
-        if node.domain not in (*STANDARD, *QONNX):
+        if node.domain not in (*STANDARD, *QONNX, *RUNTIME):
             raise RefusedError(
                 f"operator '{node.op_type[:MAX_NAME]}' is of domain '{node.domain[:MAX_NAME]}', which is not accepted"
             )

@@ -4,45 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
-
 from scoring.analysis.activation_patterns import with_activations
 from scoring.graph.graph import Graph, Node
 
 
 def fused(graph: Graph) -> Graph:
-    """The graph with quantisers, biases and activations in one piece, and without what nothing needs."""
-    for fuse in (_quantisers, _biases, with_activations):
+    """The graph with biases and activations in one piece, and without what nothing needs."""
+    for fuse in (_biases, with_activations):
         graph = _without_dead_nodes(fuse(graph))
     return graph
 
 
 def _replaced(graph: Graph, new: dict[int, Node]) -> Graph:
     return replace(graph, nodes=[new.get(id(node), node) for node in graph.nodes])
-
-
-def _quantisers(graph: Graph) -> Graph:
-    """QuantizeLinear, perhaps Clip, DequantizeLinear: one quantiser of what comes before."""
-    new: dict[int, Node] = {}
-    for node in graph.nodes:
-        if node.kind != "DequantizeLinear" or graph.is_constant(node.output):
-            continue
-        source = graph.producers.get(node.inputs[0])
-        clip = source if source is not None and source.kind == "Clip" else None
-        if clip is not None:
-            source = graph.producers.get(clip.inputs[0])
-        if source is None or source.kind != "QuantizeLinear":
-            continue
-        if [graph.key(i) for i in source.inputs[1:] if i] != [graph.key(i) for i in node.inputs[1:] if i]:
-            continue
-        bounds = torch.iinfo(graph.types[source.output])
-        low, high = bounds.min, bounds.max
-        if clip is not None:
-            low = max(low, int(clip.attributes["min"])) if clip.attributes["min"] is not None else low
-            high = min(high, int(clip.attributes["max"])) if clip.attributes["max"] is not None else high
-        attributes = {"low": low, "high": high, "axis": node.attributes.get("axis")}
-        new[id(node)] = Node(node.name, "Quant", source.inputs, node.outputs, attributes)
-    return _replaced(graph, new)
 
 
 def _biases(graph: Graph) -> Graph:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from onnx import numpy_helper
 from torch import Tensor
 
 from contest.errors import RefusedError
+from scoring.graph.builder import Codes
 from scoring.graph.graph import NAMED_AFTER_WEIGHTS, SHAPE_KINDS, UNKNOWN, Graph, Node, weight_name
 from scoring.graph.interpreter import run_graph, run_node
+from scoring.readers import onnx_quantisers, onnx_runtime_operators  # noqa: F401  (they register themselves)
 from scoring.readers.onnx_checks import QONNX, load_checked
 from scoring.readers.onnx_fusions import fused
 from scoring.readers.onnx_operators import OPERATORS, Unsupported
@@ -159,6 +162,9 @@ class Builder:
         self.image_name = image_name
         self.producers: dict[str, Node] = {}
         self.calls: Counter[str] = Counter()
+        self.codes: dict[str, Codes] = {}
+        self.ranges: dict[str, tuple[int, int]] = {}
+        """Of integer types that torch has not."""
         self.current: Any = None
         for tensor in model.graph.initializer:
             self.store(tensor.name, tensor)
@@ -166,6 +172,8 @@ class Builder:
     def store(self, name: str, proto: Any) -> None:
         """A stored tensor, with the bits of its type where that is narrower than a byte."""
         array, bits = _array(proto)
+        if proto.data_type in RANGES:
+            self.ranges[name] = RANGES[proto.data_type]
         if name in self.values:
             raise RefusedError(f"'{name[:200]}' is defined twice")
         self.stored[name] = bits
@@ -190,6 +198,7 @@ class Builder:
         for name in proto.output:
             if name in self.values:
                 raise RefusedError(f"'{name[:200]}' is made twice")
+        self._check_codes(proto)
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in proto.attribute}
         translate = OPERATORS.get(proto.op_type)
         before = len(self.nodes)
@@ -205,6 +214,15 @@ class Builder:
                 f"operator '{proto.op_type}' ('{proto.name[:200]}') cannot be carried out: "
                 f"{' '.join(str(error).split())[:200]}"
             ) from error
+
+    def _check_codes(self, proto: Any) -> None:
+        """Integers of a quantised activation may be moved about, and turned into real numbers again."""
+        reading = next((name for name in proto.input if name in self.codes), None)
+        if reading is not None and not (proto.op_type in _ON_CODES or proto.op_type.startswith(("QLinear", "QGemm"))):
+            raise RefusedError(
+                f"operator '{proto.op_type}' ('{proto.name[:200]}') computes with the integer codes of a quantised "
+                "activation; export in QDQ format (QuantizeLinear and DequantizeLinear around float operators)"
+            )
 
     def _unknown(self, proto: Any) -> None:
         """Run an operator that the contest does not know by ONNX's reference implementation, and name it."""
@@ -245,7 +263,35 @@ class Builder:
         self.values[output] = value
         if all(i in self.constants for i in inputs if i):
             self.constants[output] = value
+        if inputs and inputs[0] in self.codes and (kind in SHAPE_KINDS or kind == "MaxPool"):
+            self.codes[output] = self.codes[inputs[0]]
         return output
+
+    def number(self, number: float, like: str) -> str:
+        """The name of a number written in an attribute, of the type of a value."""
+        name = f"{number!r}:{self.values[like].dtype}"
+        if name not in self.values:
+            self.fold(name, torch.tensor(number, dtype=self.values[like].dtype))
+        return name
+
+    def narrow(self, x: str, output: str, low: float | None, high: float | None) -> None:
+        """Clip of a quantised activation's codes: the quantiser has fewer."""
+        codes, source = self.codes[x], self.producers.get(x)
+        if source is None or source.kind != "Quant":
+            raise Unsupported
+        fewer = replace(
+            codes,
+            low=codes.low if low is None else max(codes.low, int(low)),
+            high=codes.high if high is None else min(codes.high, int(high)),
+        )
+        self.emit("Quant", source.inputs, output, low=fewer.low, high=fewer.high, axis=source.attributes["axis"])
+        self.codes[output] = fewer
+
+    def integer_range(self, name: str) -> tuple[int, int]:
+        """The smallest and the largest number of a stored tensor's integer type."""
+        self.constant(name)
+        bounds = torch.iinfo(self.values[name].dtype)
+        return self.ranges.get(name, (bounds.min, bounds.max))
 
     def fold(self, output: str, value: Tensor) -> None:
         """A constant that no stored tensor holds: shapes, and what is computed from them."""
@@ -271,19 +317,34 @@ class Builder:
         return name + (f":{self.calls[name]}" if self.calls[name] > 1 else "")
 
 
+RANGES = {
+    onnx.TensorProto.UINT16: (0, 65_535), onnx.TensorProto.INT16: (-32_768, 32_767), onnx.TensorProto.UINT4: (0, 15),
+    onnx.TensorProto.INT4: (-8, 7),
+    **{getattr(onnx.TensorProto, name): bounds for name, bounds in (("UINT2", (0, 3)), ("INT2", (-2, 1)))
+       if hasattr(onnx.TensorProto, name)},
+}  # fmt: skip
+"""Integer types without one of torch's own, or that torch computes little with: kept in a wider one."""
+_ON_CODES = (
+    "DequantizeLinear", "Clip", "MaxPool", "GlobalMaxPool", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose",
+    "Slice", "Split", "Gather", "Expand", "Identity", "DepthToSpace", "SpaceToDepth", "Shape", "Dropout",
+)  # fmt: skip
+
+
 def _array(proto: Any) -> tuple[Tensor, int | None]:
-    """A stored tensor, and the bits of its type where torch has no type so narrow."""
-    narrow = {onnx.TensorProto.INT4: (np.int8, 4), onnx.TensorProto.UINT4: (np.uint8, 4)}
-    for name in ("INT2", "UINT2"):
-        if hasattr(onnx.TensorProto, name):
-            narrow[getattr(onnx.TensorProto, name)] = (np.int8 if name == "INT2" else np.uint8, 2)
+    """A stored tensor, and the bits of its type where it is kept in a wider one."""
+    kept: dict[int, tuple[Any, int]] = {
+        kind: (np.int8 if low < 0 else np.uint8, (high - low + 1).bit_length() - 1) if high < 256 else (np.int32, 16)
+        for kind, (low, high) in RANGES.items()
+    }
     try:
         array = numpy_helper.to_array(proto)
-        if proto.data_type in narrow:
-            dtype, bits = narrow[proto.data_type]
+        if proto.data_type in kept:
+            dtype, bits = kept[proto.data_type]
             return torch.from_numpy(array.astype(dtype)), bits
         if proto.data_type == onnx.TensorProto.BFLOAT16:
             return torch.from_numpy(array.astype(np.float32)).to(torch.bfloat16), None
+        if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+            return torch.from_numpy(array.astype(np.int64)), array.dtype.itemsize * 8
         return torch.from_numpy(np.array(array)), None
     except (ValueError, TypeError) as error:
         raise RefusedError(f"tensor '{proto.name[:200]}' cannot be read: {str(error)[:200]}") from error

@@ -32,11 +32,13 @@ def operator(*names: str) -> Callable[[OnnxTranslation], OnnxTranslation]:
     return register
 
 
-def _shape(b: Building, name: str) -> tuple[int, ...]:
+def shape_of(b: Building, name: str) -> tuple[int, ...]:
+    """The shape of a value."""
     return tuple(b.values[name].shape)
 
 
-def _optional(proto: Any, index: int) -> str:
+def optional(proto: Any, index: int) -> str:
+    """The name of an input that may be left out; "" without it."""
     return proto.input[index] if len(proto.input) > index else ""
 
 
@@ -83,8 +85,11 @@ def _hard_sigmoid(b: Building, proto: Any, a: dict[str, Any]) -> None:
 def _clip(b: Building, proto: Any, a: dict[str, Any]) -> None:
     bounds: dict[str, Any] = {"min": a.get("min"), "max": a.get("max")}
     for index, side in ((1, "min"), (2, "max")):
-        if _optional(proto, index):
+        if optional(proto, index):
             bounds[side] = b.constant(proto.input[index]).item()
+    if proto.input[0] in b.codes:
+        b.narrow(proto.input[0], proto.output[0], bounds["min"], bounds["max"])
+        return
     b.emit("Clip", (proto.input[0],), proto.output[0], **bounds)
 
 
@@ -138,7 +143,7 @@ def _cast(b: Building, proto: Any, a: dict[str, Any]) -> None:
 
 @operator("Dropout")
 def _dropout(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    if _optional(proto, 2) and bool(b.constant(proto.input[2])):
+    if optional(proto, 2) and bool(b.constant(proto.input[2])):
         raise Unsupported
     b.emit("Identity", (proto.input[0],), proto.output[0])
 
@@ -153,7 +158,7 @@ def _window(b: Building, proto: Any, a: dict[str, Any], kernel: tuple[int, ...])
     pads = tuple(a.get("pads", [0] * 2 * dims))
     auto = a.get("auto_pad", b"NOTSET")
     if auto in (b"SAME_UPPER", b"SAME_LOWER"):
-        sizes = _shape(b, proto.input[0])[2:]
+        sizes = shape_of(b, proto.input[0])[2:]
         total = [
             max(0, (math.ceil(n / s) - 1) * s + (k - 1) * d + 1 - n)
             for n, s, k, d in zip(sizes, stride, kernel, dilation, strict=True)
@@ -169,14 +174,14 @@ def _window(b: Building, proto: Any, a: dict[str, Any], kernel: tuple[int, ...])
 
 @operator("Conv")
 def _conv(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    kernel = _shape(b, proto.input[1])[2:]
+    kernel = shape_of(b, proto.input[1])[2:]
     attributes = _window(b, proto, a, kernel)
     b.emit("Conv", tuple(proto.input), proto.output[0], **attributes, groups=int(a.get("group", 1)))
 
 
 @operator("ConvTranspose")
 def _conv_transpose(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    kernel = _shape(b, proto.input[1])[2:]
+    kernel = shape_of(b, proto.input[1])[2:]
     if "output_shape" in a or a.get("auto_pad", b"NOTSET") != b"NOTSET":
         raise Unsupported
     attributes = _window(b, proto, a, kernel)
@@ -188,11 +193,11 @@ def _conv_transpose(b: Building, proto: Any, a: dict[str, Any]) -> None:
 def _gemm(b: Building, proto: Any, a: dict[str, Any]) -> None:
     if a.get("alpha", 1.0) != 1.0 or a.get("beta", 1.0) != 1.0 or a.get("transA", 0):
         raise Unsupported
-    weight, bias = proto.input[1], _optional(proto, 2)
+    weight, bias = proto.input[1], optional(proto, 2)
     b.constant(weight)
     if not a.get("transB", 0):
         weight = b.emit("Transpose", (weight,), f"{proto.output[0]}^weight", perm=(1, 0))
-    if bias and b.constant(bias).numel() != _shape(b, weight)[0]:
+    if bias and b.constant(bias).numel() != shape_of(b, weight)[0]:
         raise Unsupported
     if bias and b.values[bias].dim() != 1:
         bias = b.emit("Reshape", (bias,), f"{proto.output[0]}^bias", shape=(-1,))
@@ -216,40 +221,6 @@ def _batch_norm(b: Building, proto: Any, a: dict[str, Any]) -> None:
     if a.get("training_mode", 0) or len([o for o in proto.output if o]) > 1:
         raise Unsupported
     b.emit("BatchNormalization", tuple(proto.input), proto.output[0], eps=float(a.get("epsilon", 1e-5)))
-
-
-# Quantisers -----------------------------------------------------------------------------------------------------
-
-
-@operator("Quant", "IntQuant")
-def _quant(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    x, scale, zero, width = proto.input
-    bits, signed = b.constant(width), bool(a.get("signed", 1))
-    rounding = a.get("rounding_mode", b"ROUND").decode()
-    if bits.numel() != 1 or bits.item() != int(bits.item()) or not 1 <= bits.item() <= 32:
-        raise Unsupported
-    if rounding not in ("ROUND", "HALF_EVEN", "FLOOR", "CEIL"):
-        raise Unsupported
-    number, narrow = int(bits.item()), int(bool(a.get("narrow", 0)))
-    low = -(2 ** (number - 1)) + narrow if signed else 0
-    high = 2 ** (number - 1) - 1 if signed else 2**number - 1 - narrow
-    b.emit("Quant", (x, scale, zero), proto.output[0], low=low, high=high, bits=number, rounding=rounding)
-
-
-@operator("BipolarQuant")
-def _bipolar(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    b.emit("BipolarQuant", tuple(proto.input), proto.output[0])
-
-
-@operator("QuantizeLinear", "DequantizeLinear")
-def _linear_quantiser(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    scale = b.constant(proto.input[1])
-    if a.get("block_size", 0) or a.get("saturate", 1) != 1 or a.get("output_dtype", 0):
-        raise Unsupported
-    axis = None
-    if scale.numel() > 1:
-        axis = int(a.get("axis", 1)) % b.values[proto.input[0]].dim()
-    b.emit(proto.op_type, tuple(proto.input), proto.output[0], axis=axis)
 
 
 # Pooling --------------------------------------------------------------------------------------------------------
@@ -276,7 +247,7 @@ def _global_average(b: Building, proto: Any, a: dict[str, Any]) -> None:
 
 @operator("GlobalMaxPool")
 def _global_max(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    kernel = _shape(b, proto.input[0])[2:]
+    kernel = shape_of(b, proto.input[0])[2:]
     b.emit("MaxPool", (proto.input[0],), proto.output[0], kernel=kernel, stride=kernel, pads=(0,) * 2 * len(kernel),
            dilation=(1,) * len(kernel), ceil=False)  # fmt: skip
 
@@ -284,7 +255,7 @@ def _global_max(b: Building, proto: Any, a: dict[str, Any]) -> None:
 @operator("ReduceMean", "ReduceSum")
 def _reduce(b: Building, proto: Any, a: dict[str, Any]) -> None:
     dims = b.values[proto.input[0]].dim()
-    axes = tuple(a["axes"]) if "axes" in a else b.ints(proto.input[1]) if _optional(proto, 1) else ()
+    axes = tuple(a["axes"]) if "axes" in a else b.ints(proto.input[1]) if optional(proto, 1) else ()
     if not axes and a.get("noop_with_empty_axes", 0):
         raise Unsupported
     axes = tuple(axis % dims for axis in axes) or tuple(range(dims))
@@ -319,13 +290,13 @@ def _constant_of_shape(b: Building, proto: Any, a: dict[str, Any]) -> None:
 
 @operator("Shape")
 def _shape_of(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    shape = _shape(b, proto.input[0])[a.get("start", 0) : a.get("end")]
+    shape = shape_of(b, proto.input[0])[a.get("start", 0) : a.get("end")]
     b.fold(proto.output[0], torch.tensor(shape, dtype=torch.int64))
 
 
 @operator("Reshape")
 def _reshape(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    old, wanted = _shape(b, proto.input[0]), b.ints(proto.input[1])
+    old, wanted = shape_of(b, proto.input[0]), b.ints(proto.input[1])
     if not a.get("allowzero", 0):
         wanted = tuple(old[i] if n == 0 else n for i, n in enumerate(wanted))
     _to_shape(b, proto, wanted)
@@ -341,15 +312,15 @@ def _to_shape(b: Building, proto: Any, wanted: tuple[int, ...]) -> None:
 
 @operator("Flatten")
 def _flatten(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    shape = _shape(b, proto.input[0])
+    shape = shape_of(b, proto.input[0])
     axis = int(a.get("axis", 1)) % (len(shape) + 1)
     _to_shape(b, proto, (math.prod(shape[:axis]), math.prod(shape[axis:])))
 
 
 @operator("Squeeze", "Unsqueeze")
 def _squeeze(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    shape = list(_shape(b, proto.input[0]))
-    axes = tuple(a["axes"]) if "axes" in a else b.ints(proto.input[1]) if _optional(proto, 1) else None
+    shape = list(shape_of(b, proto.input[0]))
+    axes = tuple(a["axes"]) if "axes" in a else b.ints(proto.input[1]) if optional(proto, 1) else None
     if proto.op_type == "Squeeze":
         gone = {axis % len(shape) for axis in axes} if axes is not None else {i for i, n in enumerate(shape) if n == 1}
         _to_shape(b, proto, tuple(n for i, n in enumerate(shape) if i not in gone))
@@ -369,7 +340,7 @@ def _transpose(b: Building, proto: Any, a: dict[str, Any]) -> None:
 
 @operator("Expand")
 def _expand(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    shape = torch.broadcast_shapes(_shape(b, proto.input[0]), b.ints(proto.input[1]))
+    shape = torch.broadcast_shapes(shape_of(b, proto.input[0]), b.ints(proto.input[1]))
     b.emit("Expand", (proto.input[0],), proto.output[0], shape=tuple(shape))
 
 
@@ -385,13 +356,13 @@ def _concat(b: Building, proto: Any, a: dict[str, Any]) -> None:
 
 @operator("Slice")
 def _slice(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    shape = _shape(b, proto.input[0])
+    shape = shape_of(b, proto.input[0])
     if "starts" in a:
         starts, ends, axes, steps = tuple(a["starts"]), tuple(a["ends"]), a.get("axes"), None
     else:
         starts, ends = b.ints(proto.input[1]), b.ints(proto.input[2])
-        axes = b.ints(proto.input[3]) if _optional(proto, 3) else None
-        steps = b.ints(proto.input[4]) if _optional(proto, 4) else None
+        axes = b.ints(proto.input[3]) if optional(proto, 3) else None
+        steps = b.ints(proto.input[4]) if optional(proto, 4) else None
     axes = [axis % len(shape) for axis in (axes if axes is not None else range(len(starts)))]
     bounds = [(0, n, 1) for n in shape]
     for i, axis in enumerate(axes):
@@ -410,11 +381,11 @@ def _slice(b: Building, proto: Any, a: dict[str, Any]) -> None:
 
 @operator("Split")
 def _split(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    shape = _shape(b, proto.input[0])
+    shape = shape_of(b, proto.input[0])
     axis = int(a.get("axis", 0)) % len(shape)
     parts = len(proto.output)
     even = math.ceil(shape[axis] / parts)
-    sizes = tuple(a["split"]) if "split" in a else b.ints(proto.input[1]) if _optional(proto, 1) else None
+    sizes = tuple(a["split"]) if "split" in a else b.ints(proto.input[1]) if optional(proto, 1) else None
     sizes = sizes or tuple(min(even, shape[axis] - i * even) for i in range(parts))
     start = 0
     for size, output in zip(sizes, proto.output, strict=True):
@@ -431,7 +402,7 @@ def _gather(b: Building, proto: Any, a: dict[str, Any]) -> None:
     index = b.constant(proto.input[1]) if proto.input[0] not in b.constants else b.values[proto.input[1]]
     if proto.input[0] in b.constants and proto.input[1] in b.constants and x.dtype == torch.int64:
         flat = x.index_select(axis, index.reshape(-1) % x.shape[axis])
-        b.fold(proto.output[0], flat.reshape(*x.shape[:axis], *index.shape, *x.shape[axis + 1 :]))
+        b.fold(proto.output[0], flat.reshape((*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])))
         return
     b.emit("Gather", (proto.input[0], proto.input[1]), proto.output[0], axis=axis)
 
@@ -441,9 +412,9 @@ def _pad(b: Building, proto: Any, a: dict[str, Any]) -> None:
     dims = b.values[proto.input[0]].dim()
     given = tuple(a["pads"]) if "pads" in a else b.ints(proto.input[1])
     value = a.get("value", 0.0)
-    if _optional(proto, 2):
+    if optional(proto, 2):
         value = b.constant(proto.input[2]).item()
-    axes = b.ints(proto.input[3]) if _optional(proto, 3) else tuple(range(dims))
+    axes = b.ints(proto.input[3]) if optional(proto, 3) else tuple(range(dims))
     before, after = [0] * dims, [0] * dims
     for i, axis in enumerate(axes):
         before[axis % dims], after[axis % dims] = given[i], given[i + len(axes)]
@@ -463,12 +434,12 @@ def _depth_to_space(b: Building, proto: Any, a: dict[str, Any]) -> None:
 
 @operator("Resize")
 def _resize(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    shape = _shape(b, proto.input[0])
+    shape = shape_of(b, proto.input[0])
     if a.get("mode", b"nearest") != b"nearest" or a.get("coordinate_transformation_mode") != b"asymmetric":
         raise Unsupported
     if a.get("nearest_mode", b"round_prefer_floor") != b"floor":
         raise Unsupported
-    if _optional(proto, 3):
+    if optional(proto, 3):
         factors = [n / o for n, o in zip(b.ints(proto.input[3]), shape, strict=True)]
     else:
         factors = [float(f) for f in b.constant(proto.input[2]).tolist()]

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from contest.errors import RefusedError
+from contest.untrusted.limits import CONVERT
 from scoring.costs import Parent
 from scoring.readers.subject import Subject, subject_of_module
 
-if TYPE_CHECKING:
-    pass
-
 OURS = (".pt", ".safetensors")
 SUFFIXES = (*OURS, ".onnx")
-_CONVERT = "convert it with `contest convert --arch package.module:factory weights.pt out.onnx`"
 
 
 def read(path: Path) -> Subject:
@@ -30,8 +26,8 @@ def read(path: Path) -> Subject:
             check_file(path)  # what the file says, before anything is deserialised
         return read_onnx(path)
     if suffix in (".pt2", ".pth", ".pkl", ".ckpt", ".bin", ".torchscript"):
-        raise RefusedError(f"{path.name}: pickled modules, TorchScript and .pt2 are not accepted; {_CONVERT}")
-    raise RefusedError(f"{path.name}: '{suffix}' is none of {', '.join(SUFFIXES)}; {_CONVERT}")
+        raise RefusedError(f"{path.name}: pickled modules, TorchScript and .pt2 are not accepted; {CONVERT}")
+    raise RefusedError(f"{path.name}: '{suffix}' is none of {', '.join(SUFFIXES)}; {CONVERT}")
 
 
 def _read_ours(path: Path) -> Subject:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -45,6 +45,7 @@ def subject_of_module(
     claims: Mapping[str, float] | None = None,
     provenance: Mapping[str, str] | None = None,
     prefix: str = "",
+    notes: Sequence[str] = (),
 ) -> Subject:
     """A torch module in evaluation mode. A module in half precision gets its images in half precision.
 
@@ -55,19 +56,30 @@ def subject_of_module(
 
     def watch(images: Tensor) -> Mapping[str, Tensor]:
         values: dict[str, Tensor] = {}
-        trace(model, images.to(dtype), declared_bits=declared_bits, values=values, prefix=prefix)
+        trace(model, as_loaders_give(images.to(dtype)), declared_bits=declared_bits, values=values, prefix=prefix)
         return values
 
     @torch.inference_mode()
     def run(images: Tensor) -> Tensor:
-        output = model(images.to(dtype))
+        output = model(as_loaders_give(images.to(dtype)))
         if not isinstance(output, Tensor):
             raise RefusedError(f"the network returns a {type(output).__name__}; it must return logits [N, classes]")
         return output
 
     image = example_images(image_shape, 1).to(dtype)
     graph = trace(model, image, declared_bits=declared_bits, prefix=prefix)
-    return Subject(graph, run, watch, image_shape, parent, dict(claims or {}), dict(provenance or {}), module=model)
+    return Subject(
+        graph, run, watch, image_shape, parent, dict(claims or {}), dict(provenance or {}), tuple(notes), module=model
+    )
+
+
+def as_loaders_give(images: Tensor) -> Tensor:
+    """Images in the memory that a data loader gives them: channels first, with the strides of a new tensor.
+
+    `contiguous()` is not enough: one channel is contiguous in both formats, convolutions then hand on channels last,
+    and `x.view(x.size(0), -1)` behind them fails.
+    """
+    return images.reshape(-1).view(images.shape)
 
 
 def input_type(model: nn.Module) -> torch.dtype:

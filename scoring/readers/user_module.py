@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import importlib
-import pickle
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from contest.errors import RefusedError, UsageError
+from contest.errors import UsageError
 from scoring.readers.subject import Subject, subject_of_module
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 
 def read_module(arch: str, weights: Path | None, image_shape: tuple[int, int, int], *, trust: bool = True) -> Subject:
@@ -25,13 +26,13 @@ def read_module(arch: str, weights: Path | None, image_shape: tuple[int, int, in
     return subject_of_user_module(load_module(arch, weights), image_shape)
 
 
-def subject_of_user_module(model: nn.Module, image_shape: tuple[int, int, int]) -> Subject:
+def subject_of_user_module(model: nn.Module, image_shape: tuple[int, int, int], notes: Sequence[str] = ()) -> Subject:
     """A module of the user's, Brevitas layers included."""
     if has_brevitas(model):
         from scoring.readers.brevitas_export import subject_of_brevitas
 
-        return subject_of_brevitas(model, image_shape)
-    return subject_of_module(model, image_shape)
+        return replace(subject_of_brevitas(model, image_shape), notes=tuple(notes))
+    return subject_of_module(model, image_shape, notes=notes)
 
 
 def has_brevitas(model: nn.Module) -> bool:
@@ -39,66 +40,50 @@ def has_brevitas(model: nn.Module) -> bool:
     return any(type(module).__module__.startswith("brevitas.") for module in model.modules())
 
 
-def load_module(arch: str, weights: Path | None) -> nn.Module:
-    """Build `package.module:factory()` and load its state dictionary (weights only, never a pickled module)."""
+def load_module(
+    arch: str, weights: Path | None, *, state_key: str | None = None, notes: list[str] | None = None
+) -> nn.Module:
+    """Build `package.module:factory()` (or `file.py:factory`) and fill it from a checkpoint of any form.
+
+    state_key: which of several state dictionaries to take. notes: gets what was found, in words.
+    """
     from torch import nn
 
-    module_name, _, factory_name = arch.partition(":")
-    if not factory_name:
-        raise UsageError(f"--arch is '{arch}'; it must be package.module:factory")
+    factory = _factory(arch)
     try:
-        factory = getattr(importlib.import_module(module_name), factory_name)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"--arch '{arch}' cannot be imported: {error}") from error
-    if not callable(factory):
-        raise UsageError(f"--arch '{arch}' is a {type(factory).__name__}, not callable")
-    model = factory()
+        model = factory()
+    except Exception as error:  # the user's own code
+        raise UsageError(f"--arch '{arch}': calling it without arguments failed: {_short(error)}") from error
     if not isinstance(model, nn.Module):
         raise UsageError(f"--arch '{arch}' returned a {type(model).__name__}, not a torch.nn.Module")
     if weights is not None:
-        load_state(model, _state(weights))
+        from scoring.readers.checkpoint_reader import open_checkpoint, tensor_dictionaries
+        from scoring.readers.state_dicts import load_state
+
+        found = load_state(model, tensor_dictionaries(open_checkpoint(weights)), state_key)
+        if notes is not None:
+            notes += found
     return model.eval()
 
 
-def load_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Fill a module from a state dictionary, with torch `prune` masks and half precision if the state has them."""
-    import torch
-    from torch.nn.utils import prune
-
-    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    for name in [n for n in state if n.endswith("_orig") and n.replace("_orig", "_mask") in state]:
-        owner, _, parameter = name.removesuffix("_orig").rpartition(".")
-        module = model.get_submodule(owner)
-        if not hasattr(module, parameter + "_mask"):
-            prune.identity(module, parameter)
-    halves = {t.dtype for t in state.values() if t.is_floating_point()} & {torch.float16, torch.bfloat16}
-    if len(halves) == 1:
-        model.to(halves.pop())
+def _factory(arch: str) -> Callable[[], Any]:
+    """What `package.module:factory` names; modules are looked for in the working folder too."""
+    module_name, _, factory_name = arch.rpartition(":")
+    if not module_name or not factory_name:
+        raise UsageError(f"--arch is '{arch}'; it must be package.module:factory or file.py:factory")
+    folder = Path.cwd()
+    if module_name.endswith(".py"):
+        folder, module_name = (folder / module_name).resolve().parent, Path(module_name).stem
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
     try:
-        model.load_state_dict(dict(state), strict=True)
-    except RuntimeError as error:
-        raise RefusedError(f"the weights do not fit the module: {' '.join(str(error).split())[:400]}") from error
+        factory = getattr(importlib.import_module(module_name), factory_name)
+    except Exception as error:  # importing runs the user's own code
+        raise UsageError(f"--arch '{arch}' cannot be imported: {_short(error)}") from error
+    if not callable(factory):
+        raise UsageError(f"--arch '{arch}' is a {type(factory).__name__}, not callable")
+    return factory  # type: ignore[no-any-return]
 
 
-def _state(path: Path) -> dict[str, Tensor]:
-    import torch
-
-    if not path.is_file():
-        raise UsageError(f"{path} is not a file")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return dict(load_file(path))
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise RefusedError(
-            f"{path.name} does not open with weights_only=True; save `model.state_dict()`, not the model: "
-            f"{str(error).splitlines()[0]}"
-        ) from error
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict):
-        raise RefusedError(f"{path.name} holds a {type(state).__name__}, not a state dictionary")
-    return {str(name): tensor for name, tensor in state.items() if isinstance(tensor, torch.Tensor)}
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

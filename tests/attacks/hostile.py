@@ -182,7 +182,7 @@ case("TorchScript", lambda: zip_bytes({"m/data.pkl": b"N.", "m/code/__torch__.py
      "TorchScript.*contest convert")  # fmt: skip
 case("torch.export (.pt2)", lambda: zip_bytes({"m/archive_format": b"pt2", "m/models/model.json": b"{}"}),
      "torch.export.*contest convert")  # fmt: skip
-case("Keras", lambda: zip_bytes({"config.json": b"{}", "model.weights.h5": b""}), "Keras.*contest convert")
+case("Keras", lambda: zip_bytes({"config.json": b"{}", "model.weights.h5": b""}), "Keras.*tf2onnx")
 case("NumPy archive", lambda: zip_bytes({"w.npy": b"\x93NUMPY"}), "npz.*contest convert")
 case("no data.pkl", lambda: zip_bytes({"a/version": b"3"}), "no data.pkl")
 case("data.pkl of 9 MB", lambda: torch_with_pickle(pickled.PROTOCOL + b"N" * 9_000_000 + b"."), "data.pkl has")
@@ -348,7 +348,7 @@ def _tampered(key: str, value: Any) -> Callable[[], bytes]:
     return lambda: torch_bytes({**quantised(), key: value})
 
 
-case("whole pickled module", _whole_module, "Whole pickled modules.*contest convert")
+case("whole pickled module", _whole_module, "[Ww]hole pickled modules.*contest convert")
 case("manifest that is a number", _tampered("manifest", 7), "manifest must be text")
 case("state that is a list", _tampered("state", []), "state tensors by name")
 case("more keys", lambda: torch_bytes({**quantised(), "code": "import os"}), "not a model file of this project")

@@ -1,0 +1,174 @@
+"""Checkpoints as people save them: opened without running anything that they name.
+
+A training script saves weights beside whatever it has at hand: the epoch, NumPy scalars, an argparse namespace, the
+optimiser, often the whole module. Here every class that a file names is a hollow one that only keeps what it is given,
+so tensors come out of any of these files and nothing of their code is imported or called.
+"""
+
+from __future__ import annotations
+
+import pickle
+import types
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy._core.multiarray as _multiarray
+import torch
+from torch import Tensor
+
+from contest.errors import RefusedError, UsageError
+from contest.untrusted.limits import FROM_KERAS
+
+_MAX_DEPTH = 6
+"""How deeply the weights may lie in dictionaries, lists and objects."""
+_MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
+_TENSOR_BUILDERS = ("_rebuild_tensor_v2", "_rebuild_tensor", "_rebuild_qtensor", "_rebuild_parameter")
+_BUILDERS: dict[tuple[str, str], Any] = {
+    **{("torch._utils", name): getattr(torch._utils, name) for name in _TENSOR_BUILDERS},
+    **{(module, name): getattr(_multiarray, name) for module in _MULTIARRAY
+       for name in ("_reconstruct", "scalar")},
+    ("collections", "OrderedDict"): OrderedDict,
+    ("numpy", "dtype"): np.dtype,
+    ("numpy", "ndarray"): np.ndarray,
+    ("torch", "Size"): torch.Size,
+    ("_codecs", "encode"): lambda text, encoding="latin1": text.encode("latin1"),
+}  # fmt: skip
+"""All that may be called: what builds tensors, arrays and numbers from bytes."""
+
+
+class Hollow:
+    """Stands for an object, a function or a class that the file names; keeps its state and does nothing."""
+
+    origin = ""
+
+    def __new__(cls, *arguments: Any, **named: Any) -> Hollow:
+        made = super().__new__(cls)
+        made.state, made.parts = {}, list(arguments)
+        return made
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        self.state: Any
+        self.parts: list[Any]
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.parts.append({key: value} if isinstance(key, str) else value)
+
+    def append(self, item: Any) -> None:
+        self.parts.append(item)
+
+    def extend(self, items: Any) -> None:
+        self.parts.extend(items)
+
+    add = append
+    __hash__ = object.__hash__
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _BUILDERS:
+            return _BUILDERS[module, name]
+        if module == "torch" and isinstance(found := getattr(torch, name, None), torch.dtype):
+            return found
+        return type(name, (Hollow,), {"origin": f"{module}.{name}"})
+
+
+def _load(file: Any, **options: Any) -> Any:
+    return _Unpickler(file, **options).load()
+
+
+_pickle = types.ModuleType("contest_hollow_pickle")
+_pickle.Unpickler, _pickle.load = _Unpickler, _load  # type: ignore[attr-defined]
+
+
+def open_checkpoint(path: Path) -> Any:
+    """What the file holds, foreign objects as `Hollow` ones. Raises RefusedError where no tensors can come out."""
+    if not path.is_file():
+        raise UsageError(f"{path} is not a file")
+    name = path.name
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return dict(load_file(path))
+    if path.suffix in (".h5", ".hdf5", ".keras", ".tflite"):
+        raise RefusedError(f"{name} is a network of Keras or TensorFlow; {FROM_KERAS}")
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            members = [entry.partition("/")[2] for entry in archive.namelist()]
+        if any(m == "constants.pkl" or m.startswith("code/") for m in members):
+            raise RefusedError(
+                f"{name} is a TorchScript archive, which is code; save its weights where you made it: python -c "
+                f"\"import torch; torch.save(torch.jit.load('{name}').state_dict(), 'weights.pt')\""
+            )
+        if all(entry.endswith(".npy") for entry in archive.namelist()):
+            with np.load(path, allow_pickle=False) as arrays:
+                return {key: arrays[key] for key in arrays.files}
+    try:
+        return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_pickle)
+    except Exception as error:  # a damaged pickle raises whatever its next byte means
+        raise RefusedError(
+            f"{name} cannot be opened as a checkpoint of torch ({' '.join(str(error).split())[:200]}); save "
+            "`torch.save(model.state_dict(), path)`"
+        ) from error
+
+
+def tensor_dictionaries(content: Any) -> dict[str, dict[str, Tensor]]:
+    """All state dictionaries in a checkpoint, by the keys that lead to them ("" is the file itself).
+
+    A whole module counts: its parameters and buffers by name.
+    """
+    return {place: tensors for place, tensors in _walk(content, "", 0) if tensors}
+
+
+def _walk(item: Any, place: str, depth: int) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    if depth > _MAX_DEPTH:
+        return
+    if isinstance(item, Hollow):
+        tensors = dict(_of_module(item, ""))
+        if tensors:
+            yield place, tensors
+            return
+        item = item.state if isinstance(item.state, Mapping) else {}
+    if isinstance(item, Mapping):
+        yield place, {str(k): t for k, v in item.items() if isinstance(k, str) and (t := _tensor(v)) is not None}
+        for key, value in item.items():
+            yield from _walk(value, f"{place}.{key}" if place else str(key), depth + 1)
+    elif isinstance(item, list | tuple) and len(item) <= 100:
+        for i, value in enumerate(item):
+            yield from _walk(value, f"{place}[{i}]", depth + 1)
+
+
+def _tensor(value: Any) -> Tensor | None:
+    if isinstance(value, Tensor):
+        return value.detach()
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+        return torch.from_numpy(np.array(value))
+    return None
+
+
+def _of_module(module: Hollow, prefix: str) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers of a hollow module, from its attributes."""
+    state = module.state if isinstance(module.state, Mapping) else {}
+    hidden = state.get("_non_persistent_buffers_set") or ()
+    gone = set(hidden) if isinstance(hidden, set | frozenset | list | tuple) else set()
+    for kind in ("_parameters", "_buffers"):
+        for name, value in (state.get(kind) or {}).items():
+            tensor = _tensor(value)
+            if tensor is not None and name not in gone:
+                yield prefix + name, tensor
+    for name, child in (state.get("_modules") or {}).items():
+        if isinstance(child, Hollow):
+            yield from _of_module(child, f"{prefix}{name}.")
+
+
+def module_class(content: Any) -> str | None:
+    """The class of a whole pickled module, as package.module.Name; None if the content is no module."""
+    if isinstance(content, Hollow) and isinstance(content.state, Mapping) and "_modules" in content.state:
+        return content.origin
+    return None

@@ -1,0 +1,164 @@
+"""Checkpoints as people save them go in at the first try, and run as their author runs them."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from contest.errors import RefusedError, UsageError
+from scoring.readers.checkpoint_reader import open_checkpoint, tensor_dictionaries
+from scoring.readers.state_dicts import load_state
+from scoring.readers.user_module import load_module
+from scoring.score import score_module
+from tests.scoring import students
+
+ARCH = "tests.scoring.students:lenet"
+
+
+def agrees(model: nn.Module) -> bool:
+    """The numbers of the trained network, each of them."""
+    wanted = students.trained().state_dict()
+    return all(torch.equal(tensor, wanted[name]) for name, tensor in model.state_dict().items() if name in wanted)
+
+
+@pytest.mark.parametrize("form", students.CHECKPOINTS)
+def test_every_form_fills_the_module(form: str, tmp_path: Path) -> None:
+    torch.save(students.CHECKPOINTS[form](), tmp_path / "ckpt.pth")
+    model = load_module(ARCH, tmp_path / "ckpt.pth")
+    assert students.correct(model) == students.correct(students.trained())
+    if "masks" not in form:
+        assert agrees(model)
+
+
+def test_the_oldest_format_and_other_containers(tmp_path: Path) -> None:
+    state = students.trained().state_dict()
+    old = {"net": state, "acc": np.float64(91.0)}
+    torch.save(old, tmp_path / "old.t7", _use_new_zipfile_serialization=False)
+    np.savez(tmp_path / "arrays.npz", **{name: tensor.numpy() for name, tensor in state.items()})  # type: ignore[arg-type]
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, tmp_path / "hub.safetensors")
+    for name in ("old.t7", "arrays.npz", "hub.safetensors"):
+        assert agrees(load_module(ARCH, tmp_path / name)), name
+
+
+def test_the_score_is_the_authors_accuracy_whatever_the_memory_of_the_images(tmp_path: Path) -> None:
+    """One channel is contiguous in both layouts, and `view` behind a convolution fails in one of them."""
+    report = score_module(students.trained(), (1, 8, 8), images=students.digits(), rule="digits")
+    assert report.accuracy is not None
+    assert report.accuracy.correct == students.correct(students.trained())
+
+
+class Flat(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, 2, 1)
+        self.fc = nn.Linear(8 * 4 * 4, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.conv(x.contiguous())).contiguous()
+        return self.fc(x.view(x.size(0), -1))  # type: ignore[no-any-return]
+
+
+def test_channels_last_pictures_in_colour(tmp_path: Path) -> None:
+    from contest.datasets.images import Images
+
+    torch.manual_seed(0)
+    pixels = torch.randint(0, 256, (40, 8, 8, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    model = Flat().eval()
+    labels = model(pixels.float().contiguous() / 255).argmax(1)
+    labels[0] = 9
+    report = score_module(model, (3, 8, 8), images=Images(pixels, labels), rule="lab")
+    assert report.accuracy is not None
+    assert report.accuracy.correct >= 39
+
+
+def test_where_two_fit_the_key_chooses(tmp_path: Path) -> None:
+    path = tmp_path / "both.pth"
+    torch.save(students.CHECKPOINTS["model beside its average"](), path)
+    notes: list[str] = []
+    assert agrees(load_module(ARCH, path, notes=notes))
+    assert "'model_ema'" in notes[-1] and "--state-key" in notes[-1]
+    averaged = load_module(ARCH, path, state_key="model_ema")
+    assert not any(tensor.any() for tensor in averaged.state_dict().values())
+    with pytest.raises(RefusedError, match="no tensors under 'ema'; it has them under 'model'"):
+        load_module(ARCH, path, state_key="ema")
+
+
+def test_names_that_do_not_match_are_named_with_the_nearest(tmp_path: Path) -> None:
+    state = students.trained().state_dict()
+    state["conv_1.weight"] = state.pop("conv1.weight")
+    torch.save(state, tmp_path / "names.pth")
+    with pytest.raises(RefusedError) as refused:
+        load_module(ARCH, tmp_path / "names.pth")
+    for part in ("wants 'conv1.weight'", "has 'conv_1.weight'", "nearest to 'conv_1.weight'"):
+        assert part in str(refused.value)
+    torch.save({"encoder.weight": torch.zeros(2)}, tmp_path / "other.pth")
+    with pytest.raises(RefusedError, match=r"the file has 'encoder.weight', the module wants 'conv1.weight'"):
+        load_module(ARCH, tmp_path / "other.pth")
+
+
+def test_another_number_of_classes_is_named(tmp_path: Path) -> None:
+    state = {**students.trained().state_dict(), "fc.weight": torch.zeros(100, 48)}
+    torch.save(state, tmp_path / "classes.pth")
+    with pytest.raises(RefusedError, match=re.escape("'fc.weight' is [100, 48] in the file and [10, 48]")):
+        load_module(ARCH, tmp_path / "classes.pth")
+
+
+def test_half_precision_stays_tensor_by_tensor() -> None:
+    state = {name: t.half() if name.startswith("conv") else t for name, t in students.trained().state_dict().items()}
+    model = students.lenet()
+    load_state(model, {"": state})
+    assert model.conv1.weight.dtype == torch.float16
+    assert model.fc.weight.dtype == torch.float32
+
+
+class Trap:
+    """Runs a command where a pickle is opened in the usual way."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (f"touch {self.path}",)
+
+
+def test_nothing_that_a_file_names_is_run(tmp_path: Path) -> None:
+    torch.save({"net": students.trained().state_dict(), "trap": Trap(tmp_path / "sprung")}, tmp_path / "trap.pth")
+    assert agrees(load_module(ARCH, tmp_path / "trap.pth"))
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_code_and_junk_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    torch.jit.trace(students.trained(), torch.rand(1, 1, 8, 8)).save(str(tmp_path / "script.pt"))
+    with pytest.raises(RefusedError, match=r"torch.jit.load\('script.pt'\).state_dict\(\)"):
+        load_module(ARCH, tmp_path / "script.pt")
+    (tmp_path / "net.h5").write_bytes(b"\x89HDF")
+    with pytest.raises(RefusedError, match="tf2onnx"):
+        load_module(ARCH, tmp_path / "net.h5")
+    (tmp_path / "junk.pth").write_bytes(b"not a checkpoint")
+    with pytest.raises(RefusedError, match="cannot be opened as a checkpoint"):
+        load_module(ARCH, tmp_path / "junk.pth")
+    torch.save({"epoch": 3}, tmp_path / "empty.pth")
+    assert tensor_dictionaries(open_checkpoint(tmp_path / "empty.pth")) == {}
+    with pytest.raises(RefusedError, match="holds no tensors by name"):
+        load_module(ARCH, tmp_path / "empty.pth")
+
+
+def test_the_network_is_found_in_the_working_folder_and_by_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_net.py").write_text("from torch import nn\n\ndef make():\n    return nn.Linear(2, 2)\n")
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert isinstance(load_module("my_net:make", None), nn.Linear)
+    monkeypatch.chdir(tmp_path / "sub")
+    assert isinstance(load_module("../my_net.py:make", None), nn.Linear)
+    (tmp_path / "broken_net.py").write_text("def make():\n    raise ValueError('no data')\n")
+    with pytest.raises(UsageError, match="ValueError: no data"):
+        load_module("../broken_net.py:make", None)
