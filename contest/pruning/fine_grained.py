@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from contest.pruning.masks import Masks, exact_k_each, prunable
+from contest.pruning.masks import Masks, exact_k_each, weights
 from contest.pruning.registry import Batches, Loss, Method, Scores, register
 
 
@@ -20,9 +20,9 @@ def score(model: nn.Module, batches: Batches, loss: Loss) -> Scores:
     Ranked over all tensors together this gives every layer the same sparsity.
     """
     scores: Scores = {}
-    for name, weight in prunable(model).items():
+    for name, weight in weights(model).items():
         # Descending and stable, so that of equal weights the earlier one has the higher place.
-        order = weight.detach().abs().flatten().argsort(descending=True, stable=True)
+        order = weight.abs().flatten().argsort(descending=True, stable=True)
         place = torch.empty(weight.numel(), dtype=torch.float64, device=weight.device)
         place[order] = torch.arange(weight.numel(), 0, -1, dtype=torch.float64, device=weight.device)
         scores[name] = (place / weight.numel()).view(weight.shape)
@@ -38,9 +38,9 @@ def fine_grained_masks(model: nn.Module, sparsities: Mapping[str, float] | float
     Raises:
         UsageError: a name is no prunable weight, or a fraction is outside [0, 1].
     """
-    weights = {name: weight.detach().abs() for name, weight in prunable(model).items()}
-    each = sparsities if isinstance(sparsities, Mapping) else dict.fromkeys(weights, sparsities)
-    return exact_k_each(weights, each)
+    sizes = {name: weight.abs() for name, weight in weights(model).items()}
+    each = sparsities if isinstance(sparsities, Mapping) else dict.fromkeys(sizes, sparsities)
+    return exact_k_each(sizes, each)
 
 
 fine_grained = register(

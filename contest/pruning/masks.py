@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from contest.errors import UsageError
+from contest.pruning.latent import check_zeros, effective_weight, latent_weight, zero
 
 Masks = dict[str, Tensor]
 """A bool tensor for each pruned parameter, by the parameter's name; True lives."""
@@ -22,27 +23,38 @@ Masks = dict[str, Tensor]
 def prunable_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Convolutions (any dimension, grouped, transposed) and linear layers with a weight, in module order.
 
-    A weight that several modules share comes once, under its first name. Quantised layers (Brevitas
-    derives them from these classes) are included: their latent weight is the prunable one.
+    A weight that several modules share comes once, under its first name. Quantised layers (Brevitas derives them from
+    these classes) and layers under `torch.nn.utils.prune`, weight norm or a parametrization are included: their latent
+    weight is the prunable one.
     """
     seen: set[int] = set()
     for name, module in model.named_modules():
         if not isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
             continue
-        weight = module._parameters.get("weight")
+        weight = latent_weight(module, name)
         if weight is not None and id(weight) not in seen:
             seen.add(id(weight))
             yield name, module
 
 
 def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The prunable weights by parameter name (`stem.conv.weight`), in module order."""
+    """The prunable weights by the name of the layer's weight (`stem.conv.weight`), in module order.
+
+    Raises UsageError, naming the layer, for a weight that is computed from parameters that do not stand for it.
+    """
     found: dict[str, nn.Parameter] = {}
     for name, module in prunable_modules(model):
-        weight = module.weight
-        assert isinstance(weight, nn.Parameter)
+        weight = latent_weight(module, name)
+        assert weight is not None
         found[f"{name}.weight" if name else "weight"] = weight
     return found
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    """The values that the prunable layers multiply with, detached: those of `prunable` unless a layer computes them."""
+    return {
+        f"{name}.weight" if name else "weight": effective_weight(module) for name, module in prunable_modules(model)
+    }
 
 
 def kept(weights: int, sparsity: float) -> int:
@@ -100,14 +112,14 @@ def exact_k_each(scores: Mapping[str, Tensor], sparsities: Mapping[str, float]) 
 
 def validate(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
     """Raise UsageError unless every mask is a bool tensor of the shape of a prunable weight of `model`."""
-    weights = prunable(model)
+    found = prunable(model)
     for name, mask in masks.items():
-        if name not in weights:
-            raise UsageError(f"mask '{name}' fits no prunable weight; there are: {', '.join(weights)}")
+        if name not in found:
+            raise UsageError(f"mask '{name}' fits no prunable weight; there are: {', '.join(found)}")
         if mask.dtype != torch.bool:
             raise UsageError(f"mask '{name}' is {mask.dtype}; it must be torch.bool, True where a weight lives")
-        if mask.shape != weights[name].shape:
-            raise UsageError(f"mask '{name}' has shape {tuple(mask.shape)}, its weight {tuple(weights[name].shape)}")
+        if mask.shape != found[name].shape:
+            raise UsageError(f"mask '{name}' has shape {tuple(mask.shape)}, its weight {tuple(found[name].shape)}")
 
 
 def full(model: nn.Module) -> Masks:
@@ -121,14 +133,16 @@ def hold(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
 
     Masks lie on any device (they are moved, which costs little when they lie beside the weights).
     """
-    weights = prunable(model)
+    layers = {f"{name}.weight" if name else "weight": module for name, module in prunable_modules(model)}
     for name, mask in masks.items():
         try:
-            weight = weights[name]
+            layer = layers[name]
         except KeyError:
             validate(model, masks)
             raise
-        weight.masked_fill_(~mask.to(weight.device), 0.0)
+        weight = latent_weight(layer, name)
+        assert weight is not None
+        zero(layer, weight, ~mask.to(weight.device))
 
 
 def enforce(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
@@ -136,9 +150,15 @@ def enforce(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
 
     A quantiser need not map 0 to 0 (a binary one maps it to +scale), so zero latent weights are not enough.
     Call it once when masks are new; after each optimiser step `hold` is enough.
+
+    Raises UsageError for a parametrization that makes other weights than zero of zeros.
     """
     validate(model, masks)
     hold(model, masks)
+    for name, layer in prunable_modules(model):
+        mask = masks.get(f"{name}.weight" if name else "weight")
+        if mask is not None:
+            check_zeros(layer, name, ~mask)
     if "brevitas" in sys.modules:  # otherwise nothing can be quantised, and the import takes seconds
         from contest.quantisation import set_masks
 
@@ -189,8 +209,8 @@ class Sparsity:
 def sparsity(model: nn.Module, masks: Mapping[str, Tensor] | None = None) -> Sparsity:
     """Count zeros: those of the weights themselves, or, with `masks`, those that the masks make."""
     layers = []
-    for name, weight in prunable(model).items():
-        alive = weight.detach() if masks is None else masks.get(name, torch.ones((), dtype=torch.bool))
+    for name, weight in weights(model).items():
+        alive = weight if masks is None else masks.get(name, torch.ones((), dtype=torch.bool))
         nonzeros = int(torch.count_nonzero(alive.expand(weight.shape)))
         layers.append(LayerSparsity(name, tuple(weight.shape), weight.numel(), nonzeros))
     return Sparsity(tuple(layers), sum(parameter.numel() for parameter in model.parameters()))

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from contest.training.device import cpu_convolutions
 
@@ -23,6 +23,10 @@ def preserved(model: nn.Module) -> Iterator[None]:
     modules = [(module, module.training, dict(module._parameters), dict(module._buffers)) for module in model.modules()]
     parameters = [(p, p.data, p.data.clone(), p.requires_grad, p.grad) for p in model.parameters()]
     buffers = [(buffer, buffer.data, buffer.data.clone()) for buffer in model.buffers()]
+    # What weight norm and the like left behind in the last forward pass: those inside leave other values and types.
+    computed = [
+        (module, weight) for module in model.modules() if isinstance(weight := vars(module).get("weight"), Tensor)
+    ]
     python, numpy = random.getstate(), np.random.get_state()
     for parameter in model.parameters():
         parameter.grad = None  # out of reach: a cast of the model would cast its gradients too
@@ -32,6 +36,8 @@ def preserved(model: nn.Module) -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
+        for module, weight in computed:
+            module.__dict__["weight"] = weight
         with torch.no_grad():
             for module, training, own_parameters, own_buffers in modules:
                 module.training = training

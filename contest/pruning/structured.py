@@ -1,16 +1,16 @@
 """Structured pruning: whole channels are removed and the network is smaller (Li 2016, arXiv 1608.08710).
 
 Coupled channels (`contest.pruning.dependency`) are ranked by importance and go, least important first, until
-the wanted fraction of weights is gone. The image's channels, the logits and layers that are to be kept stay.
+the wanted fraction of weights is gone. The image's channels, the logits and layers that are to be kept stay, and
+so do groups whose removal would not do what masking them does (`contest.pruning.removal_check`).
 """
 
 from __future__ import annotations
 
 import bisect
-import copy
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, cast
 
 import torch
@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from contest.errors import TrainingError, UsageError
 from contest.pruning.dependency import ChannelGroup, channel_groups, cut, layer_sizes
+from contest.pruning.latent import plain_copy
 from contest.pruning.masks import prunable
+from contest.pruning.removal_check import difference, unfaithful
 
 Importance = Literal["l1", "l2", "bn", "random"]
 Ranking = Literal["uniform", "global"]
@@ -33,6 +35,8 @@ class Removal:
     weights_after: int
     channels: dict[str, tuple[int, int]]
     """Output channels before and after, of every layer that lost some."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Layers whose channels cannot be removed without changing what the others compute, and what went wrong."""
 
     @property
     def fraction(self) -> float:
@@ -81,29 +85,45 @@ def prune_channels(
 
     Raises:
         UsageError: the fraction is out of reach, or an argument does not exist.
-        TrainingError: the network without the channels does not run.
+        TrainingError: removing the channels would do something else than masking them; it names their layers.
     """
     if not 0 <= fraction < 1:
         raise UsageError(f"fraction of weights to remove = {fraction:g}: must lie in [0, 1)")
     if multiple < 1:
         raise UsageError(f"channels to a multiple of {multiple}: must be at least 1")
-    pruned = copy.deepcopy(model)
+    pruned = plain_copy(model)
     pruned.zero_grad(set_to_none=True)
     layers = _Layers(pruned)
-    groups = list(channel_groups(pruned, image_shape, keep))
+    groups, left_out = _faithful(pruned, list(channel_groups(pruned, image_shape, keep)), image_shape)
     generator = torch.Generator().manual_seed(seed)
     order = _order([_importance(group, importance, generator) for group in groups], groups, ranking)
-    removed = _choose(groups, order, layers, fraction, multiple)
+    removed = _choose(groups, order, layers, fraction, multiple, left_out)
     before = layers.weights()
     widths = {name: _channels(module) for name, module in pruned.named_modules() if _channels(module)}
+    problem = difference(pruned, groups, removed, image_shape) if any(removed) else None
     cut(groups, removed)
-    _check(pruned, model, image_shape)
     channels = {
         name: (before, after)
         for name, before in widths.items()
         if (after := _channels(pruned.get_submodule(name))) != before
     }
-    return Removal(pruned, before, sum(w.numel() for w in prunable(pruned).values()), channels)
+    if problem is not None:
+        raise TrainingError(f"the channels of {', '.join(channels)} cannot be removed together: {problem}")
+    return Removal(pruned, before, sum(w.numel() for w in prunable(pruned).values()), channels, left_out)
+
+
+def _faithful(
+    model: nn.Module, groups: list[ChannelGroup], image_shape: tuple[int, int, int]
+) -> tuple[list[ChannelGroup], dict[str, str]]:
+    """The groups whose removal does what masking does, and of the others the layers and what goes wrong."""
+    wrong = unfaithful(model, groups, image_shape)
+    names = {module: name for name, module in model.named_modules()}
+    left_out: dict[str, str] = {}
+    for number, problem in wrong.items():
+        makers = [part.module for part in groups[number].slices if part.out]
+        layers = [module for module in makers if _channels(module)] or makers[:1]
+        left_out |= {names[module]: problem for module in layers}
+    return [group for number, group in enumerate(groups) if number not in wrong], left_out
 
 
 class _Layers:
@@ -190,7 +210,12 @@ def _order(importances: Sequence[Tensor | None], groups: Sequence[ChannelGroup],
 
 
 def _choose(
-    groups: Sequence[ChannelGroup], order: Sequence[tuple[int, int]], layers: _Layers, fraction: float, multiple: int
+    groups: Sequence[ChannelGroup],
+    order: Sequence[tuple[int, int]],
+    layers: _Layers,
+    fraction: float,
+    multiple: int,
+    left_out: Mapping[str, str],
 ) -> list[list[int]]:
     """Units to remove from each group: the start of `order` whose loss of weights is nearest to `fraction`."""
     before = layers.weights()
@@ -208,7 +233,7 @@ def _choose(
     if most < fraction:
         raise UsageError(
             f"fraction of weights to remove = {fraction:g}: removing channels can take at most {most:.4f} of this "
-            "network; ask for less, or keep fewer layers"
+            f"network; ask for less, or keep fewer layers{_why(left_out)}"
         )
     length = bisect.bisect_left(range(len(order)), fraction, key=lost)
     shorter = length
@@ -224,20 +249,7 @@ def _rounded(group: ChannelGroup, units: int, multiple: int) -> int:
     return max(0, group.units - remaining)
 
 
-def _check(pruned: nn.Module, parent: nn.Module, image_shape: tuple[int, int, int]) -> None:
-    """The smaller network runs and gives logits of the parent's shape."""
-    shapes = []
-    for model in (parent, pruned):
-        parameter = next(model.parameters())
-        training = {module: module.training for module in model.modules()}
-        try:
-            with torch.no_grad():
-                image = torch.zeros(1, *image_shape, device=parameter.device, dtype=parameter.dtype)
-                shapes.append(tuple(model.eval()(image).shape))
-        except RuntimeError as error:
-            raise TrainingError(f"the network without the channels does not run: {error}") from error
-        finally:
-            for module, mode in training.items():
-                module.training = mode
-    if shapes[0] != shapes[1]:
-        raise TrainingError(f"the network without the channels gives {shapes[1]}, not {shapes[0]}")
+def _why(left_out: Mapping[str, str]) -> str:
+    if not left_out:
+        return ""
+    return ". Left out: " + "; ".join(f"the channels of '{name}': {problem}" for name, problem in left_out.items())

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from contest.model_file.packing import packed_tensor
 from contest.pruning import prunable
+from contest.pruning.latent import plain_copy
 
 MEGABYTE = 1e6
 MEBIBYTE = 2**20
@@ -37,8 +38,10 @@ class Sizes:
 def sizes(model: nn.Module) -> Sizes:
     """The sizes of a float network with its zeros; the packed one stores 32-bit values.
 
-    Batch norm's counters of batches are left out of all formats.
+    Batch norm's counters of batches are left out of all formats; weights that layers compute from others are stored
+    as they are multiplied with.
     """
+    model = plain_copy(model)
     state = {n: t.detach().cpu() for n, t in model.state_dict().items() if not n.endswith("num_batches_tracked")}
     names = set(prunable(model))
     with warnings.catch_warnings():

@@ -10,17 +10,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from contest.pruning.latent import effective_weight
 from contest.pruning.methods.channels import layers, output_channel, worth
 from contest.pruning.registry import Batches, Loss, Method, Scores, register
 
 
 def filter_sums(layer: nn.Module) -> Tensor:
     """Sum of absolute weights of each filter: float64 [output channels]."""
-    weight = layer.weight
-    assert isinstance(weight, Tensor)
+    weight = effective_weight(layer)
     channel = output_channel(layer).flatten()
     sums = torch.zeros(int(channel.max()) + 1, dtype=torch.float64, device=weight.device)
-    return sums.index_add(0, channel, weight.detach().abs().double().flatten())
+    return sums.index_add(0, channel, weight.abs().double().flatten())
 
 
 def score(model: nn.Module, batches: Batches, loss: Loss) -> Scores:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from torch import nn
 
-from contest.pruning.masks import prunable
+from contest.pruning.masks import weights
 from contest.pruning.registry import Batches, Loss, Method, Scores, register
 
 
 def score(model: nn.Module, batches: Batches, loss: Loss) -> Scores:
     """|w| for every prunable weight."""
-    return {name: weight.detach().abs() for name, weight in prunable(model).items()}
+    return {name: weight.abs() for name, weight in weights(model).items()}
 
 
 magnitude = register(

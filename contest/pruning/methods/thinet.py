@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from contest.errors import UsageError
+from contest.pruning.latent import effective_weight
 from contest.pruning.methods.channels import input_channel, layers, worth
 from contest.pruning.registry import Batches, Loss, Method, Scores, register
 
@@ -114,14 +115,13 @@ def score(model: nn.Module, batches: Batches, loss: Loss) -> Scores:
     inputs, first = layer_inputs(model, batches, found)
     scores: Scores = {}
     for name, layer in found.items():
-        weight = layer.weight
-        assert isinstance(weight, Tensor)
+        weight = effective_weight(layer)
         if name == first or name not in inputs:
             scores[name] = torch.full(weight.shape, torch.inf, dtype=torch.float64, device=weight.device)
             continue
         patches = patches_of(layer, inputs[name])
         groups = int(getattr(layer, "groups", 1))
-        flat = weight.detach().reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
+        flat = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
         # Channels of different groups reach different outputs: their losses add up without cross terms.
         scores[name] = worth(_merged(patches, flat), input_channel(layer))
     return scores
