@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import secrets
 import unicodedata
+from collections.abc import Callable
 
 from contest.errors import UsageError
 
+_MAIL = re.compile(r"[^@\s<>,;\"]{1,64}@[A-Za-z0-9.-]+\.[A-Za-z]{2,}")
 _SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
 
 
@@ -43,3 +46,29 @@ def slug(value: str) -> str:
     if not _SLUG.fullmatch(value):
         raise UsageError(f"contest name '{value[:80]}' must be 1 to 64 of a-z, 0-9 and '-', not '-' at the ends")
     return value
+
+
+_ADJECTIVES = """
+amber brave calm clever daring eager fair gentle happy honest jolly keen light lively loyal merry mild noble proud
+quick quiet ready sharp shy silver sunny swift tidy warm wild wise young
+"""
+_ANIMALS = """
+badger beaver bison crane deer dove eagle falcon ferret finch fox gull hare hawk hedgehog heron ibex ibis jay lark lynx
+marten mole newt osprey otter owl panda puffin raven robin seal stoat stork swan toad trout vole wren
+"""
+
+
+def pseudonym(taken: Callable[[str], bool]) -> str:
+    """A name that says nothing of a team, and that is not taken."""
+    while True:
+        name = f"{secrets.choice(_ADJECTIVES.split())} {secrets.choice(_ANIMALS.split())} {secrets.randbelow(90) + 10}"
+        if not taken(name):
+            return name
+
+
+def mail_address(value: str) -> str:
+    """A mail address, cleaned. Raises UsageError for what is none; that mail arrives is not checked."""
+    text = one_line(value, "mail", 254)
+    if not _MAIL.fullmatch(text):
+        raise UsageError(f"'{text[:80]}' is no mail address; it must read name@place.domain")
+    return text

@@ -36,6 +36,8 @@ class Rule:
     """flops: a multiply-accumulate is 2; macs: it is 1; micronet: every operation, see `_micronet`."""
     version: int = 1
     footnote: str = ""
+    history: str = ""
+    """Since when it holds, and what others take in its place: an organiser should know which rule is his."""
     terms: tuple[tuple[str, float], ...] = ()
     """Further terms of the score, each with its reference: names of `EXTRA_TERMS`."""
 
@@ -99,9 +101,9 @@ def _rule(source: str, data: dict[str, Any]) -> Rule:
     types: dict[str, tuple[type, ...]] = {
         "name": (str,), "dataset": (str,), "threshold": (int, float), "params_reference": (int, float),
         "operations_reference": (int, float), "convention": (str,), "version": (int,), "footnote": (str,),
-        "terms": (dict,),
+        "terms": (dict,), "history": (str,),
     }  # fmt: skip
-    optional = {"convention", "version", "footnote", "terms"}
+    optional = {"convention", "version", "footnote", "history", "terms"}
     for key in data:
         if key not in types:
             raise UsageError(f"{source}: unknown key '{key}'; a rule has {', '.join(types)}")

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from contest.datasets import Images
 from contest.datasets.augment import to_float
 from contest.errors import UsageError
-from contest.memory import keep_memory
-from contest.training.device import autocast
+from contest.training.device import autocast, keep_memory
 
 
 @dataclass(frozen=True, eq=False)

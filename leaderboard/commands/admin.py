@@ -4,76 +4,26 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import click
 
 from contest.errors import UsageError
+from leaderboard.commands import teams as team_commands
+from leaderboard.commands.options import changing, contest_option, local, moment, opened_database, settings_of
 
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
-    from leaderboard.settings import Settings
-    from leaderboard.storage.database import Database
-    from leaderboard.storage.tables import Contest
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def local(command: F) -> F:
-    """Options that say which board of this machine is meant."""
-    directory = click.option(
-        "--directory",
-        type=click.Path(path_type=Path),
-        help="Folder of the board (else CONTEST_LEADERBOARD, else yours).",
-    )
-    database = click.option(
-        "--database", envvar="CONTEST_DATABASE", help="postgresql://user@host/name instead of SQLite in the folder."
-    )
-    return directory(database(command))
-
-
-def settings_of(directory: Path | None, database: str | None, **more: Any) -> Settings:
-    """Settings from the command line."""
-    from leaderboard.settings import Settings, default_directory
-
-    return Settings(directory=directory or default_directory(), database=database or "", **more)
-
-
-_contest = click.option("--contest", "name", default="", help="The contest's name; by default the newest.")
 _feedback = click.Choice(["full", "coarse"])
-
-
-@contextmanager
-def _database(directory: Path | None, database: str | None) -> Iterator[Database]:
-    from leaderboard.storage.database import open_database
-
-    opened = open_database(settings_of(directory, database))
-    try:
-        yield opened
-    finally:
-        opened.close()
-
-
-@contextmanager
-def _changing(directory: Path | None, database: str | None, name: str) -> Iterator[tuple[Session, Contest]]:
-    """A transaction on one contest."""
-    from leaderboard.domain import contests
-
-    with _database(directory, database) as opened, opened.write() as session:
-        contest = contests.the_only(session, name)
-        if contest is None:
-            raise UsageError(f"there is no contest {name!r}: `contest admin create NAME --rule RULE` makes one")
-        yield session, contest
 
 
 @click.group()
 def admin() -> None:
     """Contests, teams, tokens, export and import."""
+
+
+for _command in team_commands.COMMANDS:
+    admin.add_command(_command)
 
 
 @admin.command()
@@ -88,23 +38,27 @@ def admin() -> None:
 @click.option("--feedback", type=_feedback, default="full", show_default=True,
               help="coarse: accuracies in steps of half a point while the contest is open.")  # fmt: skip
 @click.option("--isolation", default="", help="Weakest isolation of the scoring process that is ranked.")
+@click.option("--pseudonyms", is_flag=True, help="Everybody but organisers sees pseudonyms.")
+@click.option("--top", type=click.IntRange(1), help="Everybody but organisers sees so many places.")
 @local
 def create(
     name: str, rule: str, title: str, daily: int, total: int, max_mib: int, team_mib: int, private_until: str | None,
-    feedback: Any, isolation: str, directory: Path | None, database: str | None,
+    feedback: Any, isolation: str, pseudonyms: bool, top: int | None, directory: Path | None, database: str | None,
 ) -> None:  # fmt: skip
     """Make a contest from a rule; it is open at once."""
     from leaderboard.domain import contests
     from leaderboard.settings import MEBIBYTE
     from scoring.rules import load_rule
 
-    with _database(directory, database) as opened, opened.write() as session:
+    with opened_database(directory, database) as opened, opened.write() as session:
         contest = contests.create(
             session, name, load_rule(rule), title=title, daily_limit=daily, total_limit=total,
-            max_bytes=max_mib * MEBIBYTE, team_bytes=team_mib * MEBIBYTE, private_until=_moment(private_until),
-            feedback=feedback, isolation=isolation,
+            max_bytes=max_mib * MEBIBYTE, team_bytes=team_mib * MEBIBYTE, private_until=moment(private_until),
+            feedback=feedback, isolation=isolation, shown_names="pseudonyms" if pseudonyms else "names",
+            shown_places=top,
         )  # fmt: skip
-    click.echo(f"contest '{contest.slug}' is open: rule {contest.rule_name}, threshold {contest.threshold:g}")
+    click.echo(f"contest '{contest.slug}' is open, threshold {contest.threshold:g}")
+    click.echo(contests.told_rule(contest))
 
 
 @admin.command("set")
@@ -113,21 +67,26 @@ def create(
 @click.option("--team-mib", type=int, help="What all files of a team may take.")
 @click.option("--private-until", help="A moment in UTC, or 'now' to publish the ranking.")
 @click.option("--feedback", type=_feedback, help="What teams see of a score before the contest ends.")
-@_contest
+@click.option("--names/--pseudonyms", default=None, help="What everybody but organisers sees of other teams.")
+@click.option("--top", type=click.IntRange(0), help="Everybody but organisers sees so many places; 0: all.")
+@contest_option
 @local
 def set_(
     daily: int | None, total: int | None, team_mib: int | None, private_until: str | None, feedback: str | None,
-    name: str, directory: Path | None, database: str | None,
+    names: bool | None, top: int | None, name: str, directory: Path | None, database: str | None,
 ) -> None:  # fmt: skip
     """Change a contest's limits, privacy or feedback."""
     from leaderboard.domain import contests
 
     changes: dict[str, Any] = {"daily_limit": daily, "total_limit": total, "feedback": feedback}
     changes["team_bytes"] = None if team_mib is None else team_mib * 2**20
+    changes["shown_names"] = None if names is None else "names" if names else "pseudonyms"
     changes = {key: value for key, value in changes.items() if value is not None}
+    if top is not None:
+        changes["shown_places"] = top or None
     if private_until is not None:
-        changes["private_until"] = None if private_until == "now" else _moment(private_until)
-    with _changing(directory, database, name) as (session, contest):
+        changes["private_until"] = None if private_until == "now" else moment(private_until)
+    with changing(directory, database, name) as (session, contest):
         contests.change(session, contest, changes)
     click.echo(f"contest '{contest.slug}': {', '.join(changes) or 'nothing'} changed")
 
@@ -138,23 +97,24 @@ def list_(directory: Path | None, database: str | None) -> None:
     """All contests, with how many submissions are in which state."""
     from leaderboard.domain import contests
 
-    with _database(directory, database) as opened, opened.read() as session:
+    with opened_database(directory, database) as opened, opened.read() as session:
         for contest in contests.listing(session):
             counts = contests.count_submissions(session, contest)
             states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "no submissions"
             closed = "closed" if contest.closed_at else "open"
-            click.echo(f"{contest.slug}: {closed}, rule {contest.rule_name} v{contest.rule_version}; {states}")
+            click.echo(f"{contest.slug}: {closed}; {states}")
+            click.echo(f"  {contests.told_rule(contest)}")
 
 
 @admin.command("add-team")
 @click.argument("team")
-@_contest
+@contest_option
 @local
 def add_team(team: str, name: str, directory: Path | None, database: str | None) -> None:
     """Make a team and print its token: only now, only here."""
     from leaderboard.domain import contests, tokens
 
-    with _changing(directory, database, name) as (session, contest):
+    with changing(directory, database, name) as (session, contest):
         made = contests.add_team(session, contest, team)
         token = tokens.create(session, made, label="first")
     click.echo(f"team '{made.name}' of contest '{contest.slug}'; its token, shown this once:", err=True)
@@ -166,7 +126,7 @@ def add_team(team: str, name: str, directory: Path | None, database: str | None)
 @click.option("--organiser", is_flag=True, help="For an organiser instead of a team.")
 @click.option("--label", default="", help="To tell tokens apart.")
 @click.option("--days", type=int, help="Good for so many days.")
-@_contest
+@contest_option
 @local
 def token(
     team: str | None, organiser: bool, label: str, days: int | None, name: str,
@@ -178,7 +138,7 @@ def token(
     if organiser == bool(team):
         raise UsageError("name a TEAM, or give --organiser, not both")
     expires = datetime.now(UTC) + timedelta(days=days) if days else None
-    with _changing(directory, database, name) as (session, contest):
+    with changing(directory, database, name) as (session, contest):
         owner = contests.find_team(session, contest, team) if team else None
         text = tokens.create(session, owner, label=label, expires_at=expires)
         contests.record(session, "command line", "create token", contest, team=team or "organiser", label=label)
@@ -193,7 +153,7 @@ def tokens(directory: Path | None, database: str | None) -> None:
 
     from leaderboard.storage.tables import Token
 
-    with _database(directory, database) as opened, opened.read() as session:
+    with opened_database(directory, database) as opened, opened.read() as session:
         for row in session.scalars(select(Token).order_by(Token.id)):
             state = "revoked" if row.revoked_at else f"until {row.expires_at:%Y-%m-%d}" if row.expires_at else "good"
             click.echo(f"{row.key}  {row.team.name if row.team else 'organiser'}  {state}  {row.label}")
@@ -206,32 +166,32 @@ def revoke(key: str, directory: Path | None, database: str | None) -> None:
     """Make the token with this public half useless."""
     from leaderboard.domain import contests, tokens
 
-    with _database(directory, database) as opened, opened.write() as session:
+    with opened_database(directory, database) as opened, opened.write() as session:
         tokens.revoke(session, key)
         contests.record(session, "command line", "revoke token", None, key=key[:24])
     click.echo("revoked")
 
 
 @admin.command()
-@_contest
+@contest_option
 @local
 def close(name: str, directory: Path | None, database: str | None) -> None:
     """Take no more submissions."""
     from leaderboard.domain import contests
 
-    with _changing(directory, database, name) as (session, contest):
+    with changing(directory, database, name) as (session, contest):
         contests.close(session, contest)
     click.echo(f"contest '{contest.slug}' is closed")
 
 
 @admin.command()
-@_contest
+@contest_option
 @local
 def reopen(name: str, directory: Path | None, database: str | None) -> None:
     """Take submissions again."""
     from leaderboard.domain import contests
 
-    with _changing(directory, database, name) as (session, contest):
+    with changing(directory, database, name) as (session, contest):
         contests.reopen(session, contest)
     click.echo(f"contest '{contest.slug}' is open")
 
@@ -240,7 +200,7 @@ def reopen(name: str, directory: Path | None, database: str | None) -> None:
 @click.option("--team", help="A whole team.")
 @click.option("--submission", type=int, help="One submission.")
 @click.option("--reason", required=True, help="Why: everybody can read it.")
-@_contest
+@contest_option
 @local
 def disqualify(
     team: str | None, submission: int | None, reason: str, name: str, directory: Path | None, database: str | None
@@ -248,7 +208,7 @@ def disqualify(
     """Take a team or a submission out of the ranking."""
     from leaderboard.domain import contests
 
-    with _changing(directory, database, name) as (session, contest):
+    with changing(directory, database, name) as (session, contest):
         if team:
             contests.disqualify_team(session, contests.find_team(session, contest, team), reason)
         else:
@@ -259,13 +219,13 @@ def disqualify(
 @admin.command()
 @click.option("--team", help="A whole team.")
 @click.option("--submission", type=int, help="One submission.")
-@_contest
+@contest_option
 @local
 def readmit(team: str | None, submission: int | None, name: str, directory: Path | None, database: str | None) -> None:
     """Undo a disqualification."""
     from leaderboard.domain import contests
 
-    with _changing(directory, database, name) as (session, contest):
+    with changing(directory, database, name) as (session, contest):
         if team:
             contests.readmit_team(session, contests.find_team(session, contest, team))
         else:
@@ -277,7 +237,7 @@ def readmit(team: str | None, submission: int | None, name: str, directory: Path
 @click.option("--rule", required=True, help="The rule from now on: a name or a .toml file.")
 @click.option("--here", is_flag=True, help="Score in this process instead of leaving it to workers.")
 @click.option("--data", type=click.Path(path_type=Path), envvar="CONTEST_DATA", help="With --here: the data sets.")
-@_contest
+@contest_option
 @local
 def rescore(rule: str, here: bool, data: Path | None, name: str, directory: Path | None, database: str | None) -> None:
     """Score all submissions of a contest anew under a rule; earlier results stay stored."""
@@ -286,12 +246,12 @@ def rescore(rule: str, here: bool, data: Path | None, name: str, directory: Path
     from leaderboard.storage.file_store import FileStore
     from scoring.rules import load_rule
 
-    with _changing(directory, database, name) as (session, contest):
+    with changing(directory, database, name) as (session, contest):
         count = submissions.rescore(session, contest, load_rule(rule))
     click.echo(f"{count} submissions of '{contest.slug}' are queued under rule {contest.rule_name}")
     if here:
         settings = settings_of(directory, database, data=data)
-        with _database(directory, database) as opened:
+        with opened_database(directory, database) as opened:
             work = Work(settings, opened, FileStore(settings.files))
             with opened.read() as session:
                 queued = submissions.queued(session, contest)
@@ -301,13 +261,13 @@ def rescore(rule: str, here: bool, data: Path | None, name: str, directory: Path
 
 
 @admin.command()
-@_contest
+@contest_option
 @local
 def events(name: str, directory: Path | None, database: str | None) -> None:
     """What organisers did, the newest first."""
     from leaderboard.domain import contests
 
-    with _changing(directory, database, name) as (session, contest):
+    with changing(directory, database, name) as (session, contest):
         for event in contests.events(session, contest):
             details = json.dumps(event.details, ensure_ascii=False)
             click.echo(f"{event.created_at:%Y-%m-%d %H:%M:%S} {event.actor}: {event.action} {details}")
@@ -322,7 +282,7 @@ def export(file: Path, directory: Path | None, database: str | None) -> None:
     from leaderboard.storage.file_store import FileStore
 
     settings = settings_of(directory, database)
-    with _database(directory, database) as opened:
+    with opened_database(directory, database) as opened:
         counts = backup.export(opened, FileStore(settings.files), file)
     click.echo(_told(counts))
 
@@ -336,7 +296,7 @@ def import_(file: Path, directory: Path | None, database: str | None) -> None:
     from leaderboard.storage.file_store import FileStore
 
     settings = settings_of(directory, database)
-    with _database(directory, database) as opened:
+    with opened_database(directory, database) as opened:
         counts = backup.restore(opened, FileStore(settings.files), file)
     click.echo(_told(counts))
 
@@ -351,7 +311,7 @@ def check(remove: bool, disk: bool, directory: Path | None, database: str | None
     from leaderboard.storage.file_store import FileStore
 
     settings = settings_of(directory, database)
-    with _database(directory, database) as opened:
+    with opened_database(directory, database) as opened:
         files = FileStore(settings.files)
         if remove:
             count, size_bytes = backup.orphans(opened, files, remove=True)
@@ -369,13 +329,3 @@ def check(remove: bool, disk: bool, directory: Path | None, database: str | None
 
 def _told(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in counts.items() if count) or "nothing"
-
-
-def _moment(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise UsageError(f"'{text}' is no moment; write 2026-12-24T18:00 (UTC) or 2026-12-24T18:00+01:00") from error
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from contest.errors import RefusedError, UsageError
-from leaderboard.commands.admin import admin, local, settings_of
+from leaderboard.commands.admin import admin
+from leaderboard.commands.options import local, settings_of
 
 if TYPE_CHECKING:
     from leaderboard.settings import Settings
@@ -295,7 +296,9 @@ def _first_start(settings: Settings, rule: str) -> None:
             contests.create(session, chosen.name, chosen)
             click.echo(f"made contest '{chosen.name}'; the organiser's token, shown this once:", err=True)
             click.echo(tokens.create(session, None, label="first start"), err=True)
-            click.echo("next: `contest admin add-team NAME` gives a team its token", err=True)
+            click.echo("next: `contest admin teams ROSTER.csv` makes teams and writes their tokens", err=True)
+        for contest in contests.listing(session):
+            click.echo(f"contest '{contest.slug}': {contests.told_rule(contest)}", err=True)
     database.close()
 
 

@@ -11,8 +11,13 @@ from sqlalchemy.orm import Session
 from contest.errors import ContestError, UsageError
 from leaderboard.domain import standings
 from leaderboard.storage.tables import Contest, Event, Submission, Team, now
-from leaderboard.text import name_key, one_line, slug
-from scoring.rules import Rule
+from leaderboard.text import name_key, one_line, pseudonym, slug
+from scoring.rules import Rule, load_rule
+from scoring.rules import built_in as built_in_rules
+
+CHANGEABLE = (
+    "daily_limit", "total_limit", "team_bytes", "private_until", "feedback", "title", "shown_names", "shown_places",
+)  # fmt: skip
 
 
 class NotFoundError(UsageError):
@@ -38,6 +43,8 @@ def create(
     private_until: datetime | None = None,
     feedback: Literal["full", "coarse"] = "full",
     isolation: str = "",
+    shown_names: Literal["names", "pseudonyms"] = "names",
+    shown_places: int | None = None,
     actor: str = "command line",
 ) -> Contest:
     """A new contest, open at once. Raises UsageError when the name is taken or a limit makes no sense."""
@@ -65,6 +72,8 @@ def create(
         private_until=private_until,
         feedback=feedback,
         isolation=isolation,
+        shown_names=shown_names,
+        shown_places=shown_places,
     )
     session.add(contest)
     session.flush()
@@ -86,6 +95,18 @@ def rule_columns(rule: Rule) -> dict[str, Any]:
 def rule_of(contest: Contest) -> Rule:
     """The rule as it was when the contest was made (or changed)."""
     return Rule.from_json(contest.rule)
+
+
+def told_rule(contest: Contest) -> str:
+    """The rule, in one line, so that no organiser has another one than he thinks."""
+    rule = rule_of(contest)
+    built_in = load_rule(rule.name) if rule.name in built_in_rules() else rule
+    unit = {"macs": "multiply-accumulates"}.get(rule.convention, "operations")
+    told = (
+        f"rule {rule.name} version {rule.version}: {rule.params_reference:,.0f} parameters, "
+        f"{rule.operations_reference:,.0f} {unit}. {rule.history or built_in.history}"
+    )
+    return told.rstrip()
 
 
 def find(session: Session, name: str) -> Contest:
@@ -133,8 +154,10 @@ def change(session: Session, contest: Contest, changes: dict[str, Any], actor: s
     """Change limits, privacy or feedback. Raises UsageError for a limit below 1."""
     before = standings.coarse(contest)
     for key, value in changes.items():
-        if key not in ("daily_limit", "total_limit", "team_bytes", "private_until", "feedback", "title"):
+        if key not in CHANGEABLE:
             raise UsageError(f"'{key}' of a contest cannot be changed")
+        if key == "shown_places" and value is not None and value < 1:
+            raise UsageError(f"{value} places of the ranking cannot be shown; it must be at least 1")
         if key.endswith(("_limit", "_bytes")) and value < 1:
             raise UsageError(f"the {key.replace('_', ' ')} is {value}; it must be at least 1")
         setattr(contest, key, value)
@@ -145,9 +168,12 @@ def change(session: Session, contest: Contest, changes: dict[str, Any], actor: s
 def add_team(session: Session, contest: Contest, name: str, actor: str = "command line") -> Team:
     """A new team. Raises UsageError when a team of the contest has the name, in whatever case."""
     name = one_line(name, "team name", 80)
-    if _team(session, contest, name) is not None:
+    if find_team_or_none(session, contest, name) is not None:
         raise UsageError(f"contest '{contest.slug}' has a team '{name}' already; choose another name")
-    team = Team(contest_id=contest.id, name=name, name_key=name_key(name))
+    taken = set(session.scalars(select(Team.pseudonym).where(Team.contest_id == contest.id)))
+    team = Team(
+        contest_id=contest.id, name=name, name_key=name_key(name), pseudonym=pseudonym(taken.__contains__)
+    )  # fmt: skip
     session.add(team)
     session.flush()
     record(session, actor, "add team", contest, team=name)
@@ -156,7 +182,7 @@ def add_team(session: Session, contest: Contest, name: str, actor: str = "comman
 
 def find_team(session: Session, contest: Contest, name: str) -> Team:
     """A team by its name. Raises NotFoundError."""
-    team = _team(session, contest, name)
+    team = find_team_or_none(session, contest, name)
     if team is None:
         raise NotFoundError(f"contest '{contest.slug}' has no team '{name[:80]}'")
     return team
@@ -164,7 +190,7 @@ def find_team(session: Session, contest: Contest, name: str) -> Team:
 
 def find_or_add_team(session: Session, contest: Contest, name: str, actor: str = "command line") -> Team:
     """The team with this name, made if there is none."""
-    return _team(session, contest, name) or add_team(session, contest, name, actor)
+    return find_team_or_none(session, contest, name) or add_team(session, contest, name, actor)
 
 
 def teams(session: Session, contest: Contest, query: str = "", limit: int | None = None) -> list[Team]:
@@ -232,7 +258,8 @@ def count_submissions(session: Session, contest: Contest) -> dict[str, int]:
     return dict(session.execute(query).all())
 
 
-def _team(session: Session, contest: Contest, name: str) -> Team | None:
+def find_team_or_none(session: Session, contest: Contest, name: str) -> Team | None:
+    """A team by its name, in whatever case."""
     return session.scalar(select(Team).where(Team.contest_id == contest.id, Team.name_key == name_key(name.strip())))
 
 

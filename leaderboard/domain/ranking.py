@@ -119,12 +119,16 @@ def page(
     min_accuracy: float | None = None,
     page: int = 1,
     size: int = 50,
+    whole: bool = False,
 ) -> Page:
-    """One page. Filters and other orders keep a row's true rank. Raises UsageError for an unknown order."""
+    """One page. Filters and other orders keep a row's true rank. Raises UsageError for an unknown order.
+
+    whole: as organisers see it, whatever is hidden from others.
+    """
     if sort and sort not in SORTS:
         raise UsageError(f"sort '{sort[:40]}' is none of {', '.join(SORTS)}")
     wanted = name_key(one_line(query, "team filter", 120, required=False))
-    found: Sequence[Place] = places_of(session, contest, section).ordered(sort, descending)
+    found: Sequence[Place] = places_of(session, contest, section, whole=whole).ordered(sort, descending)
     if wanted:
         found = [place for place in found if wanted in place.key]
     if max_score is not None:
@@ -136,26 +140,33 @@ def page(
     return Page(tuple(rows), len(found), max(page, 1), size)
 
 
-def leader(session: Session, contest: Contest) -> Place | None:
+def leader(session: Session, contest: Contest, *, whole: bool = False) -> Place | None:
     """Who is first."""
-    return next(iter(places_of(session, contest, "ranked").places), None)
+    return next(iter(places_of(session, contest, "ranked", whole=whole).places), None)
 
 
 def count(session: Session, contest: Contest) -> int:
     """How many teams are ranked."""
-    return len(places_of(session, contest, "ranked").places)
+    return len(places_of(session, contest, "ranked", whole=True).places)
 
 
 def place(session: Session, contest: Contest, submission_id: int) -> int | None:
     """The rank of a submission if it is its team's best among the ranked."""
-    return places_of(session, contest, "ranked").ranks.get(submission_id)
+    return places_of(session, contest, "ranked", whole=True).ranks.get(submission_id)
 
 
-def points(session: Session, contest: Contest, limit: int = _CHUNK) -> list[Point]:
+def shown_teams(session: Session, contest: Contest) -> set[int] | None:
+    """The teams of which everybody sees something; None is all."""
+    if contest.shown_places is None:
+        return None
+    return {place.team_id for place in places_of(session, contest, "ranked").places}
+
+
+def points(session: Session, contest: Contest, limit: int = _CHUNK, *, whole: bool = False) -> list[Point]:
     """The best of each team, ranked and below, at most `limit` of each: what the chart draws."""
     result = []
     for section in SECTIONS:
-        places = places_of(session, contest, section).places[:limit]
+        places = places_of(session, contest, section, whole=whole).places[:limit]
         wanted = [place.submission_id for place in places]
         statement = select(Submission.id, Submission.created_at, Submission.measured)
         found = {row.id: row for row in session.execute(statement.where(Submission.id.in_(wanted)))}
@@ -163,15 +174,19 @@ def points(session: Session, contest: Contest, limit: int = _CHUNK) -> list[Poin
     return result
 
 
-def history(session: Session, contest: Contest) -> list[Record]:
+def history(session: Session, contest: Contest, *, whole: bool = False) -> list[Record]:
     """The record's history, the oldest first: scores fall from one to the next."""
+    hidden_names = contest.shown_names == "pseudonyms" and not whole
     statement = (
-        select(RecordEntry, Team.name)
+        select(RecordEntry, Team.pseudonym if hidden_names else Team.name)
         .join(RecordEntry.submission)
         .join(Submission.team)
         .where(RecordEntry.contest_id == contest.id)
         .order_by(RecordEntry.submitted_at, RecordEntry.submission_id)
     )
+    shown = None if whole else shown_teams(session, contest)
+    if shown is not None:
+        statement = statement.where(Submission.team_id.in_(shown))
     return [
         Record(e.submission_id, team, e.score, shown_accuracy(contest, e.accuracy), e.submitted_at)
         for e, team in session.execute(statement)

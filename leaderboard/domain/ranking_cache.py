@@ -72,25 +72,34 @@ class Places:
         return {place.submission_id: place.rank for place in self.places}
 
 
-def places_of(session: Session, contest: Contest, section: Section) -> Places:
-    """The ranking of a section as it is in the session's transaction."""
+def places_of(session: Session, contest: Contest, section: Section, *, whole: bool = False) -> Places:
+    """The ranking of a section as it is in the session's transaction; `whole`: as organisers see it.
+
+    Everybody else sees pseudonyms, or the first places alone, where the contest says so.
+    """
+    whole = whole or (contest.shown_names == "names" and contest.shown_places is None)
     cache: Cache[Places] | None = session.info.get("cache")
     if cache is None:
-        return _read(session, contest, section)
+        return _read(session, contest, section, whole)
     version = (contest.revision, coarse(contest))
-    return cache.get(("places", contest.id, section), version, lambda: _read(session, contest, section))
+    key = ("places", contest.id, section, whole)
+    return cache.get(key, version, lambda: _read(session, contest, section, whole))
 
 
-def _read(session: Session, contest: Contest, section: Section) -> Places:
+def _read(session: Session, contest: Contest, section: Section, whole: bool) -> Places:
+    hidden_names = contest.shown_names == "pseudonyms" and not whole
+    names = (Team.pseudonym, Team.pseudonym) if hidden_names else (Team.name, Team.name_key)
     statement = (
         select(
-            Standing.team_id, Team.name, Team.name_key, Standing.submission_id, Standing.score, Standing.params,
+            Standing.team_id, *names, Standing.submission_id, Standing.score, Standing.params,
             Standing.ops, Standing.accuracy, type_coerce(Standing.submitted_at, NullType),
         )
         .join(Team, Team.id == Standing.team_id)
         .where(Standing.contest_id == contest.id, Standing.section == section)
         .order_by(*order_of(contest, section))
     )  # fmt: skip
+    if contest.shown_places is not None and not whole:
+        statement = statement.limit(contest.shown_places if section == "ranked" else 0)
     rows = session.connection().execute(statement).all()
     places = [Place(rank, *row) for rank, row in enumerate(rows, 1)]
     if coarse(contest):

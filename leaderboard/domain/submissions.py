@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session, defer, joinedload
 
 from contest.errors import ContestError, UsageError
-from leaderboard.domain import standings
+from leaderboard.domain import ranking, standings
 from leaderboard.domain.contests import ClosedError, NotFoundError, is_private, record, rule_columns
 from leaderboard.domain.tokens import PUBLIC, Viewer
 from leaderboard.domain.verdict import Verdict
@@ -165,16 +165,19 @@ def find(session: Session, submission_id: int, viewer: Viewer = PUBLIC) -> Submi
         .options(joinedload(Submission.team), joinedload(Submission.contest))
         .where(Submission.id == submission_id)
     )
-    if submission is None or not visible(submission, viewer):
+    if submission is None or not visible(session, submission, viewer):
         raise NotFoundError(f"there is no submission {submission_id} that you may see")
     return submission
 
 
-def visible(submission: Submission, viewer: Viewer) -> bool:
+def visible(session: Session, submission: Submission, viewer: Viewer) -> bool:
     """Owners and organisers see everything; others see what is scored, once the ranking is public."""
     if viewer.owns(submission.team_id):
         return True
-    return submission.state in SCORED and not is_private(submission.contest)
+    if submission.state not in SCORED or is_private(submission.contest):
+        return False
+    shown = ranking.shown_teams(session, submission.contest)
+    return shown is None or submission.team_id in shown
 
 
 def listing(
@@ -192,6 +195,8 @@ def listing(
     if not viewer.admin:
         own = Submission.team_id == viewer.team_id
         public = and_(Submission.state.in_(SCORED), Team.disqualified_at.is_(None))
+        if (shown := ranking.shown_teams(session, contest)) is not None:
+            public = and_(public, Submission.team_id.in_(shown))
         if is_private(contest):
             filters.append(own)
         elif team_id is None or team_id != viewer.team_id:

@@ -129,7 +129,7 @@ def get_ranking(
     def view(session: Session, found: Contest) -> bytes:
         result = ranking.page(
             session, found, section, sort=sort, descending=descending, query=team,
-            max_score=max_score, min_accuracy=min_accuracy, page=page, size=size,
+            max_score=max_score, min_accuracy=min_accuracy, page=page, size=size, whole=viewer.admin,
         )  # fmt: skip
         return RankingView(
             section=section, total=result.total, page=result.page, pages=result.pages, size=result.size,
@@ -146,7 +146,7 @@ def get_points(
     """What a chart draws: the best of each team, at most 1,000 ranked and 1,000 below the threshold."""
     return _revised(
         request, board, contest, viewer, if_none_match,
-        lambda session, found: _POINTS.dump_json(ranking.points(session, found)),
+        lambda session, found: _POINTS.dump_json(ranking.points(session, found, whole=viewer.admin)),
     )  # fmt: skip
 
 
@@ -157,7 +157,7 @@ def get_records(
     """The history of the record, the oldest first."""
     return _revised(
         request, board, contest, viewer, if_none_match,
-        lambda session, found: _RECORDS.dump_json(ranking.history(session, found)),
+        lambda session, found: _RECORDS.dump_json(ranking.history(session, found, whole=viewer.admin)),
     )  # fmt: skip
 
 

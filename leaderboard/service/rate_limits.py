@@ -82,6 +82,11 @@ class Buckets:
     per_minute: int
     levels: OrderedDict[str, tuple[float, float]] = field(default_factory=OrderedDict)
 
+    def empty(self, client: str) -> bool:
+        """Whether nothing is left, without taking any."""
+        level, last = self.levels.get(client, (float(self.per_minute), 0.0))
+        return level + (time.monotonic() - last) * self.per_minute / 60 < 1
+
     def take(self, client: str, present: float | None = None) -> float:
         """Take one; 0.0 if it was there, else the seconds to wait."""
         present = time.monotonic() if present is None else present

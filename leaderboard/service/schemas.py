@@ -12,7 +12,7 @@ from leaderboard.domain import ranking
 from leaderboard.domain.contests import is_private
 from leaderboard.domain.ranking import Row
 from leaderboard.domain.tokens import Viewer
-from leaderboard.storage.tables import SCORED, Contest, State, Submission
+from leaderboard.storage.tables import SCORED, Contest, State, Submission, Team
 from scoring.report import Report
 
 FROM_LABELS: dict[str, Any] = {
@@ -50,6 +50,8 @@ class ContestView(View):
     total_limit: int
     max_bytes: int
     feedback: str
+    shown_names: str
+    shown_places: int | None
 
 
 class RankingView(View):
@@ -145,6 +147,11 @@ def contest_view(contest: Contest) -> ContestView:
     return ContestView(name=contest.slug, private=is_private(contest), **columns)
 
 
+def team_name(team: Team, contest: Contest, viewer: Viewer) -> str:
+    """What the viewer may know a team by."""
+    return team.name if contest.shown_names == "names" or viewer.owns(team.id) else team.pseudonym
+
+
 def submission_view(submission: Submission, contest: Contest, viewer: Viewer) -> SubmissionView:
     """A submission, without what the viewer may not see, under the contest's feedback."""
     own = viewer.owns(submission.team_id)
@@ -163,7 +170,7 @@ def submission_view(submission: Submission, contest: Contest, viewer: Viewer) ->
         id=submission.id,
         contest=contest.slug,
         team_id=submission.team_id,
-        team=submission.team.name,
+        team=team_name(submission.team, contest, viewer),
         state=submission.state,
         reason=shown_reason(submission, contest, viewer),
         file_name=submission.file_name if own else None,

@@ -101,6 +101,10 @@ class Contest(Base):
     """full, or coarse: accuracy in steps until the contest is closed, against probing of the test set."""
     isolation: Mapped[str] = mapped_column(String(20), default="")
     """The weakest isolation of the scoring child that is ranked; empty is any."""
+    shown_names: Mapped[str] = mapped_column(String(12), default="names", server_default="names")
+    """names, or pseudonyms: what everybody but organisers sees of other teams."""
+    shown_places: Mapped[int | None]
+    """Of the ranking everybody sees so many places, and organisers all; None is all."""
     revision: Mapped[int] = mapped_column(default=0)
     """Counts changes of what the ranking shows: the ETag of its pages."""
 
@@ -116,11 +120,52 @@ class Team(Base):
     name: Mapped[str] = mapped_column(String(80))
     name_key: Mapped[str] = mapped_column(String(120))
     """Normalised and case-folded: no two teams that read the same."""
+    real_name: Mapped[str] = mapped_column(String(120), default="", server_default="")
+    """What organisers call it; nobody else sees it."""
+    pseudonym: Mapped[str] = mapped_column(String(40), default="", server_default="")
+    """What everybody else sees where a contest shows pseudonyms."""
     created_at: Mapped[datetime] = mapped_column(default=now)
     disqualified_at: Mapped[datetime | None]
     disqualified_reason: Mapped[str] = mapped_column(Text, default="")
 
     contest: Mapped[Contest] = relationship()
+
+
+class Member(Base):
+    """A person on the roster. Organisers alone see any of it."""
+
+    __tablename__ = "members"
+    __table_args__ = (UniqueConstraint("contest_id", "mail_key"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    contest_id: Mapped[int] = mapped_column(ForeignKey("contests.id"))
+    team_id: Mapped[int | None] = mapped_column(ForeignKey("teams.id"), index=True)
+    mail: Mapped[str] = mapped_column(String(254))
+    mail_key: Mapped[str] = mapped_column(String(254))
+    """Lower case: the same mail whatever its spelling."""
+    name: Mapped[str] = mapped_column(String(120), default="")
+    columns: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """The roster's other columns, given back with the marks."""
+    joined_at: Mapped[datetime | None]
+    """When the person got a token; a class code gives one only once."""
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+    team: Mapped[Team | None] = relationship()
+
+
+class JoinCode(Base):
+    """A code that an organiser tells a class: whoever knows it and is on the roster (or has a mail there) may join."""
+
+    __tablename__ = "join_codes"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    contest_id: Mapped[int] = mapped_column(ForeignKey("contests.id"), index=True)
+    code: Mapped[str] = mapped_column(String(40), unique=True)
+    domain: Mapped[str] = mapped_column(String(120), default="")
+    """Mails of this domain may join, too; empty: the roster's alone."""
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
 
 
 class Token(Base):

@@ -5,15 +5,18 @@ from __future__ import annotations
 from fastapi import APIRouter, FastAPI
 
 from leaderboard.cache import Cache
-from leaderboard.web import account, administration, charts, ranking, static, submissions, upload
+from leaderboard.service.rate_limits import Buckets
+from leaderboard.web import account, administration, charts, ranking, rosters, static, submissions, upload
 from leaderboard.web.page import error_page
 
+JOIN_FAILURES_PER_MINUTE = 10
 router = APIRouter(include_in_schema=False)
-for part in (ranking, charts, submissions, upload, account, administration, static):
+for part in (ranking, charts, submissions, upload, account, administration, rosters, static):
     router.include_router(part.router)
 
 
 def mount(app: FastAPI) -> None:
     """Errors of pages become pages; what all visitors see alike is kept until the ranking changes."""
     app.state.error_page = error_page
+    app.state.join_failures = Buckets(JOIN_FAILURES_PER_MINUTE)
     app.state.pages, app.state.charts = Cache[str](200), Cache[bytes](60)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Form
+from fastapi import APIRouter, Form, Query
 from fastapi.responses import Response
 
-from leaderboard.domain import tokens
+from contest.errors import UsageError
+from leaderboard.domain import joining, tokens
+from leaderboard.service.problems import status_of
+from leaderboard.service.rate_limits import Buckets
 from leaderboard.service.security import SESSION_COOKIE
 from leaderboard.storage.signer import SESSION_S
 from leaderboard.storage.tables import Team
-from leaderboard.web.page import TheVisit, see_other
+from leaderboard.web.page import TheVisit, Visit, see_other
 
 router = APIRouter()
 
@@ -43,6 +46,51 @@ def sign_in(
     response = see_other(goal if goal != "/" else home)
     visit.start_session(response, visit.board.signer.new_session(viewer.token_key))
     return response
+
+
+@router.get("/join")
+def join_form(visit: TheVisit, code: Annotated[str, Query(max_length=60)] = "") -> Response:
+    """The form of a class."""
+    return _join_form(visit, {"code": code})
+
+
+@router.post("/join")
+def join(
+    visit: TheVisit,
+    code: Annotated[str, Form(max_length=200)] = "",
+    mail: Annotated[str, Form(max_length=2000)] = "",
+    team: Annotated[str, Form(max_length=2000)] = "",
+    name: Annotated[str, Form(max_length=2000)] = "",
+    csrf: Annotated[str, Form()] = "",
+) -> Response:
+    """Let a person of a class in: the token is shown in this answer and never again.
+
+    Failures are counted by address: many people of a class may come from one, but they do not guess codes.
+    """
+    visit.check_csrf(csrf)
+    fields = {"code": code, "mail": mail, "team": team, "name": name}
+    failures: Buckets = visit.request.app.state.join_failures
+    client = visit.request.client.host if visit.request.client else ""
+    if failures.empty(client):
+        return _join_form(visit, fields, "Too many attempts that failed; try again in some minutes.", 429)
+    try:
+        with visit.board.database.write() as session:
+            handout = joining.join(session, code, mail, team, name)
+            viewer = tokens.check(session, handout.token)
+    except (joining.JoinError, UsageError) as error:
+        failures.take(client)
+        return _join_form(visit, fields, str(error), status_of(error))
+    assert viewer is not None and viewer.team_id is not None
+    with visit.board.database.read() as session:
+        contest = session.get_one(Team, viewer.team_id).contest
+    response = visit.page("joined.html", contest=contest, here="login", handout=handout)
+    visit.start_session(response, visit.board.signer.new_session(viewer.token_key))
+    return response
+
+
+def _join_form(visit: Visit, fields: dict[str, str], notice: str = "", status: int = 200) -> Response:
+    shown = {key: fields.get(key, "")[:254] for key in ("code", "mail", "team", "name")}
+    return visit.page("join.html", status=status, here="login", notice=notice, fields=shown)
 
 
 @router.post("/logout")

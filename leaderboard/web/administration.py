@@ -21,27 +21,27 @@ from leaderboard.web.page import TheVisit, Visit, see_other
 router = APIRouter(prefix="/admin")
 Csrf = Annotated[str, Form()]
 Reason = Annotated[str, Form(max_length=2000)]
-_ACTOR = "organiser, on the page"
+ACTOR = "organiser, on the page"
 _TEAMS = 100
 
 
 @router.get("")
 def page(visit: TheVisit, team: Annotated[str, Query(max_length=120)] = "") -> Response:
     """Everything at a glance; of teams those with a part of a name, where there are many."""
-    _organiser(visit)
+    check_organiser(visit)
     return _page(visit, query=one_line(team, "part of a name", 120, required=False))
 
 
 @router.post("/contests/{slug}/close")
 def close(slug: Slug, visit: TheVisit, csrf: Csrf = "") -> Response:
     """Take no more submissions."""
-    return _change(visit, csrf, slug, lambda session, contest: contests.close(session, contest, _ACTOR))
+    return _change(visit, csrf, slug, lambda session, contest: contests.close(session, contest, ACTOR))
 
 
 @router.post("/contests/{slug}/reopen")
 def reopen(slug: Slug, visit: TheVisit, csrf: Csrf = "") -> Response:
     """Take submissions again."""
-    return _change(visit, csrf, slug, lambda session, contest: contests.reopen(session, contest, _ACTOR))
+    return _change(visit, csrf, slug, lambda session, contest: contests.reopen(session, contest, ACTOR))
 
 
 @router.post("/contests/{slug}/teams")
@@ -49,10 +49,10 @@ def add_team(
     slug: Slug, visit: TheVisit, name: Annotated[str, Form(max_length=2000)] = "", csrf: Csrf = ""
 ) -> Response:
     """A new team and its token, which is shown in this answer and never again."""
-    _organiser(visit, csrf)
+    check_organiser(visit, csrf)
     try:
         with visit.board.database.write() as session:
-            team = contests.add_team(session, contests.find(session, slug), name, _ACTOR)
+            team = contests.add_team(session, contests.find(session, slug), name, ACTOR)
             token = tokens.create(session, team)
     except UsageError as error:
         return _page(visit, notice=str(error), status=422)
@@ -62,46 +62,48 @@ def add_team(
 @router.post("/contests/{slug}/teams/{team_id}/token")
 def new_token(slug: Slug, team_id: Id, visit: TheVisit, csrf: Csrf = "") -> Response:
     """One more token for a team."""
-    _organiser(visit, csrf)
+    check_organiser(visit, csrf)
     with visit.board.database.write() as session:
-        team = _team(session, slug, team_id)
+        team = find_team(session, slug, team_id)
         token = tokens.create(session, team)
-        contests.record(session, _ACTOR, "new token", team.contest, team=team.name)
+        contests.record(session, ACTOR, "new token", team.contest, team=team.name)
     return _page(visit, token=token, token_of=team.name)
 
 
 @router.post("/contests/{slug}/teams/{team_id}/disqualify")
 def disqualify_team(slug: Slug, team_id: Id, visit: TheVisit, reason: Reason = "", csrf: Csrf = "") -> Response:
     """Take a team out of the ranking."""
-    return _change(visit, csrf, slug, lambda s, _: contests.disqualify_team(s, _team(s, slug, team_id), reason, _ACTOR))
+    return _change(
+        visit, csrf, slug, lambda s, _: contests.disqualify_team(s, find_team(s, slug, team_id), reason, ACTOR)
+    )
 
 
 @router.post("/contests/{slug}/teams/{team_id}/readmit")
 def readmit_team(slug: Slug, team_id: Id, visit: TheVisit, csrf: Csrf = "") -> Response:
     """Undo that."""
-    return _change(visit, csrf, slug, lambda s, _: contests.readmit_team(s, _team(s, slug, team_id), _ACTOR))
+    return _change(visit, csrf, slug, lambda s, _: contests.readmit_team(s, find_team(s, slug, team_id), ACTOR))
 
 
 @router.post("/submissions/{submission}/disqualify")
 def disqualify(submission: Id, visit: TheVisit, reason: Reason = "", csrf: Csrf = "") -> Response:
     """Take one submission out of the ranking."""
-    _organiser(visit, csrf)
+    check_organiser(visit, csrf)
     with visit.board.database.write() as session:
-        contests.disqualify_submission(session, submissions.find(session, submission, visit.viewer), reason, _ACTOR)
+        contests.disqualify_submission(session, submissions.find(session, submission, visit.viewer), reason, ACTOR)
     return see_other(f"/submissions/{submission}")
 
 
 @router.post("/submissions/{submission}/readmit")
 def readmit(submission: Id, visit: TheVisit, csrf: Csrf = "") -> Response:
     """Undo that."""
-    _organiser(visit, csrf)
+    check_organiser(visit, csrf)
     with visit.board.database.write() as session:
-        contests.readmit_submission(session, submissions.find(session, submission, visit.viewer), _ACTOR)
+        contests.readmit_submission(session, submissions.find(session, submission, visit.viewer), ACTOR)
     return see_other(f"/submissions/{submission}")
 
 
 def _change(visit: Visit, csrf: str, slug: str, change: Callable[[Session, Contest], None]) -> Response:
-    _organiser(visit, csrf)
+    check_organiser(visit, csrf)
     try:
         with visit.board.database.write() as session:
             change(session, contests.find(session, slug))
@@ -112,7 +114,7 @@ def _change(visit: Visit, csrf: str, slug: str, change: Callable[[Session, Conte
     return see_other("/admin")
 
 
-def _organiser(visit: Visit, csrf: str | None = None) -> None:
+def check_organiser(visit: Visit, csrf: str | None = None) -> None:
     """Raise ForbiddenError unless an organiser asks, for changes by a form of this site."""
     if not visit.viewer.admin:
         raise ForbiddenError("only organisers may do this: sign in with an organiser's token")
@@ -120,7 +122,8 @@ def _organiser(visit: Visit, csrf: str | None = None) -> None:
         visit.check_csrf(csrf)
 
 
-def _team(session: Session, slug: str, team_id: int) -> Team:
+def find_team(session: Session, slug: str, team_id: int) -> Team:
+    """A team of a contest. Raises NotFoundError."""
     team = session.get(Team, team_id)
     if team is None or team.contest.slug != slug:
         raise NotFoundError(f"contest '{slug}' has no team {team_id}")
@@ -134,6 +137,7 @@ def _page(
         boards = [
             {
                 "contest": contest,
+                "rule": contests.told_rule(contest),
                 "counts": contests.count_submissions(session, contest),
                 "teams": contests.teams(session, contest, query, _TEAMS),
                 "team_count": contests.count_teams(session, contest),

@@ -85,7 +85,7 @@ def _public(visit: Visit, slug: str) -> Contest:
 
 def _points(visit: Visit, contest: Contest) -> list[accuracy_score.Point]:
     with visit.board.database.read() as session:
-        found = ranking.points(session, contest)
+        found = ranking.points(session, contest, whole=visit.viewer.admin)
     return [
         accuracy_score.Point(
             p.team, p.accuracy, p.score, params=p.params, ops=p.ops, url=f"/submissions/{p.submission_id}",

@@ -92,6 +92,11 @@ def dataset(name: str) -> str:
     return _DATASETS.get(name, name)
 
 
+def cell(value: str) -> str:
+    """A text as a cell of a CSV table."""
+    return '"' + value.replace('"', '""') + '"' if any(c in value for c in ',"\n\r') else value
+
+
 def breakable(name: str) -> Markup:
     """A layer's name that may be broken after its dots and slashes, and better there than anywhere."""
     return Markup("").join(Markup("{}<wbr>").format(part) for part in re.split(r"(?<=[./])", name))
@@ -99,5 +104,5 @@ def breakable(name: str) -> Markup:
 
 FILTERS = {
     "score": score, "percent": percent, "accuracy": accuracy, "points": points, "share": share, "count": count,
-    "bits": bits, "breakable": breakable, "size": size, "dataset": dataset,
+    "bits": bits, "breakable": breakable, "cell": cell, "size": size, "dataset": dataset,
 }  # fmt: skip

@@ -64,6 +64,7 @@ class Visit:
             csrf_field=self.csrf_field,
             static=url,
             vega=vega_url,
+            base_url=str(self.request.base_url).rstrip("/"),
             **data,
         )
 

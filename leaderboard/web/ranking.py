@@ -114,7 +114,7 @@ def home(visit: TheVisit) -> Response:
         boards = []
         for contest in contests.listing(session):
             private = contests.is_private(contest)
-            rows = () if private else ranking.page(session, contest, size=_PODIUM).rows
+            rows = () if private else ranking.page(session, contest, size=_PODIUM, whole=visit.viewer.admin).rows
             boards.append({"contest": contest, "private": private, "rows": rows})
         return visit.page("home.html", boards=boards)
 
@@ -148,10 +148,10 @@ def _ranking_page(visit: Visit, contest: Contest, view: View, notice: str) -> di
         page = ranking.page(
             session, contest, view.section, sort=view.sort, descending=view.descending, query=view.query,
             max_score=view.max_score, min_accuracy=None if view.min_accuracy is None else view.min_accuracy / 100,
-            page=view.page, size=PAGE_SIZE,
+            page=view.page, size=PAGE_SIZE, whole=visit.viewer.admin,
         )  # fmt: skip
-        best, ranked_teams = ranking.leader(session, contest), ranking.count(session, contest)
-        records = ranking.history(session, contest)
+        best, ranked_teams = ranking.leader(session, contest, whole=visit.viewer.admin), ranking.count(session, contest)
+        records = ranking.history(session, contest, whole=visit.viewer.admin)
     return {
         **data, "private": False, "notice": notice, "page": page, "best": best, "ranked_teams": ranked_teams,
         "records": records,

@@ -14,7 +14,7 @@ from leaderboard.charts.layer_bars import layers_of
 from leaderboard.domain import contests, ranking, submissions
 from leaderboard.domain.contests import NotFoundError
 from leaderboard.service.api import Id, Slug
-from leaderboard.service.schemas import SubmissionView, shown_report, submission_view
+from leaderboard.service.schemas import SubmissionView, shown_report, submission_view, team_name
 from leaderboard.storage.tables import SCORED, TERMINAL, State, Submission, Team
 from leaderboard.web import formats
 from leaderboard.web.page import TheVisit, Visit
@@ -143,11 +143,22 @@ def team(slug: Slug, team_id: Id, visit: TheVisit, before: Annotated[int | None,
         own = visit.viewer.owns(team_id)
         if contests.is_private(contest) and not own:
             raise NotFoundError(f"the teams of contest '{slug}' are not public yet")
+        visible = ranking.shown_teams(session, contest)
+        if visible is not None and team_id not in visible and not own:
+            raise NotFoundError(f"contest '{slug}' has no team {team_id}")
         rows = submissions.listing(session, contest, visit.viewer, team_id=team_id, before=before, size=PAGE_SIZE + 1)
         left = submissions.quota(session, contest, shown) if own else None
         views = [submission_view(row, contest, visit.viewer) for row in rows[:PAGE_SIZE]]
     older = views[-1].id if len(rows) > PAGE_SIZE else None
-    return visit.page("team.html", contest=contest, shown=shown, submissions=views, quota=left, older=older)
+    return visit.page(
+        "team.html",
+        contest=contest,
+        shown=shown,
+        name=team_name(shown, contest, visit.viewer),
+        submissions=views,
+        quota=left,
+        older=older,
+    )
 
 
 def _report(session: Session, submission: Submission, visit: Visit) -> Report | None:

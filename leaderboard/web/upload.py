@@ -87,5 +87,4 @@ def _form(visit: Visit, contest: Contest, notice: str = "", status: int = 200) -
     return visit.page(
         "submit.html", status=status, contest=contest, here="submit", notice=notice, may_submit=team is not None,
         quota=quota, note="", max_bytes=upload_limit(visit.board, contest),
-        base_url=str(visit.request.base_url).rstrip("/"),
     )  # fmt: skip

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PAGES = (
     "/", "/contests/spring", "/contests/spring?section=below_threshold&sort=team", "/contests/spring/rules",
     "/contests/spring/submit", "/contests/spring/teams/1", "/submissions/1", "/submissions/19", "/compare?id=1&id=2",
-    "/admin", "/login", "/nowhere",
+    "/admin", "/admin/contests/spring/roster", "/join", "/login", "/nowhere",
 )  # fmt: skip
 
 
