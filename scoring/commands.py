@@ -89,6 +89,8 @@ def score(
     if by_name:
         report = _architecture_report(target, bits, chosen, shape)
     else:
+        if arch is None and Path(target).is_file():
+            _look(Path(target), trust)
         tests = None if no_accuracy else _test_set(chosen, data, console)
         private = _holdout(holdout) if holdout else None
         report = _file_report(Path(target), (arch, state_key), shape, chosen, tests, private, trust, details)
@@ -101,6 +103,18 @@ def score(
     if advise:
         _advise(report, chosen, console, chart)
     return 0 if report.rankable or by_name else 1
+
+
+def _look(path: Path, trust: bool) -> None:
+    """Refuse junk before torch is imported, for the data or for the network."""
+    if trust:
+        from contest.untrusted import check_file
+
+        check_file(path)
+    else:
+        from scoring.sandbox import look_isolated
+
+        look_isolated(path)
 
 
 def _is_file(target: str) -> bool:

@@ -57,8 +57,9 @@ def score_file(
         file["isolation"] = "none"
         found = [examine(path, s.pixels) for s in sets] or [examine(path)]
     else:
-        from scoring.sandbox import run_isolated
+        from scoring.sandbox import look_isolated, run_isolated
 
+        look_isolated(path, minimum_level=minimum_level)
         found = []
         wanted: list[Images | None] = [*sets] or [None]
         for one in wanted:

@@ -10,7 +10,7 @@ from torch import nn
 
 from contest.candidate import Recipe
 from contest.datasets import Batches, Images
-from contest.training.device import keep_memory
+from contest.memory import keep_memory
 from contest.training.evaluation import evaluating
 
 IMAGES = 10_000

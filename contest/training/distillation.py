@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from contest.candidate import Recipe
 from contest.datasets import Batches, Images
 from contest.errors import UsageError
+from contest.memory import keep_memory
 from contest.training import checkpoint
-from contest.training.device import autocast, keep_memory
+from contest.training.device import autocast
 from contest.training.evaluation import evaluating, forward
 
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from contest.datasets import Images
 from contest.datasets.augment import to_float
 from contest.errors import UsageError
-from contest.training.device import autocast, keep_memory
+from contest.memory import keep_memory
+from contest.training.device import autocast
 
 
 @dataclass(frozen=True, eq=False)

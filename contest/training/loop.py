@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from contest.candidate import Recipe, check
 from contest.datasets import Batches, Images
 from contest.errors import TrainingError, UsageError
+from contest.memory import keep_memory
 from contest.training import checkpoint as files
 from contest.training.device import (
     autocast,
     channels_last_gradients,
     cpu_convolutions,
     has_bf16,
-    keep_memory,
     memory_errors,
 )
 from contest.training.ema import Average

@@ -5,6 +5,6 @@
 
 from scoring.sandbox.levels import LEVELS, at_least
 from scoring.sandbox.limits import Limits
-from scoring.sandbox.parent import Isolated, run_isolated
+from scoring.sandbox.parent import Isolated, look_isolated, run_isolated
 
-__all__ = ["LEVELS", "Isolated", "Limits", "at_least", "run_isolated"]
+__all__ = ["LEVELS", "Isolated", "Limits", "at_least", "look_isolated", "run_isolated"]

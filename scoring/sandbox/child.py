@@ -1,7 +1,8 @@
 """The process that opens a submission: locks itself in first, then imports, then looks at the file.
 
 Started by `parent` as `python -I -S -B -c START paths mode directory`. Before the file is opened only our own code
-has run, so what it says up to there (the level) can be believed; what it says afterwards is checked by `answer`.
+has run, so what it says up to there (the level) can be believed; what it says afterwards is checked by
+`result_file`.
 """
 
 from __future__ import annotations
@@ -74,22 +75,32 @@ def _forbid_other_files(directory: Path) -> None:
 
 def _answer(directory: Path, request: dict[str, Any], level: str) -> bytes:
     """The frames of the examination, or of the reason why there is none."""
-    from scoring.sandbox import result_file
-
     try:
+        if request["look"]:
+            return _look(directory / request["name"], request["limits"])
         return _examine(directory, request, level)
     except MemoryError:
         kind, message = "memory", ""
     except Exception as error:  # whatever a hostile file provokes is a reason to refuse it
         traceback.print_exc()  # for the log of whoever runs the machine; never for the owner of the file
         kind, message = _reason(error)
-    return result_file.frame(b"E", json.dumps({"kind": kind, "message": message}).encode())
+    return _frame(b"E", json.dumps({"kind": kind, "message": message}).encode())
+
+
+def _look(path: Path, limits: dict[str, Any]) -> bytes:
+    """The gate alone, which needs the standard library and no more."""
+    from contest.untrusted import check_file
+
+    _shut(limits)
+    check_file(path)
+    return _frame(b"O", b"")
 
 
 def _examine(directory: Path, request: dict[str, Any], level: str) -> bytes:
     import numpy as np
     import torch
 
+    from contest.memory import keep_memory
     from contest.untrusted import check_file
     from scoring.readers.read import read
     from scoring.sandbox import result_file
@@ -100,6 +111,7 @@ def _examine(directory: Path, request: dict[str, Any], level: str) -> bytes:
     path = directory / request["name"]
     torch.set_num_threads(limits["threads"])
     torch.set_num_interop_threads(1)
+    keep_memory()
     images = np.load(directory / "images.npy", allow_pickle=False) if request["images"] else None
     if path.suffix.lower() == ".onnx":
         import onnxruntime  # noqa: F401  (what is imported later would find the door shut)
@@ -149,8 +161,12 @@ def _reason(error: Exception) -> tuple[str, str]:
 
 
 def _send(channel: int, kind: bytes, payload: bytes) -> None:
-    # As `answer.frame` writes it, which is not imported yet: numpy starts threads, and namespaces want a single one.
-    _send_raw(channel, b"CONTEST1" + kind + len(payload).to_bytes(8, "little") + payload)
+    _send_raw(channel, _frame(kind, payload))
+
+
+def _frame(kind: bytes, payload: bytes) -> bytes:
+    # As `result_file.frame` writes it, which imports numpy: that starts threads, and namespaces want a single one.
+    return b"CONTEST1" + kind + len(payload).to_bytes(8, "little") + payload
 
 
 def _send_raw(channel: int, data: bytes) -> None:

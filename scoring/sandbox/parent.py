@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from scoring.sandbox.result_file import Passed
     from scoring.verification.examination import Examination
 
 log = logging.getLogger(__name__)
@@ -85,8 +86,27 @@ def run_isolated(
         OverrunError: the time on the clock ran out first, so this machine is too busy.
         ContestError: this machine cannot start the child at all, or not at `minimum_level`.
     """
-    levels.at_least("none", minimum_level)  # an unknown name is a mistake of the caller's
     path, limits = Path(path), limits or Limits()
+    from scoring.verification.examination import Examination
+
+    found, level = _examined(path, images, limits, minimum_level)
+    if not isinstance(found, Examination):
+        raise RefusedError("the process that ran the network ended without an answer; the file is not accepted")
+    return Isolated(found, level)
+
+
+def look_isolated(path: Path | str, limits: Limits | None = None, *, minimum_level: str | None = None) -> None:
+    """The gate alone, in a process of its own that never imports torch: junk is refused in a tenth of a second.
+
+    Raises what `run_isolated` raises.
+    """
+    _examined(Path(path), None, limits or Limits(), minimum_level, look=True)
+
+
+def _examined(
+    path: Path, images: NDArray[np.uint8] | None, limits: Limits, minimum: str | None, look: bool = False
+) -> tuple[Examination | Passed, str]:
+    levels.at_least("none", minimum)  # an unknown name is a mistake of the caller's
     content = read_regular(path)
     name = path.name if _SAFE_NAME.fullmatch(path.name) else f"model{_known_ending(path)}"
     _sweep_once()
@@ -98,9 +118,9 @@ def run_isolated(
 
             count = len(images)
             np.save(scratch / "images.npy", np.ascontiguousarray(images, dtype=np.uint8), allow_pickle=False)
-        request = {"name": name, "images": count, "minimum": minimum_level, "limits": asdict(limits)}
+        request = {"name": name, "images": count, "minimum": minimum, "limits": asdict(limits), "look": look}
         (scratch / "request.json").write_text(json.dumps(request))
-        return _examined(scratch, limits, count, minimum_level)
+        return _answered(scratch, limits, count, minimum)
 
 
 @functools.cache
@@ -110,7 +130,7 @@ def _sweep_once() -> None:
         log.info("removed %d scratch folders of dead processes", removed)
 
 
-def _examined(scratch: Path, limits: Limits, images: int, minimum: str | None) -> Isolated:
+def _answered(scratch: Path, limits: Limits, images: int, minimum: str | None) -> tuple[Examination | Passed, str]:
     from scoring.sandbox import result_file
 
     reason = ""
@@ -142,7 +162,7 @@ def _examined(scratch: Path, limits: Limits, images: int, minimum: str | None) -
         _check_end(ended, limits)
         if found is None:
             raise RefusedError("the process that ran the network ended without an answer; the file is not accepted")
-        return Isolated(found, hello.level)
+        return found, hello.level
     if minimum is not None and not reason:
         raise ContestError(
             f"this machine cannot isolate at level '{minimum}', and below it nothing is opened; install bubblewrap, "

@@ -2,7 +2,7 @@
 
 A frame is MAGIC, one byte of kind, the length as u64, then that many bytes. H: the level, sent before the child
 looks at the submission. Then either E (an error) or R (costs as JSON) and, with images, L (float32 logits [N, classes])
-and P (int64 predictions [N] of the other order).
+and P (int64 predictions [N] of the other order); or O alone, where the gate only looked at the file and let it pass.
 """
 
 from __future__ import annotations
@@ -51,6 +51,11 @@ class Hello:
 
 
 @dataclass(frozen=True)
+class Passed:
+    """The gate looked at the file and found nothing to refuse."""
+
+
+@dataclass(frozen=True)
 class Failure:
     """Why the child refused. kind: refused, memory."""
 
@@ -81,13 +86,13 @@ def pack(examination: Examination) -> bytes:
     return b"".join(parts)
 
 
-def unpack(data: bytes, images: int) -> tuple[Hello, Examination | Failure | None]:
+def unpack(data: bytes, images: int) -> tuple[Hello, Examination | Failure | Passed | None]:
     """Read an answer about `images` images; the second part is None where the child died before it answered.
 
     Raises RefusedError for anything that is not exactly an answer.
     """
     frames = _frames(data, {b"H": MAX_HELLO, b"E": MAX_ERROR, b"R": MAX_COSTS, b"L": images * MAX_CLASSES * 4,
-                            b"P": images * 8})  # fmt: skip
+                            b"P": images * 8, b"O": 0})  # fmt: skip
     kinds = [kind for kind, _ in frames]
     if not frames or kinds[0] != b"H":
         raise _garbage("it does not begin with its level")
@@ -96,6 +101,8 @@ def unpack(data: bytes, images: int) -> tuple[Hello, Examination | Failure | Non
         return hello, None
     if kinds == [b"H", b"E"]:
         return hello, _failure(frames[1][1])
+    if kinds == [b"H", b"O"]:
+        return hello, Passed()
     if kinds != ([b"H", b"R", b"L", b"P"] if images else [b"H", b"R"]):
         raise _garbage("its parts are not in order")
     return hello, _examination([payload for _, payload in frames[1:]], images)

@@ -15,7 +15,18 @@ import numpy as np
 import pytest
 
 from contest.errors import ContestError, OverrunError, RefusedError, UsageError
-from scoring.sandbox import LEVELS, Limits, at_least, landlock, levels, namespaces, parent, run_isolated, scratch
+from scoring.sandbox import (
+    LEVELS,
+    Limits,
+    at_least,
+    landlock,
+    levels,
+    look_isolated,
+    namespaces,
+    parent,
+    run_isolated,
+    scratch,
+)
 
 QUICK = Limits(wall_s=60, cpu_s=60, memory_bytes=1_000_000_000, threads=1)
 
@@ -316,3 +327,11 @@ def processes_with(text: str) -> list[int]:
             except OSError:
                 continue
     return found
+
+
+def test_the_gate_alone_lets_a_good_file_pass_and_refuses_junk(tmp_path: Path) -> None:
+    (tmp_path / "junk.pt").write_bytes(b"PK\x03\x04 junk")
+    with pytest.raises(RefusedError, match="zip archive"):
+        look_isolated(tmp_path / "junk.pt")
+    bundled = Path(__file__).parents[2] / "leaderboard" / "bundled"
+    look_isolated(next(bundled.glob("*.pt")))

@@ -125,3 +125,20 @@ def test_costs_of_a_file_need_no_torch_in_the_parent() -> None:
     code = "import sys, scoring.commands, scoring.score, scoring.report_tables; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     assert done.stdout.strip() == "False"
+
+
+def test_junk_is_refused_before_torch_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "junk.onnx").write_bytes(b"\x08\x07 not a network")
+    code = (
+        "import sys; sys.argv = ['contest', 'score', sys.argv[1]]\n"
+        "from contest.cli import main\n"
+        "try: main()\n"
+        "finally: print('torch' in sys.modules)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "junk.onnx")], capture_output=True, text=True, timeout=100,
+        check=False,
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert result.stdout.split()[-1] == "False"
+    assert "junk.onnx" in result.stderr

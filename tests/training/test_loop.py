@@ -20,8 +20,9 @@ from training_helpers import equal_states, network, quadrants
 from contest.candidate import Recipe
 from contest.datasets import Images, load
 from contest.errors import TrainingError, UsageError
+from contest.memory import keep_memory
 from contest.training import Ensemble, Epoch, choose_device, evaluate, fit, soft_labels
-from contest.training.device import channels_last_gradients, cpu_convolutions, has_bf16, keep_memory
+from contest.training.device import channels_last_gradients, cpu_convolutions, has_bf16
 
 PLAIN = Recipe(epochs=2, batch_size=96, flip=False, crop=0, warmup_epochs=0, learning_rate=0.05)
 CPU_BF16 = has_bf16(torch.device("cpu"))
