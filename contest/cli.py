@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("search.commands:report", "What happened in a study: HTML, figures, slides."),
     "train": ("contest.commands:train", "Train and compress one candidate into a model.pt."),
     "score": ("scoring.commands:score", "Recompute a network's score from its file."),
+    "compare": ("scoring.comparison:compare", "Put two networks side by side: terms, layers, images."),
     "convert": ("scoring.commands:convert", "Turn a network from elsewhere into a checked ONNX file."),
     "pack": ("contest.packing_commands:pack", "Write a model.pt as bit-packed codes and bitmasks."),
     "unpack": ("contest.packing_commands:unpack", "Read a packed file back into the network that it holds."),

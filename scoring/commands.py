@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,12 @@ SHAPES: dict[str, tuple[tuple[int, int, int], int]] = {
     help="For an architecture by name: bits of weights and activations, `4` or `4/8`.",
 )
 @click.option("--image-shape", help="Channels, height and width, `3,224,224`; else those of the rule's data set.")
+@click.option(
+    "--csv",
+    "table",
+    type=click.Path(path_type=Path),
+    help="TARGET is a folder, or a list with a file a line: a row each, made at once; resumes where it broke off.",
+)
 @click.pass_context
 def score(
     context: click.Context,
@@ -71,9 +78,10 @@ def score(
     state_key: str | None,
     bits: str,
     image_shape: str | None,
+    table: Path | None,
 ) -> int:
     """Recompute the score of TARGET: a model file (.pt, .safetensors, .onnx), or an architecture by its name
-    (`resnet18`, `timm/mobilenetv3_small_100`), which has costs but no accuracy.
+    (`resnet18`, `timm/mobilenetv3_small_100`), which has costs but no accuracy; or, with --csv, a folder or a list.
 
     Exit codes: 0 scored and rankable (or costs of an architecture), 1 below the threshold, flagged or without
     accuracy, 2 refused, 3 usage, 4 internal.
@@ -82,6 +90,14 @@ def score(
 
     from scoring.rules import load_rule
 
+    if table is not None:
+        passed_on = {
+            "--rule": rule, "--data": data, "--holdout": holdout, "--state-key": state_key,
+            "--image-shape": image_shape,
+        }  # fmt: skip
+        options = [str(part) for name, value in passed_on.items() if value is not None for part in (name, value)]
+        options += ["--no-accuracy"] if no_accuracy else []
+        return _many(Path(target), table, arch, [*options, *(["--trust"] if trust else [])])
     chosen = load_rule(rule)
     shape = parse_shape(image_shape) if image_shape else SHAPES.get(chosen.dataset, ((3, 32, 32), 10))[0]
     console = Console(stderr=as_json)
@@ -90,8 +106,8 @@ def score(
         report = _architecture_report(target, bits, chosen, shape)
     else:
         if arch is None and Path(target).is_file():
-            _look(Path(target), trust)
-        tests = None if no_accuracy else _test_set(chosen, data, console)
+            look(Path(target), trust)
+        tests = None if no_accuracy else test_set(chosen, data, console)
         private = _holdout(holdout) if holdout else None
         report = _file_report(Path(target), (arch, state_key), shape, chosen, tests, private, trust, details)
     if as_json:
@@ -105,7 +121,27 @@ def score(
     return 0 if report.rankable or by_name else 1
 
 
-def _look(path: Path, trust: bool) -> None:
+def _many(target: Path, table: Path, arch: str | None, options: list[str]) -> int:
+    """Grade a folder or a list; 0 if every file has a score, 1 if some are refused."""
+    from rich.console import Console
+
+    from scoring.grading import entries, grade, show
+
+    if not target.exists():
+        raise UsageError(f"{target} is neither a folder nor a list of files")
+    console = Console()
+
+    def told(row: Mapping[str, str], number: int, count: int) -> None:
+        what = row["score"] and f"{row['score']} at {row['accuracy'] or 'no'} accuracy"
+        console.print(f"{number}/{count} {row['file']}: {row['status']} {what or row['reason']}", markup=False)
+
+    rows = grade(entries(target, arch), table, options, told)
+    console.print(show(rows))
+    console.print(f"{table}: {len(rows)} rows", markup=False)
+    return 1 if any(row["status"] in ("refused", "error") for row in rows) else 0
+
+
+def look(path: Path, trust: bool) -> None:
     """Refuse junk before torch is imported, for the data or for the network."""
     if trust:
         from contest.untrusted import check_file
@@ -166,7 +202,7 @@ def _file_report(
     )
 
 
-def _test_set(rule: Rule, directory: Path | None, console: Any) -> DataSet | None:
+def test_set(rule: Rule, directory: Path | None, console: Any) -> DataSet | None:
     """The test set of the rule's data set; None, with a word about it, where it is not to be had."""
     from contest.datasets import load
 

@@ -15,6 +15,8 @@ from scoring.rules import DEFAULT, Rule, load_rule, rules_of
 from scoring.verification.examination import Examination
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import nn
 
     from contest.candidate import Architecture, Bits
@@ -50,23 +52,27 @@ def score_file(
         raise UsageError(f"{path} is not a file")
     chosen = load_rule(rule) if isinstance(rule, str) else rule
     file: dict[str, Any] = {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
-    sets = [s for s in (images, holdout) if s is not None]
+    found = []
+    wanted: list[Images | None] = [s for s in (images, holdout) if s is not None]
+    for one in wanted or [None]:
+        examination, file["isolation"] = examine_file(path, one, trust=trust, minimum_level=minimum_level)
+        found.append(examination)
+    return _reported(found, images, holdout, chosen, classes, details, file)
+
+
+def examine_file(
+    path: Path, images: Images | None, *, trust: bool = False, minimum_level: str | None = None
+) -> tuple[Examination, str]:
+    """(costs and logits of a file, the level of isolation that they were found at)."""
     if trust:
         from scoring.verification.examine import examine
 
-        file["isolation"] = "none"
-        found = [examine(path, s.pixels) for s in sets] or [examine(path)]
-    else:
-        from scoring.sandbox import look_isolated, run_isolated
+        return examine(path, None if images is None else images.pixels), "none"
+    from scoring.sandbox import look_isolated, run_isolated
 
-        look_isolated(path, minimum_level=minimum_level)
-        found = []
-        wanted: list[Images | None] = [*sets] or [None]
-        for one in wanted:
-            pixels = None if one is None else one.pixels.numpy()
-            examination, file["isolation"] = run_isolated(path, pixels, minimum_level=minimum_level)
-            found.append(examination)
-    return _reported(found, images, holdout, chosen, classes, details, file)
+    look_isolated(path, minimum_level=minimum_level)
+    pixels = None if images is None else images.pixels.numpy()
+    return run_isolated(path, pixels, minimum_level=minimum_level)
 
 
 def score_module(
@@ -89,6 +95,29 @@ def score_module(
     sets = [s for s in (images, holdout) if s is not None]
     found = [examine_subject(subject, s.pixels) for s in sets] or [examine_subject(subject)]
     return _reported(found, images, holdout, chosen, classes, details, {"isolation": "none"})
+
+
+def compared(
+    network: Path | nn.Module,
+    images: Images | None,
+    rule: Rule,
+    *,
+    image_shape: tuple[int, int, int] = (3, 32, 32),
+    trust: bool = False,
+) -> tuple[Report, NDArray[np.bool_] | None]:
+    """The report of a file or a module, and for each image whether its class is right."""
+    if isinstance(network, Path):
+        examination, level = examine_file(network, images, trust=trust)
+        file = {"name": network.name, "isolation": level}
+    else:
+        from scoring.readers.user_module import subject_of_user_module
+        from scoring.verification.examine import examine_subject
+
+        subject, file = subject_of_user_module(network, image_shape), {"isolation": "none"}
+        examination = examine_subject(subject, None if images is None else images.pixels)
+    report = _reported([examination], images, None, rule, (), False, file)
+    predictions = examination.predictions
+    return report, None if images is None or predictions is None else predictions == images.labels.numpy()
 
 
 def score_costs(costs: Costs, rule: str | Rule = DEFAULT, *, file: dict[str, Any] | None = None) -> Report:
