@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 PRICED = ("conv", "conv_transpose", "linear", "matmul", "multiply", "sum")
@@ -23,11 +23,13 @@ class Operation:
 
     name: str
     kind: str
-    """conv, conv_transpose, linear, matmul (of two activations), multiply (element by element, of two activations),
-    sum (over products), batch_norm, scale, shift."""
+    """conv, conv_transpose, linear, matmul (of two activations), multiply (a gate, element by element), sum (over what
+    is no spatial axis), softmax, elementwise (beyond the allowances), batch_norm, scale, shift."""
     macs: int = 0
     products: int = 0
-    """Single operations on elements: products of two activations, additions of a sum over them."""
+    """Gates: products of two activations, element by element."""
+    steps: int = 0
+    """Other single operations on elements that no allowance covers."""
     outputs: int = 0
     """Elements of the output."""
     groups: int = 1
@@ -72,6 +74,8 @@ class Costs:
     problems: tuple[str, ...] = ()
     parent: Parent | None = None
     notes: tuple[str, ...] = ()
+    allowances: Mapping[str, float] = field(default_factory=dict)
+    """How much of what layers grant was used: the fullest grant of element-wise work, and the wiring."""
 
     @property
     def weights(self) -> int:
@@ -109,6 +113,7 @@ class Costs:
             problems=tuple(data["problems"]),
             parent=Parent(**parent) if parent else None,
             notes=tuple(data.get("notes", ())),
+            allowances=dict(data.get("allowances", {})),
         )
 
 

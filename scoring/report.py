@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contest.errors import RefusedError, UsageError
-from scoring.costs import Costs
+from scoring.costs import Costs, Operation
 from scoring.rules import Rule, Score, number_params, operation_count, operation_ops, operation_params, price
 from scoring.verification.accuracy import Accuracy, accuracy, confusion, difference_p_value
 from scoring.verification.examination import Examination
@@ -170,7 +170,7 @@ def with_holdout(report: Report, examination: Examination, labels: NDArray[np.in
 
 def measure(costs: Costs) -> dict[str, float | int | None]:
     """The quantities of the formula, measured; p_s and p_u are None without a parent."""
-    work = [(op, op.macs + op.products) for op in costs.operations]
+    work = [(op, op.macs + op.products + op.steps) for op in costs.operations]
     total, parent = sum(w for _, w in work), costs.parent
     stored = sum(op.nonzeros * op.weight_bits for op in costs.operations)
     return {
@@ -197,15 +197,18 @@ def layer_rows(costs: Costs, rule: Rule) -> list[dict[str, Any]]:
     for number in costs.numbers:
         numbers.setdefault(number.layer, []).append(number)
     rows = []
-    for op in costs.operations:
+    named = {op.name for op in costs.operations}
+    wires = [Operation(name, name) for name in numbers if name not in named]
+    for op in (*costs.operations, *wires):
         own = numbers.pop(op.name, [])
-        if not (own or op.macs or op.products or op.weights or operation_count(op, rule)):
+        if not (own or op.macs or op.weights or operation_count(op, rule)):
             continue
         params = operation_params(op, rule) + sum(number_params(n, rule) for n in own)
         ops = operation_ops(op, rule)
         rows.append(
             {
-                "name": op.name, "kind": op.kind, "macs": op.macs, "products": op.products, "weights": op.weights,
+                "name": op.name, "kind": op.kind, "macs": op.macs, "products": op.products, "steps": op.steps,
+                "weights": op.weights,
                 "nonzeros": op.nonzeros, "weight_bits": op.weight_bits, "activation_bits": op.activation_bits,
                 "operation_bits": op.operation_bits, "numbers": sum(n.count for n in own), "shared": op.shared,
                 "params": params, "ops": ops,

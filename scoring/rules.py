@@ -179,11 +179,11 @@ def operation_count(operation: Operation, rule: Rule) -> float:
 
 
 def _flops(op: Operation) -> float:
-    return (2 * op.macs + op.products) * op.operation_bits / 32
+    return (2 * op.macs + op.products + op.steps) * op.operation_bits / 32
 
 
 def _macs(op: Operation) -> float:
-    return (op.macs + op.products) * op.operation_bits / 32
+    return (op.macs + op.products + op.steps / 2) * op.operation_bits / 32
 
 
 def _micronet(op: Operation) -> float:
@@ -198,7 +198,7 @@ def _micronet(op: Operation) -> float:
         return float(op.outputs)
     if op.kind in ("conv", "conv_transpose", "linear", "matmul"):
         return op.macs * op.operation_bits / 32 + op.macs - op.outputs / op.groups + (op.outputs if op.bias else 0)
-    return (op.macs + op.products) * op.operation_bits / 32
+    return (op.macs + op.products + op.steps) * op.operation_bits / 32
 
 
 _CONVENTIONS: dict[str, Callable[[Operation], float]] = {"flops": _flops, "macs": _macs, "micronet": _micronet}

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from scoring.analysis.weight_encoding import is_per_channel
-from scoring.graph.graph import SHAPE_KINDS, Graph, Node, bits_of
+from scoring.graph.graph import Graph, Node, bits_of
+from scoring.graph.kinds import KINDS
 
 _AFFINE_KINDS = ("BatchNormalization", "Mul", "Add", "Sub", "Div")
 _TOLERANCE = 1e-4
@@ -36,6 +37,8 @@ class Grid:
     scale: object = None
     image: bool = False
     moved: bool = False
+    vector: str | None = None
+    """The steps of the channels, where there is more than one."""
 
     def holds(self, value: float) -> bool:
         """Whether a constant is one of the grid's values."""
@@ -85,8 +88,6 @@ def _after(graph: Graph, node: Node, grids: dict[str, Grid]) -> Grid | None:
         return _concatenated(graph, node, grids)
     if grid is None:
         return None
-    if kind in SHAPE_KINDS or kind == "MaxPool" or kind == "Cast":
-        return grid if graph.types[node.output].is_floating_point else None
     if kind == "Pad":
         constant = node.attributes.get("mode", "constant") == "constant"
         return grid if not constant or grid.image or grid.holds(float(node.attributes.get("value", 0))) else None
@@ -94,6 +95,8 @@ def _after(graph: Graph, node: Node, grids: dict[str, Grid]) -> Grid | None:
         return grid if not grid.moved and (grid.holds(0.0) or grid.low >= grid.zero) else None
     if kind == "Clip":
         return grid if all(_bound_fits(grid, node.attributes[side], side) for side in ("min", "max")) else None
+    if kind in KINDS and KINDS[kind].keeps_grid:
+        return grid if graph.types[node.output].is_floating_point else None
     if kind in _AFFINE_KINDS and grid.image and _affine_constants(graph, node):
         return replace(grid, moved=True)
     return None
@@ -127,11 +130,13 @@ def _quantiser(graph: Graph, node: Node) -> Grid | None:
     step = _number(graph.constants[scale])
     if node.kind == "BipolarQuant":
         # -1 and 1 times the scale: two points of a grid whose step is twice the scale and that lacks zero.
-        return Grid(None if step is None else 2 * step, 0.5, 0, 1, 1, graph.key(scale))
+        vector = None if step is not None else scale
+        return Grid(None if step is None else 2 * step, 0.5, 0, 1, 1, graph.key(scale), vector=vector)
     zero = _number(graph.constants[node.inputs[2]]) if len(node.inputs) > 2 and node.inputs[2] else 0.0
     low, high = int(node.attributes["low"]), int(node.attributes["high"])
     bits = int(node.attributes.get("bits", 0)) or max(1, math.ceil(math.log2(high - low + 1)))
-    return Grid(step, math.nan if zero is None else zero, low, high, bits, graph.key(scale))
+    vector = scale if step is None and graph.constants[scale].device.type != "meta" else None
+    return Grid(step, math.nan if zero is None else zero, low, high, bits, graph.key(scale), vector=vector)
 
 
 def _number(tensor: Tensor) -> float | None:

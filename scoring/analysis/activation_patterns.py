@@ -8,7 +8,7 @@ the contest knows. What compares with none of them stays as it is, step by step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from scoring.graph.graph import Graph, Node
 from scoring.graph.interpreter import run_node
+from scoring.graph.kinds import ACTIVATION_KINDS
 
 _STEPS = frozenset(
     {"Add", "Sub", "Mul", "Div", "Neg", "Erf", "Tanh", "Sigmoid", "HardSigmoid", "Softplus", "Relu", "Clip", "Identity"}
@@ -24,7 +25,10 @@ _STEPS = frozenset(
 _KNOWN: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("Silu", {}), ("HardSwish", {}), ("Gelu", {"approximate": "none"}), ("Gelu", {"approximate": "tanh"}), ("Mish", {}),
 )  # fmt: skip
+_JOINING = frozenset({"Add", "Sub", "Mul", "Div", "Max", "Min"})
+_FUNCTION_STEPS = _JOINING | ACTIVATION_KINDS | {"Neg", "Abs", "Identity"}
 _MOST_STEPS = 16
+_MOST_NUMBERS = 4
 _ROW = torch.linspace(-8, 8, 1601, dtype=torch.float64)
 _CLOSE = 5e-4
 """Relative to 1 + |activation|: constants may be rounded to half precision. GELU's two forms are 5e-4 apart at most,
@@ -35,9 +39,10 @@ def with_activations(graph: Graph) -> Graph:
     """The graph with written-out activations as one node each."""
     new: dict[int, Node] = {}
     gone: set[int] = set()
+    order = {id(node): i for i, node in enumerate(graph.nodes)}
     for node in reversed(graph.nodes):
         if node.kind in ("Mul", "Div") and id(node) not in gone and not graph.is_constant(node.output):
-            found = _activation(graph, node)
+            found = _activation(graph, node, order)
             if found is not None:
                 new[id(node)], steps = found
                 gone.update(id(step) for step in steps)
@@ -56,32 +61,65 @@ def _without_unread(nodes: list[Node], steps: set[int], output: str) -> list[Nod
     return kept[::-1]
 
 
-def _activation(graph: Graph, end: Node) -> tuple[Node, list[Node]] | None:
-    """The one node that `end` and the steps before it come to, and these steps."""
+def single_value_functions(graph: Graph) -> dict[str, bool]:
+    """Activations that have no name: outputs of the steps of functions of one value, True for their ends.
+
+    Such a function holds an activation and at most four numbers; a product of a value with itself stays a gate.
+    """
+    found: dict[str, bool] = {}
     order = {id(node): i for i, node in enumerate(graph.nodes)}
-    steps: list[Node] = [end]
-    open_values = set(_changing(graph, end) or ())
-    while open_values:
-        if len(open_values) == 1:
-            (x,) = open_values
-            kind = _recognised(graph, steps, x) if any(len(_changing(graph, s) or ()) == 2 for s in steps) else None
-            if kind is not None:
-                return Node(end.name, kind[0], (x,), end.outputs, kind[1]), steps[1:]
-        makers = [graph.producers[value] for value in open_values if value in graph.producers]
-        step = max(makers, key=lambda node: order[id(node)], default=None)
-        inputs = _changing(graph, step) if step is not None else None
-        if step is None or inputs is None or len(steps) == _MOST_STEPS or graph.shapes[step.output] != (
-            graph.shapes[end.output]
-        ):  # fmt: skip
-            return None
-        open_values = (open_values - {step.output}) | set(inputs)
-        steps.append(step)
+    for end in reversed(graph.running):
+        if end.output in found or end.kind not in _JOINING or len(_changing(graph, end, _FUNCTION_STEPS) or ()) != 2:
+            continue
+        for steps, _ in _single_value(graph, end, order, _FUNCTION_STEPS):
+            inner = {step.output for step in steps[1:]}
+            closed = all(set(_outputs(graph.consumers[v])) <= {s.output for s in steps} for v in inner)
+            numbers = {i for step in steps for i in step.inputs if graph.is_constant(i)}
+            written = sum(isinstance(v, float) for step in steps for v in step.attributes.values())
+            if closed and len(numbers) + written <= _MOST_NUMBERS and any(s.kind in ACTIVATION_KINDS for s in steps):
+                found.update(dict.fromkeys(inner, False))
+                found[end.output] = True
+                break
+    return found
+
+
+def _outputs(nodes: list[Node]) -> list[str]:
+    return [node.output for node in nodes]
+
+
+def _activation(graph: Graph, end: Node, order: Mapping[int, int]) -> tuple[Node, list[Node]] | None:
+    """The one node that `end` and the steps before it come to, and these steps."""
+    for steps, x in _single_value(graph, end, order, _STEPS):
+        joined = any(len(_changing(graph, s, _STEPS) or ()) == 2 for s in steps)
+        kind = _recognised(graph, steps, x) if joined else None
+        if kind is not None:
+            return Node(end.name, kind[0], (x,), end.outputs, kind[1]), steps[1:]
     return None
 
 
-def _changing(graph: Graph, node: Node) -> list[str] | None:
+def _single_value(
+    graph: Graph, end: Node, order: Mapping[int, int], kinds: Container[str]
+) -> Iterator[tuple[list[Node], str]]:
+    """Growing sets of steps that lead from one value x to `end`, with x."""
+    steps: list[Node] = [end]
+    open_values = set(_changing(graph, end, kinds) or ())
+    while open_values:
+        if len(open_values) == 1:
+            yield list(steps), next(iter(open_values))
+        makers = [graph.producers[value] for value in open_values if value in graph.producers]
+        step = max(makers, key=lambda node: order[id(node)], default=None)
+        inputs = _changing(graph, step, kinds) if step is not None else None
+        if step is None or inputs is None or len(steps) == _MOST_STEPS or graph.shapes[step.output] != (
+            graph.shapes[end.output]
+        ):  # fmt: skip
+            return
+        open_values = (open_values - {step.output}) | set(inputs)
+        steps.append(step)
+
+
+def _changing(graph: Graph, node: Node, kinds: Container[str]) -> list[str] | None:
     """The inputs of a step that are no constants; None if it is no step, or its constants are not single numbers."""
-    if node.kind not in _STEPS:
+    if node.kind not in kinds:
         return None
     constants = [graph.constants[i] for i in node.inputs if graph.is_constant(i)]
     if any(c.numel() != 1 or c.device.type == "meta" for c in constants):

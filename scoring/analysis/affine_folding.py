@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 
 from scoring.analysis.weight_encoding import encoding, is_per_channel
-from scoring.graph.graph import Graph, Node
+from scoring.graph.graph import Graph, Node, bits_of
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def _parts(graph: Graph, node: Node) -> tuple[list[str], list[str]] | None:
         _, gamma, beta, mean, variance = node.inputs
         if not all(graph.is_constant(i) for i in node.inputs[1:] if i):
             return None
-        return [i for i in (gamma or variance,) if i], [i for i in (beta or mean,) if i]
+        return _telling(graph, gamma, variance), _telling(graph, beta, mean)
     if node.kind not in ("Mul", "Div", "Add", "Sub"):
         return None
     constants = [i for i in node.inputs if graph.is_constant(i)]
@@ -70,6 +70,17 @@ def _parts(graph: Graph, node: Node) -> tuple[list[str], list[str]] | None:
     if not is_per_channel(graph.shapes[constants[0]], graph.shapes[node.output]):
         return None
     return (constants, []) if node.kind in ("Mul", "Div") else ([], constants)
+
+
+def _telling(graph: Graph, first: str, second: str) -> list[str]:
+    """Which of a batch norm's two vectors make its multiplier (or shift): those that are more than one number."""
+    given = [i for i in (first, second) if i]
+    return [i for i in given if not _is_one_number(graph, i)] or given[:1]
+
+
+def _is_one_number(graph: Graph, value: str) -> bool:
+    tensor = graph.constants[value]
+    return tensor.device.type != "meta" and bool((tensor == tensor.reshape(-1)[0]).all())
 
 
 def chain_numbers(
@@ -84,5 +95,12 @@ def chain_numbers(
     for role, values in (("multiplier", multipliers), ("shift", shifts)):
         if values:
             count = min(channels, max(math.prod(graph.shapes[v]) for v in values))
-            bits = max(encoding(graph, v).bits for v in values)
-            yield role, (role, tuple(graph.key(v) for v in values)), count, bits
+            yield role, (role, tuple(graph.key(v) for v in values)), count, _folded_bits(graph, values)
+
+
+def _folded_bits(graph: Graph, values: tuple[str, ...]) -> int:
+    """Bits of what several vectors come to: two that are quantised come to one that is not."""
+    vectors = [v for v in values if math.prod(graph.shapes[v]) > 1]
+    quantised = {graph.key(v) for v in vectors if encoding(graph, v).quantised}
+    widest = max(encoding(graph, v).bits for v in values)
+    return max(widest, *(bits_of(graph.types[v]) for v in vectors)) if len(quantised) > 1 else widest

@@ -1,37 +1,42 @@
 """From the operation graph to the costs table: one analysis for every reader.
 
-What is priced, what is free and how stored numbers are charged is the section "How the tool applies the formula" of
-the contest's rules; `docs/scoring.md` walks through it.
+Everything costs. Layers are priced by their multiply-accumulates, reductions by what they read, whatever works element
+by element by its elements; what honest networks do between layers is covered by the allowances of these layers
+(`allowances.py`), and every number, scale and wire is charged. `docs/scoring.md` has the laws and their proofs.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 
-import torch
-
 from scoring.analysis.activation_bits import Grid, activation_bits, follow
-from scoring.analysis.affine_folding import AffineChain, chain_from, chain_numbers
-from scoring.analysis.channel_coupling import Sources
-from scoring.analysis.disguised_layers import Disguise
-from scoring.analysis.weight_encoding import Encoding, encoding, is_per_channel, nonzero_points
-from scoring.costs import Costs, Number, Operation, Parent
-from scoring.graph.graph import (
-    ACTIVATION_KINDS,
-    POOLING_KINDS,
-    QUANTISER_KINDS,
-    SHAPE_KINDS,
-    UNKNOWN,
-    Graph,
-    Node,
-    bits_of,
+from scoring.analysis.activation_patterns import single_value_functions
+from scoring.analysis.affine_folding import chain_from, chain_numbers
+from scoring.analysis.allowances import (
+    ACTIVATION,
+    ADD,
+    MULTIPLY,
+    QUANTISER,
+    SUM,
+    Demand,
+    Grant,
+    Regions,
+    grant_of,
+    settle,
 )
+from scoring.analysis.axes import Axes, elements_read, follow_axes, is_channel_axis
+from scoring.analysis.channel_coupling import Sources
+from scoring.analysis.weight_encoding import Encoding, encoding, folded_bits, is_per_channel, nonzero_points
+from scoring.analysis.wiring import Wiring, wiring_of
+from scoring.costs import Costs, Number, Operation, Parent
+from scoring.graph.graph import UNKNOWN, Graph, Node, bits_of
+from scoring.graph.kinds import KINDS, Price
 
-LAYER_KINDS = {"Conv": "conv", "ConvTranspose": "conv_transpose", "Linear": "linear"}
-_FREE = ACTIVATION_KINDS | QUANTISER_KINDS | SHAPE_KINDS | {"Concat", "Pad", "Cast"}
-_PASSED = _FREE | POOLING_KINDS | {"ReduceMean", "Add", "Mul"}
+_NAMES = {"Conv": "conv", "ConvTranspose": "conv_transpose", "Linear": "linear", "MatMul": "matmul"}
+_AFFINE_NAMES = {"BatchNormalization": "batch_norm", "Mul": "scale", "Div": "scale"}
+_PASSED = (Price.ACTIVATION, Price.QUANTISER, Price.MOVE, Price.FREE, Price.POOL, Price.ARITHMETIC)
 """Behind these a quantiser's reader is looked for."""
 
 
@@ -43,11 +48,19 @@ def analyse(
     layer_bits: for an architecture without weights, (weight bits, activation bits) by layer name, taken instead of
     what the graph stores.
     """
-    return _Analysis(graph, layer_bits or {}).costs(parent)
+    analysis = _Analysis(graph, layer_bits or {})
+    for node in graph.running:
+        analysis.add(node)
+    for node in graph.nodes:
+        if not node.outputs and node.kind == UNKNOWN:  # a number read out of an activation: what runs depends on it
+            analysis.add(node)
+    return analysis.costs(parent)
 
 
 @dataclass
 class _Analysis:
+    """Collects rows, numbers and demands node by node; `costs` settles the demands and adds the wiring."""
+
     graph: Graph
     layer_bits: Mapping[str, tuple[int, int]]
     operations: list[Operation] = field(default_factory=list)
@@ -57,124 +70,185 @@ class _Analysis:
     charged: set[Hashable] = field(default_factory=set)
     handled: set[str] = field(default_factory=set)
     """Outputs of affine nodes that were charged with the chain they belong to."""
-    additions: int = 0
+    demands: list[Demand] = field(default_factory=list)
+    grants: list[Grant] = field(default_factory=list)
+    chains: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Value -> the demands of the affine chain that ends in it, by sort: what folds into one counts once."""
+
+    def __post_init__(self) -> None:
+        self.grids: dict[str, Grid] = follow(self.graph)
+        self.axes: dict[str, Axes] = follow_axes(self.graph)
+        self.sources, self.regions = Sources(self.graph), Regions(self.graph)
+        self.functions = single_value_functions(self.graph)
+
+    def add(self, node: Node) -> None:
+        """Price one node."""
+        if node.kind not in KINDS or KINDS[node.kind].price is Price.EXPRESSION:
+            operation = str(node.attributes.get("operation", node.kind))
+            self.unknown.append(f"{operation} at '{node.name}'" if node.name else operation)
+        elif node.output in self.functions:
+            if self.functions[node.output]:  # the end of a function of one value; its steps are part of it
+                self._demand(node, ACTIVATION)
+            for value in node.inputs:
+                if self.graph.is_constant(value):
+                    self._charge(value, node.name)
+        else:
+            _PRICED[KINDS[node.kind].price](self, node)
 
     def costs(self, parent: Parent | None) -> Costs:
-        self.grids: dict[str, Grid] = follow(self.graph)
-        self.sources = Sources(self.graph)
-        self.disguise = Disguise(self.graph)
-        for node in self.graph.running:
-            self._node(node)
-        for node in self.graph.nodes:
-            if not node.outputs and node.kind == UNKNOWN:  # a number read out of an activation: what runs depends on it
-                self._node(node)
-        macs = sum(op.macs for op in self.operations)
-        if self.additions > max(macs, 1):
-            self.problems.append(
-                f"additions outside of layers: {self.additions:,}, more than the {macs:,} multiply-accumulates that "
-                "are priced; residual adds are free only as long as they are not the network's work"
-            )
+        """The table of what was added."""
+        settled = settle(self.demands, self.grants, self.regions)
+        for index, left in settled.left.items():
+            demand = self.demands[index]
+            self._row(demand.node, "elementwise", demand.bits, steps=left)
+        wiring = self._wiring()
         return Costs(
             operations=tuple(self.operations),
             numbers=tuple(self.numbers),
             unknown_operations=tuple(dict.fromkeys(self.unknown)),
             problems=tuple(dict.fromkeys((*self.graph.problems, *self.problems))),
             parent=parent,
+            allowances={"work": settled.used, "wiring": wiring.bits / max(1, wiring.allowance)},
         )
 
-    def _node(self, node: Node) -> None:
-        kind = node.kind
-        if kind in LAYER_KINDS:
-            self._layer(node)
-        elif kind == "MatMul":
-            self._matmul(node)
-        elif kind == "BatchNormalization":
-            self._affine(node)
-        elif kind in ("Add", "Sub", "Mul", "Div"):
-            self._arithmetic(node)
-        elif kind in ("ReduceMean", "ReduceSum", *POOLING_KINDS):
-            self._reduction(node)
-        elif kind in _FREE:
-            self._free(node)
-        else:
-            operation = str(node.attributes.get("operation", kind)) if kind == UNKNOWN else kind
-            self.unknown.append(f"{operation} at '{node.name}'" if node.name else operation)
+    def _wiring(self) -> Wiring:
+        """What the wiring holds beyond its allowance is charged like parameters."""
+        bits = {op.name: op.nonzeros * op.weight_bits for op in self.operations if op.macs}
+        for number in self.numbers:
+            if number.layer in bits:
+                bits[number.layer] += number.count * number.bits
+        wiring = wiring_of(self.graph, bits)
+        if wiring.excess:
+            self.numbers.append(Number("wiring", "wiring", math.ceil(wiring.excess / 32), 32))
+        return wiring
 
     def _elements(self, value: str) -> int:
         return math.prod(self.graph.shapes[value])
 
-    def _channels(self, node: Node) -> int:
-        """The most numbers of a kind that "one a channel" can mean at a node."""
-        return max(self.graph.shapes[node.output][1:], default=1) if node.kind not in LAYER_KINDS else (
-            self.graph.shapes[node.output][-1 if node.kind == "Linear" else 1]
+    def _bits(self, value: str, padded: bool = False) -> int:
+        """Of what is computed with: a constant's values, an activation's grid or type."""
+        if self.graph.is_constant(value):
+            return encoding(self.graph, value).compute_bits
+        return activation_bits(self.graph, value, self.grids.get(value), padded)
+
+    def _widest(self, node: Node) -> int:
+        return max(self._bits(i) for i in node.inputs if i)
+
+    def _row(self, node: Node, kind: str, bits: int, *, products: int = 0, steps: int = 0) -> None:
+        self.operations.append(
+            Operation(
+                node.name, kind, products=products, steps=steps, outputs=self._elements(node.output),
+                activation_bits=bits, operation_bits=bits,
+            )
         )  # fmt: skip
 
-    def _bits(self, value: str, padded: bool = False) -> int:
-        return activation_bits(self.graph, value, self.grids.get(value), padded)
+    def _demand(self, node: Node, sort: str, bits: int | None = None) -> int:
+        bits = self._bits(node.output) if bits is None else bits
+        self.demands.append(Demand(node, sort, self._elements(node.output), bits))
+        return len(self.demands) - 1
 
     # Layers -----------------------------------------------------------------------------------------------------
 
     def _layer(self, node: Node) -> None:
-        graph, (x, weight) = self.graph, node.inputs[:2]
-        if not graph.is_constant(weight):
-            self.unknown.append(f"{node.kind} with computed weights at '{node.name}'")
+        x, weight = node.inputs[:2]
+        constants = [i for i in (x, weight) if self.graph.is_constant(i)]
+        if node.kind == "MatMul" or not constants or constants == [x]:
+            self._product(node)
             return
-        shape, groups = graph.shapes[weight], int(node.attributes.get("groups", 1))
-        if node.kind == "Conv":
-            macs = self._elements(node.output) * math.prod(shape[1:])
-        elif node.kind == "ConvTranspose":
-            macs = self._elements(x) * math.prod(shape[1:])
-        else:
-            macs = self._elements(node.output) * shape[1]
+        graph = self.graph
+        stored = encoding(graph, weight)
         padded = node.kind == "ConvTranspose" or any(node.attributes.get("pads", ()))
-        stored, activations = encoding(graph, weight), self._bits(x, padded)
-        bits, compute_bits = stored.bits, stored.compute_bits
+        bits, compute_bits, activations = stored.bits, stored.compute_bits, self._bits(x, padded)
         if node.name in self.layer_bits:
             bits, activations = self.layer_bits[node.name]
             compute_bits = bits
+        elif x in self.grids:
+            compute_bits = max(compute_bits, folded_bits(graph, node, self.grids[x].vector))
         self.problems.extend(stored.problems)
-        key = graph.key(weight)
+        shared = self._is_shared(weight)
+        self._append_layer(
+            node,
+            _macs(graph, node),
+            groups=int(node.attributes.get("groups", 1)),
+            bias=len(node.inputs) > 2 and bool(node.inputs[2]),
+            weights=0 if shared else self._elements(weight),
+            nonzeros=0 if shared else self._nonzeros(weight),
+            weight_bits=bits,
+            activation_bits=activations,
+            operation_bits=max(compute_bits, activations),
+            shared=shared,
+            sources=self.sources.of(x),
+        )
+        self._charge_layer(node, stored)
+
+    def _append_layer(self, node: Node, macs: int, **columns: object) -> None:
+        row = Operation(node.name, _NAMES[node.kind], macs=macs, outputs=self._elements(node.output), **columns)  # type: ignore[arg-type]
+        self.operations.append(row)
+        self.grants.append(grant_of(self.graph, node, macs, self.regions))
+        if not self.graph.types[node.output].is_floating_point:
+            self.unknown.append(f"{node.kind} in {self.graph.types[node.output]} at '{node.name}'")
+
+    def _is_shared(self, weight: str) -> bool:
+        """Whether a whole tensor was charged before, in this form or another."""
+        key = whole_tensor(self.graph, weight)
         shared = key in self.charged
         self.charged.add(key)
-        count = math.prod(shape)
-        bias = len(node.inputs) > 2 and bool(node.inputs[2])
-        chain = chain_from(graph, node.output, axis=len(graph.shapes[node.output]) - 1 if node.kind == "Linear" else 1)
-        self.operations.append(
-            Operation(
-                name=node.name,
-                kind=LAYER_KINDS[node.kind],
-                macs=macs,
-                outputs=self._elements(node.output),
-                groups=groups,
-                bias=bias,
-                weights=0 if shared else count,
-                nonzeros=0 if shared else self._nonzeros(weight),
-                weight_bits=bits,
-                activation_bits=activations,
-                operation_bits=max(compute_bits, activations),
-                shared=shared,
-                sources=self.sources.of(x),
-            )
-        )
-        if not graph.types[node.output].is_floating_point:
-            self.unknown.append(f"{node.kind} in {graph.types[node.output]} at '{node.name}'")
-        for value in (*stored.zeros, *((stored.table,) if stored.table else ())):
-            self._charge(value, node.name)
-        self._charge_chain(node, chain, stored, node.inputs[2] if bias else "")
+        return shared
 
     def _nonzeros(self, weight: str) -> int:
         tensor = self.graph.constants[weight]
         return tensor.numel() if tensor.device.type == "meta" else int(tensor.count_nonzero())
 
-    def _charge_chain(self, node: Node, chain: AffineChain, stored: Encoding, bias: str) -> None:
+    def _charge_layer(self, node: Node, stored: Encoding) -> None:
         """Weight scales, bias and the affine behind the layer come to one multiplier and one shift a channel."""
+        graph = self.graph
+        outputs = _channel_axis(node, graph)
+        axis = len(graph.shapes[node.output]) - 1 if node.kind == "Linear" else 1
+        chain = chain_from(graph, node.output, axis=axis)
         self.handled.update(chain.outputs)
-        for role, key, count, bits in chain_numbers(self.graph, chain, stored.scales, bias, self._channels(node)):
+        folding = tuple(s.value for s in stored.scales if s.axis is None or s.axis == outputs)
+        bias = node.inputs[2] if len(node.inputs) > 2 else ""
+        for value in (*stored.zeros, *((stored.table,) if stored.table else ())):
+            self._charge(value, node.name)
+        for scale in stored.scales:
+            if scale.value not in folding:
+                self._charge(scale.value, node.name)
+        if bias and not graph.is_constant(bias):
+            self._row(node, "elementwise", self._bits(node.output), steps=self._elements(node.output))
+            bias = ""
+        for role, key, count, bits in chain_numbers(graph, chain, folding, bias, graph.shapes[node.output][axis]):
             self._charge_numbers(f"{node.name}.{role}", node.name, key, count, bits)
         # Multipliers and shifts that are themselves integers and a scale: the scale is one more number.
-        for value in (*stored.scales, *chain.multipliers, *((bias,) if bias else ()), *chain.shifts):
-            for scale in encoding(self.graph, value).scales:
-                self._charge(scale, node.name)
+        for value in (*folding, *chain.multipliers, *((bias,) if bias else ()), *chain.shifts):
+            for scale in encoding(graph, value).scales:
+                self._charge(scale.value, node.name)
+
+    def _product(self, node: Node) -> None:
+        """A matrix product, or a convolution whose kernel is made from the image."""
+        graph, (a, b) = self.graph, node.inputs[:2]
+        weights = nonzeros = weight_bits = 0
+        bits = compute_bits = max(self._bits(i) for i in (a, b) if not graph.is_constant(i))
+        shared = False
+        for value in (a, b):
+            if graph.is_constant(value):
+                stored = encoding(graph, value)
+                shared = self._is_shared(value)
+                self.problems.extend(stored.problems)
+                weight_bits, compute_bits = stored.bits, max(stored.compute_bits, bits)
+                if not shared:
+                    weights, nonzeros = self._elements(value), self._nonzeros(value)
+                table = (stored.table,) if stored.table else ()
+                for number in (*(s.value for s in stored.scales), *stored.zeros, *table):
+                    self._charge(number, node.name)
+        for value in node.inputs[2:]:
+            if value and graph.is_constant(value):
+                self._charge(value, node.name)
+        self._append_layer(
+            node, _macs(graph, node), weights=weights, nonzeros=nonzeros, weight_bits=weight_bits,
+            activation_bits=bits, operation_bits=compute_bits, shared=shared,
+        )  # fmt: skip
+
+    # Numbers ----------------------------------------------------------------------------------------------------
 
     def _charge_numbers(self, name: str, layer: str, key: Hashable, count: int, bits: int) -> None:
         if key not in self.charged and count:
@@ -185,121 +259,134 @@ class _Analysis:
         """Charge a constant as numbers, at the bits it is stored and executed in."""
         stored = encoding(self.graph, value)
         name = value if value in self.graph.stored else f"{layer}.constant"
-        self._charge_numbers(name, layer, self.graph.key(value), self._elements(value), stored.bits)
-        for value in (*stored.scales, *stored.zeros):
-            self._charge(value, layer)
+        self._charge_numbers(name, layer, whole_tensor(self.graph, value), self._elements(value), stored.bits)
+        table = (stored.table,) if stored.table else ()
+        for part in (*(s.value for s in stored.scales), *stored.zeros, *table):
+            self._charge(part, layer)
         self.problems.extend(stored.problems)
 
-    def _matmul(self, node: Node) -> None:
-        graph = self.graph
-        a, b = node.inputs
-        bits = max(self._bits(a), self._bits(b))
-        weights = nonzeros = weight_bits = 0
-        compute_bits, shared = bits, False
-        for value in (a, b):
-            if graph.is_constant(value):
-                stored = encoding(graph, value)
-                shared = graph.key(value) in self.charged
-                self.charged.add(graph.key(value))
-                self.problems.extend(stored.problems)
-                other = b if value == a else a
-                bits, weight_bits = self._bits(other), stored.bits
-                compute_bits = max(stored.compute_bits, bits)
-                if not shared:
-                    weights, nonzeros = self._elements(value), self._nonzeros(value)
-                for number in (*stored.scales, *stored.zeros):
-                    self._charge(number, node.name)
-        macs = self._elements(node.output) * graph.shapes[a][-1]
-        self.operations.append(
-            Operation(
-                node.name, "matmul", macs=macs, outputs=self._elements(node.output), weights=weights,
-                nonzeros=nonzeros, weight_bits=weight_bits, activation_bits=bits, operation_bits=compute_bits,
-                shared=shared,
-            )
-        )  # fmt: skip
-
-    # Element by element ------------------------------------------------------------------------------------------
-
-    def _affine(self, node: Node) -> None:
-        """A batch norm, or the first multiplication or addition of a chain that no layer stands before."""
-        if not all(self.graph.is_constant(i) for i in node.inputs[1:] if i):
-            self.unknown.append(f"batch norm with computed parameters at '{node.name}'")
-            return
-        self._row(node, {"BatchNormalization": "batch_norm", "Mul": "scale", "Div": "scale"}.get(node.kind, "shift"))
-        if node.output not in self.handled:
-            chain = chain_from(self.graph, node.inputs[0] if not self.graph.is_constant(node.inputs[0]) else
-                               node.inputs[1], first=node)  # fmt: skip
-            self.handled.update(chain.outputs)
-            for role, key, count, bits in chain_numbers(self.graph, chain, (), "", self._channels(node)):
-                self._charge_numbers(f"{node.name}.{role}", node.name, key, count, bits)
-
-    def _row(self, node: Node, kind: str) -> None:
-        bits = self._bits(node.output)
-        self.operations.append(
-            Operation(node.name, kind, outputs=self._elements(node.output), activation_bits=bits, operation_bits=bits)
-        )
+    # Element by element -----------------------------------------------------------------------------------------
 
     def _arithmetic(self, node: Node) -> None:
         graph = self.graph
-        constants = [i for i in node.inputs if graph.is_constant(i)]
-        affine = bool(constants) and (node.kind != "Div" or graph.is_constant(node.inputs[1]))
-        if affine and is_per_channel(graph.shapes[constants[0]], graph.shapes[node.output]):
+        constants = [i for i in node.inputs if i and graph.is_constant(i)]
+        if node.kind == "BatchNormalization":
+            if len(constants) == len([i for i in node.inputs if i]) - 1 and self._is_affine(node, node.inputs[4]):
+                self._affine(node)
+            else:
+                self._elementwise(node, steps=2)
+        elif not constants and node.kind in ("Add", "Sub"):
+            self._demand(node, SUM, self._widest(node))
+        elif constants and (node.kind != "Div" or graph.is_constant(node.inputs[1])) and (
+            self._is_affine(node, constants[0])
+        ):  # fmt: skip
             self._affine(node)
+        elif node.kind in ("Mul", "Div"):
+            self._elementwise(node, products=1)
+        else:
+            self._elementwise(node, steps=1)
+
+    def _is_affine(self, node: Node, constant: str) -> bool:
+        """Whether a constant is one number, or one number a channel of the value that it meets."""
+        shape, full = self.graph.shapes[constant], self.graph.shapes[node.output]
+        if node.kind == "BatchNormalization":
+            return is_channel_axis(self.axes[node.output], 1)
+        if not is_per_channel(shape, full):
+            return False
+        wide = [i + len(full) - len(shape) for i, size in enumerate(shape) if size != 1]
+        return not wide or is_channel_axis(self.axes[node.output], wide[0])
+
+    def _affine(self, node: Node) -> None:
+        """A batch norm, a multiplication or an addition by numbers of the channel."""
+        graph = self.graph
+        kind = _AFFINE_NAMES.get(node.kind, "shift")
+        self._row(node, kind, self._bits(node.output))
+        x = next(i for i in node.inputs if i and not graph.is_constant(i))
+        if node.output not in self.handled:
+            chain = chain_from(graph, x, first=node)
+            self.handled.update(chain.outputs)
+            channels = max(graph.shapes[node.output][1:], default=1)
+            for role, key, count, bits in chain_numbers(graph, chain, (), "", channels):
+                self._charge_numbers(f"{node.name}.{role}", node.name, key, count, bits)
+            for value in (*chain.multipliers, *chain.shifts):
+                for scale in encoding(graph, value).scales:
+                    self._charge(scale.value, node.name)
+        chain_demands = dict(self.chains.get(x, {})) if graph.only_reader(x) is node else {}
+        sorts = {"batch_norm": (MULTIPLY, ADD), "scale": (MULTIPLY,), "shift": (ADD,)}[kind]
+        for sort in sorts:
+            known = chain_demands.get(sort)
+            if known is None:
+                chain_demands[sort] = self._demand(node, sort)
+            elif self.demands[known].elements < self._elements(node.output):
+                self.demands[known] = Demand(node, sort, self._elements(node.output), self._bits(node.output))
+        self.chains[node.output] = chain_demands
+
+    def _elementwise(self, node: Node, *, products: int = 0, steps: int = 0) -> None:
+        """Priced operations for each element, at the widest input's bits; a table's numbers are charged."""
+        elements = self._elements(node.output)
+        for value in node.inputs:
+            if value and self.graph.is_constant(value):
+                self._charge(value, node.name)
+        kind = "multiply" if products else "elementwise"
+        self._row(node, kind, self._widest(node), products=products * elements, steps=steps * elements)
+
+    def _element(self, node: Node) -> None:
+        self._elementwise(node, steps=KINDS[node.kind].work)
+
+    def _activation(self, node: Node) -> None:
+        constants = [i for i in node.inputs if i and self.graph.is_constant(i)]
+        if len(constants) < len([i for i in node.inputs if i]) - 1:
+            self._elementwise(node, steps=2)  # a slope that is made from the image
             return
         for value in constants:
             self._charge(value, node.name)
-        if node.kind in ("Mul", "Div"):
-            self._elementwise(node, "multiply")
-        elif not constants and self.disguise.is_work(node):
-            self._elementwise(node, "sum")
-        else:
-            self.additions += self._elements(node.output)
-
-    def _elementwise(self, node: Node, kind: str) -> None:
-        """One operation an element, at the wider input's bits."""
-        graph, elements = self.graph, self._elements(node.output)
-        bits = max(
-            encoding(graph, i).compute_bits if graph.is_constant(i) else self._bits(i) for i in node.inputs
-        )  # fmt: skip
-        self.operations.append(
-            Operation(node.name, kind, products=elements, outputs=elements, activation_bits=bits, operation_bits=bits)
-        )
-
-    def _reduction(self, node: Node) -> None:
-        """Pooling is free. A sum over products or over scaled channels is a layer in disguise, and priced as one."""
-        macs, products = self.disguise.sum_costs(node)
-        if macs or products:
-            bits, outputs = self._bits(node.inputs[0]), self._elements(node.output)
-            self.operations.append(
-                Operation(node.name, "sum", macs=macs, products=products, outputs=outputs, activation_bits=bits,
-                          operation_bits=bits)
-            )  # fmt: skip
+        self._demand(node, ACTIVATION)
 
     def _free(self, node: Node) -> None:
-        if node.kind in QUANTISER_KINDS:
-            if not all(self.graph.is_constant(i) for i in node.inputs[1:] if i):
-                self.unknown.append(f"quantiser with a computed step at '{node.name}'")
-                return
-            layer = self._layer_behind(node)
-            for value in (node.inputs[1], *nonzero_points(self.graph, node.inputs[2:])):
-                self._charge(value, layer)
-            return
-        constants = [i for i in node.inputs if i and self.graph.is_constant(i)]
-        if node.kind == "Gather" and node.inputs[0] in constants:
-            self.unknown.append(f"look-up in a table at '{node.name}'")
-        if node.kind == "Gather" and node.inputs[0] not in constants and not self._is_slice(node.inputs[1]):
-            self._charge(node.inputs[1], node.name)  # which inputs a layer sees is stored like its weights
-        if node.kind == "Pad" and node.attributes.get("mode", "constant") == "constant":
-            self._charge_padding(node)
-        for value in constants if node.kind in ("Concat", "PRelu") else ():
-            tensor = self.graph.constants[value]
-            if node.kind == "PRelu" or (tensor.device.type != "meta" and bool((tensor != 0).any())):
-                self._charge(value, node.name)
+        types = (self.graph.types[node.inputs[0]], self.graph.types[node.output])
+        if node.kind == "Cast" and not all(t.is_floating_point for t in types):
+            self._demand(node, ACTIVATION, max(bits_of(t) for t in types))  # it cuts off what lies behind the point
+        self._pass_chain(node)
 
-    def _is_slice(self, index: str) -> bool:
-        """Whether indices follow each other at one distance, so that they need not be stored."""
-        steps = self.graph.constants[index].reshape(-1).diff() if self.graph.is_constant(index) else None
-        return steps is not None and (steps.device.type == "meta" or len(torch.unique(steps)) <= 1)
+    def _pass_chain(self, node: Node) -> None:
+        """An affine goes on folding behind a move."""
+        changing = [i for i in node.inputs if i and not self.graph.is_constant(i)]
+        if len(changing) == 1 and changing[0] in self.chains and self.graph.only_reader(changing[0]) is node:
+            self.chains[node.output] = self.chains[changing[0]]
+
+    def _pool(self, node: Node) -> None:
+        """Free over spatial axes. A sum adds to an accumulator as wide as its type."""
+        read = elements_read(self.graph, node, self.axes)
+        if read:
+            exact = KINDS[node.kind].keeps_grid
+            bits = self._bits(node.inputs[0]) if exact else bits_of(self.graph.types[node.output])
+            self._row(node, "sum", bits, steps=read)
+
+    def _read(self, node: Node) -> None:
+        steps = KINDS[node.kind].work * self._elements(node.inputs[0])
+        self._row(node, node.kind.lower(), self._bits(node.inputs[0]), steps=steps)
+
+    def _quantiser(self, node: Node) -> None:
+        graph = self.graph
+        if not all(graph.is_constant(i) for i in node.inputs[1:] if i):
+            self.unknown.append(f"quantiser with a computed step at '{node.name}'")
+            return
+        layer = self._layer_behind(node)
+        for value in (node.inputs[1], *nonzero_points(graph, node.inputs[2:])):
+            self._charge(value, layer)
+        self._demand(node, QUANTISER, bits_of(graph.types[node.output]))
+
+    def _move(self, node: Node) -> None:
+        graph = self.graph
+        self._pass_chain(node)
+        if node.kind == "Gather" and not graph.is_constant(node.inputs[1]):
+            self._elementwise(node, steps=1)
+        elif node.kind == "Pad" and node.attributes.get("mode", "constant") == "constant":
+            self._charge_padding(node)
+        elif node.kind == "Concat":
+            for value in node.inputs:
+                if graph.is_constant(value) and self._nonzeros(value):
+                    self._charge(value, node.name)
 
     def _charge_padding(self, node: Node) -> None:
         """A number other than zero at the border is stored, wherever in the file it stands."""
@@ -313,9 +400,50 @@ class _Analysis:
         queue, seen = [node], {node.output}
         while queue:
             for reader in self.graph.consumers.get(queue.pop(0).output, []):
-                if reader.kind in LAYER_KINDS or reader.kind == "MatMul":
+                if reader.kind not in KINDS or reader.output in seen:
+                    continue
+                if KINDS[reader.kind].price is Price.LAYER:
                     return reader.name
-                if reader.kind in _PASSED and reader.output not in seen:
+                if KINDS[reader.kind].price in _PASSED:
                     seen.add(reader.output)
                     queue.append(reader)
         return node.name
+
+
+_PRICED: dict[Price, Callable[[_Analysis, Node], None]] = {
+    Price.LAYER: _Analysis._layer, Price.ARITHMETIC: _Analysis._arithmetic, Price.ACTIVATION: _Analysis._activation,
+    Price.QUANTISER: _Analysis._quantiser, Price.MOVE: _Analysis._move, Price.FREE: _Analysis._free,
+    Price.POOL: _Analysis._pool, Price.READ: _Analysis._read, Price.ELEMENT: _Analysis._element,
+}  # fmt: skip
+
+
+def total_macs(graph: Graph) -> int:
+    """Multiply-accumulates of all layers for one image."""
+    layers = [n for n in graph.running if n.kind in KINDS and KINDS[n.kind].price is Price.LAYER]
+    return sum(_macs(graph, node) for node in layers)
+
+
+def _macs(graph: Graph, node: Node) -> int:
+    """Multiply-accumulates of a layer for one image."""
+    made, (x, weight) = math.prod(graph.shapes[node.output]), node.inputs[:2]
+    if node.kind == "MatMul":
+        return made * graph.shapes[x][-1]
+    if node.kind == "ConvTranspose":
+        made = math.prod(graph.shapes[x])
+    return made * math.prod(graph.shapes[weight][1:])
+
+
+def _channel_axis(node: Node, graph: Graph) -> int:
+    """The axis of a layer's weight that its output channels run along; -2 where they run along none alone."""
+    if node.kind != "ConvTranspose":
+        return 0
+    return 1 if node.attributes.get("groups", 1) == 1 else -2
+
+
+def whole_tensor(graph: Graph, value: str) -> Hashable:
+    """What a constant is made of, whatever its form: a tensor that is used as it is, transposed or reshaped is one."""
+    node = graph.producers.get(value)
+    while node is not None and node.kind in ("Reshape", "Transpose", "Identity") and value not in graph.stored:
+        value = node.inputs[0]
+        node = graph.producers.get(value)
+    return graph.key(value)

@@ -15,21 +15,31 @@ from torch import Tensor
 
 from scoring.graph.graph import Graph, Node, bits_of
 
-_SHAPING = ("Reshape", "Transpose", "Slice", "Expand", "Identity", "Concat")
+_SHAPING = ("Reshape", "Transpose", "Identity", "Cut")
+"""The whole tensor in another form. Whatever is cut out, tiled, joined or computed has the bits of its type."""
+_ELSEWHERE = -1
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A tensor of scales and the axis of the weight that it runs along; None: it is one number."""
+
+    value: str
+    axis: int | None
 
 
 @dataclass(frozen=True)
 class Encoding:
     """Storage of a constant tensor.
 
-    bits: of one nonzero element. compute_bits: of the value that is multiplied. scales, zeros: the values (names) of
-    scale tensors and of zero points that are not zero. table: the value of a code-book.
+    bits: of one nonzero element. compute_bits: of the value that is multiplied. scales: of the codes. zeros: the
+    values (names) of zero points that are not zero. table: the value of a code-book.
     """
 
     bits: int
     compute_bits: int
     quantised: bool = False
-    scales: tuple[str, ...] = ()
+    scales: tuple[Scale, ...] = ()
     zeros: tuple[str, ...] = ()
     table: str | None = None
     problems: tuple[str, ...] = ()
@@ -42,7 +52,8 @@ def encoding(graph: Graph, value: str) -> Encoding:
     if node is None or not all(graph.is_constant(i) for i in node.inputs if i):
         return plain
     if node.kind in _SHAPING:
-        return _wider([encoding(graph, i) for i in node.inputs if i])
+        inner = encoding(graph, node.inputs[0])
+        return replace(inner, scales=tuple(Scale(s.value, _moved(graph, node, s.axis)) for s in inner.scales))
     if node.kind == "Cast":
         inner = encoding(graph, node.inputs[0])
         return inner if inner.quantised else replace(inner, bits=max(inner.bits, plain.bits), compute_bits=max(
@@ -58,19 +69,17 @@ def encoding(graph: Graph, value: str) -> Encoding:
     return plain
 
 
-def _wider(parts: list[Encoding]) -> Encoding:
-    first = parts[0]
-    if len(parts) == 1:
-        return first
-    return Encoding(
-        bits=max(p.bits for p in parts),
-        compute_bits=max(p.compute_bits for p in parts),
-        quantised=all(p.quantised for p in parts),
-        scales=tuple(dict.fromkeys(s for p in parts for s in p.scales)),
-        zeros=tuple(dict.fromkeys(z for p in parts for z in p.zeros)),
-        table=first.table,
-        problems=tuple(m for p in parts for m in p.problems),
-    )
+def _moved(graph: Graph, node: Node, axis: int | None) -> int | None:
+    """Where an axis goes when a constant takes another form."""
+    if axis is None or axis == _ELSEWHERE or node.kind in ("Identity", "Cut"):
+        return axis
+    if node.kind == "Transpose":
+        return list(node.attributes["perm"]).index(axis)
+    before, after = graph.shapes[node.inputs[0]], graph.shapes[node.output]
+    for i in range(len(after)):
+        if math.prod(after[:i]) == math.prod(before[:axis]) and after[i] == before[axis]:
+            return i
+    return _ELSEWHERE
 
 
 def _product(graph: Graph, node: Node) -> Encoding | None:
@@ -98,10 +107,14 @@ def _codes(graph: Graph, value: str) -> str | None:
     return None
 
 
-def _quantised(graph: Graph, codes: str, scale: str, zeros: tuple[str, ...] = ()) -> Encoding:
+def _quantised(graph: Graph, codes: str, scale: str, zeros: tuple[str, ...] = (), along: int | None = None) -> Encoding:
+    """along: the axis of a vector of scales where its shape does not say it."""
     declared = graph.stored.get(codes) or _clipped_bits(graph, codes) or bits_of(graph.types[codes])
     problem = check_codes(graph.constants[codes], declared, codes, zero_is_free=not zeros)
-    return Encoding(declared, declared, True, (scale,), zeros, problems=(problem,) if problem else ())
+    shape, rank = graph.shapes[scale], len(graph.shapes[codes])
+    axis = next((i + rank - len(shape) for i, n in enumerate(shape) if n != 1), None) if along is None else along
+    scales = (Scale(scale, axis if graph.constants[scale].numel() > 1 else None),)
+    return Encoding(declared, declared, True, scales, zeros, problems=(problem,) if problem else ())
 
 
 def _clipped_bits(graph: Graph, codes: str) -> int | None:
@@ -151,10 +164,11 @@ def _dequantised(graph: Graph, node: Node) -> Encoding:
     zeros = nonzero_points(graph, zero)
     if not _are_scales(graph, node):
         return Encoding(bits_of(graph.types[node.output]), bits_of(graph.types[node.output]))
-    found = _codes(graph, codes)
+    found, axis = _codes(graph, codes), node.attributes.get("axis")
     if found is None:
-        return Encoding(bits_of(graph.types[codes]), bits_of(graph.types[codes]), True, (scale,), zeros)
-    return _quantised(graph, found, scale, zeros)
+        scales = (Scale(scale, axis if graph.constants[scale].numel() > 1 else None),)
+        return Encoding(bits_of(graph.types[codes]), bits_of(graph.types[codes]), True, scales, zeros)
+    return _quantised(graph, found, scale, zeros, axis)
 
 
 def _fake_quantised(graph: Graph, node: Node) -> Encoding:
@@ -162,16 +176,22 @@ def _fake_quantised(graph: Graph, node: Node) -> Encoding:
     if not _are_scales(graph, node):
         return Encoding(bits_of(graph.types[node.output]), bits_of(graph.types[node.output]))
     if node.kind == "BipolarQuant":
-        return Encoding(1, 1, True, (node.inputs[1],))
+        return Encoding(1, 1, True, (_scale_of(graph, node),))
     x, scale, *zero = node.inputs
     zeros = nonzero_points(graph, zero)
     low, high = int(node.attributes["low"]), int(node.attributes["high"])
     bits = int(node.attributes.get("bits", 0)) or max(1, math.ceil(math.log2(high - low + 1)))
     if graph.constants[node.output].device.type == "meta":
-        return Encoding(bits, bits, True, (scale,), zeros)
+        return Encoding(bits, bits, True, (_scale_of(graph, node),), zeros)
     codes = (graph.constants[node.output].double() / graph.constants[scale].double()).round()
     problem = check_codes(codes, bits, x) if not zeros else None
-    return Encoding(bits, bits, True, (scale,), zeros, problems=(problem,) if problem else ())
+    problems = (problem,) if problem else ()
+    return Encoding(bits, bits, True, (_scale_of(graph, node),), zeros, problems=problems)
+
+
+def _scale_of(graph: Graph, node: Node) -> Scale:
+    shape, rank = graph.shapes[node.inputs[1]], len(graph.shapes[node.output])
+    return Scale(node.inputs[1], next((i + rank - len(shape) for i, n in enumerate(shape) if n != 1), None))
 
 
 def _are_scales(graph: Graph, node: Node) -> bool:
@@ -185,8 +205,9 @@ def _looked_up(graph: Graph, node: Node) -> Encoding:
     table, index = node.inputs
     size = graph.shapes[table][int(node.attributes.get("axis", 0))]
     plain = encoding(graph, table)
+    of_type = bits_of(graph.types[node.output])
     if graph.constants[index].numel() <= graph.constants[table].numel():
-        return plain  # a selection of stored values, not a code-book
+        return Encoding(of_type, of_type)  # a selection of stored values, not a code-book
     return Encoding(max(1, math.ceil(math.log2(max(size, 2)))), plain.compute_bits, table=table)
 
 
@@ -194,3 +215,23 @@ def is_per_channel(shape: tuple[int, ...], full: tuple[int, ...]) -> bool:
     """Whether a tensor that is broadcast to `full` holds one number, or one for each index of one dimension."""
     wide = [size for size in shape if size != 1]
     return len(wide) <= 1 and len(shape) <= len(full)
+
+
+def folded_bits(graph: Graph, node: Node, vector: str | None) -> int:
+    """Bits of a layer's weights times the steps of its input's channels, where these differ.
+
+    Only a depthwise layer can take such steps up behind its sums. Elsewhere they have to be folded into the weights,
+    whose codes are then products: short ones where all steps are multiples of the smallest, numbers of the type else.
+    """
+    if vector is None:
+        return 0
+    weight, x = node.inputs[1], node.inputs[0]
+    groups, shape = int(node.attributes.get("groups", 1)), graph.shapes[weight]
+    if node.kind == "Conv" and groups == graph.shapes[x][1] and shape[1] == 1:
+        return 0
+    of_type = bits_of(graph.types[weight])
+    stored, steps = encoding(graph, weight), graph.constants[vector].double().reshape(-1)
+    ratios = steps / steps.min()
+    if not stored.quantised or not bool(((ratios - ratios.round()).abs() < 1e-4).all()):
+        return of_type
+    return min(of_type, stored.bits + math.ceil(math.log2(float(ratios.max()))))

@@ -19,22 +19,9 @@ from torch import Tensor
 
 UNKNOWN = "Unknown"
 
-# Values go through unchanged, only elsewhere (attributes say where).
-SHAPE_KINDS = frozenset(
-    {"Reshape", "Transpose", "Slice", "Expand", "Gather", "Identity", "DepthToSpace", "ResizeNearest"}
-)
-ACTIVATION_KINDS = frozenset(
-    {
-        "Relu", "Clip", "Sigmoid", "Tanh", "Softmax", "LogSoftmax", "Elu", "Selu", "Celu", "Gelu", "Silu", "Mish",
-        "Erf", "HardSigmoid", "HardSwish", "LeakyRelu", "PRelu", "Softplus", "Softsign", "Sign", "Abs", "Neg",
-        "ThresholdedRelu",
-    }
-)  # fmt: skip
-QUANTISER_KINDS = frozenset({"Quant", "BipolarQuant"})
 NAMED_AFTER_WEIGHTS = ("Conv", "ConvTranspose", "Linear", "BatchNormalization")
 _ENDINGS = (".weight_quant.", ".codes", ".weight", ".multiplier", ".in_proj_")
 """What follows a layer's name in the names of its tensors: in our files, in torch's and in Brevitas's."""
-POOLING_KINDS = frozenset({"MaxPool", "AveragePool", "AdaptiveAveragePool"})
 
 
 @dataclass(frozen=True)

@@ -1,292 +1,186 @@
-"""Runs the operation graph in torch: for shapes while an ONNX file is read, for QONNX files, and for proofs.
+"""The one engine that runs the operation graph: for shapes while a file is read, and for the accuracy.
 
-Shapes in the graph are those of one image; a running graph takes any number of images, dimension 0 first.
+Shapes in the graph are those of one image, and a network *is* what its graph computes for one image. Many images run
+at once where dimension 0 provably counts images (times a constant) all the way, which changes nothing but the speed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from contest.errors import RefusedError
 from scoring.graph.graph import Graph, Node
+from scoring.graph.kinds import KINDS
+from scoring.graph.operations import Inputs
 
-Inputs = Sequence[Tensor | None]
-Attributes = Mapping[str, Any]
+_HALVES = (torch.float16, torch.bfloat16)
 
 
 @torch.inference_mode()
-def run_graph(graph: Graph, images: Tensor) -> dict[str, Tensor]:
-    """All values of the graph for images [N,C,H,W] (float in [0, 1]), constants included.
+def run_graph(
+    graph: Graph, images: Tensor, wanted: Collection[str] | None = None, replaced: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Values of the graph for images [N,C,H,W] (float in [0, 1]).
 
-    Where the graph moves dimension 0 about, images run one by one and their values are joined along it.
+    Args:
+        wanted: names of the values to return; all of them, constants included, if it is None.
+        replaced: values of one image that are put in the place of what the graph makes.
     """
-    if len(images) > 1 and not images_stay_first(graph):
-        runs = [run_graph(graph, image[None]) for image in images]
-        joined = {node.output: torch.cat([run[node.output] for run in runs]) for node in graph.running}
-        return {**graph.constants, graph.input: images, **joined}
-    values = dict(graph.constants)
-    values[graph.input] = images.to(graph.types[graph.input])
-    for node in graph.running:
-        values[node.output] = run_node(node, [values[i] if i else None for i in node.inputs], images=True)
-    return values
+    run = _Run(graph, wanted, replaced or {})
+    if len(images) == 1 or images_stay_first(graph):
+        return run(images)
+    runs = [run(image[None]) for image in images]
+    joined = {name: torch.cat([one[name] for one in runs]) for name in runs[0] if name not in graph.constants}
+    return {**{name: value for name, value in runs[0].items() if name in graph.constants}, **joined}
+
+
+def logits_of(graph: Graph, images: Tensor) -> Tensor:
+    """The network's output for images, in float32."""
+    return run_graph(graph, images, (graph.output,))[graph.output].float()
+
+
+class _Run:
+    """One pass. A value is let go of when nobody reads it any more."""
+
+    def __init__(self, graph: Graph, wanted: Collection[str] | None, replaced: Mapping[str, Tensor]) -> None:
+        self._graph, self._wanted, self._replaced = graph, wanted, replaced
+        self._nodes = [n for n in graph.running if n.output not in replaced]
+        self._halves = {d for d in graph.types.values() if d in _HALVES and not _is_native(d)}
+        last = {value: i for i, node in enumerate(self._nodes) for value in node.inputs}
+        self._ends: dict[int, list[str]] = {}
+        for value, i in last.items():
+            if wanted is not None and value not in wanted:
+                self._ends.setdefault(i, []).append(value)
+
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        graph, count = self._graph, len(images)
+        read = {i for node in self._nodes for i in node.inputs}
+        values = {n: self._widened(t) for n, t in graph.constants.items() if self._wanted is None or n in read}
+        values[graph.input] = self._rounded(graph.input, images.to(graph.types[graph.input]))
+        for name, value in self._replaced.items():
+            values[name] = self._widened(value).repeat(count, *[1] * (value.dim() - 1))
+        for i, node in enumerate(self._nodes):
+            inputs = [values[name] if name else None for name in node.inputs]
+            values[node.output] = self._rounded(node.output, run_node(node, inputs, images=count))
+            del inputs
+            for name in self._ends.get(i, ()):
+                del values[name]
+        return values if self._wanted is None else {name: values[name] for name in self._wanted}
+
+    def _widened(self, value: Tensor) -> Tensor:
+        return value.float() if value.dtype in self._halves else value
+
+    def _rounded(self, name: str, value: Tensor) -> Tensor:
+        """Half precision where the processor has none: float32 arithmetic, and every output rounded."""
+        dtype = self._graph.types[name]
+        return value.to(dtype).float() if dtype in self._halves else value
+
+
+@cache
+def _is_native(dtype: torch.dtype) -> bool:
+    """Whether the processor multiplies in this type, so that running in it is not many times slower."""
+    name = "_is_mkldnn_fp16_supported" if dtype == torch.float16 else "_is_mkldnn_bf16_supported"
+    asked: Callable[[], bool] | None = getattr(torch.ops.mkldnn, name, None)
+    return asked is not None and bool(asked())
+
+
+def run_node(node: Node, inputs: Inputs, images: int = 1) -> Tensor:
+    """The output of one node. images: how many there are in dimension 0, times a constant."""
+    if node.kind not in KINDS:
+        raise RefusedError(f"operation '{node.attributes.get('operation', node.kind)}' cannot be run")
+    if images == 1:
+        return KINDS[node.kind].run(inputs, node.attributes)
+    return KINDS[node.kind].run(*_for_many(node, inputs, images))
+
+
+def _for_many(node: Node, inputs: Inputs, images: int) -> tuple[Inputs, Mapping[str, Any]]:
+    a = node.attributes
+    if node.kind in ("Reshape", "Expand"):
+        return inputs, {**a, "shape": (-1, *a["shape"][1:])}
+    if node.kind == "Slice":
+        return inputs, {**a, "ends": (a["ends"][0] * images, *a["ends"][1:])}
+    if node.kind == "Concat":
+        most = max(len(x) for x in inputs if x is not None)
+        return [x if x is None or len(x) == most else x.repeat(most // len(x), *[1] * (x.dim() - 1)) for x in inputs], a
+    return inputs, a
 
 
 def images_stay_first(graph: Graph) -> bool:
-    """Whether dimension 0 counts images (times something) all the way, so that many can run at once."""
+    """Whether dimension 0 counts images (times a constant) all the way, so that many can run at once."""
+    return next(_moved(graph), None) is None
+
+
+def batch_coupling(graph: Graph) -> Node | None:
+    """The first node that works over the images of a batch: it sums or compares along their dimension."""
+    node = next(_moved(graph), None)
+    if node is None or node.kind not in _ALONG_AXES:
+        return None
+    return node if graph.shapes[node.inputs[0]][0] == 1 and graph.types[node.inputs[0]].is_floating_point else None
+
+
+def _moved(graph: Graph) -> Iterator[Node]:
+    """Nodes behind which dimension 0 is no longer that of the images; right up to the first of them."""
     for node in graph.running:
-        if _MOVES_IMAGES.get(node.kind, _never)(node.attributes, len(graph.shapes[node.output])):
-            return False
-    return True
+        changing = [i for i in node.inputs if i and not graph.is_constant(i)]
+        shape = graph.shapes[node.output]
+        stays = bool(shape) and all(graph.shapes[i] for i in changing) and _stays(graph, node, changing)
+        if not stays:
+            yield node
 
 
-def _never(attributes: Attributes, rank: int) -> bool:
-    return False
-
-
-_MOVES_IMAGES: dict[str, Callable[[Attributes, int], bool]] = {
-    "Transpose": lambda a, rank: a["perm"][0] != 0,
-    "Concat": lambda a, rank: a["axis"] == 0,
-    "Gather": lambda a, rank: a["axis"] == 0,
-    "ReduceMean": lambda a, rank: 0 in a["axes"],
-    "ReduceSum": lambda a, rank: 0 in a["axes"],
-    "Softmax": lambda a, rank: a["axis"] % rank == 0,
-    "Slice": lambda a, rank: (a["starts"][0], a["ends"][0]) != (0, 1),
-    "Expand": lambda a, rank: a["shape"][0] != 1,
+_ALONG_AXES = {
+    **{kind: (lambda a, rank: a["axes"]) for kind in ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin")},
+    **{kind: (lambda a, rank: (a["axis"] % rank,)) for kind in ("Softmax", "LogSoftmax")},
 }
 
 
-def run_node(node: Node, inputs: Inputs, images: bool = False) -> Tensor:
-    """The output of one node. images: dimension 0 counts images, so it follows the input and not the graph."""
-    if node.kind not in _KINDS:
-        raise RefusedError(f"operation '{node.attributes.get('operation', node.kind)}' cannot be run")
-    attributes = dict(node.attributes)
-    if images:
-        _free_batch(node.kind, attributes, inputs)
-    return _KINDS[node.kind](inputs, attributes)
+def _stays(graph: Graph, node: Node, changing: list[str]) -> bool:
+    a, shape, kind = node.attributes, graph.shapes[node.output], node.kind
+    first = graph.shapes[changing[0]]
+    if kind in ("Conv", "ConvTranspose", "Linear"):
+        rank = 2 if kind == "Linear" else len(graph.shapes[node.inputs[1]])
+        return changing == [node.inputs[0]] and (len(first) == rank or (kind == "Linear" and len(first) > rank))
+    if kind == "MatMul":
+        return _product_stays(graph, node, changing)
+    if kind in _ALONG_AXES:
+        return 0 not in _ALONG_AXES[kind](a, len(first))
+    if kind == "Gather":
+        data, _ = node.inputs
+        return a["axis"] == 0 if graph.is_constant(data) else a["axis"] != 0 and len(changing) == 1
+    simple: Mapping[str, Callable[[], bool]] = {
+        "Reshape": lambda: True,
+        "Transpose": lambda: a["perm"][0] == 0,
+        "Slice": lambda: (a["starts"][0], a["ends"][0], a["steps"][0]) == (0, first[0], 1),
+        "Pad": lambda: not a["pads"][0] and not a["pads"][len(shape)],
+        "Expand": lambda: len(first) == len(shape) and first[0] == shape[0],
+        "Concat": lambda: a["axis"] != 0,
+        "BatchNormalization": lambda: changing == [node.inputs[0]] and len(first) > 1,
+        "PRelu": lambda: changing == [node.inputs[0]] and len(first) > 1,
+    }
+    if kind in simple:
+        return simple[kind]()
+    if KINDS[kind].element_wise if kind in KINDS else False:
+        return a.get("axis") != 0 and all(_aligned(graph, i, shape, i in changing) for i in node.inputs if i)
+    return kind in KINDS and len(first) > 2  # pooling, resizing: over the last dimensions
 
 
-def _free_batch(kind: str, attributes: dict[str, Any], inputs: Inputs) -> None:
-    first = inputs[0]
-    assert first is not None
-    if kind == "Reshape":
-        attributes["shape"] = (-1, *attributes["shape"][1:])
-    elif kind == "Expand":
-        attributes["shape"] = (first.shape[0], *attributes["shape"][1:])
-    elif kind == "Slice" and (attributes["starts"][0], attributes["ends"][0]) == (0, 1):
-        attributes["ends"] = (first.shape[0], *attributes["ends"][1:])
+def _aligned(graph: Graph, value: str, shape: tuple[int, ...], changing: bool) -> bool:
+    """Whether an operand of an element-wise operation meets the output's images where they stand."""
+    own = graph.shapes[value]
+    if changing:
+        return len(own) == len(shape) and own[0] == shape[0]
+    return len(own) < len(shape) or own[0] == 1
 
 
-def _window(x: Tensor, a: Attributes, value: float = 0.0) -> tuple[Tensor, tuple[int, ...]]:
-    """x and symmetric padding; unequal padding is carried out first."""
-    dims = len(a["pads"]) // 2
-    before, after = a["pads"][:dims], a["pads"][dims:]
-    if tuple(before) == tuple(after):
-        return x, tuple(before)
-    flat = [p for pair in reversed(list(zip(before, after, strict=True))) for p in pair]
-    return F.pad(x, flat, value=value), (0,) * dims
-
-
-def _conv(inputs: Inputs, a: Attributes) -> Tensor:
-    x, weight, *bias = inputs
-    assert x is not None and weight is not None
-    x, padding = _window(x, a)
-    conv = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[weight.dim() - 2]
-    result: Tensor = conv(x, weight, bias[0] if bias else None, a["stride"], padding, a["dilation"], a["groups"])
-    return result
-
-
-def _conv_transpose(inputs: Inputs, a: Attributes) -> Tensor:
-    x, weight, *bias = inputs
-    assert x is not None and weight is not None
-    dims = weight.dim() - 2
-    conv = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}[dims]
-    before, after = a["pads"][:dims], a["pads"][dims:]
-    if tuple(before) != tuple(after):
-        raise RefusedError("a transposed convolution with unequal padding is not supported")
-    result: Tensor = conv(x, weight, bias[0] if bias else None, a["stride"], before, a["output_padding"], a["groups"],
-                          a["dilation"])  # fmt: skip
-    return result
-
-
-def _max_pool(inputs: Inputs, a: Attributes) -> Tensor:
-    x = inputs[0]
-    assert x is not None
-    x, padding = _window(x, a, float("-inf"))
-    pool = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}[len(a["kernel"])]
-    result: Tensor = pool(x, a["kernel"], a["stride"], padding, a.get("dilation", 1), a["ceil"])
-    return result
-
-
-def _average_pool(inputs: Inputs, a: Attributes) -> Tensor:
-    x = inputs[0]
-    assert x is not None
-    if not a["count_include_pad"] and any(a["pads"]) and a["pads"][: len(a["kernel"])] != a["pads"][len(a["kernel"]) :]:
-        raise RefusedError("an average pool with unequal padding that is not counted is not supported")
-    x, padding = _window(x, a)
-    pool = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}[len(a["kernel"])]
-    result: Tensor = pool(x, a["kernel"], a["stride"], padding, a["ceil"], a["count_include_pad"])
-    return result
-
-
-def _batch_norm(inputs: Inputs, a: Attributes) -> Tensor:
-    x, gamma, beta, mean, variance = inputs
-    assert x is not None
-    return F.batch_norm(x, mean, variance, gamma, beta, False, 0.0, a["eps"])
-
-
-def _slice(inputs: Inputs, a: Attributes) -> Tensor:
-    x = inputs[0]
-    assert x is not None
-    return x[tuple(slice(*bounds) for bounds in zip(a["starts"], a["ends"], a["steps"], strict=True))]
-
-
-def _pad(inputs: Inputs, a: Attributes) -> Tensor:
-    x, pads = inputs[0], a["pads"]
-    assert x is not None
-    dims = len(pads) // 2
-    flat = [p for d in reversed(range(dims)) for p in (pads[d], pads[d + dims])]
-    while len(flat) > 2 and not any(flat[-2:]):
-        flat = flat[:-2]
-    mode = a.get("mode", "constant")
-    return F.pad(x, flat, value=a.get("value", 0.0)) if mode == "constant" else F.pad(x, flat, mode=mode)
-
-
-_ROUNDING: dict[str, Callable[[Tensor], Tensor]] = {
-    "ROUND": torch.round, "HALF_EVEN": torch.round, "FLOOR": torch.floor, "CEIL": torch.ceil
-}  # fmt: skip
-
-
-def _quantise(inputs: Inputs, a: Attributes) -> Tensor:
-    x, scale, *zero = inputs
-    assert x is not None and scale is not None
-    scale = _along(scale, x, a.get("axis"))
-    point = _along(zero[0].to(scale.dtype), x, a.get("axis")) if zero and zero[0] is not None else None
-    rounded = _ROUNDING[a.get("rounding", "ROUND")]
-    if point is None:
-        codes = rounded(x / scale)
-    else:  # QONNX rounds what the zero point was added to, ONNX and torch before
-        codes = rounded(x / scale + point) if a.get("point_first") else rounded(x / scale) + point
-    codes = codes.clamp(a["low"], a["high"])
-    return ((codes if point is None else codes - point) * scale).to(x.dtype)
-
-
-def _bipolar(inputs: Inputs, a: Attributes) -> Tensor:
-    x, scale = inputs
-    assert x is not None and scale is not None
-    return torch.where(x >= 0, 1.0, -1.0).to(x.dtype) * scale
-
-
-def _quantise_linear(inputs: Inputs, a: Attributes) -> Tensor:
-    x, scale, *zero = inputs
-    assert x is not None and scale is not None
-    dtype = zero[0].dtype if zero and zero[0] is not None else torch.uint8
-    codes = (x / _along(scale, x, a.get("axis"))).round()
-    if zero and zero[0] is not None:
-        codes = codes + _along(zero[0].float(), x, a.get("axis"))
-    bounds = torch.iinfo(dtype)
-    return codes.clamp(bounds.min, bounds.max).to(dtype)
-
-
-def _dequantise_linear(inputs: Inputs, a: Attributes) -> Tensor:
-    codes, scale, *zero = inputs
-    assert codes is not None and scale is not None
-    values = codes.to(scale.dtype)
-    if zero and zero[0] is not None:
-        values = values - _along(zero[0].to(scale.dtype), codes, a.get("axis"))
-    return values * _along(scale, codes, a.get("axis"))
-
-
-def _along(scale: Tensor, x: Tensor, axis: int | None) -> Tensor:
-    """A vector of scales in the place of dimension `axis` of x."""
-    if axis is None or scale.dim() != 1 or scale.numel() == 1:
-        return scale.reshape(()) if scale.numel() == 1 else scale
-    shape = [1] * x.dim()
-    shape[axis] = -1
-    return scale.reshape(shape)
-
-
-def _prelu(inputs: Inputs, a: Attributes) -> Tensor:
-    x, slope = inputs
-    assert x is not None and slope is not None
-    shaped = slope.reshape(1, -1, *([1] * (x.dim() - 2))) if slope.dim() == 1 and slope.numel() > 1 else slope
-    return torch.where(x >= 0, x, x * shaped)
-
-
-def _unary(function: Callable[..., Tensor], *names: str) -> Callable[[Inputs, Attributes], Tensor]:
-    """An element-wise function with the attributes of these names as arguments."""
-    return lambda inputs, a: function(inputs[0], *(a[name] for name in names))
-
-
-def _binary(function: Callable[[Any, Any], Tensor]) -> Callable[[Inputs, Attributes], Tensor]:
-    return lambda inputs, a: function(inputs[0], inputs[1])
-
-
-def _two(inputs: Inputs) -> tuple[Tensor, Tensor]:
-    x, y = inputs
-    assert x is not None and y is not None
-    return x, y
-
-
-_KINDS: dict[str, Callable[[Inputs, Attributes], Tensor]] = {
-    "Conv": _conv,
-    "ConvTranspose": _conv_transpose,
-    "Linear": lambda i, a: F.linear(*i),  # type: ignore[arg-type]
-    "MatMul": _binary(torch.matmul),
-    "BatchNormalization": _batch_norm,
-    "Add": _binary(torch.add),
-    "Sub": _binary(torch.sub),
-    "Mul": _binary(torch.mul),
-    "Div": _binary(torch.div),
-    "MaxPool": _max_pool,
-    "AveragePool": _average_pool,
-    "AdaptiveAveragePool": lambda i, a: F.adaptive_avg_pool2d(i[0], a["size"]),  # type: ignore[arg-type]
-    "ReduceMean": lambda i, a: torch.mean(i[0], a["axes"], a["keepdims"]),  # type: ignore[arg-type]
-    "ReduceSum": lambda i, a: torch.sum(i[0], a["axes"], a["keepdims"]),  # type: ignore[arg-type]
-    "Reshape": _unary(torch.reshape, "shape"),
-    "Transpose": _unary(torch.permute, "perm"),
-    "Expand": _unary(torch.broadcast_to, "shape"),
-    "Slice": _slice,
-    "Concat": lambda i, a: torch.cat(list(i), a["axis"]),  # type: ignore[arg-type]
-    "Gather": lambda i, a: _gather(*_two(i), a["axis"]),
-    "Pad": _pad,
-    "Identity": _unary(torch.Tensor.clone),
-    "Cast": _unary(torch.Tensor.to, "to"),
-    "DepthToSpace": _unary(F.pixel_shuffle, "block"),
-    "ResizeNearest": lambda i, a: F.interpolate(i[0], scale_factor=[float(f) for f in a["factors"]]),  # type: ignore
-    "Quant": _quantise,
-    "BipolarQuant": _bipolar,
-    "QuantizeLinear": _quantise_linear,
-    "DequantizeLinear": _dequantise_linear,
-    "PRelu": _prelu,
-    "Clip": _unary(torch.clamp, "min", "max"),
-    "Relu": _unary(torch.relu),
-    "Sigmoid": _unary(torch.sigmoid),
-    "Tanh": _unary(torch.tanh),
-    "Erf": _unary(torch.erf),
-    "Silu": _unary(F.silu),
-    "Gelu": lambda i, a: F.gelu(i[0], approximate=a["approximate"]),  # type: ignore[arg-type]
-    "Mish": _unary(F.mish),
-    "HardSwish": _unary(F.hardswish),
-    "HardSigmoid": _unary(F.hardsigmoid),
-    "Elu": _unary(F.elu, "alpha"),
-    "Selu": _unary(F.selu),
-    "Celu": _unary(F.celu, "alpha"),
-    "LeakyRelu": _unary(F.leaky_relu, "negative_slope"),
-    "Softplus": _unary(F.softplus, "beta", "threshold"),
-    "Softsign": _unary(F.softsign),
-    "Sign": _unary(torch.sign),
-    "Abs": _unary(torch.abs),
-    "Neg": _unary(torch.neg),
-    "Softmax": _unary(torch.softmax, "axis"),
-    "LogSoftmax": _unary(torch.log_softmax, "axis"),
-}
-
-
-def _gather(x: Tensor, index: Tensor, axis: int) -> Tensor:
-    flat = x.index_select(axis, index.reshape(-1).long() % x.shape[axis])
-    return flat.reshape((*x.shape[:axis], *index.shape, *x.shape[axis + 1 :]))
+def _product_stays(graph: Graph, node: Node, changing: list[str]) -> bool:
+    left, right = (graph.shapes[i] for i in node.inputs)
+    if len(changing) == 2:
+        return len(left) == len(right) >= 3 and left[0] == right[0]
+    if changing == [node.inputs[0]]:
+        return len(left) >= len(right) == 2 or (len(left) >= 3 and (len(right) < len(left) or right[0] == 1))
+    return len(right) >= 3 and (len(left) < len(right) or left[0] == 1)

@@ -11,9 +11,10 @@ from torch import nn
 from contest.candidate import Architecture, Bits
 from contest.errors import UsageError
 from contest.networks import build
-from scoring.analysis.cost_model import LAYER_KINDS, analyse
+from scoring.analysis.cost_model import analyse
 from scoring.costs import Costs, Number
 from scoring.graph.graph import Graph, Node
+from scoring.graph.kinds import LAYER_KINDS
 from scoring.readers.torch_trace import trace
 
 IMAGE_BITS = 8

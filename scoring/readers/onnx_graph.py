@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,9 @@ from torch import Tensor
 
 from contest.errors import RefusedError
 from scoring.graph.builder import Codes
-from scoring.graph.graph import NAMED_AFTER_WEIGHTS, SHAPE_KINDS, UNKNOWN, Graph, Node, weight_name
+from scoring.graph.graph import NAMED_AFTER_WEIGHTS, UNKNOWN, Graph, Node, weight_name
 from scoring.graph.interpreter import run_graph, run_node
+from scoring.graph.kinds import SHAPE_KINDS
 from scoring.readers import onnx_quantisers, onnx_runtime_operators  # noqa: F401  (they register themselves)
 from scoring.readers.onnx_checks import QONNX, load_checked
 from scoring.readers.onnx_fusions import fused
@@ -69,11 +69,8 @@ def read_onnx(path: Path) -> Subject:
     custom = any(node.domain in QONNX for node in model.graph.node)
     run = _interpreted(graph) if custom else _session(model.SerializeToString(), source.name, dtype)
 
-    def watch(images: Tensor) -> Mapping[str, Tensor]:
-        return run_graph(graph, images)
-
     single = bool(fixed) and not (custom and _takes_many(run, shape))
-    return Subject(graph, run, watch, shape, claims=claims, provenance=provenance, max_batch=1 if single else None)
+    return Subject(graph, run, shape, claims=claims, provenance=provenance, max_batch=1 if single else None)
 
 
 def _takes_many(run: Any, shape: tuple[int, int, int]) -> bool:
@@ -263,7 +260,7 @@ class Builder:
         self.values[output] = value
         if all(i in self.constants for i in inputs if i):
             self.constants[output] = value
-        if inputs and inputs[0] in self.codes and (kind in SHAPE_KINDS or kind == "MaxPool"):
+        if inputs and inputs[0] in self.codes and (kind in SHAPE_KINDS - {"Concat", "Pad"} or kind == "MaxPool"):
             self.codes[output] = self.codes[inputs[0]]
         return output
 
@@ -311,7 +308,7 @@ class Builder:
         """A layer is called after its weight, anything else after its node."""
         name = weight_name(inputs[1], self.stored, self.producers) if kind in NAMED_AFTER_WEIGHTS else ""
         name = name or self.current.name or f"{self.current.op_type}({self.current.output[0]})"
-        if kind in SHAPE_KINDS and self.current.op_type not in ("Reshape", kind):
+        if kind in SHAPE_KINDS - {"Concat", "Pad"} and self.current.op_type not in ("Reshape", kind):
             return f"{name}/{kind}"  # a part of another operator, whose name it must not use up
         self.calls[name] += 1
         return name + (f":{self.calls[name]}" if self.calls[name] > 1 else "")

@@ -16,14 +16,13 @@ from scoring.readers.torch_trace import trace
 
 @dataclass(frozen=True)
 class Subject:
-    """A network under examination.
+    """A network under examination: the graph is priced and run.
 
-    run: float images [N,C,H,W] in [0, 1] -> logits [N, classes]. watch: images -> the values of the graph by name.
+    run: float images [N,C,H,W] in [0, 1] -> logits [N, classes] by the file's own engine, for a second opinion.
     """
 
     graph: Graph
     run: Callable[[Tensor], Tensor]
-    watch: Callable[[Tensor], Mapping[str, Tensor]]
     image_shape: tuple[int, int, int]
     parent: Parent | None = None
     claims: Mapping[str, float] = field(default_factory=dict)
@@ -54,11 +53,6 @@ def subject_of_module(
     model = model.eval()
     dtype = input_type(model)
 
-    def watch(images: Tensor) -> Mapping[str, Tensor]:
-        values: dict[str, Tensor] = {}
-        trace(model, as_loaders_give(images.to(dtype)), declared_bits=declared_bits, values=values, prefix=prefix)
-        return values
-
     @torch.inference_mode()
     def run(images: Tensor) -> Tensor:
         output = model(as_loaders_give(images.to(dtype)))
@@ -69,7 +63,7 @@ def subject_of_module(
     image = example_images(image_shape, 1).to(dtype)
     graph = trace(model, image, declared_bits=declared_bits, prefix=prefix)
     return Subject(
-        graph, run, watch, image_shape, parent, dict(claims or {}), dict(provenance or {}), tuple(notes), module=model
+        graph, run, image_shape, parent, dict(claims or {}), dict(provenance or {}), tuple(notes), module=model
     )
 
 

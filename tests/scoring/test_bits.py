@@ -193,13 +193,14 @@ def test_padding_of_a_grid_without_zero_adds_a_value() -> None:
 
 
 def test_values_at_run_time_must_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A quantiser that says 2 bits and rounds to 4 is found out by counting."""
+    """A quantiser whose declared bits are fewer than its codes need is found out by counting."""
     import dataclasses
 
     net = Network(lambda s, x: s.conv(quantise(x, s.scale)).mean((2, 3)), scale=STEP.clone(), conv=nn.Conv2d(3, 4, 1))
     honest = subject(net)
     nodes = [
-        dataclasses.replace(n, attributes={"low": 0, "high": 3}) if n.kind == "Quant" else n for n in honest.graph.nodes
+        dataclasses.replace(n, attributes={"low": 0, "high": 15, "bits": 2}) if n.kind == "Quant" else n
+        for n in honest.graph.nodes
     ]
     liar = dataclasses.replace(honest, graph=dataclasses.replace(honest.graph, nodes=nodes))
     (problem,) = examine_subject(liar).costs.problems

@@ -160,7 +160,7 @@ def test_matmul_as_products_and_a_sum_costs_as_much() -> None:
         return product
 
     found = costs(Network(run, table=torch.rand(10, 192)))
-    assert sum(2 * op.macs + op.products for op in found.operations) >= 2 * 1920
+    assert sum(2 * op.macs + op.products + op.steps for op in found.operations) >= 2 * 1920
     assert found.parameters >= 1920
 
 
@@ -169,7 +169,7 @@ def test_scaled_channels_and_a_sum_are_a_layer() -> None:
         return torch.cat([(x * s.a).sum(1), (x * s.b).sum(1)], 1).flatten(1)
 
     found = costs(Network(run, a=torch.rand(3, 1, 1), b=torch.rand(3, 1, 1)))
-    assert sum(2 * op.macs + op.products for op in found.operations) == 2 * (2 * 3 * 64)
+    assert sum(2 * op.macs + op.products + op.steps for op in found.operations) == 2 * (2 * 3 * 64)
 
 
 def test_convolution_out_of_additions_is_priced() -> None:
@@ -179,10 +179,10 @@ def test_convolution_out_of_additions_is_priced() -> None:
         return s.fc(x.mean((2, 3)))
 
     found = costs(Network(run, fc=nn.Linear(3, 10)))
-    assert sum(op.products for op in found.operations) == 7 * 192
+    assert sum(op.steps for op in found.operations) == 7 * 192 - 10  # the classifier grants as many as it makes
 
 
-def test_more_additions_than_layers_are_a_problem() -> None:
+def test_additions_of_tables_are_priced() -> None:
     def run(s: nn.Module, x: Tensor) -> Tensor:
         table = s.table
         for _ in range(20):
@@ -190,7 +190,7 @@ def test_more_additions_than_layers_are_a_problem() -> None:
         return s.fc(x.mean((2, 3)))
 
     found = costs(Network(run, table=torch.rand(1, 3, 8, 8), fc=nn.Linear(3, 10)))
-    assert any("additions outside of layers" in problem for problem in found.problems)
+    assert sum(op.steps for op in found.operations) == 20 * 192
 
 
 @pytest.mark.parametrize(
@@ -205,8 +205,6 @@ def test_more_additions_than_layers_are_a_problem() -> None:
         (lambda s, x: F.dropout(x, 0.5, True).mean((2, 3)), "dropout"),
         (lambda s, x: (x + torch.rand_like(x)).mean((2, 3)), "rand_like"),
         (lambda s, x: torch.fft.fft(x).real.mean((2, 3)), "fft"),
-        (lambda s, x: s.w[(x.flatten(1) * 3).long()].mean(1), "look-up|index|mul|_to_copy"),
-        (lambda s, x: F.conv2d(x, x.reshape(3, 1, 8, 8), groups=3).flatten(1), "computed weights"),
     ],
 )
 def test_unknown_operations_are_named(run: object, name: str) -> None:

@@ -8,11 +8,8 @@ from torch import Tensor, nn
 
 from scoring.analysis.cost_model import analyse
 from scoring.analysis.dead_channels import without_dead_channels
-from scoring.readers.subject import example_images
 from scoring.verification.examine import examine_subject
 from tests.scoring.helpers import Network, subject
-
-IMAGES = example_images((3, 8, 8), 4)
 
 
 def chain() -> nn.Sequential:
@@ -37,7 +34,7 @@ def test_channel_goes_through_batch_norm_and_depthwise_layer() -> None:
     with torch.no_grad():
         net[3].bias[:2] = 0
     whole = subject(net)
-    graph, notes = without_dead_channels(whole.graph, IMAGES)
+    graph, notes = without_dead_channels(whole.graph)
     before, after = analyse(whole.graph), analyse(graph)
     # 2 of 6 channels: 27 weights of the first layer, 9 of the depthwise and 5 of the pointwise for each.
     assert before.weights - after.weights == 2 * (27 + 9 + 5)
@@ -51,7 +48,7 @@ def test_channel_that_nothing_reads_goes_too() -> None:
     net = chain()
     with torch.no_grad():
         net[6].weight.view(4, 5, 36)[:, 1] = 0
-    graph, _ = without_dead_channels(subject(net).graph, IMAGES)
+    graph, _ = without_dead_channels(subject(net).graph)
     assert analyse(graph).weights == analyse(subject(net).graph).weights - (6 + 4 * 36)
 
 
@@ -60,7 +57,7 @@ def test_channel_with_a_shift_stays() -> None:
     kill(net[0], net[1], slice(0, 2))
     with torch.no_grad():
         net[1].bias[:2] = 0.5
-    graph, notes = without_dead_channels(subject(net).graph, IMAGES)
+    graph, notes = without_dead_channels(subject(net).graph)
     assert graph is not None
     assert notes == ()
 
@@ -80,7 +77,7 @@ def test_one_branch_of_a_residual_add_is_not_enough() -> None:
     kill(net.branch, None, slice(0, 1))
     with torch.no_grad():
         net.branch.bias[0] = 0
-    assert without_dead_channels(subject(net).graph, IMAGES)[1] == ()
+    assert without_dead_channels(subject(net).graph)[1] == ()
 
 
 def test_both_branches_of_a_residual_add() -> None:
@@ -90,11 +87,11 @@ def test_both_branches_of_a_residual_add() -> None:
         with torch.no_grad():
             layer.bias[0] = 0
     before = analyse(subject(net).graph)
-    after = analyse(without_dead_channels(subject(net).graph, IMAGES)[0])
+    after = analyse(without_dead_channels(subject(net).graph)[0])
     assert before.weights - after.weights == 27 + (6 * 6 - 5 * 5) * 9 + 4
     assert before.macs - after.macs == (27 + (6 * 6 - 5 * 5) * 9) * 64 + 4
 
 
 def test_dense_networks_are_left_alone() -> None:
     graph = subject(chain()).graph
-    assert without_dead_channels(graph, IMAGES) == (graph, ())
+    assert without_dead_channels(graph) == (graph, ())

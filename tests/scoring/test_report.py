@@ -216,13 +216,12 @@ def test_a_network_with_a_state_is_found() -> None:
         return s.net(x) + s.count
 
     found = examine_subject(subject(Network(run, net=net(), count=torch.zeros(1))), images().pixels)
-    assert found.repeatable is False
+    assert any("'count' changes while the network runs" in problem for problem in found.costs.problems)
 
 
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (Network(lambda s, x: s.a(x).mean((2, 3)), a=nn.Conv2d(3, 4, 1), b=torch.rand(3)), "nothing uses it"),
         (Network(lambda s, x: s.a(x), a=nn.Conv2d(3, 4, 1)), "it must give logits"),
         (Network(lambda s, x: s.a(x * s.b).mean((2, 3)), a=nn.Conv2d(3, 4, 1), b=torch.tensor(float("nan"))), "NaN"),
     ],
@@ -248,13 +247,16 @@ def test_accuracy_of_few_classes() -> None:
 
 
 def test_a_disagreement_with_fvcore_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    from scoring.verification import examine
-    from scoring.verification.fvcore_check import SecondOpinion
+    from scoring.verification import second_counts
+    from scoring.verification.second_counts import SecondOpinion
 
     assert examine_subject(subject(net())).costs.problems == ()
-    monkeypatch.setattr(examine, "fvcore_count", lambda *_: SecondOpinion(1, {}, ()))
-    (problem,) = examine_subject(subject(net())).costs.problems
-    assert problem == f"multiply-accumulates: {4 * 36 * 27 + 1440:,} counted here, 1 by fvcore"
+    monkeypatch.setattr(second_counts, "fvcore_count", lambda *_: SecondOpinion(1, {}, ()))
+    said = f"multiply-accumulates: {4 * 36 * 27 + 1440:,} counted here, 1 by fvcore"
+    costs = examine_subject(subject(net())).costs  # fvcore alone is not believed
+    assert (costs.problems, costs.notes) == ((), (said,))
+    monkeypatch.setattr(second_counts, "dispatched_macs", lambda *_: 2)
+    assert examine_subject(subject(net())).costs.problems == (f"{said}, 2 by PyTorch's dispatch counter",)
 
 
 def test_the_loss_of_a_report_does_not_spell_out_the_labels() -> None:

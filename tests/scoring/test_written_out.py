@@ -43,7 +43,12 @@ PRODUCTS: dict[str, tuple[Function, int]] = {
     "a polynomial": (lambda x: x * (x + 1.0) * 0.5, 1),
     "a gate by another channel": (lambda x: x * torch.sigmoid(x.flip(1)), 1),
     "a gate by a pool": (lambda x: x * torch.sigmoid(x.mean((2, 3), keepdim=True)), 1),
-    "nearly gelu": (lambda x: x * 0.5 * (1.02 + torch.erf(x / math.sqrt(2.0))), 1),
+    "a function of many numbers": (
+        lambda x: x * torch.sigmoid(1.1 * torch.tanh(0.3 * x + 0.7) + 0.9 * torch.sigmoid(0.2 * x - 0.4)),
+        1,
+    ),
+    "nearly gelu": (lambda x: x * 0.5 * (1.02 + torch.erf(x / math.sqrt(2.0))), 0),
+    "a sigmoid of another slope": (lambda x: x * torch.sigmoid(1.702 * x), 0),
     "scaled by channel": (lambda x: x * torch.sigmoid(x * torch.linspace(0.9, 1.1, 4).reshape(1, 4, 1, 1)), 1),
 }
 ELEMENTS = 4 * 8 * 8

@@ -1,4 +1,8 @@
-"""A second opinion on multiply-accumulates: fvcore's counter, whose "flops" are MACs, beside our own count."""
+"""Second opinions on multiply-accumulates: fvcore's counter, and PyTorch's own, which counts below Python.
+
+fvcore traces, and misses what it has no rule for, so it informs; only where PyTorch's counter disagrees as well may the
+network have been misread, and that blocks ranking.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +18,14 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # fvcore decorates its losses with torch.jit.script, which is deprecated
     from fvcore.nn import FlopCountAnalysis
 
-from scoring.costs import Costs
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from scoring.analysis.cost_model import total_macs
+from scoring.readers.subject import Subject, example_images, input_type
 
 COUNTED = ("conv", "linear", "addmm", "matmul", "bmm", "baddbmm", "mm", "einsum", "scaled_dot_product_attention")
 """fvcore's operators that the contest prices as MACs; it also counts batch norms and pooling, which are free."""
-_PRICED = ("conv", "conv_transpose", "linear", "matmul")
 
 
 @dataclass(frozen=True)
@@ -46,9 +53,35 @@ def fvcore_count(model: nn.Module, image: Tensor) -> SecondOpinion:
         logger.setLevel(level)
 
 
-def disagreement(costs: Costs, opinion: SecondOpinion) -> str | None:
+def dispatched_macs(model: nn.Module, image: Tensor) -> int:
+    """MACs of `model(image)` by PyTorch's counter of dispatched operations, attention taken apart into its products."""
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(image)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+    return int(counter.get_total_flops()) // 2
+
+
+def other_counts(subject: Subject) -> tuple[list[str], list[str]]:
+    """(problems, notes): where other counters see other multiply-accumulates in the module that was read."""
+    if subject.module is None:
+        return [], []
+    ours = total_macs(subject.graph)
+    image = example_images(subject.image_shape, 1).to(input_type(subject.module))
+    different = disagreement(ours, fvcore_count(subject.module, image))
+    if different is None:
+        return [], []
+    theirs = dispatched_macs(subject.module, image)
+    if ours == theirs:
+        return [], [different]
+    return [f"{different}, {theirs:,} by PyTorch's dispatch counter"], []
+
+
+def disagreement(ours: int, opinion: SecondOpinion) -> str | None:
     """None, or how the two counts differ. Ours may be larger where fvcore names what it left out."""
-    ours = sum(op.macs for op in costs.operations if op.kind in _PRICED)
     if ours == opinion.macs:
         return None
     left_out = [name for name in opinion.unsupported if any(word in name for word in COUNTED)]

@@ -1,0 +1,200 @@
+"""What the wiring of a network holds: the canonical graph in a fixed compact encoding, against an allowance.
+
+Information can hide in which values an operation reads, in attributes and in the number of nodes, as well as in
+weights. So the graph without names and order is written down: for each operation its kind, its attributes, and where
+its inputs come from. A value that one operation reads needs no name; every further reader names it. Each priced layer
+adds `PER_LAYER` bits to the allowance of the network, but no more than the bits charged for its own numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from scoring.graph.graph import Graph, Node
+from scoring.graph.kinds import KINDS, Price
+
+PER_LAYER = 176
+"""Bits; `docs/scoring.md` has what the honest zoo needs of it."""
+NUMBER = 32
+"""Bits of a number in an attribute."""
+_KIND = math.ceil(math.log2(len(KINDS) + 1))
+_PLAIN = (0.0, 1.0, 6.0, math.inf, -math.inf)
+"""Numbers that every network uses, which tell nothing."""
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """Bits of the encoding, and bits that the layers allow."""
+
+    bits: int
+    allowance: int
+
+    @property
+    def excess(self) -> int:
+        return max(0, self.bits - self.allowance)
+
+
+def wiring_of(graph: Graph, layer_bits: Mapping[str, int]) -> Wiring:
+    """layer_bits: what is charged for each priced layer's own weights and numbers, by name."""
+    nodes = [n for n in graph.running if n.kind != "Identity"]
+    reference = math.ceil(math.log2(max(2, len(nodes))))
+    reads: dict[str, int] = {}
+    bits = 0
+    for node in nodes:
+        bits += _KIND + _attribute_bits(graph, node)
+        for value in node.inputs:
+            bits += 1
+            if value:
+                reads[value] = reads.get(value, 0) + 1
+    bits += sum((count - 1) * reference for count in reads.values())
+    return Wiring(bits, _allowance(graph, layer_bits))
+
+
+def _allowance(graph: Graph, layer_bits: Mapping[str, int]) -> int:
+    """A product of two activations has the bits of the layers that made its operands."""
+    behind: dict[str, frozenset[str]] = {}
+    total = 0
+    for node in graph.running:
+        sources = frozenset().union(*(behind.get(i, frozenset()) for i in node.inputs if i))
+        own = node.kind in KINDS and KINDS[node.kind].price is Price.LAYER
+        if own:
+            charged = layer_bits.get(node.name, 0) or sum(layer_bits.get(name, 0) for name in sources)
+            total += min(PER_LAYER, charged)
+        made = frozenset({node.name}) if own and layer_bits.get(node.name, 0) else sources
+        for output in node.outputs:
+            behind[output] = made
+    return total
+
+
+# Attributes -----------------------------------------------------------------------------------------------------
+
+
+def _attribute_bits(graph: Graph, node: Node) -> int:
+    rule = _RULES.get(node.kind)
+    if rule is not None:
+        return rule(graph, node)
+    defaults = KINDS[node.kind].defaults if node.kind in KINDS else ()
+    return sum(_number(value, defaults) for value in node.attributes.values() if isinstance(value, int | float))
+
+
+def _number(value: float | None, defaults: tuple[float, ...] = ()) -> int:
+    """A number in an attribute; one that tells nothing is a mark."""
+    plain = value is None or isinstance(value, bool) or float(value) in _PLAIN or any(
+        math.isclose(value, d, rel_tol=1e-3) for d in defaults
+    )  # fmt: skip
+    return 1 if plain else NUMBER
+
+
+def _small(values: Any) -> int:
+    """Kernels, strides, pads, dilations: a few bits each, once where all are the same."""
+    values = [int(v) for v in values]
+    if len(set(values)) == 1:
+        values = values[:1]
+    return 1 + sum(2 * (abs(v) + 1).bit_length() - 1 for v in values)
+
+
+def _window(graph: Graph, node: Node) -> int:
+    names = ("kernel", "stride", "pads", "dilation", "output_padding", "size", "factors")
+    bits = sum(_small(node.attributes[name]) for name in names if name in node.attributes)
+    return bits + (2 * int(node.attributes.get("groups", 1)).bit_length() - 1)
+
+
+def _reshape(graph: Graph, node: Node) -> int:
+    """A merge tells nothing; a split tells its factors."""
+    before = [n for n in graph.shapes[node.inputs[0]] if n > 1]
+    after = [n for n in graph.shapes[node.output] if n > 1]
+    bits, i = len(graph.shapes[node.output]), 0
+    for j, n in enumerate(after):
+        if i < len(before) and before[i] == n:
+            i += 1
+            continue
+        if i < len(before) and n > before[i] and n % before[i] == 0:  # several become one
+            left = n
+            while i < len(before) and left % before[i] == 0 and left > 1:
+                left //= before[i]
+                i += 1
+            bits += NUMBER if left > 1 else 0
+            continue
+        last = j + 1 == len(after) or (i < len(before) and math.prod(after[: j + 1]) == math.prod(before[: i + 1]))
+        bits += 0 if last else NUMBER
+        if last:
+            i += 1
+    return bits
+
+
+def _slice(graph: Graph, node: Node) -> int:
+    a, shape = node.attributes, graph.shapes[node.inputs[0]]
+    bits = 3
+    for start, end, step, size in zip(a["starts"], a["ends"], a["steps"], shape, strict=True):
+        bits += NUMBER * (start != 0) + NUMBER * (end < size and step == 1) + (_small((step,)) if step != 1 else 0)
+    return bits
+
+
+def _gather(graph: Graph, node: Node) -> int:
+    index = node.inputs[1]
+    if not graph.is_constant(index):
+        return 3
+    return 3 + index_bits(graph.constants[index], graph.shapes[node.inputs[0]][node.attributes["axis"]])
+
+
+def index_bits(index: torch.Tensor, size: int) -> int:
+    """A list of indices: three numbers if it counts in rows and columns (a slice, a channel shuffle), else each."""
+    flat = index.reshape(-1)
+    if flat.device.type == "meta" or len(flat) < 2:
+        return NUMBER
+    if any(_counts(flat, inner) for inner in range(1, len(flat) + 1) if len(flat) % inner == 0):
+        return 3 * NUMBER
+    return len(flat) * max(1, math.ceil(math.log2(max(2, size))))
+
+
+def _counts(flat: torch.Tensor, inner: int) -> bool:
+    """Whether the list is a grid of `inner` columns with one step along rows and one along columns."""
+    grid = flat.reshape(-1, inner)
+    steps, rows = grid.diff(dim=1), grid[:, 0].diff()
+    return bool((steps == steps[:1, :1]).all()) and bool((rows == rows[:1]).all())
+
+
+def _quantiser(graph: Graph, node: Node) -> int:
+    low, high = node.attributes.get("low"), node.attributes.get("high")
+    if low is None or high is None:
+        return 2
+    bits = math.ceil(math.log2(high - low + 1)) if high > low else 0
+    half = 2 ** (bits - 1) if bits else 0
+    usual = (low, high) in ((0, 2**bits - 1), (-half, half - 1), (1 - half, half - 1))
+    return 8 if bits and usual else 8 + 2 * NUMBER
+
+
+def _expand(graph: Graph, node: Node) -> int:
+    before, after = graph.shapes[node.inputs[0]], graph.shapes[node.output]
+    padded = (1,) * (len(after) - len(before)) + before
+    return sum(NUMBER for n, m in zip(padded, after, strict=True) if n != m)
+
+
+def _axes(graph: Graph, node: Node) -> int:
+    return 1 + len(graph.shapes[node.inputs[0]])
+
+
+def _nothing(graph: Graph, node: Node) -> int:
+    """An axis, a type, or numbers that fold away."""
+    return 4
+
+
+_WINDOWS = ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "AdaptiveAveragePool", "AdaptiveMaxPool")
+_MARKS = ("Softmax", "LogSoftmax", "Concat", "Cast", "Linear", "MatMul", "BatchNormalization", "DepthToSpace")
+_RULES: dict[str, Callable[[Graph, Node], int]] = {
+    **dict.fromkeys((*_WINDOWS, "ResizeNearest", "ResizeLinear"), _window),
+    **dict.fromkeys((*_MARKS, "SpaceToDepth", "Gelu"), _nothing),
+    **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"), _axes),
+    "Reshape": _reshape,
+    "Transpose": lambda graph, node: 3 * len(node.attributes["perm"]),
+    "Slice": _slice,
+    "Expand": _expand,
+    "Gather": _gather,
+    "Pad": lambda graph, node: 2 + _small(node.attributes["pads"]),
+    **dict.fromkeys(("Quant", "QuantizeLinear", "DequantizeLinear"), _quantiser),
+}
