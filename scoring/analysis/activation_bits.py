@@ -49,6 +49,10 @@ class Grid:
         code = value / self.step + self.zero
         return abs(code - round(code)) < _TOLERANCE and self.low <= round(code) <= self.high
 
+    def lies_within(self, other: Grid) -> bool:
+        """Whether a quantiser to the other grid would only copy: exporters write one behind every operator."""
+        return self.same_points(other) and other.low <= self.low and self.high <= other.high
+
     def same_points(self, other: Grid) -> bool:
         return (self.step, self.zero, self.moved) == (other.step, other.zero, other.moved) and (
             self.step is not None or self.scale == other.scale

@@ -121,11 +121,11 @@ def settle(demands: list[Demand], grants: Iterable[Grant], regions: Regions) -> 
     supply: dict[tuple[int, str], int] = {}
     for n, grant in enumerate(grants):
         flow.edge("source", n, grant.operations)
-        for bucket, name, amount in _supplies(n, grant):
-            if bucket in wanted:
+        for place, name, amount in _supplies(n, grant):
+            if place in wanted:
                 flow.edge(n, name, amount)
-                flow.edge(name, bucket, amount)
-                supply[bucket] = supply.get(bucket, 0) + amount
+                flow.edge(name, place, amount)
+                supply[place] = supply.get(place, 0) + amount
     settled = Settled()
     for bits in sorted({bits for bucket in wanted.values() for bits in bucket}, reverse=True):
         for key, bucket in wanted.items():

@@ -219,7 +219,8 @@ def elements_read(graph: Graph, node: Node, axes: dict[str, Axes]) -> int:
         pooled = [int(i) % len(shape) for i in a["axes"]]
         return 0 if all(is_spatial(before[i]) for i in pooled) else math.prod(shape)
     dims = len(a.get("kernel", a.get("size", ())))
-    kernel = a.get("kernel") or [math.ceil(n / m) for n, m in zip(shape[-dims:], a["size"], strict=True)]
+    kernel: list[int] = list(a.get("kernel", ()))
+    kernel = kernel or [math.ceil(n / m) for n, m in zip(shape[-dims:], a["size"], strict=True)]
     over = [i for i, k in zip(range(len(shape) - dims, len(shape)), kernel, strict=True) if k > 1]
     if all(is_spatial(before[i]) for i in over):
         return 0

@@ -374,7 +374,9 @@ class _Analysis:
         layer = self._layer_behind(node)
         for value in (node.inputs[1], *nonzero_points(graph, node.inputs[2:])):
             self._charge(value, layer)
-        self._demand(node, QUANTISER, bits_of(graph.types[node.output]))
+        before, after = self.grids.get(node.inputs[0]), self.grids.get(node.output)
+        if before is None or after is None or not before.lies_within(after):
+            self._demand(node, QUANTISER, bits_of(graph.types[node.output]))
 
     def _move(self, node: Node) -> None:
         graph = self.graph

@@ -95,7 +95,7 @@ def _small(values: Any) -> int:
     values = [int(v) for v in values]
     if len(set(values)) == 1:
         values = values[:1]
-    return 1 + sum(2 * (abs(v) + 1).bit_length() - 1 for v in values)
+    return 1 + sum(2 * int(abs(v) + 1).bit_length() - 1 for v in values)
 
 
 def _window(graph: Graph, node: Node) -> int:

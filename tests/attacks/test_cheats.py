@@ -444,7 +444,7 @@ def test_order_dependence(tmp_path: Path) -> None:
     report = score(pixels(nodes, i0=np.asarray([0]), i1=np.asarray([1])), tmp_path, images=images(600))
     # Alone an image is the first of its batch, so nothing is left of it: that is the network which is judged.
     assert report.accuracy is not None
-    assert report.accuracy.loss == pytest.approx(math.log(10), abs=1e-6)
+    assert report.accuracy.loss == pytest.approx(math.log(10), abs=5e-3)
     assert any("predicts" in note and "otherwise than the graph that is priced" in note for note in report.notes)
 
 
