@@ -85,16 +85,23 @@ class Recipe:
     learning_rate: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    schedule: Literal["cosine", "onecycle", "constant"] = "cosine"
+    schedule: Literal["cosine", "onecycle", "triangle", "constant"] = "cosine"
     warmup_epochs: float = 1.0
-    """Epochs of linear rise; a one-cycle schedule has its own and takes none besides."""
+    """Epochs of linear rise; `onecycle` and `triangle` have their own and take none besides."""
     label_smoothing: float = 0.0
     ema_decay: float = 0.0
     """Decay a step of the exponential moving average of the weights; 0 is none."""
+    lookahead: float = 0.0
+    """Decay a step, at the end, of slow weights to which training returns every five steps; 0 is none."""
+    norm_bias_rate: float = 1.0
+    """Factor on the learning rate of batch norms' biases; where it is not 1, they decay as fast as the weights do."""
     clip_norm: float = 0.0
     """Largest gradient norm; 0 is no clipping."""
     flip: bool = True
     """Mirror half of the images, where the data set says that a mirrored image still shows its class."""
+    alternate_flips: bool = False
+    """Mirror each image in every second epoch instead of by chance: no two epochs in a row show the same one (Jordan
+    2024, arXiv 2404.00498, section 3.6)."""
     crop: int = 4
     """Pixels of reflected padding for the random crop, of an image of 32 pixels and scaled to others; 0 is no crop."""
     cutout: int = 0
@@ -177,6 +184,8 @@ def check(recipe: Recipe) -> None:
         "warmup_epochs": (0, math.inf),
         "label_smoothing": (0, 1),
         "ema_decay": (0, 1),
+        "lookahead": (0, 1),
+        "norm_bias_rate": (0, math.inf),
         "clip_norm": (0, math.inf),
         "crop": (0, math.inf),
         "cutout": (0, math.inf),

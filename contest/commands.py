@@ -81,7 +81,7 @@ def train(
             parse_bits(bits, edge_bits, cast(Literal[8, 32], int(number_bits))),
             structured,
             unstructured,
-            parse_recipe(train_options, Recipe()),
+            parse_recipe(train_options, networks.recipe(what)),
             parse_recipe(tune_options, Recipe(epochs=2.0, learning_rate=0.01, warmup_epochs=0.0)),
             seed,
         )

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 CALIBRATION_IMAGES = 256
 """Images from which the first quantiser steps are chosen."""
+FIRST_IMAGES = 5000
+"""Images that a new network is shown (`networks.see`)."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,7 @@ def compress(
     run = _Run(train, validation, device, directory, teach, on_epoch, progress, [])
     torch.manual_seed(candidate.seed)
     model = networks.build(candidate.architecture, image_shape, classes)
+    networks.see(model, _some(train, candidate.seed, FIRST_IMAGES))
     if start is not None:
         start_from(start, model)
     macs, weights = networks.macs_and_weights(candidate.architecture, image_shape, classes)
@@ -220,9 +223,13 @@ def _quantise(model: nn.Module, candidate: Candidate, train: Images) -> None:
     if candidate.bits.quantised:
         from contest.quantisation import quantise
 
-        chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(candidate.seed))
-        images = train.pixels[chosen[:CALIBRATION_IMAGES].to(train.pixels.device)].cpu().float() / 255
-        quantise(model.cpu(), candidate.bits, images)
+        quantise(model.cpu(), candidate.bits, _some(train, candidate.seed, CALIBRATION_IMAGES))
+
+
+def _some(train: Images, seed: int, count: int) -> Tensor:
+    """`count` training images, float [N, C, H, W] in [0, 1]."""
+    chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
+    return train.pixels[chosen[:count].to(train.pixels.device)].cpu().float() / 255
 
 
 def _zeros(network: Network) -> int:

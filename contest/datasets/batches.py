@@ -100,6 +100,9 @@ class Batches:
         order = self._draw(random.permutation(len(self.labels)))
         shifts = self._draw(random.randint(0, 2 * self.crop + 1, (2, len(order))))
         mirrored = self._draw(random.randint(0, 2, len(order)).astype(bool))
+        if self.recipe.alternate_flips:
+            first = np.random.RandomState(seed & 0xFFFFFFFF).randint(0, 2, len(order))
+            mirrored = self._draw((first + number) % 2 == 1)[order]
         centres = self._draw(random.random_sample((2, len(order))).astype(np.float32))
         for index in range(len(self)):
             here = slice(index * self.batch_size, (index + 1) * self.batch_size)

@@ -12,12 +12,12 @@ from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from contest.candidate import Architecture
+from contest.candidate import Architecture, Recipe
 from contest.errors import UsageError
 from contest.networks.options import OptionSpec, bind, parse_options, specs
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 FAMILIES = (
     "resnet",
@@ -29,6 +29,7 @@ FAMILIES = (
     "thin",
     "mnist_fc",
     "mnist_cnn",
+    "fast_teacher",
 )
 """Each is a module of this package that holds a function of the same name."""
 
@@ -72,6 +73,21 @@ def parse(text: str) -> Architecture:
             architecture.family, bind(architecture.family, _function(architecture.family), architecture.options)
         )
     return architecture
+
+
+def recipe(text: str) -> Recipe:
+    """The float training that belongs to a name, `fast-teacher` or with options; a plain one for most."""
+    name = text.strip().partition(":")[0]
+    preset = presets().get(name)
+    return getattr(_module(preset.family), "RECIPES", {}).get(name, Recipe()) if preset else Recipe()  # type: ignore[no-any-return]
+
+
+def see(model: nn.Module, images: Tensor) -> None:
+    """Show a new network some training images, float [N, C, H, W] in [0, 1]: a whitening layer is made from them."""
+    children = dict(model.named_children())
+    look = getattr(children.get("stem"), "see", None)
+    if look is not None:
+        look(children["normalise"](images))
 
 
 def build(architecture: Architecture, image_shape: tuple[int, int, int] = (3, 32, 32), classes: int = 10) -> nn.Module:

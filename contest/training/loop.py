@@ -24,7 +24,7 @@ from contest.training.device import (
     has_bf16,
     memory_errors,
 )
-from contest.training.ema import Average
+from contest.training.ema import Average, Lookahead
 from contest.training.evaluation import evaluate
 from contest.training.metrics import Epoch, History, Meter, Progress
 from contest.training.optimiser import loss_of, make_optimiser, make_schedule
@@ -74,9 +74,12 @@ def fit(
     optimiser = make_optimiser(model, recipe)
     schedule = make_schedule(optimiser, recipe, steps, len(batches))
     average = Average(model, recipe.ema_decay, after_step) if recipe.ema_decay else None
+    lookahead = Lookahead(model, recipe.lookahead, steps, after_step) if recipe.lookahead else None
     parts: dict[str, files.Part] = {"model": model, "optimiser": optimiser, "schedule": schedule}
     if average:
         parts["average"] = average
+    if lookahead:
+        parts["lookahead"] = lookahead
     run = {**dataclasses.asdict(recipe), "seed": seed, "images": len(images)}
     history = files.load(checkpoint, run, parts) if checkpoint and checkpoint.exists() else []
     step = min(len(history) * len(batches), steps)
@@ -107,6 +110,8 @@ def fit(
                 schedule.step()
                 if after_step:
                     after_step(model)
+                if lookahead:
+                    lookahead.update(model)
                 if average:
                     average.update(model)
                 meter.add(loss, logits, batch)

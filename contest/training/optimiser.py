@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,16 +15,27 @@ from contest.candidate import Recipe
 from contest.datasets import Batch
 from contest.errors import UsageError
 
+_TRIANGLE = ((0.0, 0.23, 1.0), (0.2, 1.0, 0.07))
+"""Shares of the run and of the learning rate, corner by corner."""
+
 
 def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Nesterov SGD or AdamW; weights decay, whatever has at most one dimension (biases, batch norm, quantiser
-    steps) does not."""
+    steps) does not, except batch norms' biases with a rate of their own."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
         raise UsageError("the model has no parameters to train")
-    groups = [
+    rate, factor = recipe.learning_rate, recipe.norm_bias_rate
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    fast = {id(norm.bias) for norm in norms if factor != 1}
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.ndim <= 1 and id(p) not in fast], "weight_decay": 0.0},
+        {
+            "params": [p for p in parameters if id(p) in fast],
+            "weight_decay": recipe.weight_decay / (factor or 1.0),
+            "lr": rate * factor,
+        },
     ]
     groups = [group for group in groups if group["params"]]
     # The fused CPU kernel saves 0.1 ms of a step of 100 ms, but takes a gradient whose strides differ from
@@ -42,12 +55,16 @@ def make_schedule(optimiser: torch.optim.Optimizer, recipe: Recipe, steps: int, 
     """The learning rate of each of `steps` steps, `per_epoch` of them an epoch.
 
     `cosine` (to 0) and `constant` rise linearly for `warmup_epochs` first; `onecycle` is PyTorch's, which
-    rises for 30 % of the run and takes no warm-up besides.
+    rises for 30 % of the run and takes no warm-up besides; `triangle` goes from a fifth to 1 in 23 % of the run and
+    falls to 7 % (Jordan 2024, arXiv 2404.00498).
     """
     if recipe.schedule == "onecycle":
-        return OneCycleLR(optimiser, recipe.learning_rate, total_steps=max(steps, 1), cycle_momentum=False)
+        largest = [group["lr"] for group in optimiser.param_groups]
+        return OneCycleLR(optimiser, largest, total_steps=max(steps, 1), cycle_momentum=False)
+    if recipe.schedule == "triangle":
+        return LambdaLR(optimiser, lambda step: float(np.interp(step / max(steps, 1), *_TRIANGLE)))
     if recipe.schedule not in ("cosine", "constant"):
-        raise UsageError(f"schedule is '{recipe.schedule}'; it must be cosine, onecycle or constant")
+        raise UsageError(f"schedule is '{recipe.schedule}'; it must be cosine, onecycle, triangle or constant")
     warmup = min(round(recipe.warmup_epochs * per_epoch), steps - 1)
 
     def factor(step: int) -> float:
