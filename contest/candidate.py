@@ -16,6 +16,20 @@ from contest.errors import UsageError
 
 Option = int | float | str | bool | tuple[int, ...]
 
+_LATER: Mapping[str, Any] = {"later": True}
+"""Metadata of a field that older files lack: `plain` leaves it out where it has its default, so that the keys of
+studies, checkpoints and answers of teachers from before it still fit."""
+
+
+def plain(instance: Any) -> dict[str, Any]:
+    """A candidate or a part of it as plain data, without younger fields that have their defaults."""
+    values = {field: getattr(instance, field.name) for field in dataclasses.fields(instance)}
+    return {
+        field.name: plain(value) if dataclasses.is_dataclass(value) else value
+        for field, value in values.items()
+        if not (field.metadata.get("later") and value == field.default)
+    }
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -91,15 +105,15 @@ class Recipe:
     label_smoothing: float = 0.0
     ema_decay: float = 0.0
     """Decay a step of the exponential moving average of the weights; 0 is none."""
-    lookahead: float = 0.0
+    lookahead: float = field(default=0.0, metadata=_LATER)
     """Decay a step, at the end, of slow weights to which training returns every five steps; 0 is none."""
-    norm_bias_rate: float = 1.0
+    norm_bias_rate: float = field(default=1.0, metadata=_LATER)
     """Factor on the learning rate of batch norms' biases; where it is not 1, they decay as fast as the weights do."""
     clip_norm: float = 0.0
     """Largest gradient norm; 0 is no clipping."""
     flip: bool = True
     """Mirror half of the images, where the data set says that a mirrored image still shows its class."""
-    alternate_flips: bool = False
+    alternate_flips: bool = field(default=False, metadata=_LATER)
     """Mirror each image in every second epoch instead of by chance: no two epochs in a row show the same one (Jordan
     2024, arXiv 2404.00498, section 3.6)."""
     crop: int = 4
@@ -145,7 +159,7 @@ class Candidate:
 
     def to_json(self) -> str:
         """One line of JSON with sorted keys: equal candidates give equal text."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return json.dumps(plain(self), sort_keys=True)
 
     @staticmethod
     def from_json(text: str) -> Candidate:

@@ -37,6 +37,15 @@ if TYPE_CHECKING:
     help="A model.pt whose predictions are distilled; given several times, the mean of their logits.",
 )  # fmt: skip
 @click.option(
+    "--teacher-views", type=click.Choice(["1", "2", "6"]),
+    help="Views of an image that a teacher's answer is the mean of: itself; and its mirror image; and both moved by a "
+    "pixel two ways  [default: 2, with taught_epochs 1]",
+)  # fmt: skip
+@click.option(
+    "--teacher-cache", type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of teachers' answers, shared by trainings and studies  [default: --directory]",
+)  # fmt: skip
+@click.option(
     "--start", type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A train.ckpt or tune.ckpt (of --directory) of a relative: weights whose name and shape agree begin as there.",
 )  # fmt: skip
@@ -57,6 +66,8 @@ def train(
     train_options: str,
     tune_options: str,
     teachers: tuple[Path, ...],
+    teacher_views: str | None,
+    teacher_cache: Path | None,
     start: Path | None,
     all_images: bool,
     seed: int,
@@ -71,7 +82,7 @@ def train(
     from contest.datasets import ALL_IMAGES, load, split
     from contest.model_file import save
     from contest.pipeline import compress
-    from contest.training import choose_device, labels_name, load_teachers, soft_labels
+    from contest.training import choose_device, load_teachers, soft_labels
 
     if Path(what).suffix == ".json":
         candidate = Candidate.from_json(Path(what).read_text())
@@ -95,8 +106,10 @@ def train(
         teacher = load_teachers(teachers, training, classes, validated)
 
         def teach(recipe: Recipe) -> Tensor:
-            cache = directory and directory / labels_name(recipe)
-            return soft_labels(teacher, training, device=chosen, recipe=recipe, cache=cache, progress=True)
+            return soft_labels(
+                teacher, training, device=chosen, views=teacher_views and int(teacher_views), recipe=recipe,
+                cache=teacher_cache or directory, progress=True,
+            )  # fmt: skip
 
     outcome = compress(
         candidate,

@@ -3,7 +3,7 @@
 from contest.training.batch_norm import refresh_statistics
 from contest.training.checkpoint import start_from
 from contest.training.device import choose_device
-from contest.training.distillation import Ensemble, labels_name, load_teachers, soft_labels
+from contest.training.distillation import Ensemble, load_teachers, question, soft_labels
 from contest.training.evaluation import Evaluation, evaluate, forward
 from contest.training.loop import fit
 from contest.training.metrics import Epoch, History
@@ -17,8 +17,8 @@ __all__ = [
     "evaluate",
     "fit",
     "forward",
-    "labels_name",
     "load_teachers",
+    "question",
     "refresh_statistics",
     "soft_labels",
     "start_from",

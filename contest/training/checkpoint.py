@@ -12,7 +12,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from contest.candidate import Recipe
 from contest.errors import TrainingError, UsageError
 from contest.training.metrics import Epoch
 
@@ -52,9 +51,7 @@ def load(path: Path, run: Mapping[str, Any], parts: Mapping[str, Part]) -> list[
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        # a field that is younger than the checkpoint had its default
-        saved = {**dataclasses.asdict(Recipe()), **dict(state["run"])}
-        history = [Epoch(**epoch) for epoch in state["history"]]
+        saved, history = dict(state["run"]), [Epoch(**epoch) for epoch in state["history"]]
         states = {name: state["parts"][name] for name in parts}
     except UNREADABLE as error:
         raise TrainingError(

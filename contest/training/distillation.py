@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,13 +11,14 @@ import torch
 from rich.progress import track
 from torch import Tensor, nn
 
-from contest.candidate import Recipe
+from contest.candidate import Recipe, plain
 from contest.datasets import Batches, Images
 from contest.errors import UsageError
 from contest.memory import keep_memory
+from contest.model_file.freeze import Network
 from contest.training import checkpoint
 from contest.training.device import autocast
-from contest.training.evaluation import evaluating, forward
+from contest.training.evaluation import evaluating, forward, over_views
 
 
 class Ensemble(nn.Module):
@@ -65,7 +67,7 @@ def soft_labels(
     images: Images,
     *,
     device: torch.device | str = "cpu",
-    flip: bool | None = None,
+    views: int | None = None,
     recipe: Recipe | None = None,
     batch_size: int = 500,
     cache: Path | None = None,
@@ -74,62 +76,64 @@ def soft_labels(
     """The teacher's logits for each image, float32 [N, classes] on the CPU; where a recipe has `taught_epochs`, those
     for the images of these epochs as `Batches` makes them [epochs, images of an epoch, classes].
 
-    With `flip` (default: where the images may be flipped and the epochs do not hold mirror images anyway) they are the
-    mean of the image's and its mirror image's. `cache` is a file that answers the same question again; one about
-    another teacher or other images is replaced.
+    They are the mean over so many `views` of the image (`contest.training.evaluation`); by default it and its mirror
+    image, but only the image itself where whole epochs are answered, which hold mirror images anyway. `cache` is a
+    folder, of one training or shared by many: an answer lies there under the name of its question (the teacher, the
+    images, what the recipe makes of them), and is given again.
     """
     taught = recipe if recipe and recipe.taught_epochs else None
-    flip = images.flips and not taught if flip is None else flip
-    key = _key(teacher, images, flip, recipe)
-    if cache and cache.exists():
-        known = _read(cache, key)
-        if known is not None:
-            return known
-
-    def answer(**how: bool) -> Tensor:
-        if taught:
-            return _taught(teacher, Batches(images, taught, device=device), progress, **how)
-        return forward(teacher, images, device=device, batch_size=batch_size, bf16=True, **how)
-
-    logits = (answer() + answer(mirrored=True)) / 2 if flip else answer()
-    if cache:
-        checkpoint.write({"key": key, "logits": logits}, cache)
+    views = (1 if taught else 2) if views is None else views
+    file = cache / f"answers-{_key(teacher, images, views, recipe or Recipe())[:32]}.pt" if cache else None
+    known = _read(file) if file and file.exists() else None
+    if known is not None:
+        return known
+    if taught:
+        logits = _taught(teacher, Batches(images, taught, device=device), views, images.flips, progress)
+    else:
+        logits = forward(teacher, images, device=device, batch_size=batch_size, bf16=True, views=views)
+    if file:
+        checkpoint.write({"logits": logits}, file)
     return logits
+
+
+TRAINING_ONLY = {
+    "epochs", "optimiser", "learning_rate", "momentum", "weight_decay", "schedule", "warmup_epochs", "label_smoothing",
+    "ema_decay", "lookahead", "norm_bias_rate", "clip_norm", "distillation", "temperature",
+}  # fmt: skip
+"""Fields of a recipe that leave its images as they are. A field that is missing here asks for answers of its own."""
 
 
 def question(recipe: Recipe) -> str:
     """What of a recipe decides for which images its teacher answers."""
-    fields = ("taught_epochs", "batch_size", "crop", "flip", "cutout", "mixup", "cutmix")
-    return " ".join(f"{name}={getattr(recipe, name)}" for name in fields) if recipe.taught_epochs else "plain images"
+    fields = {name: value for name, value in sorted(plain(recipe).items()) if name not in TRAINING_ONLY}
+    return json.dumps(fields) if recipe.taught_epochs else "plain images"
 
 
-def labels_name(recipe: Recipe) -> str:
-    """File name of the cache of a teacher's answers to this recipe's question."""
-    return f"labels-{hashlib.sha256(question(recipe).encode()).hexdigest()[:8]}.pt"
-
-
-def _taught(teacher: nn.Module, batches: Batches, progress: bool, mirrored: bool = False) -> Tensor:
+def _taught(teacher: nn.Module, batches: Batches, views: int, mirror: bool, progress: bool) -> Tensor:
     epochs = range(batches.recipe.taught_epochs)
     teacher.to(batches.device)
     keep_memory()
     with torch.no_grad(), evaluating(teacher), autocast(batches.device):
         answers = [
-            torch.cat([teacher(b.images.flip(3) if mirrored else b.images).float().cpu() for b in batches.epoch(epoch)])
+            torch.cat([over_views(teacher, b.images, views, mirror).cpu() for b in batches.epoch(epoch)])
             for epoch in track(epochs, "the teacher answers", disable=not progress)
         ]
     return torch.stack(answers)
 
 
-def _read(cache: Path, key: str) -> Tensor | None:
+def _read(file: Path) -> Tensor | None:
     try:
-        state = torch.load(cache, map_location="cpu", weights_only=True)
-        return state["logits"] if state["key"] == key else None
+        logits: Tensor = torch.load(file, map_location="cpu", weights_only=True)["logits"]
+        return logits
     except checkpoint.UNREADABLE:
         return None  # a damaged cache is no reason to stop: the labels are computed again
 
 
-def _key(teacher: nn.Module, images: Images, flip: bool, recipe: Recipe | None) -> str:
-    digest = hashlib.sha256(f"flip={flip} {question(recipe or Recipe())}".encode())
+def _key(teacher: nn.Module, images: Images, views: int, recipe: Recipe) -> str:
+    digest = hashlib.sha256(f"views={views} flips={images.flips} {question(recipe)} {teacher!r}".encode())
+    for network in teacher.modules():  # strides and activations are in no tensor
+        if isinstance(network, Network):
+            digest.update(network.manifest.architecture.model_dump_json().encode())
     for name, tensor in (*teacher.state_dict().items(), ("pixels", images.pixels.permute(0, 2, 3, 1))):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)

@@ -59,9 +59,9 @@ def forward(
     device: torch.device | str = "cpu",
     batch_size: int = 500,
     bf16: bool = False,
-    mirrored: bool = False,
+    views: int = 1,
 ) -> Tensor:
-    """The logits of all images (`mirrored`: of their mirror images) in order, float32 [N, classes] on the CPU."""
+    """The logits of all images, the mean over `views` (see there), in order, float32 [N, classes] on the CPU."""
     keep_memory()
     device = torch.device(device)
     model.to(device)
@@ -69,9 +69,31 @@ def forward(
     with torch.no_grad(), evaluating(model), autocast(device, bf16):
         for start in range(0, len(images), batch_size):
             pixels = images.pixels[start : start + batch_size].to(device).permute(0, 2, 3, 1).contiguous()
-            x = to_float(pixels.flip(2) if mirrored else pixels)
-            parts.append(model(x).float().cpu())
+            parts.append(over_views(model, to_float(pixels), views, mirror=images.flips).cpu())
     return torch.cat(parts)
+
+
+VIEWS = (1, 2, 6)
+
+
+def over_views(model: nn.Module, x: Tensor, views: int, mirror: bool = True) -> Tensor:
+    """The mean of the logits for `views` of the images [N, C, H, W], float32: 1 is the image as it is; 2 it and its
+    mirror image, where images may be mirrored; 6 also both moved by one pixel up and left and down and right, with
+    half the weight together (Jordan 2024, arXiv 2404.00498, section 3.5)."""
+    if views not in VIEWS:
+        raise UsageError(f"views are {views}; they must be {', '.join(map(str, VIEWS))}")
+
+    def both(x: Tensor) -> Tensor:
+        logits: Tensor = model(x).float()
+        return (logits + model(x.flip(3)).float()) / 2 if views > 1 and mirror else logits
+
+    logits = both(x)
+    if views < 6:
+        return logits
+    height, width = x.shape[2:]
+    padded = F.pad(x, (1, 1, 1, 1), "reflect")
+    moved = both(padded[:, :, :height, :width]) + both(padded[:, :, 2:, 2:])
+    return logits / 2 + moved / 4
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -12,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from contest.candidate import Recipe, check
+from contest.candidate import Recipe, check, plain
 from contest.datasets import Batches, Images
 from contest.errors import TrainingError, UsageError
 from contest.memory import keep_memory
@@ -80,7 +79,7 @@ def fit(
         parts["average"] = average
     if lookahead:
         parts["lookahead"] = lookahead
-    run = {**dataclasses.asdict(recipe), "seed": seed, "images": len(images)}
+    run = {**plain(recipe), "seed": seed, "images": len(images)}
     history = files.load(checkpoint, run, parts) if checkpoint and checkpoint.exists() else []
     step = min(len(history) * len(batches), steps)
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import vl_convert
 
-from contest.candidate import Candidate, Recipe
+from contest.candidate import Candidate, Recipe, plain
 from contest.errors import UsageError
 from search.output.figures import BLUE, importance, pareto, stage_costs
 from search.output.html import finalist_rows, study_judge
@@ -172,7 +171,7 @@ def _experiments(deck: Deck, study: Study, shown: Record) -> None:
     train, tune = shown.candidate.train, shown.candidate.tune
     body = [
         [name, _shown(getattr(train, name)), _shown(getattr(tune, name))]
-        for name in asdict(train)
+        for name in {**plain(train), **plain(tune)}
         if _tells(name, train, tune)
     ]
     deck.table(slide, ["hyperparameter", "training", "fine-tuning (quantised)"], body[:10], top=2.95, size=12)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contest.candidate import Candidate, Recipe
+from contest.candidate import Candidate, Recipe, plain
 from contest.pipeline import stages
 from search.space.space import whole
 from search.study.settings import Settings
@@ -51,7 +51,7 @@ class PipelineTrainer:
         self.image_shape = data.image_shape
         self.classes = len(data.classes)
         self._teacher: Ensemble | None = None
-        self._labels: dict[Path, torch.Tensor] = {}
+        self._labels: dict[str, torch.Tensor] = {}
         self._train = parts.train
         self._validation = parts.validation
         self._provenance = {
@@ -150,13 +150,14 @@ class PipelineTrainer:
 
     def soft_labels(self, recipe: Recipe) -> torch.Tensor:
         """The teacher's logits for the images of a recipe: made by whoever needs them first, read by the others."""
-        from search.trainers.teacher import labels_path, make_labels
+        from contest.training import question
+        from search.trainers.teacher import make_labels
 
-        path = labels_path(self.directory, recipe)
-        if path not in self._labels:
+        asked = question(recipe)
+        if asked not in self._labels:
             self._teacher = self._teacher or self._make_teacher()
-            self._labels[path] = make_labels(self._teacher, self.directory, self._train, recipe, device=self.device)
-        return self._labels[path]
+            self._labels[asked] = make_labels(self._teacher, self.directory, self._train, recipe, device=self.device)
+        return self._labels[asked]
 
     def _make_teacher(self) -> Ensemble:
         from search.trainers.teacher import make_teacher
@@ -173,7 +174,7 @@ def distils(candidate: Candidate) -> bool:
 def float_key(candidate: Candidate) -> str:
     """The identity of a candidate's float training: equal keys train to the same float network."""
     options = sorted(candidate.architecture.options.items())
-    parts = (candidate.architecture.family, options, dataclasses.asdict(candidate.train), candidate.seed)
+    parts = (candidate.architecture.family, options, plain(candidate.train), candidate.seed)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 

@@ -79,14 +79,8 @@ def make_teacher(
     return load_teachers(paths, train, classes, provenance["split_sha256"])
 
 
-def labels_path(directory: Path, recipe: Recipe) -> Path:
-    from contest.training import labels_name
-
-    return directory / "teacher" / labels_name(recipe)
-
-
 def make_labels(teacher: Ensemble, directory: Path, train: Images, recipe: Recipe, *, device: str) -> Tensor:
     """The teacher's logits for the images of a recipe, from the cache in the study directory or made now."""
     from contest.training import soft_labels
 
-    return soft_labels(teacher, train, device=device, recipe=recipe, cache=labels_path(directory, recipe))
+    return soft_labels(teacher, train, device=device, recipe=recipe, cache=directory / "teacher")

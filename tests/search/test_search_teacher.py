@@ -54,7 +54,7 @@ def test_the_teacher_is_trained_once_and_its_labels_outlive_a_damaged_cache(tmp_
     written = model.stat().st_mtime_ns
 
     assert torch.equal(trainer_at(tmp_path).soft_labels(Recipe()), labels)  # another worker reads them
-    cache = teacher.labels_path(tmp_path, Recipe())
+    (cache,) = (tmp_path / "teacher").glob("answers-*.pt")
     cache.write_bytes(b"half a file")
     assert torch.equal(trainer_at(tmp_path).soft_labels(Recipe()), labels)
     assert torch.equal(torch.load(cache, weights_only=True)["logits"], labels)
@@ -103,10 +103,9 @@ def test_the_refine_stage_learns_from_a_teacher_in_both_trainings(tmp_path: Path
         catch_exceptions=False,
     )  # fmt: skip
     assert result.exit_code == 0 and not (given / "teacher" / "model.pt").exists()
-    labels = [
-        torch.load(teacher.labels_path(home, Recipe()), weights_only=True)["logits"] for home in (directory, given)
-    ]
-    assert torch.equal(*labels)
+    answers = [next((home / "teacher").glob("answers-*.pt")) for home in (directory, given)]
+    assert answers[0].name == answers[1].name, "the same question of the same teacher"
+    assert torch.equal(*(torch.load(file, weights_only=True)["logits"] for file in answers))
 
     files = [str(directory / "teacher" / "model.pt"), str(directory / "trials" / refined[0].key / "model.pt")]
     alone = [trainer_at(tmp_path / str(n), teachers=(file,)).soft_labels(Recipe()) for n, file in enumerate(files)]
@@ -125,7 +124,8 @@ def test_the_teacher_answers_for_whole_epochs_where_it_is_asked_to(tmp_path: Pat
     (refined,) = [r.candidate for r in study.records() if r.stage == "refine" and r.result]
     study.close()
     assert refined.train.taught_epochs == refined.tune.taught_epochs == 3
-    answers = torch.load(teacher.labels_path(tmp_path, refined.train), weights_only=True)["logits"]
+    (file,) = (tmp_path / "teacher").glob("answers-*.pt")
+    answers = torch.load(file, weights_only=True)["logits"]
     images, size = trainer_at(tmp_path).images, refined.train.batch_size
     assert answers.shape == (3, images // size * size, 10)
 
