@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,6 +36,15 @@ def test_json_round_trip(candidate: Candidate) -> None:
     assert again == candidate
     assert again.to_json() == candidate.to_json()
     assert hash(again) == hash(candidate)
+
+
+def test_keys_of_older_studies_still_fit() -> None:
+    """Fields that came later are written only where they say something; a study is found by the hash of this text."""
+    text = Candidate(Architecture("resnet")).to_json()
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "f60fa9276b3e0004"  # as of the first release
+    assert "lookahead" not in text
+    changed = Candidate(Architecture("resnet"), train=Recipe(lookahead=0.9, alternate_flips=True))
+    assert Candidate.from_json(changed.to_json()) == changed and "alternate_flips" in changed.to_json()
 
 
 def test_p_s_and_p_u_are_fractions_of_the_same_weights() -> None:

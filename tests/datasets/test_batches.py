@@ -85,6 +85,23 @@ def test_about_half_is_mirrored_and_digits_never() -> None:
     assert not Batches(load("digits").train, Recipe()).flip
 
 
+def test_alternating_flips_show_each_image_both_ways_in_turn() -> None:
+    recipe = Recipe(batch_size=200, crop=0, alternate_flips=True)
+    pixels = halves(True).pixels.clone()
+    pixels[:, 0, 16, 16] = torch.arange(200, dtype=torch.uint8)  # one pixel off the middle says which image it is
+    data = Images(pixels, torch.zeros(200, dtype=torch.int64))
+    seen = []
+    for number in range(3):
+        (batch,) = Batches(data, recipe, seed=5).epoch(number)
+        mirrored = batch.images[:, 0, 0, 0] > 0.5
+        marks = torch.where(mirrored, batch.images[:, 0, 16, 15], batch.images[:, 0, 16, 16])
+        seen.append(mirrored[(marks * 255).round().argsort()])
+    assert torch.equal(seen[0], ~seen[1]) and torch.equal(seen[0], seen[2])
+    assert 0.35 < seen[0].float().mean() < 0.65
+    (still,) = Batches(halves(False), recipe).epoch(0)
+    assert still.images[:, 0, 0, 0].sum() == 0
+
+
 def test_crop_moves_by_up_to_its_padding_evenly() -> None:
     pixels = torch.zeros(2000, 1, 32, 32, dtype=torch.uint8)
     pixels[:, :, 16, 16] = 255

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 import re
 import subprocess
@@ -10,6 +11,7 @@ import sys
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,10 +20,10 @@ from torch import Tensor, nn
 from training_helpers import equal_states, network, quadrants
 
 from contest.candidate import Recipe
-from contest.datasets import Images, load
+from contest.datasets import Batches, Images, load
 from contest.errors import TrainingError, UsageError
 from contest.memory import keep_memory
-from contest.training import Ensemble, Epoch, choose_device, evaluate, fit, soft_labels
+from contest.training import Ensemble, Epoch, choose_device, evaluate, fit, question, soft_labels
 from contest.training.device import channels_last_gradients, cpu_convolutions, has_bf16
 
 PLAIN = Recipe(epochs=2, batch_size=96, flip=False, crop=0, warmup_epochs=0, learning_rate=0.05)
@@ -230,16 +232,27 @@ def test_depthwise_layers_that_are_slow_in_bf16_are_computed_in_float32(kernel: 
     assert "_conv_forward" not in vars(layer)
 
 
-def test_soft_labels_are_the_mean_over_mirror_images(tmp_path: Path) -> None:
+def test_soft_labels_are_the_mean_over_views() -> None:
     teacher, images = network().eval(), quadrants()
     x = images.pixels / 255
+    padded = F.pad(x, (1, 1, 1, 1), "reflect")
+    up_left, down_right = padded[:, :, :8, :8], padded[:, :, 2:, 2:]
+    assert torch.equal(down_right[:, :, :7, :7], x[:, :, 1:, 1:])
     with torch.no_grad():
         plain, mirrored = teacher(x), teacher(x.flip(3))
+        moved = [teacher(y) for y in (up_left, down_right, up_left.flip(3), down_right.flip(3))]
     close = {"rtol": 0.05, "atol": 0.02}  # the teacher runs in bf16 where that is faster
-    torch.testing.assert_close(soft_labels(teacher, images), plain, **close)
-    torch.testing.assert_close(soft_labels(teacher, images, flip=True), (plain + mirrored) / 2, **close)
     may_flip = Images(images.pixels, images.labels, flips=True)
-    assert torch.equal(soft_labels(teacher, may_flip), soft_labels(teacher, images, flip=True))
+    torch.testing.assert_close(soft_labels(teacher, may_flip, views=1), plain, **close)
+    torch.testing.assert_close(soft_labels(teacher, may_flip, views=2), (plain + mirrored) / 2, **close)
+    six = (plain + mirrored) / 4 + sum(moved) / 8
+    torch.testing.assert_close(soft_labels(teacher, may_flip, views=6), six, **close)
+    still = plain / 2 + (moved[0] + moved[1]) / 4
+    torch.testing.assert_close(soft_labels(teacher, images, views=6), still, **close)
+    assert torch.equal(soft_labels(teacher, images), soft_labels(teacher, images, views=1)), "may not be mirrored"
+    assert torch.equal(soft_labels(teacher, may_flip), soft_labels(teacher, may_flip, views=2))
+    with pytest.raises(UsageError, match="views are 3; they must be 1, 2, 6"):
+        soft_labels(teacher, images, views=3)
 
 
 def test_several_teachers_are_the_mean_of_their_logits() -> None:
@@ -250,22 +263,43 @@ def test_several_teachers_are_the_mean_of_their_logits() -> None:
         torch.testing.assert_close(Ensemble([first, second])(x), (first(x) + second(x)) / 2)
 
 
-def test_soft_labels_are_computed_once(tmp_path: Path) -> None:
-    teacher, images, cache = network(), quadrants(), tmp_path / "deep" / "soft.pt"
+def test_soft_labels_are_computed_once_for_each_question(tmp_path: Path) -> None:
+    teacher, images, cache = network(), quadrants(), tmp_path / "deep" / "answers"
     calls: list[int] = []
     teacher.register_forward_hook(lambda *_: calls.append(1))
     first = soft_labels(teacher, images, cache=cache)
     assert torch.equal(soft_labels(teacher, images, cache=cache), first) and len(calls) == 1
-    soft_labels(teacher, images, cache=cache, flip=True)
-    assert len(calls) == 3, "another question"
+    soft_labels(teacher, images, cache=cache, views=6)
+    assert len(calls) == 4, "another question"
     with torch.no_grad():
         teacher[6].bias.add_(1)
     second = soft_labels(teacher, images, cache=cache)
-    assert len(calls) == 4 and not torch.equal(first, second), "another teacher"
-    cache.write_bytes(cache.read_bytes()[:50])
-    assert torch.equal(soft_labels(teacher, images, cache=cache), second) and len(calls) == 5, "damaged"
+    assert len(calls) == 5 and not torch.equal(first, second), "another teacher"
+    for file in cache.iterdir():
+        file.write_bytes(file.read_bytes()[:50])
+    assert torch.equal(soft_labels(teacher, images, cache=cache), second) and len(calls) == 6, "damaged"
     fewer = images.take(torch.arange(40))
     assert len(soft_labels(teacher, fewer, cache=cache)) == 40, "other images"
+    with torch.no_grad():
+        teacher[6].bias.sub_(1)
+    assert torch.allclose(soft_labels(teacher, images, cache=cache), first, atol=1e-5), "the first one's are kept"
+
+
+OTHER = {"optimiser": "adamw", "schedule": "constant", "flip": False, "crop": 4, "cutout": 16}
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Recipe)])
+def test_a_field_that_changes_the_images_is_part_of_the_question(field: str) -> None:
+    """Tried out, field by field: a new one that changes the images cannot be forgotten."""
+    recipe = Recipe(batch_size=32, taught_epochs=2, crop=8)
+    value: Any = getattr(recipe, field)
+    other = replace(recipe, **{field: OTHER[field] if field in OTHER else value + 1})
+    images = replace(quadrants(), flips=True)
+    one, two = (torch.cat([b.images for b in Batches(images, r).epoch(0)]) for r in (recipe, other))
+    same = one.shape == two.shape and torch.equal(one, two) and field != "taught_epochs"
+    assert same == (question(recipe) == question(other))
+    plain = [replace(r, taught_epochs=0) for r in (recipe, other)]
+    assert question(plain[0]) == question(plain[1]), "plain images are the same for every recipe"
 
 
 def test_devices() -> None:

@@ -14,7 +14,7 @@ from training_helpers import network
 from contest.candidate import Recipe, check
 from contest.datasets import Batch
 from contest.errors import UsageError
-from contest.training.ema import Average
+from contest.training.ema import Average, Lookahead
 from contest.training.optimiser import loss_of, make_optimiser, make_schedule
 
 
@@ -57,8 +57,15 @@ def test_warm_up_is_linear_and_per_step() -> None:
     assert cosine[-1] == pytest.approx(0.3 * (1 + math.cos(math.pi * 6 / 7)))
 
 
+def test_triangle_has_its_corners() -> None:
+    seen = rates(Recipe(learning_rate=2.0, schedule="triangle"), 100, 10)
+    assert (seen[0], seen[23]) == pytest.approx((0.4, 2.0)) and max(seen) == seen[23]
+    assert seen[61] == pytest.approx(2 - 1.86 * 38 / 77)
+    assert seen[99] == pytest.approx(2 * (0.07 + 0.93 / 77))
+
+
 @pytest.mark.parametrize("steps", [1, 2, 3])
-@pytest.mark.parametrize("schedule", ["cosine", "constant", "onecycle"])
+@pytest.mark.parametrize("schedule", ["cosine", "constant", "onecycle", "triangle"])
 def test_runs_of_few_steps_have_a_rate(schedule: str, steps: int) -> None:
     seen = rates(Recipe(schedule=schedule), steps, 100)  # type: ignore[arg-type]
     assert len(seen) == steps and max(seen) > 0
@@ -85,6 +92,39 @@ def test_only_weights_decay(optimiser: str) -> None:
     made.step()
     assert model.weight.flatten().tolist() == pytest.approx([0.95] * 6)
     assert model.bias.tolist() == [1.0] * 3 and model.step.item() == pytest.approx(0.1)
+
+
+def test_biases_of_batch_norms_may_learn_faster_and_decay_as_fast_as_weights() -> None:
+    model = network()
+    made = make_optimiser(model, Recipe(learning_rate=0.5, weight_decay=0.1, momentum=0.0, norm_bias_rate=4.0))
+    nn.init.ones_(model[1].bias), nn.init.ones_(model[6].bias)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    made.step()
+    assert model[1].bias.tolist() == pytest.approx([0.95] * 8), "1 - 0.5 * 0.1, as a weight"
+    assert model[6].bias.tolist() == [1.0] * 4, "another bias"
+    model[1].bias.grad, model[6].bias.grad = torch.ones(8), torch.ones(4)
+    made.param_groups[2]["weight_decay"] = 0.0
+    made.step()
+    assert model[1].bias.tolist() == pytest.approx([0.95 - 4 * 0.5] * 8)
+    assert model[6].bias.tolist() == pytest.approx([1 - 0.5] * 4)
+
+
+def test_lookahead_goes_back_to_slow_weights_every_five_steps() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    lookahead, slow = Lookahead(model, 0.9, steps=12), 0.0
+    for step in range(1, 13):
+        with torch.no_grad():
+            model.weight.add_(1.0)
+        fast = model.weight.item()
+        lookahead.update(model)
+        if step in (5, 10, 12):
+            decay = 0.9**5 * (step / 12) ** 3
+            slow = decay * slow + (1 - decay) * fast
+            assert model.weight.item() == pytest.approx(slow)
+        else:
+            assert model.weight.item() == fast
 
 
 def test_sgd_is_nesterovs() -> None:

@@ -25,6 +25,7 @@ RECIPES = {
     "adamw": replace(RECIPE, optimiser="adamw", learning_rate=0.003, clip_norm=1.0),
     "onecycle": replace(RECIPE, schedule="onecycle", ema_decay=0.5, label_smoothing=0.1),
     "mixing": replace(RECIPE, mixup=0.3, cutmix=1.0, cutout=8, distillation=0.5),
+    "fast": replace(RECIPE, schedule="triangle", lookahead=0.9, norm_bias_rate=8.0, alternate_flips=True),
     "fraction": replace(RECIPE, epochs=3.5, schedule="constant"),
 }
 
