@@ -107,7 +107,7 @@ def train(
 
         def teach(recipe: Recipe) -> Tensor:
             return soft_labels(
-                teacher, training, device=chosen, views=teacher_views and int(teacher_views), recipe=recipe,
+                teacher, training, device=chosen, views=int(teacher_views) if teacher_views else None, recipe=recipe,
                 cache=teacher_cache or directory, progress=True,
             )  # fmt: skip
 

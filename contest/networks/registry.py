@@ -79,7 +79,7 @@ def recipe(text: str) -> Recipe:
     """The float training that belongs to a name, `fast-teacher` or with options; a plain one for most."""
     name = text.strip().partition(":")[0]
     preset = presets().get(name)
-    return getattr(_module(preset.family), "RECIPES", {}).get(name, Recipe()) if preset else Recipe()  # type: ignore[no-any-return]
+    return getattr(_module(preset.family), "RECIPES", {}).get(name, Recipe()) if preset else Recipe()
 
 
 def see(model: nn.Module, images: Tensor) -> None:

@@ -69,7 +69,7 @@ def test_the_preset_brings_its_recipe() -> None:
 
 def test_it_learns_and_comes_back_from_its_file(tmp_path: Path) -> None:
     data = split(load("digits").train, 300)
-    recipe = replace(networks.recipe("fast-teacher"), epochs=4, batch_size=64, learning_rate=0.1, crop=1)
+    recipe = replace(networks.recipe("fast-teacher"), epochs=6, batch_size=64, learning_rate=0.3, crop=1)
     candidate = Candidate(networks.parse(SMALL), train=recipe)
     out = compress(candidate, data.train, data.validation, image_shape=(1, 8, 8), classes=10, directory=tmp_path)
     assert out.validation is not None and out.validation.accuracy > 0.9
