@@ -16,8 +16,19 @@ class Recording(Protocol):
 
     constants: dict[str, Tensor]
 
+    producers: dict[str, Node]
+
     def value(self, item: Any) -> str:
         """The name of a tensor's value."""
+
+    def layer(self) -> str:
+        """The name of the module that runs."""
+
+    def store(self, tensor: Tensor, name: str) -> str:
+        """Name a tensor that a module stores where `state_dict` does not show it."""
+
+    def real(self, tensor: Tensor) -> bool:
+        """From now on this integer tensor stands for the real value of its codes. Returns True."""
 
     def number(self, number: float, like: Tensor) -> str:
         """The name of a number written in the code, of the type that it is computed in."""

@@ -74,7 +74,7 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _BUILDERS:
             return _BUILDERS[module, name]
-        if module == "torch" and isinstance(found := getattr(torch, name, None), torch.dtype):
+        if module == "torch" and isinstance(found := getattr(torch, name, None), torch.dtype | torch.qscheme):
             return found
         return type(name, (Hollow,), {"origin": f"{module}.{name}"})
 
@@ -118,7 +118,7 @@ def open_checkpoint(path: Path) -> Any:
         ) from error
 
 
-def tensor_dictionaries(content: Any) -> dict[str, dict[str, Tensor]]:
+def tensor_dictionaries(content: Any) -> dict[str, dict[str, Any]]:
     """All state dictionaries in a checkpoint, by the keys that lead to them ("" is the file itself).
 
     A whole module counts: its parameters and buffers by name.
@@ -126,7 +126,7 @@ def tensor_dictionaries(content: Any) -> dict[str, dict[str, Tensor]]:
     return {place: tensors for place, tensors in _walk(content, "", 0) if tensors}
 
 
-def _walk(item: Any, place: str, depth: int) -> Iterator[tuple[str, dict[str, Tensor]]]:
+def _walk(item: Any, place: str, depth: int) -> Iterator[tuple[str, dict[str, Any]]]:
     if depth > _MAX_DEPTH:
         return
     if isinstance(item, Hollow):
@@ -136,12 +136,17 @@ def _walk(item: Any, place: str, depth: int) -> Iterator[tuple[str, dict[str, Te
             return
         item = item.state if isinstance(item.state, Mapping) else {}
     if isinstance(item, Mapping):
-        yield place, {str(k): t for k, v in item.items() if isinstance(k, str) and (t := _tensor(v)) is not None}
+        yield place, {k: t for k, v in item.items() if isinstance(k, str) and (t := _entry(k, v)) is not None}
         for key, value in item.items():
             yield from _walk(value, f"{place}.{key}" if place else str(key), depth + 1)
     elif isinstance(item, list | tuple) and len(item) <= 100:
         for i, value in enumerate(item):
             yield from _walk(value, f"{place}[{i}]", depth + 1)
+
+
+def _entry(name: str, value: Any) -> Any:
+    """What of a dictionary's entries belongs to a state: tensors, and the packed weights of converted layers."""
+    return value if "_packed_params" in name and not isinstance(value, Hollow) else _tensor(value)
 
 
 def _tensor(value: Any) -> Tensor | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +26,7 @@ class Fit:
     """How well a state dictionary fits a module: its tensors by the module's names, and what is left over."""
 
     place: str
-    tensors: Mapping[str, Tensor]
+    tensors: Mapping[str, Any]
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     prefix: str
@@ -39,7 +41,7 @@ class Fit:
         return not self.missing and not self.unexpected
 
 
-def load_state(model: nn.Module, found: Mapping[str, Mapping[str, Tensor]], key: str | None = None) -> list[str]:
+def load_state(model: nn.Module, found: Mapping[str, Mapping[str, Any]], key: str | None = None) -> list[str]:
     """Fill a module from the state dictionaries of a checkpoint, by the one that fits. Returns notes.
 
     Takes torch `prune` masks and half precision over. key: the dictionary to take where several fit.
@@ -55,11 +57,13 @@ def load_state(model: nn.Module, found: Mapping[str, Mapping[str, Tensor]], key:
     best = fits[0]
     _check(model, best)
     _prepare(model, best.tensors)
-    model.load_state_dict(dict(best.tensors), strict=False)
+    state = OrderedDict(best.tensors)
+    state._metadata = model.state_dict()._metadata  # type: ignore[attr-defined]  # versions of the module's layers
+    model.load_state_dict(state, strict=False)
     return _notes(best, [fit.place for fit in fits[1:] if fit.whole])
 
 
-def _fit(model: nn.Module, place: str, state: Mapping[str, Tensor]) -> Fit:
+def _fit(model: nn.Module, place: str, state: Mapping[str, Any]) -> Fit:
     wanted = _names_wanted(model)
     clean = {_unwrapped(name): tensor for name, tensor in state.items()}
     _prune_names(clean, wanted)
@@ -72,10 +76,11 @@ def _fit(model: nn.Module, place: str, state: Mapping[str, Tensor]) -> Fit:
 
 
 def _names_wanted(model: nn.Module) -> dict[str, tuple[int, ...] | None]:
-    """The module's names and shapes; None for a shape that comes with the first image."""
+    """The module's names and shapes; None where there is none yet, or no tensor (packed weights)."""
     lazy = torch.nn.parameter.is_lazy
     return {
-        name: None if lazy(t) else tuple(t.shape) for name, t in model.state_dict().items() if isinstance(t, Tensor)
+        name: tuple(entry.shape) if isinstance(entry, Tensor) and not lazy(entry) else None
+        for name, entry in model.state_dict().items()
     }
 
 
@@ -89,7 +94,7 @@ def _is_bookkeeping(name: str) -> bool:
     return name.rpartition(".")[2] in _BOOKKEEPING
 
 
-def _prune_names(state: Mapping[str, Tensor], wanted: dict[str, tuple[int, ...] | None]) -> None:
+def _prune_names(state: Mapping[str, Any], wanted: dict[str, tuple[int, ...] | None]) -> None:
     """Torch's `prune` keeps `weight_orig` and `weight_mask` where the module has `weight`: these are wanted then."""
     for name in [n for n in wanted if n not in state]:
         for stored in (s for s in state if s == f"{name}_orig" or s.endswith(f".{name}_orig")):
@@ -145,7 +150,7 @@ def _what_differs(fit: Fit) -> str:
     return "; ".join(parts + near)
 
 
-def _nothing_fits(model: nn.Module, found: Mapping[str, Mapping[str, Tensor]]) -> str:
+def _nothing_fits(model: nn.Module, found: Mapping[str, Mapping[str, Any]]) -> str:
     if not found:
         return "the file holds no tensors by name; save `torch.save(model.state_dict(), path)`"
     place, state = max(found.items(), key=lambda item: len(item[1]))
@@ -170,7 +175,7 @@ def _remove_masks(model: nn.Module) -> None:
                 prune.remove(module, name)
 
 
-def _prepare(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+def _prepare(model: nn.Module, state: Mapping[str, Any]) -> None:
     """Masks and half precision, as the file has them."""
     for name in [n for n in state if n.endswith("_orig") and n.removesuffix("_orig") + "_mask" in state]:
         owner, _, parameter = name.removesuffix("_orig").rpartition(".")

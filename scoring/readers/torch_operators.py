@@ -34,7 +34,8 @@ def aten(*names: str) -> Callable[[TorchTranslation], TorchTranslation]:
     return register
 
 
-def _get(args: Sequence[Any], kwargs: dict[str, Any], index: int, name: str, default: Any = None) -> Any:
+def get(args: Sequence[Any], kwargs: dict[str, Any], index: int, name: str, default: Any = None) -> Any:
+    """An argument by its place or by its name."""
     return args[index] if len(args) > index else kwargs.get(name, default)
 
 
@@ -69,16 +70,16 @@ def _conv(r: Recording, args: Sequence[Any], outs: list[Tensor], stride: Any, pa
 def _convolution(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     if a[0].dim() != a[1].dim():
         return False
-    return _conv(r, (a[0], a[1], _get(a, k, 2, "bias")), outs, _get(a, k, 3, "stride", 1), _get(a, k, 4, "padding", 0),
-                 _get(a, k, 5, "dilation", 1), False, 0, _get(a, k, 6, "groups", 1))  # fmt: skip
+    return _conv(r, (a[0], a[1], get(a, k, 2, "bias")), outs, get(a, k, 3, "stride", 1), get(a, k, 4, "padding", 0),
+                 get(a, k, 5, "dilation", 1), False, 0, get(a, k, 6, "groups", 1))  # fmt: skip
 
 
 @aten("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 def _conv_transpose(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
-    layer = (a[0], a[1], _get(a, k, 2, "bias"))
-    output_padding, groups = _get(a, k, 5, "output_padding", 0), _get(a, k, 6, "groups", 1)
-    return _conv(r, layer, outs, _get(a, k, 3, "stride", 1), _get(a, k, 4, "padding", 0),
-                 _get(a, k, 7, "dilation", 1), True, output_padding, groups)  # fmt: skip
+    layer = (a[0], a[1], get(a, k, 2, "bias"))
+    output_padding, groups = get(a, k, 5, "output_padding", 0), get(a, k, 6, "groups", 1)
+    return _conv(r, layer, outs, get(a, k, 3, "stride", 1), get(a, k, 4, "padding", 0),
+                 get(a, k, 7, "dilation", 1), True, output_padding, groups)  # fmt: skip
 
 
 @aten("convolution")
@@ -88,7 +89,7 @@ def _general_convolution(r: Recording, a: Sequence[Any], k: dict[str, Any], outs
 
 @aten("linear")
 def _linear(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
-    bias = _get(a, k, 2, "bias")
+    bias = get(a, k, 2, "bias")
     return r.node("Linear", [r.value(t) for t in (a[0], a[1], *([bias] if bias is not None else []))], outs)
 
 
@@ -116,7 +117,7 @@ def _matmul(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor
 @aten("scaled_dot_product_attention")
 def _attention(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     q, key, v = a[:3]
-    if _get(a, k, 3, "attn_mask") is not None or _get(a, k, 4, "dropout_p", 0.0) or _get(a, k, 5, "is_causal", False):
+    if get(a, k, 3, "attn_mask") is not None or get(a, k, 4, "dropout_p", 0.0) or get(a, k, 5, "is_causal", False):
         return False
     if q.shape[:-2] != key.shape[:-2]:
         return False
@@ -144,7 +145,7 @@ def _batch_norm(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Te
 def _binary(kind: str, alpha: bool = False) -> TorchTranslation:
     def translate(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
         x, y = a[0], a[1]
-        if (alpha and _get(a, k, 2, "alpha", 1) != 1) or k.get("rounding_mode") or isinstance(x, (int, float)):
+        if (alpha and get(a, k, 2, "alpha", 1) != 1) or k.get("rounding_mode") or isinstance(x, (int, float)):
             return False
         if isinstance(y, (int, float)) and y == (0 if kind in ("Add", "Sub") else 1):
             return r.node("Identity", [r.value(x)], outs)
@@ -177,7 +178,7 @@ def _unary(kind: str, *names: str, **defaults: Any) -> None:
     """An element-wise function; `defaults` are its attributes in the order of the arguments."""
 
     def translate(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
-        attributes = {key: _get(a, k, i + 1, key, value) for i, (key, value) in enumerate(defaults.items())}
+        attributes = {key: get(a, k, i + 1, key, value) for i, (key, value) in enumerate(defaults.items())}
         return r.node(kind, [r.value(a[0])], outs, **attributes)
 
     aten(*names)(translate)
@@ -214,7 +215,7 @@ def _dropout(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tenso
 
 @aten("hardtanh")
 def _hardtanh(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
-    low, high = _get(a, k, 1, "min_val", -1), _get(a, k, 2, "max_val", 1)
+    low, high = get(a, k, 1, "min_val", -1), get(a, k, 2, "max_val", 1)
     return r.node("Clip", [r.value(a[0])], outs, min=low, max=high)
 
 
@@ -245,26 +246,6 @@ def _cast(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor])
     return r.node("Cast" if outs[0].dtype != a[0].dtype else "Identity", [r.value(a[0])], outs, to=outs[0].dtype)
 
 
-# Quantisers -----------------------------------------------------------------------------------------------------
-
-
-@aten("contest::quantise")
-def _quantise(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
-    x, step, low, high = a
-    return r.node("Quant", [r.value(x), r.value(step)], outs, low=int(low), high=int(high))
-
-
-@aten("fake_quantize_per_tensor_affine", "fake_quantize_per_channel_affine")
-def _fake_quantise(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
-    x, scale, zero, *rest = a
-    if not isinstance(scale, Tensor):
-        scale, zero = r.number(scale, x), r.number(zero, torch.empty(0, dtype=torch.int32, device=x.device))
-        return r.node("Quant", [r.value(x), scale, zero], outs, low=int(rest[-2]), high=int(rest[-1]))
-    if scale.numel() > 1:
-        return False
-    return r.node("Quant", [r.value(t) for t in (x, scale, zero)], outs, low=int(rest[-2]), high=int(rest[-1]))
-
-
 # Pooling --------------------------------------------------------------------------------------------------------
 
 
@@ -273,17 +254,17 @@ def _pool(kind: str) -> TorchTranslation:
         x, size = a[0], a[1]
         dims = len(_pair(size, 1)) if isinstance(size, (list, tuple)) and len(size) > 1 else x.dim() - 2
         kernel = _pair(size, dims)
-        padding = _pair(_get(a, k, 3, "padding", 0), dims)
+        padding = _pair(get(a, k, 3, "padding", 0), dims)
         attributes: dict[str, Any] = {
-            "kernel": kernel, "stride": _pair(_get(a, k, 2, "stride") or kernel, dims), "pads": padding * 2
+            "kernel": kernel, "stride": _pair(get(a, k, 2, "stride") or kernel, dims), "pads": padding * 2
         }  # fmt: skip
         if kind == "MaxPool":
-            attributes["dilation"] = _pair(_get(a, k, 4, "dilation", 1), dims)
-            attributes["ceil"] = bool(_get(a, k, 5, "ceil_mode", False))
+            attributes["dilation"] = _pair(get(a, k, 4, "dilation", 1), dims)
+            attributes["ceil"] = bool(get(a, k, 5, "ceil_mode", False))
         else:
-            attributes["ceil"] = bool(_get(a, k, 4, "ceil_mode", False))
-            attributes["count_include_pad"] = bool(_get(a, k, 5, "count_include_pad", True))
-            if _get(a, k, 6, "divisor_override") is not None:
+            attributes["ceil"] = bool(get(a, k, 4, "ceil_mode", False))
+            attributes["count_include_pad"] = bool(get(a, k, 5, "count_include_pad", True))
+            if get(a, k, 6, "divisor_override") is not None:
                 return False
         return r.node(kind, [r.value(x)], outs[:1], **attributes)
 
@@ -309,10 +290,10 @@ def _adaptive(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tens
 
 def _reduce(kind: str) -> TorchTranslation:
     def translate(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
-        axes = _get(a, k, 1, "dim")
+        axes = get(a, k, 1, "dim")
         axes = range(a[0].dim()) if axes is None else _pair(axes, 1)
         axes = tuple(int(axis) % a[0].dim() for axis in axes)
-        return r.node(kind, [r.value(a[0])], outs, axes=axes, keepdims=bool(_get(a, k, 2, "keepdim", False)))
+        return r.node(kind, [r.value(a[0])], outs, axes=axes, keepdims=bool(get(a, k, 2, "keepdim", False)))
 
     return translate
 
@@ -350,7 +331,7 @@ def _expand(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor
 
 @aten("cat", "concat", "concatenate")
 def _cat(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
-    axis = int(_get(a, k, 1, "dim", 0)) % outs[0].dim()
+    axis = int(get(a, k, 1, "dim", 0)) % outs[0].dim()
     return r.node("Concat", [r.value(t) for t in a[0]], outs, axis=axis)
 
 
@@ -369,8 +350,8 @@ def _cut(r: Recording, x: Tensor, dim: int, start: int, end: int, step: int, out
 
 @aten("slice")
 def _slice(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
-    x, dim, step = a[0], _get(a, k, 1, "dim", 0), _get(a, k, 4, "step", 1)
-    start, end, _ = slice(_get(a, k, 2, "start"), _get(a, k, 3, "end"), step).indices(x.shape[dim])
+    x, dim, step = a[0], get(a, k, 1, "dim", 0), get(a, k, 4, "step", 1)
+    start, end, _ = slice(get(a, k, 2, "start"), get(a, k, 3, "end"), step).indices(x.shape[dim])
     return _cut(r, x, dim, start, max(end, start), step, outs[0])
 
 
@@ -392,7 +373,7 @@ def _select(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor
 def _split(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     x, start = a[0], 0
     unbound = outs[0].dim() < x.dim()
-    dim = int(_get(a, k, 1 if unbound else 2, "dim", 0)) % x.dim()
+    dim = int(get(a, k, 1 if unbound else 2, "dim", 0)) % x.dim()
     for out in outs:
         length = 1 if unbound else out.shape[dim]
         _cut(r, x, dim, start, start + length, 1, out)
@@ -425,7 +406,7 @@ def _pad(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) 
     x, pads = a[0], [int(p) for p in a[1]]
     third = a[2] if len(a) > 2 else k.get("mode", k.get("value", "constant"))
     mode = third if isinstance(third, str) else "constant"
-    value = _get(a, k, 3, "value", 0) if isinstance(third, str) else third
+    value = get(a, k, 3, "value", 0) if isinstance(third, str) else third
     if mode not in ("constant", "reflect", "replicate"):
         return False
     before, after = [0] * x.dim(), [0] * x.dim()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +19,9 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 from scoring.analysis.activation_patterns import with_activations
 from scoring.graph.graph import NAMED_AFTER_WEIGHTS, UNKNOWN, Graph, Node, weight_name
+from scoring.graph.interpreter import run_node
+from scoring.graph.kinds import KINDS
+from scoring.readers import torch_quantisers
 from scoring.readers.torch_operators import IGNORED, TRANSLATIONS
 
 
@@ -39,7 +43,8 @@ def trace(
         prefix: left out of the names of layers and tensors.
     """
     recorder = Recorder(model, image, dict(declared_bits or {}), prefix)
-    versions = {name: tensor._version for name, tensor in model.state_dict(keep_vars=True).items()}
+    state = {n: t for n, t in model.state_dict(keep_vars=True).items() if isinstance(t, Tensor)}
+    versions = {name: tensor._version for name, tensor in state.items()}
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -47,7 +52,7 @@ def trace(
             output = model(image)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
-    for name, tensor in model.state_dict(keep_vars=True).items():
+    for name, tensor in state.items():
         if tensor._version != versions.get(name):
             recorder.problems.append(f"'{name}' changes while the network runs")
     if values is not None:
@@ -136,9 +141,25 @@ class Recorder(TorchDispatchMode):
             del self.nodes[before:]
             operation = str(func.overloadpacket._qualified_op_name).replace("::", ".")
             kind = operation if constant and not stale else UNKNOWN
+            outputs = [t for t in outputs if t is not None]
             self.node(kind, names, outputs, operation=operation, arguments=_plain(args, kwargs) if constant else "")
+        for tensor in outputs:
+            if tensor.is_quantized:
+                self._requantised(tensor)
         if func._schema.is_mutable:
             self._mark_stale(outputs, inputs)
+
+    def _requantised(self, tensor: Tensor) -> None:
+        """What computes on a quantised tensor (a pool, a mean) rounds to the codes of its input again."""
+        name = self.names[id(tensor)]
+        maker = self.producers[name]
+        exact = maker.kind in ("Quant", "Relu", "Clip", UNKNOWN) or KINDS[maker.kind].keeps_grid
+        if exact or name in self.constants:
+            return
+        inner = f"{name}^real"
+        self.shapes[inner], self.types[inner] = self.shapes[name], self.types[name]
+        self.nodes[self.nodes.index(maker)] = self.producers[inner] = replace(maker, outputs=(inner,))
+        torch_quantisers.requantised(self, inner, tensor)
 
     def _mark_stale(self, outputs: list[Tensor], inputs: list[Tensor]) -> None:
         """After a change in place, other views of the same memory hold values that the graph does not know."""
@@ -170,6 +191,29 @@ class Recorder(TorchDispatchMode):
             self.shapes[name], self.types[name] = (), dtype
         return name
 
+    def layer(self) -> str:
+        """The name of the module that runs."""
+        return self.path[-1] if self.path else ""
+
+    def store(self, tensor: Tensor, name: str) -> str:
+        """Name a tensor that a module stores where `state_dict` does not show it."""
+        if name in self.stored:
+            return name  # the layer runs a second time
+        self._name(tensor, name)
+        self.constants[name] = tensor
+        self.stored[name] = None
+        self.used.add(name)
+        return name
+
+    def real(self, tensor: Tensor) -> bool:
+        """From now on this integer tensor stands for the real value of its codes. Returns True."""
+        name = self.names[id(tensor)]
+        self.types[name] = torch.float32
+        if name in self.constants:
+            node = self.producers[name]
+            self.constants[name] = run_node(node, [self.constants[i] for i in node.inputs])
+        return True
+
     def node(self, kind: str, inputs: list[str], outputs: list[Tensor], **attributes: Any) -> bool:
         """Record an operation with these output tensors."""
         constant = kind != UNKNOWN and all(name in self.constants for name in inputs if name)
@@ -179,7 +223,7 @@ class Recorder(TorchDispatchMode):
             self._name(tensor, name)
             names.append(name)
             if constant:
-                self.constants[name] = tensor.detach()
+                self.constants[name] = tensor.dequantize() if tensor.is_quantized else tensor.detach()
         self.nodes.append(Node(self._layer(kind, inputs, constant), kind, tuple(inputs), tuple(names), attributes))
         self.producers.update(dict.fromkeys(names, self.nodes[-1]))
         return True
@@ -206,7 +250,8 @@ class Recorder(TorchDispatchMode):
     def _name(self, tensor: Tensor, name: str) -> None:
         self.names[id(tensor)] = name
         self.tensors[id(tensor)] = tensor
-        self.shapes[name], self.types[name] = tuple(tensor.shape), tensor.dtype
+        self.shapes[name] = tuple(tensor.shape)
+        self.types[name] = torch.float32 if tensor.is_quantized else tensor.dtype
         self.stale.discard(id(tensor))
         if tensor.layout == torch.strided:
             self.aliases.setdefault(tensor.untyped_storage()._cdata, []).append(id(tensor))
@@ -215,12 +260,17 @@ class Recorder(TorchDispatchMode):
         if not isinstance(output, Tensor):
             output = next(iter(_flat((output,), {})))
             self.problems.append("the network returns several things; the first is taken as its logits")
-        unused = [n for n in self.stored if n not in self.used and not n.endswith("num_batches_tracked")]
+        unused = [n for n in self.stored if n not in self.used and not _is_bookkeeping(n)]
         graph = Graph(
             nodes=self.nodes, input=self.input, output=self.value(output), shapes=self.shapes, types=self.types,
             constants=self.constants, stored=self.stored, unused=tuple(unused), problems=tuple(self.problems),
         )  # fmt: skip
         return with_activations(graph)
+
+
+def _is_bookkeeping(name: str) -> bool:
+    """Counters of batch norms, and what observers of quantisation keep beside their step."""
+    return name.endswith(("num_batches_tracked", ".weight_axis", ".axis")) or "activation_post_process" in name
 
 
 def _flat(args: Any, kwargs: Mapping[str, Any]) -> Iterator[Any]:

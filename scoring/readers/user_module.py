@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import sys
 from collections.abc import Callable, Sequence
@@ -27,12 +28,46 @@ def read_module(arch: str, weights: Path | None, image_shape: tuple[int, int, in
 
 
 def subject_of_user_module(model: nn.Module, image_shape: tuple[int, int, int], notes: Sequence[str] = ()) -> Subject:
-    """A module of the user's, Brevitas layers included."""
+    """A module of the user's, Brevitas layers and PyTorch's prepared and converted ones included."""
+    model, found = _settled(model)
+    notes = (*notes, *found)
     if has_brevitas(model):
         from scoring.readers.brevitas_export import subject_of_brevitas
 
         return replace(subject_of_brevitas(model, image_shape), notes=tuple(notes))
-    return subject_of_module(model, image_shape, notes=notes)
+    subject = subject_of_module(model, image_shape, notes=notes)
+    return replace(subject, module=None) if _is_packed(model) else subject
+
+
+def _is_packed(model: nn.Module) -> bool:
+    """Whether layers were converted to integers: other counters do not see their multiplications."""
+    from torch import Tensor
+
+    return not all(isinstance(entry, Tensor) for entry in model.state_dict().values())
+
+
+def _settled(model: nn.Module) -> tuple[nn.Module, list[str]]:
+    """The module whose observers watch no more, so that steps stay as they were trained; and notes."""
+    if not any(type(module).__module__.startswith(("torch.ao.", "torchao.")) for module in model.modules()):
+        return model, []
+    from torch import nn
+    from torch.ao.quantization import FakeQuantizeBase, ObserverBase
+
+    model, alone = copy.deepcopy(model), []
+    for parent in list(model.modules()):
+        if isinstance(parent, FakeQuantizeBase):
+            parent.disable_observer()
+            continue
+        for name, child in list(parent._modules.items()):
+            if isinstance(child, ObserverBase):
+                setattr(parent, name, nn.Identity())
+                alone.append(name)
+    if not alone:
+        return model, []
+    return model, [
+        f"{len(alone)} observers watch activations and quantise nothing: the network is prepared, and not converted; "
+        "score what `convert` makes of it"
+    ]
 
 
 def has_brevitas(model: nn.Module) -> bool:

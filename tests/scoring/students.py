@@ -12,6 +12,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.ao import quantization
+from torch.ao.nn.quantized import FloatFunctional
 from torch.nn.utils import prune
 
 from contest.datasets import load
@@ -129,3 +131,57 @@ CHECKPOINTS: dict[str, Callable[[], Any]] = {
     "whole parallel module": lambda: nn.DataParallel(trained()),
 }  # fmt: skip
 """Form -> what was saved."""
+
+
+class Quantisable(nn.Module):
+    """As the course teaches eager-mode quantisation: stubs, fused blocks, a FloatFunctional for the addition."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.quant, self.dequant = quantization.QuantStub(), quantization.DeQuantStub()
+        self.conv1 = nn.Conv2d(1, 8, 3, padding=1, bias=False)
+        self.bn1, self.relu1 = nn.BatchNorm2d(8), nn.ReLU()
+        self.conv2 = nn.Conv2d(8, 8, 3, padding=1, bias=False)
+        self.bn2, self.relu2 = nn.BatchNorm2d(8), nn.ReLU()
+        self.add = FloatFunctional()
+        self.pool = nn.AdaptiveAvgPool2d(2)
+        self.fc = nn.Linear(32, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu1(self.bn1(self.conv1(self.quant(x))))
+        x = self.add.add(x, self.relu2(self.bn2(self.conv2(x))))
+        return self.dequant(self.fc(self.pool(x).flatten(1)))  # type: ignore[no-any-return]
+
+
+def prepared() -> nn.Module:
+    torch.backends.quantized.engine = "x86" if "x86" in torch.backends.quantized.supported_engines else "qnnpack"
+    model = Quantisable().train()
+    model.qconfig = quantization.get_default_qat_qconfig(torch.backends.quantized.engine)  # type: ignore[assignment]
+    model = quantization.fuse_modules_qat(model, [["conv1", "bn1", "relu1"], ["conv2", "bn2", "relu2"]])
+    return quantization.prepare_qat(model)  # type: ignore[no-any-return]
+
+
+def converted() -> nn.Module:
+    """What a student's factory returns for the state dictionary of a converted network."""
+    return quantization.convert(prepared().eval())  # type: ignore[no-any-return]
+
+
+@functools.cache
+def aware() -> nn.Module:
+    torch.manual_seed(0)
+    return train(prepared(), 60)
+
+
+class Functional(nn.Module):
+    """For FX: plain functions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.conv2, self.bn2 = nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.fc = nn.Linear(32, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.bn1(self.conv1(x)))
+        x = x + torch.relu(self.bn2(self.conv2(x)))
+        return self.fc(torch.flatten(F.adaptive_avg_pool2d(x, 2), 1))  # type: ignore[no-any-return]
