@@ -47,6 +47,7 @@ SHAPES: dict[str, tuple[tuple[int, int, int], int]] = {
 @click.option(
     "--arch", help="TARGET holds weights of a network of your own, built by package.module:factory. Runs its code."
 )
+@click.option("--declare", help="With --arch: bits of float weights on a grid, `conv1=3,fc=8` or `*=4`; verified.")
 @click.option("--state-key", help="With --arch: which dictionary of weights in the file, where several fit.")
 @click.option(
     "--bits",
@@ -75,6 +76,7 @@ def score(
     chart: Path | None,
     trust: bool,
     arch: str | None,
+    declare: str | None,
     state_key: str | None,
     bits: str,
     image_shape: str | None,
@@ -92,7 +94,7 @@ def score(
 
     if table is not None:
         passed_on = {
-            "--rule": rule, "--data": data, "--holdout": holdout, "--state-key": state_key,
+            "--rule": rule, "--data": data, "--holdout": holdout, "--state-key": state_key, "--declare": declare,
             "--image-shape": image_shape,
         }  # fmt: skip
         options = [str(part) for name, value in passed_on.items() if value is not None for part in (name, value)]
@@ -109,7 +111,7 @@ def score(
             look(Path(target), trust)
         tests = None if no_accuracy else test_set(chosen, data, console)
         private = _holdout(holdout) if holdout else None
-        report = _file_report(Path(target), (arch, state_key), shape, chosen, tests, private, trust, details)
+        report = _file_report(Path(target), (arch, state_key, declare), shape, chosen, tests, private, trust, details)
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=1))
     else:
@@ -168,6 +170,14 @@ def parse_shape(text: str) -> tuple[int, int, int]:
     return channels, height, width
 
 
+def parse_bits(text: str) -> dict[str, int]:
+    """`conv1=3,fc=8` as numbers by layer."""
+    pairs = [part.rpartition("=") for part in text.split(",")]
+    if not all(name and bits.isdigit() for name, _, bits in pairs):
+        raise UsageError(f"--declare is '{text}'; it must be layer=bits,layer=bits as in conv1=3,fc=8, or *=4")
+    return {name.strip(): int(bits) for name, _, bits in pairs}
+
+
 def _architecture_report(name: str, bits: str, rule: Rule, shape: tuple[int, int, int]) -> Report:
     from contest.candidate import Bits
     from contest.networks import parse
@@ -182,13 +192,13 @@ def _architecture_report(name: str, bits: str, rule: Rule, shape: tuple[int, int
 
 
 def _file_report(
-    path: Path, code: tuple[str | None, str | None], shape: tuple[int, int, int], rule: Rule, tests: DataSet | None,
-    private: Images | None, trust: bool, details: bool,
+    path: Path, code: tuple[str | None, str | None, str | None], shape: tuple[int, int, int], rule: Rule,
+    tests: DataSet | None, private: Images | None, trust: bool, details: bool,
 ) -> Report:  # fmt: skip
     from scoring.score import score_file, score_module
 
     images, classes = (tests.test, tests.classes) if tests else (None, ())
-    arch, state_key = code
+    arch, state_key, declare = code
     if arch is None:
         return score_file(
             path, images=images, rule=rule, trust=trust, holdout=private, classes=classes, details=details
@@ -198,8 +208,9 @@ def _file_report(
     notes: list[str] = []
     model = load_module(arch, path, state_key=state_key, notes=notes)
     return score_module(
-        model, shape, images=images, rule=rule, holdout=private, classes=classes, details=details, notes=notes
-    )
+        model, shape, images=images, rule=rule, holdout=private, classes=classes, details=details, notes=notes,
+        declared=parse_bits(declare) if declare else None,
+    )  # fmt: skip
 
 
 def test_set(rule: Rule, directory: Path | None, console: Any) -> DataSet | None:
@@ -251,7 +262,11 @@ def _advise(report: Report, rule: Rule, console: Any, chart: Path | None) -> Non
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--arch", help="Your network: package.module:factory. Its code is run.")
 @click.option("--image-shape", default="3,32,32", show_default=True, help="Channels, height and width.")
-def convert(weights: Path | None, out: Path, arch: str | None, image_shape: str) -> None:
+@click.option("--declare", help="Bits of float weights that lie on a grid, `conv1=3,fc=8` or `*=4`; verified.")
+@click.option("--state-key", help="Which dictionary of weights in the file, where several fit.")
+def convert(
+    weights: Path | None, out: Path, arch: str | None, image_shape: str, declare: str | None, state_key: str | None
+) -> None:
     """Write a network from elsewhere as the checked ONNX file OUT, which scores exactly as the network does.
 
     WEIGHTS is a state dictionary (.pt, .pth, .safetensors) for --arch, with torch `prune` masks and half precision
@@ -261,7 +276,10 @@ def convert(weights: Path | None, out: Path, arch: str | None, image_shape: str)
 
     from scoring.writers.convert import convert_file
 
-    report = convert_file(weights, out, arch=arch, image_shape=parse_shape(image_shape))
+    declared = parse_bits(declare) if declare else None
+    report = convert_file(
+        weights, out, arch=arch, image_shape=parse_shape(image_shape), declared=declared, state_key=state_key
+    )
     console = Console()
     console.print(f"{out.name}: {report.macs:,} MACs, {report.parameters:,} numbers stored", markup=False)
     for problem in report.problems:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,12 +85,17 @@ def score_module(
     classes: Sequence[str] = (),
     details: bool = False,
     notes: Sequence[str] = (),
+    declared: Mapping[str, int] | None = None,
 ) -> Report:
-    """The report of a module of your own, in this process. notes: what else the report is to say."""
+    """The report of a module of your own, in this process.
+
+    notes: what else the report is to say. declared: bits by layer, of weights that are stored as floats and lie on a
+    grid of so few (verified).
+    """
     from scoring.readers.user_module import subject_of_user_module
     from scoring.verification.examine import examine_subject
 
-    subject = subject_of_user_module(model, image_shape, notes)
+    subject = subject_of_user_module(model, image_shape, notes, declared)
     chosen = load_rule(rule) if isinstance(rule, str) else rule
     sets = [s for s in (images, holdout) if s is not None]
     found = [examine_subject(subject, s.pixels) for s in sets] or [examine_subject(subject)]

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 from scoring.analysis.activation_patterns import with_activations
 from scoring.graph.graph import Graph, Node
+from scoring.readers.quantiser_patterns import with_quantisers
 
 
 def fused(graph: Graph) -> Graph:
-    """The graph with biases and activations in one piece, and without what nothing needs."""
-    for fuse in (_biases, with_activations):
+    """The graph with biases, quantisers and activations in one piece, and without what nothing needs."""
+    for fuse in (_biases, with_quantisers, with_activations):
         graph = _without_dead_nodes(fuse(graph))
     return graph
 

@@ -198,6 +198,8 @@ _unary("Selu", "selu")
 _unary("Celu", "celu", alpha=1.0)
 _unary("LeakyRelu", "leaky_relu", negative_slope=0.01)
 _unary("Softplus", "softplus", beta=1, threshold=20)
+_unary("Floor", "floor")
+_unary("Ceil", "ceil")
 _unary("Softsign", "softsign")
 _unary("Sign", "sign")
 _unary("Abs", "abs")
@@ -206,6 +208,11 @@ _unary("Softmax", "softmax", "_softmax", axis=-1)
 _unary("LogSoftmax", "log_softmax", "_log_softmax", axis=-1)
 _unary("Clip", "clamp", "clip", "hardtanh", min=None, max=None)
 _unary("Identity", "clone", "contiguous", "detach", "alias", "lift_fresh")
+
+
+@aten("round")
+def _round(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+    return not k.get("decimals") and r.node("Round", [r.value(a[0])], outs)
 
 
 @aten("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")

@@ -148,7 +148,12 @@ def _unpacked(r: Recording, packed: Any) -> list[str]:
     if bool(zero.any()):
         r.store(zero, f"{layer}.zero_point")
         shaped.append(_along(r, zero, weight, axis))
-    r.node("DequantizeLinear", [stored[0], *shaped], [value], axis=None)
+        r.node("DequantizeLinear", [stored[0], *shaped], [value], axis=None)
+    else:
+        with _disable_current_modes():
+            real = codes.float()
+        r.node("Cast", [stored[0]], [real], to=torch.float32)
+        r.node("Mul", [r.value(real), *shaped], [value])
     return [r.value(value), *([r.store(bias.detach(), f"{layer}.bias")] if bias is not None else [])]
 
 

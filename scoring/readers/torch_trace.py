@@ -22,6 +22,7 @@ from scoring.graph.graph import NAMED_AFTER_WEIGHTS, UNKNOWN, Graph, Node, weigh
 from scoring.graph.interpreter import run_node
 from scoring.graph.kinds import KINDS
 from scoring.readers import torch_quantisers
+from scoring.readers.quantiser_patterns import with_quantisers
 from scoring.readers.torch_operators import IGNORED, TRANSLATIONS
 
 
@@ -265,7 +266,7 @@ class Recorder(TorchDispatchMode):
             nodes=self.nodes, input=self.input, output=self.value(output), shapes=self.shapes, types=self.types,
             constants=self.constants, stored=self.stored, unused=tuple(unused), problems=tuple(self.problems),
         )  # fmt: skip
-        return with_activations(graph)
+        return with_activations(with_quantisers(graph))
 
 
 def _is_bookkeeping(name: str) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contest.errors import UsageError
+from scoring.readers.declared_bits import suggestions, with_declared_bits
 from scoring.readers.subject import Subject, subject_of_module
 
 if TYPE_CHECKING:
@@ -27,8 +28,16 @@ def read_module(arch: str, weights: Path | None, image_shape: tuple[int, int, in
     return subject_of_user_module(load_module(arch, weights), image_shape)
 
 
-def subject_of_user_module(model: nn.Module, image_shape: tuple[int, int, int], notes: Sequence[str] = ()) -> Subject:
-    """A module of the user's, Brevitas layers and PyTorch's prepared and converted ones included."""
+def subject_of_user_module(
+    model: nn.Module,
+    image_shape: tuple[int, int, int],
+    notes: Sequence[str] = (),
+    declared: Mapping[str, int] | None = None,
+) -> Subject:
+    """A module of the user's, Brevitas layers and PyTorch's prepared and converted ones included.
+
+    declared: bits by layer, for weights that lie on a grid of so few and are stored as floats.
+    """
     model, found = _settled(model)
     notes = (*notes, *found)
     if has_brevitas(model):
@@ -36,6 +45,8 @@ def subject_of_user_module(model: nn.Module, image_shape: tuple[int, int, int], 
 
         return replace(subject_of_brevitas(model, image_shape), notes=tuple(notes))
     subject = subject_of_module(model, image_shape, notes=notes)
+    graph = with_declared_bits(subject.graph, declared) if declared else subject.graph
+    subject = replace(subject, graph=graph, notes=(*subject.notes, *suggestions(graph)))
     return replace(subject, module=None) if _is_packed(model) else subject
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +14,8 @@ from scoring.analysis.cost_model import analyse
 from scoring.costs import Costs
 from scoring.readers.brevitas_export import export_qonnx, runner
 from scoring.readers.read import read
-from scoring.readers.subject import Subject, example_images, subject_of_module
-from scoring.readers.user_module import has_brevitas, load_module
+from scoring.readers.subject import Subject, example_images
+from scoring.readers.user_module import has_brevitas, load_module, subject_of_user_module
 
 IMAGES = 16
 LOGITS = 1e-3
@@ -23,29 +24,39 @@ images: where activations are quantised, the last bit of a sum can tip a code ov
 
 
 def convert_file(
-    weights: Path | None, out: Path, *, arch: str | None = None, image_shape: tuple[int, int, int] = (3, 32, 32)
+    weights: Path | None,
+    out: Path,
+    *,
+    arch: str | None = None,
+    image_shape: tuple[int, int, int] = (3, 32, 32),
+    declared: Mapping[str, int] | None = None,
+    state_key: str | None = None,
 ) -> Costs:
     """Write `out` (.onnx) and check it: same costs, operation by operation, and same predictions.
 
     Args:
         weights: a state dictionary for `arch`; without `arch` a model file of this project.
         arch: `package.module:factory`; its code is run.
+        declared: bits by layer, of float weights of `arch` that lie on a grid of so few.
+        state_key: which of several state dictionaries to take.
 
     Returns the costs of the file. Raises UsageError where the network cannot be written.
     """
     if out.suffix != ".onnx":
         raise UsageError(f"{out.name}: the converted file ends in .onnx")
     if arch is not None:
-        return convert_module(load_module(arch, weights), out, image_shape)
+        return convert_module(load_module(arch, weights, state_key=state_key), out, image_shape, declared)
     if weights is None:
         raise UsageError("without --arch, give a model file of this project to convert")
     return _checked(read(weights), out)
 
 
-def convert_module(model: nn.Module, out: Path, image_shape: tuple[int, int, int]) -> Costs:
+def convert_module(
+    model: nn.Module, out: Path, image_shape: tuple[int, int, int], declared: Mapping[str, int] | None = None
+) -> Costs:
     """The same for a module that is there already."""
     if not has_brevitas(model):
-        return _checked(subject_of_module(model, image_shape), out)
+        return _checked(subject_of_user_module(model, image_shape, declared=declared), out)
     export_qonnx(model, image_shape, out)
     subject = read(out)
     _check_predictions(replace(subject, run=runner(model)), subject)

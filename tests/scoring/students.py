@@ -185,3 +185,71 @@ class Functional(nn.Module):
         x = torch.relu(self.bn1(self.conv1(x)))
         x = x + torch.relu(self.bn2(self.conv2(x)))
         return self.fc(torch.flatten(F.adaptive_avg_pool2d(x, 2), 1))  # type: ignore[no-any-return]
+
+
+class Rounded(torch.autograd.Function):
+    """The straight-through estimator as a function of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return torch.round(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+class LearnedStep(nn.Module):
+    """LSQ as its paper's listing has it: a scaled gradient for the step, and a detached difference for rounding."""
+
+    def __init__(self, bits: int, signed: bool) -> None:
+        super().__init__()
+        self.low, self.high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+        self.step = nn.Parameter(torch.tensor(0.1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = (x.numel() * self.high) ** -0.5
+        step = (self.step - self.step * scale).detach() + self.step * scale
+        codes = (x / step).clamp(self.low, self.high)
+        return ((codes.round() - codes).detach() + codes) * step
+
+
+class HandWritten(nn.Module):
+    """Weights and activations through quantisers of the student's own."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.conv1, self.conv2 = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.fc = nn.Linear(32, 10)
+        self.weights, self.activations = LearnedStep(4, signed=True), LearnedStep(3, signed=False)
+
+    def weight(self, w: Tensor) -> Tensor:
+        if self.how == "lsq":
+            return self.weights(w)  # type: ignore[no-any-return]
+        if self.how == "binary":
+            return torch.sign(w) * w.abs().mean()
+        if self.how == "dorefa":
+            squeezed = torch.tanh(w) / (2 * torch.tanh(w).abs().max()) + 0.5
+            return 2 * (Rounded.apply(squeezed * 15) / 15) - 1  # type: ignore[no-any-return]
+        step = w.detach().abs().amax((1, 2, 3), keepdim=True) / 7
+        return w + (torch.clamp(torch.round(w / step), -7, 7) * step - w).detach()
+
+    def activation(self, x: Tensor) -> Tensor:
+        if self.how == "lsq":
+            return self.activations(F.relu(x))  # type: ignore[no-any-return]
+        if self.how == "dorefa":
+            return Rounded.apply(torch.clamp(x, 0, 1) * 15) / 15  # type: ignore[no-any-return]
+        if self.how == "binary":
+            return F.relu(x)
+        x = F.relu(x)
+        return x + (torch.clamp(torch.round(x / 0.2), 0, 15) * 0.2 - x).detach()
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in (self.conv1, self.conv2):
+            x = self.activation(F.conv2d(x, self.weight(layer.weight), layer.bias, padding=1))
+        return self.fc(F.adaptive_avg_pool2d(x, 2).flatten(1))  # type: ignore[no-any-return]
+
+
+def binary() -> nn.Module:
+    return HandWritten("binary")
