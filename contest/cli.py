@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import logging
+import os
 import sys
 import traceback
+import warnings
 from pathlib import Path
 
 import click
 
 from contest import __version__
-from contest.errors import ContestError, UsageError
+from contest.errors import ContestError, UsageError, did_you_mean
 
 # command -> (module:object, help line). The help stands here so that `contest --help` imports nothing else.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -41,7 +44,7 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
-            return None
+            ctx.fail(f"no command '{cmd_name}'{did_you_mean(cmd_name, COMMANDS)}")
         module, _, name = COMMANDS[cmd_name][0].partition(":")
         command = getattr(importlib.import_module(module), name)
         assert isinstance(command, click.Command)
@@ -67,8 +70,16 @@ def _score_of_own_file(path: Path) -> float:
     return float(score_file(path, trust=True).scores["lab"].total)
 
 
+def _quiet_libraries() -> None:
+    """Libraries talk to programmers (deprecations, no CUDA runtime, experimental interfaces); -W brings it back."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+
+
 def main() -> None:
     """Run the command line and turn errors into messages and the documented exit codes."""
+    _quiet_libraries()
     try:
         code = cli.main(standalone_mode=False)
     except click.exceptions.Abort:
@@ -80,6 +91,13 @@ def main() -> None:
     except ContestError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except BrokenPipeError:  # who read the output has enough (`contest ... | head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)  # as the shell reports it
+    except OSError as error:  # a disk that is full, a folder that is read-only or gone, a network that is away
+        where = f": {error.filename}" if error.filename else ""
+        click.echo(f"error: {error.strerror or error}{where}", err=True)
+        sys.exit(UsageError.exit_code)
     except Exception:  # anything else is a mistake of ours: show it whole, under a code of its own
         traceback.print_exc()
         sys.exit(ContestError.exit_code)

@@ -6,6 +6,9 @@ flagged, 2 refused file, 3 usage, 4 internal.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class ContestError(Exception):
     """Anything that this project raises on purpose."""
@@ -35,3 +38,9 @@ class OverrunError(ContestError):
 
 class TrainingError(ContestError):
     """A training run cannot go on (NaN loss, an impossible width, out of memory)."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """` (did you mean 'search'?)` for what is nearly one of the known names, else nothing."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean '{near[0]}'?)" if near else ""

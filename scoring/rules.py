@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contest.errors import UsageError
+from contest.errors import UsageError, did_you_mean
 from scoring.costs import Costs, Number, Operation
 
 _BUILT_IN = Path(__file__).parent / "rules_data"
@@ -89,7 +89,8 @@ def load_rule(name: str) -> Rule:
     if name not in built_in():
         path = Path(name)
         if path.suffix != ".toml" or not path.is_file():
-            raise UsageError(f"rule '{name}' is neither one of {', '.join(built_in())} nor a .toml file")
+            near = did_you_mean(name, built_in())
+            raise UsageError(f"rule '{name}'{near} is neither one of {', '.join(built_in())} nor a .toml file")
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

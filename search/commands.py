@@ -108,7 +108,7 @@ EPOCHS_HELP = "Epochs of a trial, float and quantised together; `10/40`: explore
 @click.option(
     "--gpus-per-worker", type=float, default=0.0, show_default=True, help="With --ray: share of a GPU for each worker."
 )
-def search(**options: Any) -> None:  # fmt: skip
+def search(**options: Any) -> int:  # fmt: skip
     """Search for the network with the lowest score at the accuracy that the contest asks for.
 
     The study directory holds everything: `--resume` goes on after Ctrl-C, kill -9 or with more --trials. The
@@ -124,11 +124,12 @@ def search(**options: Any) -> None:  # fmt: skip
     options["fixed"] = parse_fixed(options.pop("fix"))
     options["teachers"] = teacher_files(options["teachers"])
     try:
-        run_search(console, **options)
+        outcome = run_search(console, **options)
     except KeyboardInterrupt:
         directory = options["directory"] or f"studies/{options['dataset']}"
         console.print(f"\ninterrupted; go on with: contest search --resume --study {directory}")
         raise click.exceptions.Abort from None
+    return 0 if outcome.finalists else 1
 
 
 @click.command()

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from contest.files import write_text
 from search.output.progress import View
 from search.policy.budget import halving_share, measured_epoch_s, plan_refine
 from search.policy.finalists import Finalist, Scores, read_finalists, winner
@@ -189,7 +190,7 @@ def load_stages(directory: Path) -> list[StageCost]:
 
 
 def save_stages(directory: Path, stages: list[StageCost]) -> None:
-    (directory / "stages.json").write_text(json.dumps([asdict(s) for s in stages], indent=2) + "\n")
+    write_text(directory / "stages.json", json.dumps([asdict(s) for s in stages], indent=2) + "\n")
 
 
 def set_explore_deadline(study: Study, seconds: float) -> None:

@@ -7,21 +7,24 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from contest.errors import UsageError
+from contest.errors import UsageError, did_you_mean
 from search.output.progress import View, duration
 from search.policy.budget import Plan, make_plan, parse_duration
 from search.policy.finalists import Finalist, reads
 from search.run import Outcome, Run, Tools, estimate_left, set_explore_deadline
 from search.space.space import Space, make_space, read_space
 from search.study.settings import Settings
-from search.study.storage import open_storage, storage_url
+from search.study.storage import check_writable, open_storage, storage_url
 from search.study.study import FINISHED, Study
+from search.trainers.isolated import IsolatedTrainer
 from search.trainers.pipeline import PipelineTrainer
 
 DEFAULT_EPOCHS = {"digits": (8.0, 30.0), "mnist": (4.0, 12.0)}
@@ -38,7 +41,7 @@ def run_search(console: Console, **options: Any) -> Outcome:
         f"study [bold]{directory}[/bold] · {settings.dataset} · rule {settings.rule} · "
         f"at least {settings.threshold:.1%}"
     )
-    trainer = PipelineTrainer(settings, directory, device=options["device"])
+    trainer = IsolatedTrainer(settings, directory, device=options["device"])
     space = make_space(trainer.image_shape, settings.space)
     deadline = None
     if settings.budget_s is not None:
@@ -66,7 +69,11 @@ def run_search(console: Console, **options: Any) -> Outcome:
     try:
         with view:
             outcome = Run(study, trainer, tools, view, deadline)()
+    except OSError as error:
+        check_writable(directory, error)
+        raise
     finally:
+        trainer.close()
         for helper in helpers:
             helper.terminate()
     print_summary(console, study, outcome)
@@ -134,11 +141,12 @@ def resumed(directory: Path, options: dict[str, Any]) -> Settings:
 
 def default_rule(dataset: str) -> str:
     """The data set's first rule. Raises UsageError for a data set that no rule is for."""
-    from scoring.rules import rules_of
+    from scoring.rules import built_in, load_rule, rules_of
 
     rules = rules_of(dataset)
     if not rules:
-        raise UsageError(f"no rule is made for the data set '{dataset}': name one, or a TOML file, with --rule")
+        near = did_you_mean(dataset, {load_rule(name).dataset for name in built_in()})
+        raise UsageError(f"no rule is made for the data set '{dataset}'{near}: name one, or a TOML file, with --rule")
     return rules[0].name
 
 
@@ -225,7 +233,7 @@ def print_summary(console: Console, study: Study, outcome: Outcome) -> None:
         stages.add_row(stage.name, duration(stage.seconds), f"{stage.images:,}", str(stage.trials), best, accuracy)
     console.print(stages)
     if not outcome.finalists:
-        console.print("no candidate was trained to its end: give more --trials or more --epochs")
+        console.print(f"[red]the search ends without a network[/red]: {escape(why_none(study))}", soft_wrap=True)
         return
     console.print(finalists_table(study.settings, outcome.finalists))
     console.print(f"the test set was read {len(reads(study.directory))} times in this study")
@@ -247,6 +255,20 @@ def print_summary(console: Console, study: Study, outcome: Outcome) -> None:
     console.print(f"  contest submit {leader.model} --team NAME{data}", soft_wrap=True, highlight=False)
     console.print("  contest plot", highlight=False)
     console.print(f"  contest report {study.directory}", soft_wrap=True, highlight=False)
+
+
+def why_none(study: Study) -> str:
+    """Why no candidate was trained to its end, from what the study has recorded."""
+    records = study.records()
+    failed = Counter(r.reason for r in records if r.state == "FAIL" and r.reason)
+    if failed:
+        reason, times = failed.most_common(1)[0]
+        return f"{sum(failed.values())} of {len(records)} trials failed, {times} of them with: {reason}"
+    refused = Counter(r.reason for r in records if r.state == "PRUNED" and r.reason)
+    if refused:
+        reason, times = refused.most_common(1)[0]
+        return f"{sum(refused.values())} of {len(records)} candidates were given up, {times} of them since: {reason}"
+    return "there was no time for a training, or no trial left: give more --trials, more --budget or fewer --epochs"
 
 
 def finalists_table(settings: Settings, finalists: list[Finalist]) -> Table:

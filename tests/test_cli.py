@@ -54,7 +54,15 @@ def test_every_command_and_option_says_what_it_does() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["no-such-command"], 3, "No such command"),
+        (["no-such-command"], 3, "no command 'no-such-command'"),
+        (["serach"], 3, "did you mean 'search'?"),
+        (["score", "resnett18"], 3, "did you mean 'resnet18'?"),
+        (["search", "--dataset", "cifr10"], 3, "did you mean 'cifar10'?"),
+        (["score", "resnet18", "--rule", "micronett"], 3, "did you mean 'micronet'?"),
+        (["train", "nosuch.json"], 3, "error: No such file or directory: nosuch.json"),
+        (["pack", "nosuch.pt"], 3, "nosuch.pt is not a file"),
+        (["plot", "--bundled", "--out", "/proc/plot.png"], 3, "error: No such file or directory: /proc/plot.png"),
+        (["search", "--dataset", "digits", "--study", "/proc/study"], 3, "error: No such file or directory: /proc"),
         (["score"], 3, "Missing argument"),
         (["train", "resnet:depth=7", "--dataset", "digits"], 3, "depth"),
         (["train", "resnet20", "--dataset", "digits", "--bits", "many"], 3, "many"),

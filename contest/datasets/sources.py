@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from contest.datasets.images import DataSet, Images, split
 from contest.datasets.registry import CLASSES, FLIPS, TORCHVISION
-from contest.errors import DataError
+from contest.errors import DataError, did_you_mean
 
 Array = NDArray[np.generic]
 
@@ -40,8 +40,9 @@ def load(name: str, directory: Path | None = None, *, download: bool = True) -> 
         if found is not None:
             return found
     if name not in TORCHVISION:
-        known = ", ".join(["digits", *TORCHVISION])
-        raise DataError(f"no data set '{name}' in '{given}': known by name are {known}; {_ways(name)}")
+        known = ["digits", *TORCHVISION]
+        near, where = did_you_mean(name, known), f" in '{given}'" if given else ""
+        raise DataError(f"no data set '{name}'{where}{near}; known by name are {', '.join(known)}; {_ways(name)}")
     return _torchvision(name, given or Path.home() / ".cache" / "contest", download)
 
 

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from contest.candidate import Architecture, Recipe
-from contest.errors import UsageError
+from contest.errors import UsageError, did_you_mean
 from contest.networks.options import OptionSpec, bind, parse_options, specs
 
 if TYPE_CHECKING:
@@ -118,8 +118,9 @@ def _module(family: str) -> ModuleType:
 
 def _function(family: str) -> Callable[..., Any]:
     if family not in FAMILIES:
+        near = did_you_mean(family, [*families(), *presets()])
         raise UsageError(
-            f"no network is called '{family}'; families: {', '.join(families())}, {TIMM}<name>; "
+            f"no network is called '{family}'{near}; families: {', '.join(families())}, {TIMM}<name>; "
             f"presets: {', '.join(presets())}"
         )
     return getattr(_module(family), family)  # type: ignore[no-any-return]

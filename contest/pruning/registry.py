@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from contest.errors import UsageError
+from contest.errors import UsageError, did_you_mean
 from contest.pruning.masks import prunable
 from contest.pruning.preserved import preserved
 
@@ -99,6 +99,6 @@ def method(name: str | Method | Score) -> Method:
             raise UsageError(f"pruning method '{name}' is not a function score(model, batches, loss)")
         return Method(name, found, "your own method", uses_data=True)
     raise UsageError(
-        f"no pruning method is called '{name}'; there are {', '.join(sorted(_METHODS))}, "
+        f"no pruning method is called '{name}'{did_you_mean(name, _METHODS)}; there are {', '.join(sorted(_METHODS))}, "
         "or name your own as package.module:function"
     )

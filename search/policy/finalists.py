@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from contest.files import beside, write_text
 from search.policy.ranking import Judge
 from search.policy.refinement import finalists
 from search.study.study import Study
@@ -52,9 +53,10 @@ def read_finalists(study: Study, judge: Judge, score: Scores) -> list[Finalist]:
         home.mkdir(parents=True, exist_ok=True)
         model, report = home / "model.pt", home / "report.json"
         if not report.exists():
-            shutil.copyfile(study.directory / record.result.model, model)
+            with beside(model) as part:
+                shutil.copyfile(study.directory / record.result.model, part)
             _note_read(study.directory, record, place)
-            report.write_text(json.dumps(score(model), indent=2) + "\n")
+            write_text(report, json.dumps(score(model), indent=2) + "\n")
         found.append(Finalist(place, record, model, json.loads(report.read_text())))
     return found
 
@@ -80,6 +82,4 @@ def _note_read(directory: Path, record: Record, place: int) -> None:
         "place_on_validation": place,
         "validation_accuracy": record.result.accuracy,
     }
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps([*reads(directory), entry], indent=2) + "\n")
-    part.replace(path)
+    write_text(path, json.dumps([*reads(directory), entry], indent=2) + "\n")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from contest.errors import UsageError
+from contest.files import write_text
 
 Objective = Literal["constrained", "pareto", "target"]
 Sampler = Literal["tpe", "nsga2", "random"]
@@ -78,12 +79,7 @@ class Settings:
         return max(1.0, self.refine_epochs / self.explore_epochs)
 
     def save(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True)
-        path = directory / "study.json"
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(text + "\n")
-        temporary.replace(path)
+        write_text(directory / "study.json", json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n")
 
     @staticmethod
     def load(directory: Path) -> Settings:

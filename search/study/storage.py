@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import sqlite3
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from contest.errors import ContestError, UsageError
+from contest.files import why_unwritable
 
 log = logging.getLogger("search")
 
@@ -35,6 +37,12 @@ T = TypeVar("T")
 
 class StorageGoneError(ContestError):
     """The study's database has been away for longer than we wait."""
+
+
+class UnwritableError(ContestError):
+    """Nothing can be written in the study's directory: it is gone, read-only, or its disk is full."""
+
+    exit_code = 1
 
 
 class StudyFullError(ContestError):
@@ -57,6 +65,9 @@ def patient(function: Callable[..., T], patience_s: float = PATIENCE_S) -> Calla
             except Exception as error:
                 if not _away(error):
                     raise
+                problem = _broken_file(error)
+                if problem is not None:
+                    raise UnwritableError(f"the study's database cannot be used: {problem}") from error
                 if time.monotonic() > deadline:
                     raise StorageGoneError(
                         f"the study's database has not answered for {patience_s:.0f} s ({_root(error)}); "
@@ -76,6 +87,26 @@ def _away(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def _broken_file(error: BaseException | None) -> str | None:
+    """What is wrong with an SQLite file for which waiting is no use (a full disk, a folder that is gone)."""
+    while error is not None:
+        text = str(error).strip()
+        if isinstance(error, sqlite3.OperationalError) and "locked" not in text and "busy" not in text:
+            return text
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def check_writable(directory: Path, cause: BaseException | None = None) -> None:
+    """Raise UnwritableError, with what to do, if nothing can be written in the study's directory."""
+    problem = why_unwritable(directory)
+    if problem is not None:
+        raise UnwritableError(
+            f"nothing can be written in {directory} ({problem}): mend that, then go on with "
+            f"contest search --resume --study {directory}"
+        ) from cause
 
 
 def _root(error: BaseException) -> str:

@@ -6,13 +6,13 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contest.candidate import Candidate, Recipe, plain
+from contest.files import beside
 from contest.pipeline import stages
 from search.space.space import whole
 from search.study.settings import Settings
@@ -38,7 +38,9 @@ class PipelineTrainer:
     architecture, recipe and seed, other bits or sparsity) are done once: their checkpoint is kept in `floats/`.
     """
 
-    def __init__(self, settings: Settings, directory: Path, *, device: str = "auto") -> None:
+    def __init__(
+        self, settings: Settings, directory: Path, *, device: str = "auto", threads: int | None = None
+    ) -> None:
         from contest.datasets import load, split
         from contest.training import choose_device
 
@@ -61,7 +63,7 @@ class PipelineTrainer:
             "split_sha256": parts.sha256,
         }
         if self.device == "cpu":
-            choose_threads(self.image_shape)
+            choose_threads(self.image_shape, threads)
         else:
             self._train, self._validation = parts.train.to(self.device), parts.validation.to(self.device)
 
@@ -197,7 +199,5 @@ def _current(directory: Path, plan: list[tuple[str, float]]) -> tuple[str, float
 
 def _copy(source: Path, target: Path) -> None:
     """Whole or not at all, whoever else copies at the same time."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
-    shutil.copyfile(source, part)
-    part.replace(target)
+    with beside(target) as part:
+        shutil.copyfile(source, part)

@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING
 
 from contest.candidate import Architecture
 
-if TYPE_CHECKING:
-    pass
 
-
-def choose_threads(image_shape: tuple[int, int, int]) -> None:
+def choose_threads(image_shape: tuple[int, int, int], threads: int | None = None) -> None:
     """The number of threads that trains small networks fastest on this machine, as it is now: one or all.
+
+    threads: what another process has found; then nothing is measured.
 
     Threads wait for each other several hundred times a step; where other programs use the cores too, all threads
     may be ten times slower than one. So it is measured, with a second of a typical network's steps each.
     """
     import torch
 
+    if threads is not None:
+        torch.set_num_threads(threads)
+        return
     cores = torch.get_num_threads()
     if cores == 1 or math.prod(image_shape) < 500:
         torch.set_num_threads(1)  # images so small never gain from more
         return
     times = {}
-    for threads in (1, cores):
-        torch.set_num_threads(threads)
-        times[threads] = _time_steps(image_shape)
-    torch.set_num_threads(min(times, key=lambda threads: times[threads]))
+    for number in (1, cores):
+        torch.set_num_threads(number)
+        times[number] = _time_steps(image_shape)
+    torch.set_num_threads(min(times, key=lambda number: times[number]))
 
 
 def _time_steps(image_shape: tuple[int, int, int], steps: int = 4) -> float:

@@ -10,7 +10,7 @@ from search.space.space import Space, make_space
 from search.study.settings import Settings
 from search.study.storage import open_storage, storage_url
 from search.study.study import FINISHED, Study
-from search.trainers.pipeline import PipelineTrainer
+from search.trainers.isolated import IsolatedTrainer
 from search.workers.worker import work_until_done
 
 
@@ -25,7 +25,10 @@ def open_study(directory: Path, storage: str | None = None) -> Study:
 def run_worker(directory: Path, storage: str | None, device: str, *, stay: bool) -> int:
     """`contest worker`: work on the study until it is finished (or, without `stay`, until nothing is left)."""
     study = open_study(directory, storage)
-    trainer = PipelineTrainer(study.settings, directory, device=device)
+    trainer = IsolatedTrainer(study.settings, directory, device=device)
     study.space = make_space(trainer.image_shape, study.settings.space)
     os.environ.setdefault("CONTEST_WORKER", f"{socket.gethostname()}:{os.getpid()}")  # or it would propose like others
-    return work_until_done(study, trainer, stay=lambda: stay and not study.optuna.user_attrs.get(FINISHED, False))
+    try:
+        return work_until_done(study, trainer, stay=lambda: stay and not study.optuna.user_attrs.get(FINISHED, False))
+    finally:
+        trainer.close()

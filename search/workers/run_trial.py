@@ -11,8 +11,10 @@ from pathlib import Path
 import optuna
 
 from contest.errors import ContestError
+from contest.files import write_text
 from search.policy.extrapolation import EARLIEST
 from search.policy.ranking import Judge, Verdict
+from search.study.storage import check_writable
 from search.study.study import Study, Work
 from search.study.trial import Record, Result
 from search.trainers.protocol import Progress, Trainer
@@ -82,8 +84,10 @@ def run(
         log.warning("trial %d was given to another worker; its result here is dropped", work.trial.number)
         return
     except Exception as error:
-        # Whatever goes wrong inside one training (out of memory, NaN, a width that libraries refuse) must
-        # not end a study of a thousand; it is written down with its type and text.
+        # Whatever goes wrong inside one training (out of memory, NaN, a width that libraries refuse, the death of its
+        # process) must not end a study of a thousand; it is written down with its type and text. Where nothing can be
+        # written any more, every other training would fail too: the study ends, and this one is left to its resumption.
+        check_writable(study.directory, error)
         reason = f"{type(error).__name__}: {str(error).strip() or 'no message'}"[:500]
         if not isinstance(error, ContestError):
             log.warning("trial %d failed", work.trial.number, exc_info=error)
@@ -125,7 +129,4 @@ def read_curve(directory: Path) -> list[tuple[float, float]]:
 
 
 def write_curve(directory: Path, curve: list[tuple[float, float]]) -> None:
-    part = directory / f"{CURVE}.part"
-    directory.mkdir(parents=True, exist_ok=True)
-    part.write_text(json.dumps(curve))
-    part.replace(directory / CURVE)
+    write_text(directory / CURVE, json.dumps(curve))

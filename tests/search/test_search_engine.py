@@ -22,7 +22,7 @@ from contest.candidate import Candidate
 from search.output.progress import View
 from search.policy.finalists import reads
 from search.policy.proposals import enqueue_seeds
-from search.run import Run, Tools, Verdict
+from search.run import Outcome, Run, Tools
 from search.space.space import make_space
 from search.study.settings import Settings
 from search.study.storage import open_storage, storage_url
@@ -37,7 +37,7 @@ def make_study(directory: Path, **changes: Any) -> Study:
     return Study(directory, settings, space, open_storage(storage_url(None, directory)))
 
 
-def run(study: Study, trainer: FakeTrainer) -> Verdict:
+def run(study: Study, trainer: FakeTrainer) -> Outcome:
     console = Console(file=io.StringIO())
     view = View(study, trainer, console, lambda: None)
     tools = Tools(fake_score(trainer), fake_sensitivity, lambda: False)
