@@ -21,8 +21,8 @@ MOST_BITS = 8
 _MOST_VALUES = 2**MOST_BITS + 1
 _MULTIPLES = (1, 2, 3, 4)
 """The smallest distance between two values is one of these many steps."""
-_TOLERANCE = 2e-4
-"""In steps, for each unit of the code. Float32 holds a product of code and step to one part in ten million."""
+_ROUNDINGS = {torch.float64: 1e6, torch.float32: 32.0}
+"""How many of the type's roundings a value may be off its code: some arithmetic lies between codes and weight."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,10 @@ def _verified(graph: Graph, node: Node, bits: int) -> Coded:
 def coded_weight(weight: Tensor, bits: int, axis: int = 0) -> Coded | None:
     """The weight as codes of at most `bits` bits, with the fewest that hold it; None if it is on no such grid."""
     rows = weight.detach().double().movedim(axis, 0).flatten(1)
+    tolerance = torch.finfo(weight.dtype).eps * _ROUNDINGS.get(weight.dtype, 1.0)
+    best: Coded | None = None
     for whole in (True, False):
-        steps = [_step(row) for row in ([rows.reshape(-1)] if whole else rows)]
+        steps = [_step(row, tolerance) for row in ([rows.reshape(-1)] if whole else rows)]
         if any(step is None for step in steps):
             continue
         step = torch.tensor([s for s in steps if s is not None], dtype=torch.float64)
@@ -118,12 +120,14 @@ def coded_weight(weight: Tensor, bits: int, axis: int = 0) -> Coded | None:
         if fewest is None or not -128 <= float(codes.min()) <= float(codes.max()) <= 127:
             continue
         shape = [-1 if d == axis else 1 for d in range(weight.dim())]
+        if best is not None and best.bits <= fewest:
+            continue  # one step does as well as one a channel
         shaped = codes.reshape(weight.movedim(axis, 0).shape).movedim(0, axis).to(torch.int8)
-        return Coded(shaped, step.to(weight.dtype).reshape(() if whole else shape), fewest)
-    return None
+        best = Coded(shaped, step.to(weight.dtype).reshape(() if whole else shape), fewest)
+    return best
 
 
-def _step(values: Tensor) -> float | None:
+def _step(values: Tensor, tolerance: float) -> float | None:
     """The step that all values are integer multiples of; None if there is none."""
     distinct = torch.unique(torch.cat([values, values.new_zeros(1)]))
     if len(distinct) > _MOST_VALUES:
@@ -135,7 +139,7 @@ def _step(values: Tensor) -> float | None:
         step = smallest / multiple
         codes = (distinct / step).round()
         step = float((distinct * codes).sum() / codes.square().sum())
-        if bool(((distinct / step - codes).abs() <= _TOLERANCE * codes.abs().clamp_min(1)).all()):
+        if float((distinct / step - codes).abs().max()) <= tolerance * float(codes.abs().max()):
             return step
     return None
 
