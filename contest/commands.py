@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 @click.option("--train", "train_options", default="", help="Float recipe, `epochs=30,learning_rate=0.1`.")
 @click.option("--tune", "tune_options", default="", help="Recipe after pruning and quantisation, likewise.")
 @click.option(
-    "--teacher", "teachers", type=click.Path(path_type=Path), multiple=True,
-    help="A model.pt whose predictions are distilled; given several times, the mean of their logits.",
+    "--teacher", "teachers", type=click.Path(path_type=Path), multiple=True, metavar="FILE|bundled",
+    help="A model.pt whose predictions are distilled; given several times, the mean of their logits. `bundled`: the "
+    "teacher of this package (CIFAR-10).",
 )  # fmt: skip
 @click.option(
     "--teacher-views", type=click.Choice(["1", "2", "6"]),
@@ -83,6 +84,7 @@ def train(
     from contest.model_file import save
     from contest.pipeline import compress
     from contest.training import choose_device, load_teachers, soft_labels
+    from contest.zoo import teacher_files
 
     if Path(what).suffix == ".json":
         candidate = Candidate.from_json(Path(what).read_text())
@@ -103,7 +105,7 @@ def train(
     teach = None
     if teachers:
         classes, validated = len(images.classes), None if all_images else parts.sha256
-        teacher = load_teachers(teachers, training, classes, validated)
+        teacher = load_teachers(teacher_files(teachers), training, classes, validated)
 
         def teach(recipe: Recipe) -> Tensor:
             return soft_labels(

@@ -75,7 +75,7 @@ EPOCHS_HELP = "Epochs of a trial, float and quantised together; `10/40`: explore
     multiple=True,
     metavar="FILE|bundled",
     help="A model.pt whose soft labels the refine stage learns from; of several, the mean of their logits. "
-    "`bundled`: the networks of this package (CIFAR-10) that do not know the validation images.",
+    "`bundled`: the teacher of this package (CIFAR-10, 93.9 % on validation with mirror images).",
 )
 @click.option(
     "--teacher-epochs",
@@ -118,6 +118,7 @@ def search(**options: Any) -> int:  # fmt: skip
     _share_the_cores(options["workers"])
     from rich.console import Console
 
+    from contest.zoo import teacher_files
     from search.start import run_search
 
     console = Console()
@@ -176,27 +177,6 @@ def _share_the_cores(workers: int) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if workers > 1:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
-
-
-def teacher_files(given: tuple[str, ...]) -> list[Path]:
-    """The files that --teacher names. Raises UsageError for one that is not there.
-
-    `bundled` leaves out networks that were trained on all images: they know those that validation is measured on.
-    """
-    from contest.datasets import ALL_IMAGES
-    from contest.model_file import read_manifest
-    from contest.zoo import DIRECTORY
-
-    found: list[Path] = []
-    for name in given:
-        if name == "bundled":
-            origins = {path: read_manifest(path).provenance for path in sorted(DIRECTORY.glob("*.pt"))}
-            found += [path for path, origin in origins.items() if origin.get("split_sha256") != ALL_IMAGES]
-        elif Path(name).is_file():
-            found.append(Path(name))
-        else:
-            raise UsageError(f"--teacher {name}: no such file")
-    return found
 
 
 def parse_fixed(texts: tuple[str, ...]) -> dict[str, list[int | float | str]]:

@@ -37,8 +37,9 @@ def load_teachers(paths: Sequence[Path], images: Images, classes: int, split: st
     """The networks in the files as one teacher for `images`.
 
     `split` is the hash of the split whose validation images will judge the student; None where none will. Raises
-    UsageError for a network that takes other images or classes, and for one that says that it was trained on another
-    split: it has seen the validation images, and what it teaches of them would count as the student's own.
+    UsageError for a network that takes other images or classes, and for one that was trained on another split or does
+    not say on which: it may have seen the validation images, and what it teaches of them would count as the student's
+    own.
     """
     from contest.model_file import load
 
@@ -53,10 +54,11 @@ def load_teachers(paths: Sequence[Path], images: Images, classes: int, split: st
                 f"these are {'x'.join(map(str, images.shape))} images of {classes} classes"
             )
         learned = manifest.provenance.get("split_sha256")
-        if split is not None and learned is not None and learned != split:
+        if split is not None and learned != split:
+            known = f"was trained on another split ({learned[:16]})" if learned else "does not say which images it saw"
             raise UsageError(
-                f"teacher {path} was trained on another split ({learned[:16]}; this one is {split[:16]}), so it knows "
-                "images that validation is measured on: give a teacher of this split"
+                f"teacher {path} {known}; this split is {split[:16]}: what it knows of images that validation is "
+                "measured on would count as the student's own, so give a teacher of this split"
             )
         networks.append(network)
     return Ensemble(networks)

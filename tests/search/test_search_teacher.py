@@ -9,10 +9,12 @@ import torch
 from click.testing import CliRunner
 
 from contest.candidate import Candidate, Recipe
-from contest.datasets import ALL_IMAGES
+from contest.datasets import Images
 from contest.errors import UsageError
 from contest.model_file import load
-from search.commands import search, teacher_files
+from contest.training import load_teachers
+from contest.zoo import DIRECTORY, teacher_files
+from search.commands import search
 from search.study.settings import Settings
 from search.trainers import teacher
 from search.trainers.pipeline import PipelineTrainer
@@ -142,14 +144,22 @@ def test_taught_epochs_need_a_teacher_and_time_of_their_own(options: list[str], 
         CliRunner().invoke(search, [*SMALL, *options, "--study", str(tmp_path)], catch_exceptions=False)
 
 
-def test_the_bundled_networks_teach_cifar10_only(tmp_path: Path) -> None:
-    files = teacher_files(("bundled",))
-    manifests = [load(file).manifest for file in files]
-    assert len(files) >= 2 and all(manifest.image_shape == (3, 32, 32) for manifest in manifests)
-    # One that was trained on the validation images too would be refused, and the search with it.
-    assert ALL_IMAGES not in {manifest.provenance.get("split_sha256") for manifest in manifests}
-    assert "inverted-8m-4bit" not in [file.stem for file in files]
+def test_the_bundled_teacher_teaches_cifar10_only(tmp_path: Path) -> None:
+    (file,) = teacher_files(("bundled",))
+    provenance = load(file).manifest.provenance
+    assert file.stat().st_size <= 2_000_000
+    assert provenance["split_sha256"].startswith("5091ca8a4d93ae19"), "the training images of split 0 alone"
+    assert float(provenance["validation"].split()[0]) >= 93.4
+    assert Candidate.from_json(provenance["float_candidate"]).architecture.family == "fast_teacher"
     with pytest.raises(UsageError, match=r"takes 3x32x32 images.*these are 1x8x8"):
-        trainer_at(tmp_path, teachers=tuple(map(str, files))).teach()
+        trainer_at(tmp_path, teachers=(str(file),)).teach()
     with pytest.raises(UsageError, match=r"none\.pt: no such file"):
         teacher_files(("none.pt",))
+
+
+def test_a_teacher_that_does_not_say_which_images_it_saw_is_refused(tmp_path: Path) -> None:
+    images = Images(torch.zeros(10, 3, 32, 32, dtype=torch.uint8), torch.arange(10))
+    (silent,) = [path for path in DIRECTORY.glob("*.pt") if "split_sha256" not in load(path).manifest.provenance]
+    with pytest.raises(UsageError, match=r"does not say which images it saw.*validation"):
+        load_teachers([silent], images, 10, "5091ca8a")
+    assert load_teachers([silent], images, 10, None), "nothing is validated"
