@@ -335,3 +335,11 @@ def test_the_gate_alone_lets_a_good_file_pass_and_refuses_junk(tmp_path: Path) -
         look_isolated(tmp_path / "junk.pt")
     bundled = Path(__file__).parents[2] / "leaderboard" / "bundled"
     look_isolated(next(bundled.glob("*.pt")))
+
+
+@pytest.mark.parametrize(("asked", "load", "threads"), [("", 0.2, 4), ("", 2.4, 2), ("", 9.0, 1), ("1", 0.0, 1)])
+def test_only_idle_cores_are_used(monkeypatch: pytest.MonkeyPatch, asked: str, load: float, threads: int) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, load, load), raising=False)
+    assert Limits().threads == threads
