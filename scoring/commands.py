@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from contest.errors import DataError, UsageError
+from contest.errors import DataError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from contest.datasets import DataSet, Images
@@ -28,7 +28,10 @@ SHAPES: dict[str, tuple[tuple[int, int, int], int]] = {
 @click.command()
 @click.argument("target")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@click.option("--rule", default="lab", show_default=True, help="lab, lab-macs, micronet, digits, ... or a .toml file.")
+@click.option(
+    "--rule", help="lab, lab-macs, micronet, digits, ... or a .toml file [default: lab, or that of --dataset]."
+)
+@click.option("--dataset", help="Score by the first rule of that data set, such as digits, instead of --rule.")
 @click.option(
     "--data", type=click.Path(path_type=Path), help="Folder of the data set (else CONTEST_DATA, else download)."
 )
@@ -57,6 +60,9 @@ SHAPES: dict[str, tuple[tuple[int, int, int], int]] = {
 )
 @click.option("--image-shape", help="Channels, height and width, `3,224,224`; else those of the rule's data set.")
 @click.option(
+    "--classes", type=click.IntRange(1), help="Of an architecture by name; else those of the rule's data set."
+)
+@click.option(
     "--csv",
     "table",
     type=click.Path(path_type=Path),
@@ -67,7 +73,8 @@ def score(
     context: click.Context,
     target: str,
     as_json: bool,
-    rule: str,
+    rule: str | None,
+    dataset: str | None,
     data: Path | None,
     no_accuracy: bool,
     details: bool,
@@ -80,6 +87,7 @@ def score(
     state_key: str | None,
     bits: str,
     image_shape: str | None,
+    classes: int | None,
     table: Path | None,
 ) -> int:
     """Recompute the score of TARGET: a model file (.pt, .safetensors, .onnx), or an architecture by its name
@@ -92,6 +100,7 @@ def score(
 
     from scoring.rules import load_rule
 
+    rule = rule or (rule_of(dataset) if dataset else "lab")
     if table is not None:
         passed_on = {
             "--rule": rule, "--data": data, "--holdout": holdout, "--state-key": state_key, "--declare": declare,
@@ -101,17 +110,25 @@ def score(
         options += ["--no-accuracy"] if no_accuracy else []
         return _many(Path(target), table, arch, [*options, *(["--trust"] if trust else [])])
     chosen = load_rule(rule)
-    shape = parse_shape(image_shape) if image_shape else SHAPES.get(chosen.dataset, ((3, 32, 32), 10))[0]
     console = Console(stderr=as_json)
     by_name = arch is None and not _is_file(target)
-    if by_name:
-        report = _architecture_report(target, bits, chosen, shape)
-    else:
-        if arch is None and Path(target).is_file():
-            look(Path(target), trust)
-        tests = None if no_accuracy else test_set(chosen, data, console)
-        private = _holdout(holdout) if holdout else None
-        report = _file_report(Path(target), (arch, state_key, declare), shape, chosen, tests, private, trust, details)
+    with Console(stderr=True).status("") as status:  # (shows itself in a terminal only)
+        if by_name:
+            shape = images_of(chosen, image_shape, classes)
+            status.update(f"counting {target} for images of {' x '.join(map(str, shape[0]))}")
+            report = _architecture_report(target, bits, chosen, *shape)
+        else:
+            if arch is None and Path(target).is_file():
+                status.update(f"reading what {Path(target).name} says of itself")
+                look(Path(target), trust)
+            status.update(f"loading the test set of {chosen.dataset}")
+            tests = None if no_accuracy else test_set(chosen, data, console)
+            private = _holdout(holdout) if holdout else None
+            size = images_of(chosen, image_shape, classes or 1)[0] if arch else (0, 0, 0)
+            status.update(_doing(Path(target).name, tests, trust or arch is not None))
+            report = _file_report(
+                Path(target), (arch, state_key, declare), size, chosen, tests, private, trust, details
+            )
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=1))
     else:
@@ -155,6 +172,37 @@ def look(path: Path, trust: bool) -> None:
         look_isolated(path)
 
 
+def rule_of(dataset: str) -> str:
+    """The first rule of a data set. Raises UsageError where there is none."""
+    from scoring.rules import built_in, load_rule, rules_of
+
+    rules = rules_of(dataset)
+    if not rules:
+        near = did_you_mean(dataset, {load_rule(name).dataset for name in built_in()})
+        raise UsageError(f"no rule is made for the data set '{dataset}'{near}: name one, or a TOML file, with --rule")
+    return rules[0].name
+
+
+def images_of(rule: Rule, image_shape: str | None, classes: int | None) -> tuple[tuple[int, int, int], int]:
+    """The images' shape and the classes, as given or as known of the rule's data set.
+
+    Raises UsageError where neither says them: costs depend on both.
+    """
+    known = SHAPES.get(rule.dataset)
+    if known is None and (image_shape is None or classes is None):
+        raise UsageError(
+            f"rule '{rule.name}' is for the data set '{rule.dataset}', whose images are not known here: "
+            "give --image-shape 3,32,32 and --classes 10 as they are"
+        )
+    shape = parse_shape(image_shape) if image_shape else known[0] if known else (0, 0, 0)
+    return shape, classes or (known[1] if known else 0)
+
+
+def _doing(name: str, tests: DataSet | None, here: bool) -> str:
+    images = f" and running it on {len(tests.test):,} test images" if tests and tests.test else ""
+    return f"measuring {name}{images}{'' if here else ', in an isolated process'}"
+
+
 def _is_file(target: str) -> bool:
     path = Path(target)
     known = (".pt", ".safetensors", ".onnx", ".pth", ".pt2", ".pkl", ".ckpt", ".bin")
@@ -178,7 +226,7 @@ def parse_bits(text: str) -> dict[str, int]:
     return {name.strip(): int(bits) for name, _, bits in pairs}
 
 
-def _architecture_report(name: str, bits: str, rule: Rule, shape: tuple[int, int, int]) -> Report:
+def _architecture_report(name: str, bits: str, rule: Rule, shape: tuple[int, int, int], classes: int) -> Report:
     from contest.candidate import Bits
     from contest.networks import parse
     from scoring.score import architecture_costs, score_costs
@@ -186,7 +234,6 @@ def _architecture_report(name: str, bits: str, rule: Rule, shape: tuple[int, int
     parts = bits.split("/")
     if not all(part.isdigit() for part in parts) or len(parts) > 2:
         raise UsageError(f"--bits is '{bits}'; it must be a number, or weights/activations as in 4/8")
-    classes = SHAPES.get(rule.dataset, ((3, 32, 32), 10))[1]
     costs = architecture_costs(parse(name), Bits(int(parts[0]), int(parts[-1])), shape, classes, normalise=False)
     return score_costs(costs, rule, file={"name": name})
 
@@ -220,6 +267,8 @@ def test_set(rule: Rule, directory: Path | None, console: Any) -> DataSet | None
     try:
         data = load(rule.dataset, directory)
     except DataError as error:
+        if directory is not None:  # a folder that was named and does not hold it is a mistake; none at all need not be
+            raise
         console.print(f"without accuracy: {error}", style="yellow", markup=False)
         return None
     return data if data.test is not None else None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from contest.errors import UsageError
 
@@ -122,6 +123,8 @@ def search(**options: Any) -> int:  # fmt: skip
     from search.start import run_search
 
     console = Console()
+    context = click.get_current_context()
+    options["given"] = {n for n in options if context.get_parameter_source(n) is ParameterSource.COMMANDLINE}
     options["fixed"] = parse_fixed(options.pop("fix"))
     options["teachers"] = teacher_files(options["teachers"])
     try:

@@ -76,7 +76,7 @@ class Run:
         self.study.optuna.set_user_attr(FINISHED, True)
         settings = self.study.settings
         found = read_finalists(self.study, self._judge(), self.tools.score)
-        return Outcome(found, winner(found, settings.rule, settings.threshold), self.stages)
+        return Outcome(found, winner(found, settings.rule_name, settings.threshold), self.stages)
 
     def explore_and_refine(self) -> None:
         """Everything but the test set."""

@@ -15,15 +15,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from contest.errors import UsageError, did_you_mean
+from contest.errors import UsageError
 from search.output.progress import View, duration
 from search.policy.budget import Plan, make_plan, parse_duration
 from search.policy.finalists import Finalist, reads
 from search.run import Outcome, Run, Tools, estimate_left, set_explore_deadline
-from search.space.space import Space, make_space, read_space
+from search.space.space import Space, check_space, make_space, read_space
 from search.study.settings import Settings
 from search.study.storage import check_writable, open_storage, storage_url
-from search.study.study import FINISHED, Study
+from search.study.study import FINISHED, Study, new_identity
 from search.trainers.isolated import IsolatedTrainer
 from search.trainers.pipeline import PipelineTrainer
 
@@ -38,11 +38,13 @@ def run_search(console: Console, **options: Any) -> Outcome:
     settings = resumed(directory, options) if options["resume"] else fresh(directory, options)
     url = storage_url(settings.storage, directory)
     console.print(
-        f"study [bold]{directory}[/bold] · {settings.dataset} · rule {settings.rule} · "
+        f"study [bold]{directory}[/bold] · {settings.dataset} · rule {settings.rule_name} · "
         f"at least {settings.threshold:.1%}"
     )
     trainer = IsolatedTrainer(settings, directory, device=options["device"])
     space = make_space(trainer.image_shape, settings.space)
+    check_space(space, settings.space)
+    trainer.check_teachers()
     deadline = None
     if settings.budget_s is not None:
         start_s = time.monotonic() - begun
@@ -82,6 +84,7 @@ def run_search(console: Console, **options: Any) -> Outcome:
 
 def fresh(directory: Path, options: dict[str, Any]) -> Settings:
     """The settings of a new study. Raises UsageError if the directory holds one already."""
+    from scoring.commands import rule_of
     from scoring.rules import load_rule
 
     if (directory / "study.json").exists():
@@ -93,7 +96,7 @@ def fresh(directory: Path, options: dict[str, Any]) -> Settings:
         )
     dataset = options["dataset"]
     budget_s = parse_duration(options["budget"]) if options["budget"] else None
-    rule = options["rule"] or default_rule(dataset)
+    rule = rule_given(options["rule"]) if options["rule"] else rule_of(dataset)
     explore, refine = (
         parse_epochs(options["epochs"]) if options["epochs"] else DEFAULT_EPOCHS.get(dataset, (10.0, 40.0))
     )
@@ -102,6 +105,7 @@ def fresh(directory: Path, options: dict[str, Any]) -> Settings:
         changes["family"] = [name.strip() for name in options["family"].split(",")]
     changes.update(options["fixed"])
     return Settings(
+        identity=new_identity(directory),
         dataset=dataset,
         data=str(options["data"].resolve()) if options["data"] else None,
         rule=rule,
@@ -126,10 +130,43 @@ def fresh(directory: Path, options: dict[str, Any]) -> Settings:
     )
 
 
+FIXED = {
+    "dataset": "--dataset",
+    "data": "--data",
+    "objective": "--objective",
+    "target_score": "--target-score",
+    "sampler": "--sampler",
+    "seed": "--seed",
+    "seeds": "--seeds",
+    "epochs": "--epochs",
+    "margin": "--margin",
+    "threshold": "--threshold",
+    "teachers": "--teacher",
+    "teacher_epochs": "--teacher-epochs",
+    "taught_epochs": "--taught-epochs",
+    "rule": "--rule",
+    "space_file": "--space",
+    "family": "--family",
+    "fix": "--fix",
+}
+"""Options that say what a study is: its trials could not be compared if they changed on the way."""
+
+
 def resumed(directory: Path, options: dict[str, Any]) -> Settings:
-    """The settings of the study in the directory, with more trials or time where they are asked for."""
+    """The settings of the study in the directory, with what was asked for now: more trials or time, other finalists.
+
+    Raises UsageError for an option that cannot change.
+    """
     settings = Settings.load(directory)
-    changes: dict[str, Any] = {}
+    given: set[str] = options.get("given", set())
+    different = [name for name in FIXED if name in given and not _is_as_before(name, settings, options)]
+    if different:
+        raise UsageError(
+            f"{', '.join(FIXED[name] for name in different)} cannot change in a study that was begun: leave it out, or "
+            "begin another with another --study directory. What can change: --trials, --budget, --finalists, "
+            "--variants, --storage, --workers, --device"
+        )
+    changes: dict[str, Any] = {name: options[name] for name in ("finalists", "variants") if name in given}
     if options["trials"]:
         changes["trials"] = options["trials"]
     if options["budget"]:
@@ -139,15 +176,27 @@ def resumed(directory: Path, options: dict[str, Any]) -> Settings:
     return dataclasses.replace(settings, **changes)
 
 
-def default_rule(dataset: str) -> str:
-    """The data set's first rule. Raises UsageError for a data set that no rule is for."""
-    from scoring.rules import built_in, load_rule, rules_of
+def _is_as_before(name: str, settings: Settings, options: dict[str, Any]) -> bool:
+    """Whether an option says what the study does anyway."""
+    if name == "rule":
+        return rule_given(options["rule"]) == settings.rule
+    if name == "epochs":
+        return parse_epochs(options["epochs"]) == (settings.explore_epochs, settings.refine_epochs)
+    if name == "teachers":
+        return tuple(str(path.resolve()) for path in options["teachers"]) == settings.teachers
+    if name == "data":
+        return str(options["data"].resolve()) == settings.data
+    if name == "family":
+        return [part.strip() for part in options["family"].split(",")] == settings.space.get("family")
+    if name in ("space_file", "fix"):
+        changes = read_space(options["space_file"]) if name == "space_file" else options["fixed"]
+        return all(settings.space.get(key) == value for key, value in changes.items())
+    return bool(getattr(settings, name) == options[name])
 
-    rules = rules_of(dataset)
-    if not rules:
-        near = did_you_mean(dataset, {load_rule(name).dataset for name in built_in()})
-        raise UsageError(f"no rule is made for the data set '{dataset}'{near}: name one, or a TOML file, with --rule")
-    return rules[0].name
+
+def rule_given(rule: str) -> str:
+    """A rule's name as it is; a TOML file's path so that the study finds it from any folder."""
+    return str(Path(rule).resolve()) if Path(rule).suffix == ".toml" else rule
 
 
 def parse_epochs(text: str) -> tuple[float, float]:
@@ -241,10 +290,10 @@ def print_summary(console: Console, study: Study, outcome: Outcome) -> None:
     if outcome.winner is None:
         console.print(
             f"[yellow]no finalist reaches {settings.threshold:.1%} on the test set[/yellow]: "
-            f"more time (--resume --trials N, --epochs), or a wider --space"
+            f"more time (--resume --trials N), or another study with more --epochs or a wider --space"
         )
     leader = outcome.winner or max(outcome.finalists, key=lambda f: f.accuracy or 0.0)
-    terms = leader.score(settings.rule)
+    terms = leader.score(settings.rule_name)
     if outcome.winner is not None:
         console.print(
             f"[bold green]winner[/bold green]: {leader.record.candidate.architecture}, "
@@ -276,7 +325,7 @@ def finalists_table(settings: Settings, finalists: list[Finalist]) -> Table:
     for column in ("", "network", "score", "params", "ops", "validation", "test", "in finalists/"):
         table.add_column(column, justify="left" if column in ("network", "in finalists/") else "right")
     for finalist in finalists:
-        terms, result = finalist.score(settings.rule), finalist.record.result
+        terms, result = finalist.score(settings.rule_name), finalist.record.result
         assert result is not None
         test = "-" if finalist.accuracy is None else f"{finalist.accuracy:.2%}"
         numbers = (f"{terms['total']:.5f}", f"{terms['params']:.5f}", f"{terms['ops']:.5f}", f"{result.accuracy:.2%}")

@@ -70,7 +70,9 @@ def front(data: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def pareto(study: Study, judge: Judge, finalists: Sequence[dict[str, Any]] = ()) -> Chart:
     """Accuracy on validation against score (log), the front, the threshold, the finalists' test accuracy."""
     data = rows(study, judge)
-    x = alt.X("score:Q", scale=alt.Scale(type="log", nice=False, padding=20), title=f"score ({study.settings.rule})")
+    x = alt.X(
+        "score:Q", scale=alt.Scale(type="log", nice=False, padding=20), title=f"score ({study.settings.rule_name})"
+    )
     low = min((r["accuracy"] for r in data), default=0.0)
     span = alt.Scale(domain=[max(0.0, low - 2), 100], zero=False)
     y = alt.Y("accuracy:Q", scale=span, title="accuracy (%)")

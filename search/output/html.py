@@ -33,7 +33,7 @@ def finalist_rows(study: Study) -> list[dict[str, Any]]:
     found = []
     for path in sorted((study.directory / "finalists").glob("*/report.json")):
         report = json.loads(path.read_text())
-        terms, accuracy = report["scores"][study.settings.rule], report.get("accuracy")
+        terms, accuracy = report["scores"][study.settings.rule_name], report.get("accuracy")
         if accuracy is not None:
             row = {"key": path.parent.name, **{k: terms[k] for k in ("params", "ops")}, "score": terms["total"]}
             found.append({**row, "accuracy": 100 * accuracy["value"], "model": str(path.parent / "model.pt")})
@@ -69,7 +69,7 @@ def _page(study: Study, judge: Judge, finalists: Sequence[dict[str, Any]], chart
     settings = study.settings
     facts = [
         ("data set", settings.dataset),
-        ("rule", f"{settings.rule}, at least {settings.threshold:.1%}"),
+        ("rule", f"{settings.rule_name}, at least {settings.threshold:.1%}"),
         ("objective", settings.objective),
         ("sampler, seed", f"{settings.sampler}, {settings.seed}"),
         ("trials", counts(study.records())),

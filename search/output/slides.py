@@ -142,7 +142,8 @@ def write_slides(study: Study, path: Path) -> Path:
 def _title(deck: Deck, study: Study, finalists: Sequence[dict[str, Any]], shown: Record) -> None:
     settings = study.settings
     lines = [
-        f"Contest: lowest score ({settings.rule}) at {settings.threshold:.0%} accuracy or more on {settings.dataset}"
+        f"Contest: lowest score ({settings.rule_name}) at {settings.threshold:.0%} accuracy or more "
+        f"on {settings.dataset}"
     ]
     if finalists:
         first = finalists[0]

@@ -208,6 +208,11 @@ def _changed(name: str, old: Dimension, change: Any) -> Dimension:
     choices = tuple(change) if isinstance(change, list | tuple) else (change,)
     if not choices or not all(isinstance(choice, int | float | str | bool) for choice in choices):
         raise UsageError(f"space: {name} = {change!r}: give a value, a list of values or low and high")
+    words = [choice for choice in old.choices if isinstance(choice, str)]
+    for choice in choices if name != "family" else ():
+        if (isinstance(choice, str) or words) and choice not in words:
+            allowed = ", ".join(map(str, old.choices)) or f"{old.low:g} to {old.high:g}"
+            raise UsageError(f"space: {name} = {choice!r} makes no network; in the default space it is {allowed}")
     if name == "family":
         unknown = [c for c in choices if c not in FAMILIES]
         if unknown:
@@ -235,6 +240,14 @@ def make_space(image_shape: tuple[int, int, int], changes: Mapping[str, Any]) ->
     elif image_shape[0] == 1:
         space = space.narrow({"flip": [False], "crop": [2]})  # digits: a mirror makes other signs of them
     return space.narrow(changes)
+
+
+def check_space(space: Space, changes: Mapping[str, Any]) -> None:
+    """Raise UsageError for a narrowed dimension of which some value makes no candidate (17 bits, a sparsity of 2)."""
+    for name in changes:
+        dimension = space.dimensions[name]
+        for value in dimension.choices or (dimension.low, dimension.high):
+            to_candidate(space.complete({name: value}), epochs=10.0)
 
 
 def _widths(v: Mapping[str, Any]) -> tuple[int, ...]:

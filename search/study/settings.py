@@ -19,6 +19,8 @@ Sampler = Literal["tpe", "nsga2", "random"]
 class Settings:
     """One study. Epochs count passes over the training split; scores are those of `rule`."""
 
+    identity: str | None = None
+    """The study's name in its database, whatever its folder is called; None in studies of earlier versions."""
     dataset: str = "cifar10"
     data: str | None = None
     """Folder with the data set; None: CONTEST_DATA, the cache, or a download."""
@@ -70,8 +72,23 @@ class Settings:
             raise UsageError("epochs must be positive")
         if self.taught_epochs and not (self.teachers or self.teacher_epochs):
             raise UsageError("taught_epochs has nobody who answers: give a teacher (--teacher or --teacher-epochs)")
+        if not 0 <= self.threshold <= 1:
+            raise UsageError(f"--threshold {self.threshold:g}: an accuracy lies between 0 and 1, such as 0.9 for 90 %")
+        if self.budget_s is not None and self.budget_s <= 0:
+            raise UsageError("--budget must be more than no time, such as 20s, 45m or 2h")
+        if self.target_score is not None and self.target_score <= 0:
+            raise UsageError(f"--target-score {self.target_score:g}: a score to stay below is above 0")
+        if self.margin is not None and not 0 <= self.margin < 1:
+            raise UsageError(f"--margin {self.margin:g}: points of accuracy, such as 0.005, lie between 0 and 1")
         if self.trials is None and self.budget_s is None:
             raise UsageError("give --trials N or --budget TIME (or both): a study needs an end")
+
+    @property
+    def rule_name(self) -> str:
+        """The rule's name, under which reports hold its score (`rule` may be a TOML file)."""
+        from scoring.rules import load_rule
+
+        return load_rule(self.rule).name
 
     @property
     def epochs_ratio(self) -> float:

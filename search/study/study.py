@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import random
+import secrets
 import socket
 import warnings
 from collections.abc import Iterable
@@ -55,7 +56,7 @@ class Study:
         self.settings = settings
         self.space = space
         self.storage = storage
-        self.name = study_name(directory)
+        self.name = settings.identity or older_name(directory, storage)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -224,8 +225,21 @@ class Study:
         return [predicted if self.settings.objective == "target" else price.total]
 
 
-def study_name(directory: Path) -> str:
-    """The study's name in the storage: its directory's, so that many studies share a database."""
+def new_identity(directory: Path) -> str:
+    """A name that no other study has, in any database: folders are renamed, copied and called alike."""
+    return f"{directory.resolve().name}-{secrets.token_hex(4)}"
+
+
+def older_name(directory: Path, storage: PatientStorage) -> str:
+    """The name of a study without an identity (of an earlier version): its folder's, when it was begun.
+
+    Where the database lies in the folder and holds one study it is that one, whatever the folder is called now.
+    """
+    own = str((directory / "study.db").resolve())
+    if storage.engine.url.database == own:
+        names = [str(study.study_name) for study in storage.get_all_studies()]
+        if len(names) == 1:
+            return names[0]
     return directory.resolve().name
 
 

@@ -150,6 +150,14 @@ class PipelineTrainer:
             self._teacher = self._make_teacher()
         return True
 
+    def check_teachers(self) -> None:
+        """Raise UsageError for a teacher that takes other images, or knows those that validation is measured on."""
+        from contest.training import load_teachers
+
+        if self.settings.teachers:
+            paths = [Path(path) for path in self.settings.teachers]
+            load_teachers(paths, self._train, self.classes, self._provenance["split_sha256"])
+
     def soft_labels(self, recipe: Recipe) -> torch.Tensor:
         """The teacher's logits for the images of a recipe: made by whoever needs them first, read by the others."""
         from contest.training import question

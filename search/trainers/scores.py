@@ -46,8 +46,9 @@ def _dense(
 
 def price_after(model: Path, rule: str) -> Price:
     """The price measured on a network's file (one that this program wrote: opened without the isolated child)."""
+    from scoring.rules import load_rule
     from scoring.score import score_file
 
     report = score_file(model, rule=rule, trust=True).to_json()
-    terms, measured = report["scores"][rule], report["measured"]
+    terms, measured = report["scores"][load_rule(rule).name], report["measured"]
     return Price(params=terms["params"], ops=terms["ops"], macs=measured["macs"], weights=measured["weights"])
