@@ -50,6 +50,8 @@ def read_onnx(path: Path) -> Subject:
     if fixed > 1:
         raise RefusedError(f"the network takes {fixed} images at a time; export it with one, or any number")
     shape = (dims[1].dim_value, dims[2].dim_value, dims[3].dim_value)
+    last = _channels_last(shape)  # as TensorFlow's exporters leave them
+    shape = (shape[2], *shape[:2]) if last else shape
     if min(shape) < 1 or math.prod(shape) > MAX_IMAGE:
         raise RefusedError(f"the network's input is [N, {', '.join(map(str, shape))}]; three sizes are needed")
     dtype = _TYPES.get(source.type.tensor_type.elem_type)
@@ -57,7 +59,7 @@ def read_onnx(path: Path) -> Subject:
         raise RefusedError("the network's input must be a float image [N,C,H,W] in [0, 1]")
     if len(model.graph.output) != 1:
         raise RefusedError(f"the network has {len(model.graph.output)} outputs; one is needed, the logits")
-    builder = Builder(model, source.name, example_images(shape, 1).to(dtype))
+    builder = Builder(model, source.name, example_images(shape, 1).to(dtype), last)
     graph = fused(builder.graph(model.graph.output[0].name))
     claims = {
         p.key.removeprefix(CLAIM_KEY): _number(p.value) for p in model.metadata_props if p.key.startswith(CLAIM_KEY)
@@ -67,10 +69,15 @@ def read_onnx(path: Path) -> Subject:
             _declare(graph, p.key.removeprefix(BITS_KEY), p.value)
     provenance = _provenance(model.metadata_props)
     custom = any(node.domain in QONNX for node in model.graph.node)
-    run = _interpreted(graph) if custom else _session(model.SerializeToString(), source.name, dtype)
+    run = _interpreted(graph) if custom else _session(model.SerializeToString(), source.name, dtype, last)
 
     single = bool(fixed) and not (custom and _takes_many(run, shape))
     return Subject(graph, run, shape, claims=claims, provenance=provenance, max_batch=1 if single else None)
+
+
+def _channels_last(shape: tuple[int, int, int]) -> bool:
+    """Whether an input is [N, H, W, C]: one or three channels at the end, and not where torch has them."""
+    return shape[2] in (1, 3) and shape[0] not in (1, 3)
 
 
 def _takes_many(run: Any, shape: tuple[int, int, int]) -> bool:
@@ -123,7 +130,7 @@ def _interpreted(graph: Graph) -> Any:
     return run
 
 
-def _session(content: bytes, name: str, dtype: torch.dtype) -> Any:
+def _session(content: bytes, name: str, dtype: torch.dtype, last: bool = False) -> Any:
     """ONNX Runtime, made when it is needed. Only basic optimisations: fused integer kernels round differently."""
     session: Any = None
 
@@ -140,7 +147,8 @@ def _session(content: bytes, name: str, dtype: torch.dtype) -> Any:
                 session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
             except Exception as error:  # onnxruntime's own exceptions share no base class but this
                 raise RefusedError(f"ONNX Runtime cannot load the network: {str(error)[:300]}") from error
-        return torch.from_numpy(session.run(None, {name: images.to(dtype).numpy()})[0])
+        given = images.permute(0, 2, 3, 1).contiguous() if last else images
+        return torch.from_numpy(session.run(None, {name: given.to(dtype).numpy()})[0])
 
     return run
 
@@ -148,7 +156,7 @@ def _session(content: bytes, name: str, dtype: torch.dtype) -> Any:
 class Builder:
     """Translates nodes. Translations in `onnx_operators` call `emit`, `constant` and `ints`."""
 
-    def __init__(self, model: Any, image_name: str, image: Tensor) -> None:
+    def __init__(self, model: Any, image_name: str, image: Tensor, last: bool = False) -> None:
         self.model = model
         self.opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=17)
         self.nodes: list[Node] = []
@@ -163,6 +171,12 @@ class Builder:
         self.ranges: dict[str, tuple[int, int]] = {}
         """Of integer types that torch has not."""
         self.current: Any = None
+        self.read = {name for node in model.graph.node for name in node.input} | {o.name for o in model.graph.output}
+        if last:
+            self.image_name = f"{image_name}^nchw"
+            self.values = {self.image_name: image}
+            self.current = onnx.helper.make_node("Transpose", [self.image_name], [image_name], "image")
+            self.emit("Transpose", (self.image_name,), image_name, perm=(0, 2, 3, 1))
         for tensor in model.graph.initializer:
             self.store(tensor.name, tensor)
 
@@ -197,6 +211,8 @@ class Builder:
                 raise RefusedError(f"'{name[:200]}' is made twice")
         self._check_codes(proto)
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in proto.attribute}
+        while len(proto.output) > 1 and proto.output[-1] not in self.read:
+            del proto.output[-1]  # indices of a pool, statistics of a normalisation: nobody reads them
         translate = OPERATORS.get(proto.op_type)
         before = len(self.nodes)
         try:
@@ -240,7 +256,10 @@ class Builder:
             ) from error
         names = tuple(name for name in proto.output if name)
         for name, array in zip(names, results, strict=True):
-            self.values[name] = torch.from_numpy(np.array(array))
+            try:
+                self.values[name] = torch.from_numpy(np.array(array))
+            except TypeError as error:
+                raise RefusedError(f"operator '{proto.op_type}' gives numbers of a type that is not known") from error
             if constant:
                 self.constants[name] = self.values[name]
         kind = proto.op_type if constant else UNKNOWN
@@ -306,7 +325,8 @@ class Builder:
 
     def layer(self, kind: str, inputs: tuple[str, ...]) -> str:
         """A layer is called after its weight, anything else after its node."""
-        name = weight_name(inputs[1], self.stored, self.producers) if kind in NAMED_AFTER_WEIGHTS else ""
+        named = kind in NAMED_AFTER_WEIGHTS and len(inputs) > 1
+        name = weight_name(inputs[1], self.stored, self.producers) if named else ""
         name = name or self.current.name or f"{self.current.op_type}({self.current.output[0]})"
         if kind in SHAPE_KINDS - {"Concat", "Pad"} and self.current.op_type not in ("Reshape", kind):
             return f"{name}/{kind}"  # a part of another operator, whose name it must not use up

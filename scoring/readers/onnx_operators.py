@@ -64,9 +64,12 @@ _same("LogSoftmax", "LogSoftmax", {"axis": ("axis", -1)})
 
 @operator("Selu")
 def _selu(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    if a and not (math.isclose(a.get("alpha", 1.67326), 1.67326, rel_tol=1e-4)):
-        raise Unsupported
-    b.emit("Selu", (proto.input[0],), proto.output[0])
+    alpha, gamma = a.get("alpha", 1.67326), a.get("gamma", 1.0507)
+    if math.isclose(alpha, 1.67326, rel_tol=1e-4) and math.isclose(gamma, 1.0507, rel_tol=1e-4):
+        b.emit("Selu", (proto.input[0],), proto.output[0])
+        return
+    inner = b.emit("Elu", (proto.input[0],), f"{proto.output[0]}^elu", alpha=alpha)
+    b.emit("Mul", (inner, b.number(gamma, inner)), proto.output[0])
 
 
 @operator("Gelu")
@@ -90,13 +93,19 @@ def _clip(b: Building, proto: Any, a: dict[str, Any]) -> None:
     if proto.input[0] in b.codes:
         b.narrow(proto.input[0], proto.output[0], bounds["min"], bounds["max"])
         return
+    if bounds["min"] is None and bounds["max"] is None:
+        b.emit("Identity", (proto.input[0],), proto.output[0])
+        return
     b.emit("Clip", (proto.input[0],), proto.output[0], **bounds)
 
 
 @operator("PRelu")
 def _prelu(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    b.constant(proto.input[1])
-    b.emit("PRelu", tuple(proto.input), proto.output[0])
+    x, slope = proto.input
+    shape, rank = b.constant(slope).shape, b.values[x].dim()
+    if len(shape) == 1 and shape[0] > 1 and rank > 1:  # in line with the last axis, where torch has the channels
+        slope = b.emit("Reshape", (slope,), f"{proto.output[0]}^slope", shape=(*[1] * (rank - 1), shape[0]))
+    b.emit("PRelu", (x, slope), proto.output[0])
 
 
 @operator("Add", "Sub", "Mul", "Div")
@@ -110,6 +119,8 @@ def _arithmetic(b: Building, proto: Any, a: dict[str, Any]) -> None:
         }  # fmt: skip
         b.fold(proto.output[0], functions[proto.op_type]())
         return
+    if proto.op_type == "Div" and not b.values[left].is_floating_point():
+        raise Unsupported  # whole numbers are divided in another way
     neutral = {"Add": 0, "Sub": 0, "Mul": 1, "Div": 1}[proto.op_type]
     other = b.constants.get(right)
     if left not in b.constants and other is not None and other.numel() == 1 and other.item() == neutral:
@@ -182,33 +193,69 @@ def _conv(b: Building, proto: Any, a: dict[str, Any]) -> None:
 @operator("ConvTranspose")
 def _conv_transpose(b: Building, proto: Any, a: dict[str, Any]) -> None:
     kernel = shape_of(b, proto.input[1])[2:]
-    if "output_shape" in a or a.get("auto_pad", b"NOTSET") != b"NOTSET":
-        raise Unsupported
-    attributes = _window(b, proto, a, kernel)
-    attributes["output_padding"] = tuple(a.get("output_padding", [0] * len(kernel)))
+    extra = tuple(a.get("output_padding", [0] * len(kernel)))
+    attributes = _window(b, proto, {**a, "auto_pad": b"NOTSET"}, kernel)
+    auto = a.get("auto_pad", b"NOTSET")
+    if "output_shape" in a or auto in (b"SAME_UPPER", b"SAME_LOWER"):
+        sizes, stride = shape_of(b, proto.input[0])[2:], attributes["stride"]
+        wanted = tuple(a.get("output_shape", [n * s for n, s in zip(sizes, stride, strict=True)]))[-len(kernel) :]
+        whole = [
+            s * (n - 1) + e + (k - 1) * d + 1
+            for n, s, e, k, d in zip(sizes, stride, extra, kernel, attributes["dilation"], strict=True)
+        ]
+        total = [w - o for w, o in zip(whole, wanted, strict=True)]
+        extra = tuple(e + max(0, -t) for e, t in zip(extra, total, strict=True))
+        small, large = [max(t, 0) // 2 for t in total], [max(t, 0) - max(t, 0) // 2 for t in total]
+        attributes["pads"] = (*small, *large) if auto == b"SAME_UPPER" else (*large, *small)
+    elif auto == b"VALID":
+        attributes["pads"] = (0,) * 2 * len(kernel)
+    if any(e and e >= max(s, d) for e, s, d in zip(extra, attributes["stride"], attributes["dilation"], strict=True)):
+        raise Unsupported  # torch pads an output by less than a stride
+    attributes["output_padding"] = extra
     b.emit("ConvTranspose", tuple(proto.input), proto.output[0], **attributes, groups=int(a.get("group", 1)))
 
 
 @operator("Gemm")
 def _gemm(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    if a.get("alpha", 1.0) != 1.0 or a.get("beta", 1.0) != 1.0 or a.get("transA", 0):
+    """alpha * A' B' + beta * C; alpha goes into the weight, beta into the bias, where they are not 1."""
+    (x, weight), bias, out = proto.input[:2], optional(proto, 2), proto.output[0]
+    if a.get("transA", 0):
+        x = b.emit("Transpose", (x,), f"{out}^input", perm=(1, 0))
+    if weight not in b.constants or x in b.constants:
         raise Unsupported
-    weight, bias = proto.input[1], optional(proto, 2)
-    b.constant(weight)
     if not a.get("transB", 0):
-        weight = b.emit("Transpose", (weight,), f"{proto.output[0]}^weight", perm=(1, 0))
-    if bias and b.constant(bias).numel() != shape_of(b, weight)[0]:
-        raise Unsupported
+        weight = b.emit("Transpose", (weight,), f"{out}^weight", perm=(1, 0))
+    if a.get("alpha", 1.0) != 1.0:
+        weight = b.emit("Mul", (weight, b.number(a["alpha"], weight)), f"{out}^alpha")
+    if bias and a.get("beta", 1.0) != 1.0:
+        b.constant(bias)
+        bias = b.emit("Mul", (bias, b.number(a["beta"], bias)), f"{out}^beta")
+    outputs = shape_of(b, weight)[0]
+    fits = not bias or (bias in b.constants and b.values[bias].numel() == b.values[bias].shape[-1:].numel() == outputs)
+    if not fits:
+        product = b.emit("Linear", (x, weight), f"{out}^product")
+        b.emit("Add", (product, bias), out)
+        return
     if bias and b.values[bias].dim() != 1:
-        bias = b.emit("Reshape", (bias,), f"{proto.output[0]}^bias", shape=(-1,))
-    b.emit("Linear", (proto.input[0], weight, bias), proto.output[0])
+        bias = b.emit("Reshape", (bias,), f"{out}^bias", shape=(-1,))
+    b.emit("Linear", (x, weight, bias), out)
 
 
 @operator("MatMul")
 def _matmul(b: Building, proto: Any, a: dict[str, Any]) -> None:
     left, right = proto.input
-    if min(b.values[left].dim(), b.values[right].dim()) < 2:
+    dims = b.values[left].dim(), b.values[right].dim()
+    if min(dims) < 1 or dims == (1, 1):
         raise Unsupported
+    if min(dims) == 1:  # a vector is a matrix of one row, or of one column
+        out, wanted = proto.output[0], tuple(torch.matmul(b.values[left], b.values[right]).shape)
+        if dims[0] == 1:
+            left = b.emit("Reshape", (left,), f"{out}^row", shape=(1, -1))
+        else:
+            right = b.emit("Reshape", (right,), f"{out}^column", shape=(-1, 1))
+        product = b.emit("MatMul", (left, right), f"{out}^product")
+        b.emit("Reshape", (product,), out, shape=wanted)
+        return
     if right in b.constants and left not in b.constants and b.values[right].dim() == 2:
         weight = b.emit("Transpose", (right,), f"{proto.output[0]}^weight", perm=(1, 0))
         b.emit("Linear", (left, weight), proto.output[0])
@@ -257,7 +304,8 @@ def _reduce(b: Building, proto: Any, a: dict[str, Any]) -> None:
     dims = b.values[proto.input[0]].dim()
     axes = tuple(a["axes"]) if "axes" in a else b.ints(proto.input[1]) if optional(proto, 1) else ()
     if not axes and a.get("noop_with_empty_axes", 0):
-        raise Unsupported
+        b.emit("Identity", (proto.input[0],), proto.output[0])
+        return
     axes = tuple(axis % dims for axis in axes) or tuple(range(dims))
     b.emit(proto.op_type, (proto.input[0],), proto.output[0], axes=axes, keepdims=bool(a.get("keepdims", 1)))
 
@@ -313,7 +361,8 @@ def _to_shape(b: Building, proto: Any, wanted: tuple[int, ...]) -> None:
 @operator("Flatten")
 def _flatten(b: Building, proto: Any, a: dict[str, Any]) -> None:
     shape = shape_of(b, proto.input[0])
-    axis = int(a.get("axis", 1)) % (len(shape) + 1)
+    axis = int(a.get("axis", 1))
+    axis = axis + len(shape) if axis < 0 else axis
     _to_shape(b, proto, (math.prod(shape[:axis]), math.prod(shape[axis:])))
 
 
@@ -368,7 +417,8 @@ def _slice(b: Building, proto: Any, a: dict[str, Any]) -> None:
     for i, axis in enumerate(axes):
         step = steps[i] if steps else 1
         if step < 1:
-            raise Unsupported
+            _backwards(b, proto, axis, range(*slice(starts[i], ends[i], step).indices(shape[axis])), len(axes))
+            return
         begin, end, _ = slice(starts[i], ends[i], step).indices(shape[axis])
         bounds[axis] = (begin, max(begin, end), step)
     x = b.values[proto.input[0]]
@@ -377,6 +427,15 @@ def _slice(b: Building, proto: Any, a: dict[str, Any]) -> None:
         return
     first, last, every = zip(*bounds, strict=True)
     b.emit("Slice", (proto.input[0],), proto.output[0], starts=first, ends=last, steps=every)
+
+
+def _backwards(b: Building, proto: Any, axis: int, places: range, axes: int) -> None:
+    """A slice that runs backwards is a list of places."""
+    if axes > 1 or not len(places):
+        raise Unsupported
+    index = f"{proto.output[0]}^places"
+    b.fold(index, torch.tensor(list(places)))
+    b.emit("Gather", (proto.input[0], index), proto.output[0], axis=axis)
 
 
 @operator("Split")

@@ -181,3 +181,17 @@ def test_arithmetic_on_codes_is_refused_and_not_misread(tmp_path: Path) -> None:
     (tmp_path / "codes.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(RefusedError, match=r"'Cast'.*integer codes"):
         scored(tmp_path / "codes.onnx")
+
+
+def test_channels_last_graphs_of_tensorflow(tmp_path: Path, module_report: Report) -> None:
+    """tf2onnx leaves the image as [N, H, W, C] and turns it before the first convolution."""
+    model = onnx.load(export(tmp_path / "classic.onnx", 17))
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 8, 8, 1]))
+    model.graph.node.insert(0, helper.make_node("Transpose", ["image"], ["x"], "turn", perm=[0, 3, 1, 2]))
+    (tmp_path / "last.onnx").write_bytes(model.SerializeToString())
+    report = scored(tmp_path / "last.onnx")
+    assert report.measured["macs"] == module_report.measured["macs"]
+    assert report.accuracy is not None
+    assert report.accuracy.correct == students.correct(students.trained())
+    first = next(row for row in report.layers if row["macs"])
+    assert first["activation_bits"] == 8  # the image keeps its bits through the turns
