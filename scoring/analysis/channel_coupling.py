@@ -6,6 +6,9 @@ from scoring.graph.graph import Graph, Node
 
 Parts = tuple[tuple[str, ...], ...]
 
+MOST_PARTS = 64
+"""A concatenation of more pieces counts as one part: a graph that splits and joins thousands of times stays linear."""
+
 
 class Sources:
     """Value -> its parts (one, or one for each piece of a concatenation), each the layers that are coupled in it."""
@@ -28,11 +31,12 @@ class Sources:
                 return (_merged((*inputs[0], (node.name,))),)  # its channels go with those that it reads
             return ((node.name,),)
         if node.kind == "Concat":
-            return tuple(part for parts in inputs for part in parts)
+            pieces = tuple(part for parts in inputs for part in parts)
+            return pieces if len(pieces) <= MOST_PARTS else (_merged(pieces),)
         if len(inputs) == 1:
             return inputs[0]
         if len({len(parts) for parts in inputs}) == 1:
-            return tuple(_merged(pieces) for pieces in zip(*inputs, strict=True))
+            return tuple(_merged(coupled) for coupled in zip(*inputs, strict=True))
         return (_merged(tuple(part for parts in inputs for part in parts)),)
 
 
