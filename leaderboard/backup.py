@@ -6,6 +6,7 @@ the deployment's secret does not travel, so browser sessions end.
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import re
@@ -16,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from sqlalchemy import Table, func, insert, select, text
+from sqlalchemy import LargeBinary, Table, func, insert, select, text
 from sqlalchemy.exc import IntegrityError, StatementError
 from sqlalchemy.orm import Session
 
@@ -230,6 +231,8 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 def _encode(value: object) -> str:
     if isinstance(value, datetime):
         return value.isoformat()
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
     raise TypeError(f"no JSON for {type(value).__name__}")
 
 
@@ -237,4 +240,6 @@ def _decode(table: Table, key: str, value: Any) -> Any:
     if value is not None and isinstance(table.columns[key].type, Utc):
         moment = datetime.fromisoformat(value)
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if value is not None and isinstance(table.columns[key].type, LargeBinary):
+        return base64.b64decode(value)
     return value

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from leaderboard.domain import submissions
@@ -43,10 +44,17 @@ class Board:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def submit(
-        self, contest: Contest, team: Team, incoming: Incoming, *, name: str = "", note: str = ""
+        self,
+        contest: Contest,
+        team: Team,
+        incoming: Incoming,
+        *,
+        name: str = "",
+        note: str = "",
+        at: datetime | None = None,
     ) -> tuple[Submission, bool]:
         """Enter a file that has arrived and wake a worker: gives the submission and whether it is new."""
-        submission, new = enter_file(self.database, contest, team, incoming, name=name, note=note)
+        submission, new = enter_file(self.database, contest, team, incoming, name=name, note=note, at=at)
         if submission.state == State.QUEUED:
             self.jobs.announce(submission.id)
         return submission, new
@@ -75,7 +83,14 @@ class Board:
 
 
 def enter_file(
-    database: Database, contest: Contest, team: Team, incoming: Incoming, *, name: str = "", note: str = ""
+    database: Database,
+    contest: Contest,
+    team: Team,
+    incoming: Incoming,
+    *,
+    name: str = "",
+    note: str = "",
+    at: datetime | None = None,
 ) -> tuple[Submission, bool]:
     """Enter a file that has arrived: gives the submission and whether it is new.
 
@@ -84,7 +99,7 @@ def enter_file(
     """
     stored = incoming.seal()
     with database.write() as session:
-        submission, new = submissions.enter(session, contest, team, stored, name=name, note=note)
+        submission, new = submissions.enter(session, contest, team, stored, name=name, note=note, at=at)
         incoming.keep()
     return submission, new
 

@@ -57,8 +57,8 @@ def _ranking(heading: str, rows: Sequence[Mapping[str, Any]]) -> Table:
         table.add_column("submitted")
     for row in rows:
         table.add_row(
-            str(row["rank"]),
-            Text(row["team"]),
+            str(row["rank"] or "-"),
+            Text(row["team"] + (" (baseline)" if row.get("baseline") else "")),
             f"{row['accuracy']:.2%}",
             f"{row['score']:.6f}",
             f"{row['params']:.6f}",

@@ -56,12 +56,14 @@ class Report:
     holdout: Mapping[str, Any] | None = None
     costs: Mapping[str, Any] = field(default_factory=dict)
     """The costs table (`Costs.to_json`), so that another rule can price it later."""
+    predictions: bytes | None = field(default=None, compare=False, repr=False)
+    """The class of each image, a byte an image, where there are at most 256. Not in the JSON."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `json.dumps`."""
         data = dataclasses.asdict(self)
         data["scores"] = {name: score.to_json() for name, score in self.scores.items()}
-        del data["file_problems"]
+        del data["file_problems"], data["predictions"]
         data["problems"] = self.problems
         for key in ("layers", "numbers", "unknown_operations", "problems", "flags", "notes"):
             data[key] = list(data[key])
@@ -147,6 +149,7 @@ def make_report(
         provenance=dict(examination.provenance),
         details=_details(examination, labels, classes) if details and labels is not None else None,
         costs=costs.to_json(),
+        predictions=_bytes(examination) if labels is not None else None,
     )
 
 
@@ -226,6 +229,11 @@ def _accuracy(examination: Examination, labels: NDArray[np.int64] | None) -> Acc
     if labels.max() >= classes:
         raise RefusedError(f"the network tells {classes} classes apart; the data set has {labels.max() + 1}")
     return accuracy(examination.logits, labels)
+
+
+def _bytes(examination: Examination) -> bytes | None:
+    predictions = examination.predictions
+    return None if predictions is None or predictions.max() > 255 else predictions.astype(np.uint8).tobytes()
 
 
 def _short(found: Accuracy | None, threshold: float) -> bool:

@@ -71,6 +71,8 @@ class Point:
     ops: float | None = None
     url: str = ""
     about: str = ""
+    baseline: bool = False
+    """The organiser's own: drawn as a reference."""
     network: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -167,7 +169,8 @@ def specification(
 
     entries = [e for e in entries if math.isfinite(e.score) and e.score > 0 and math.isfinite(e.accuracy)]
     drawn = [e for e in entries if e.accuracy >= threshold - _DEPTH] or entries
-    others = references(rule.name)
+    others = (*references(rule.name), *(e for e in drawn if e.baseline))
+    drawn = [e for e in drawn if not e.baseline]
     front = pareto_front(drawn)
     area = frame([(p.score, p.accuracy) for p in (*drawn, *others)], threshold, look)
     rows = _rows(drawn, front, others, threshold)

@@ -11,10 +11,12 @@ from typing import Any
 import click
 
 from contest.errors import UsageError
+from leaderboard.commands import marking, timing
 from leaderboard.commands import teams as team_commands
 from leaderboard.commands.options import changing, contest_option, local, moment, opened_database, settings_of
 
 _feedback = click.Choice(["full", "coarse"])
+_counts = click.Choice(["best", "last", "chosen"])
 
 
 @click.group()
@@ -22,7 +24,7 @@ def admin() -> None:
     """Contests, teams, tokens, export and import."""
 
 
-for _command in team_commands.COMMANDS:
+for _command in (*team_commands.COMMANDS, *timing.COMMANDS, *marking.COMMANDS):
     admin.add_command(_command)
 
 
@@ -67,23 +69,42 @@ def create(
 @click.option("--team-mib", type=int, help="What all files of a team may take.")
 @click.option("--private-until", help="A moment in UTC, or 'now' to publish the ranking.")
 @click.option("--feedback", type=_feedback, help="What teams see of a score before the contest ends.")
+@click.option("--opens", help="A moment in UTC before which nothing is taken, or 'now'.")
+@click.option("--deadline", help="A moment in UTC: uploads accepted until then count; or 'none'.")
+@click.option("--grace-min", type=float, help="For so many minutes after the deadline uploads count, marked as late.")
+@click.option("--interval-min", type=float, help="Minutes between two uploads of a team.")
+@click.option("--practice/--no-practice", default=None, help="Whether teams may go on after the end, unranked.")
+@click.option("--counts", type=_counts, help="Which submission of a team is ranked.")
+@click.option("--final-at", help="A moment in UTC at which the final ranking appears; or 'none'.")
+@click.option("--final-counts", type=_counts, help="Which submission of a team is scored in the final phase.")
+@click.option("--final-data", help="Private data set of the final phase: its name in the workers' folder; '': none.")
 @click.option("--names/--pseudonyms", default=None, help="What everybody but organisers sees of other teams.")
 @click.option("--top", type=click.IntRange(0), help="Everybody but organisers sees so many places; 0: all.")
 @contest_option
 @local
 def set_(
     daily: int | None, total: int | None, team_mib: int | None, private_until: str | None, feedback: str | None,
+    opens: str | None, deadline: str | None, grace_min: float | None, interval_min: float | None,
+    practice: bool | None, counts: str | None, final_at: str | None, final_counts: str | None, final_data: str | None,
     names: bool | None, top: int | None, name: str, directory: Path | None, database: str | None,
 ) -> None:  # fmt: skip
-    """Change a contest's limits, privacy or feedback."""
+    """Change a contest's dates, limits, privacy or feedback."""
     from leaderboard.domain import contests
 
     changes: dict[str, Any] = {"daily_limit": daily, "total_limit": total, "feedback": feedback}
     changes["team_bytes"] = None if team_mib is None else team_mib * 2**20
+    changes |= {"practice": practice, "counts": counts, "final_counts": final_counts, "final_data": final_data}
+    changes |= {
+        key: None if minutes is None else round(60 * minutes)
+        for key, minutes in (("grace_s", grace_min), ("interval_s", interval_min))
+    }
     changes["shown_names"] = None if names is None else "names" if names else "pseudonyms"
     changes = {key: value for key, value in changes.items() if value is not None}
     if top is not None:
         changes["shown_places"] = top or None
+    for key, text in (("opens_at", opens), ("deadline", deadline), ("final_at", final_at)):
+        if text is not None:
+            changes[key] = None if text in ("none", "now") else moment(text)
     if private_until is not None:
         changes["private_until"] = None if private_until == "now" else moment(private_until)
     with changing(directory, database, name) as (session, contest):

@@ -10,14 +10,19 @@ from sqlalchemy.orm import Session
 
 from contest.errors import ContestError, UsageError
 from leaderboard.domain import standings
-from leaderboard.storage.tables import Contest, Event, Submission, Team, now
+from leaderboard.storage.tables import Contest, Event, Notice, Submission, Team, now
 from leaderboard.text import name_key, one_line, pseudonym, slug
 from scoring.rules import Rule, load_rule
 from scoring.rules import built_in as built_in_rules
 
 CHANGEABLE = (
-    "daily_limit", "total_limit", "team_bytes", "private_until", "feedback", "title", "shown_names", "shown_places",
+    "daily_limit", "total_limit", "team_bytes", "private_until", "feedback", "title", "about", "shown_names",
+    "shown_places", "opens_at", "deadline", "grace_s", "interval_s", "practice", "counts", "final_at", "final_counts",
+    "final_data",
 )  # fmt: skip
+
+
+COUNTS = ("best", "last", "chosen")
 
 
 class NotFoundError(UsageError):
@@ -134,6 +139,23 @@ def is_private(contest: Contest) -> bool:
     return contest.private_until is not None and contest.private_until > now()
 
 
+def clock(contest: Contest) -> tuple[bool, bool, bool]:
+    """What passes by itself: (opened, past the deadline, final ranking public). Part of every ETag."""
+    moments = (contest.opens_at, contest.deadline, contest.final_at)
+    return tuple(moment is not None and moment <= now() for moment in moments)  # type: ignore[return-value]
+
+
+def change_team(session: Session, team: Team, changes: dict[str, Any], actor: str = "command line") -> None:
+    """A team's own deadline and limits; None takes the contest's again."""
+    for key, value in changes.items():
+        if key not in ("deadline", "daily_limit", "total_limit", "interval_s"):
+            raise UsageError(f"'{key}' of a team cannot be changed")
+        if isinstance(value, int) and value < (0 if key == "interval_s" else 1):
+            raise UsageError(f"the {key.replace('_', ' ')} is {value}; it must be at least 1")
+        setattr(team, key, value)
+    record(session, actor, "change team", team.contest, team=team.name, **{k: str(v) for k, v in changes.items()})
+
+
 def close(session: Session, contest: Contest, actor: str = "command line") -> None:
     """Take no more submissions; what is queued is still scored."""
     if contest.closed_at is None:
@@ -152,7 +174,7 @@ def reopen(session: Session, contest: Contest, actor: str = "command line") -> N
 
 def change(session: Session, contest: Contest, changes: dict[str, Any], actor: str = "command line") -> None:
     """Change limits, privacy or feedback. Raises UsageError for a limit below 1."""
-    before = standings.coarse(contest)
+    before, counts = standings.coarse(contest), contest.counts
     for key, value in changes.items():
         if key not in CHANGEABLE:
             raise UsageError(f"'{key}' of a contest cannot be changed")
@@ -160,7 +182,15 @@ def change(session: Session, contest: Contest, changes: dict[str, Any], actor: s
             raise UsageError(f"{value} places of the ranking cannot be shown; it must be at least 1")
         if key.endswith(("_limit", "_bytes")) and value < 1:
             raise UsageError(f"the {key.replace('_', ' ')} is {value}; it must be at least 1")
+        if key.endswith("_s") and value < 0:
+            raise UsageError(f"{key.removesuffix('_s')} is {value} s; it cannot be below 0")
+        if key in ("counts", "final_counts") and value not in COUNTS:
+            raise UsageError(f"what counts is '{value}', none of {', '.join(COUNTS)}")
         setattr(contest, key, value)
+    if contest.opens_at and contest.deadline and contest.opens_at >= contest.deadline:
+        raise UsageError("the contest would open after its deadline")
+    if contest.counts != counts:
+        standings.rebuild(session, contest)
     _shown_otherwise(session, contest, before)
     record(session, actor, "change", contest, **{key: str(value) for key, value in changes.items()})
 
@@ -178,6 +208,48 @@ def add_team(session: Session, contest: Contest, name: str, actor: str = "comman
     session.flush()
     record(session, actor, "add team", contest, team=name)
     return team
+
+
+def add_baseline(session: Session, contest: Contest, name: str, actor: str = "command line") -> Team:
+    """A baseline of the organiser's: like a team, but without a rank and without limits."""
+    team = find_team_or_none(session, contest, name)
+    if team is not None and not team.baseline:
+        raise UsageError(f"'{name}' is a team; choose another name for the baseline")
+    team = team or add_team(session, contest, name, actor)
+    team.baseline, team.daily_limit, team.total_limit, team.interval_s = True, 1000, 1000, 0
+    session.flush()
+    return team
+
+
+def announce(
+    session: Session, contest: Contest, title: str, body: str = "", *, answer: bool = False, actor: str = "command line"
+) -> Notice:
+    """Tell everybody something, or answer a question on the rules for everybody."""
+    if len(body) > 20_000:
+        raise UsageError(f"the text has {len(body)} characters; at most 20000 are allowed")
+    notice = Notice(contest_id=contest.id, title=one_line(title, "title", 200), body=body, answer=answer)
+    session.add(notice)
+    session.flush()
+    contest.revision += 1
+    record(session, actor, "answer" if answer else "announce", contest, title=notice.title)
+    return notice
+
+
+def notices(session: Session, contest: Contest) -> list[Notice]:
+    """Announcements and answers, the newest first."""
+    mine = select(Notice).where(Notice.contest_id == contest.id).order_by(Notice.id.desc())
+    return list(session.scalars(mine))
+
+
+def validate(
+    session: Session, submission: Submission, remark: str = "", *, undo: bool = False, actor: str = "command line"
+) -> None:
+    """Say that an organiser looked at a submission; the remark is public."""
+    submission.validated_at = None if undo else now()
+    submission.validated_remark = "" if undo else one_line(remark, "remark", 500, required=False)
+    submission.contest.revision += 1
+    action = "take validation back" if undo else "validate"
+    record(session, actor, action, submission.contest, submission=submission.id, remark=remark)
 
 
 def find_team(session: Session, contest: Contest, name: str) -> Team:

@@ -44,6 +44,9 @@ class Row:
     """
 
     rank: int
+    """0 for a baseline, which has none."""
+    baseline: bool
+    validated: bool
     team_id: int
     team: str
     submission_id: int
@@ -94,6 +97,7 @@ class Point:
     macs: float | None
     q_w: float | None
     q_a: float | None
+    baseline: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,12 +146,12 @@ def page(
 
 def leader(session: Session, contest: Contest, *, whole: bool = False) -> Place | None:
     """Who is first."""
-    return next(iter(places_of(session, contest, "ranked", whole=whole).places), None)
+    return next((place for place in places_of(session, contest, "ranked", whole=whole).places if place.rank), None)
 
 
 def count(session: Session, contest: Contest) -> int:
     """How many teams are ranked."""
-    return len(places_of(session, contest, "ranked", whole=True).places)
+    return len(places_of(session, contest, "ranked", whole=True).ranks)
 
 
 def place(session: Session, contest: Contest, submission_id: int) -> int | None:
@@ -257,6 +261,7 @@ def _rows(session: Session, contest: Contest, places: Sequence[Place]) -> list[R
         Submission.id, Submission.created_at, Submission.score_with_bitmask, Submission.accuracy_low,
         Submission.accuracy_high, Submission.rule_name, Submission.rule_version, Submission.measured,
         Submission.claimed,
+        Submission.validated_at,
     )  # fmt: skip
     found: dict[int, Any] = {}
     for start in range(0, len(places), _CHUNK):
@@ -269,6 +274,8 @@ def _rows(session: Session, contest: Contest, places: Sequence[Place]) -> list[R
 def _row(place: Place, submission: Any, hidden: bool) -> Row:
     return Row(
         rank=place.rank,
+        baseline=place.baseline,
+        validated=submission.validated_at is not None,
         team_id=place.team_id,
         team=place.team,
         submission_id=place.submission_id,

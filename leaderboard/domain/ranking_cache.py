@@ -37,6 +37,8 @@ class Place(NamedTuple):
     params: float
     ops: float
     accuracy: float
+    baseline: bool
+    """The organiser's own; its rank is 0."""
     submitted: Any
     """The moment as the database writes it: for sorting. Making 10,000 aware moments would take as long as all else."""
 
@@ -69,7 +71,7 @@ class Places:
     @cached_property
     def ranks(self) -> dict[int, int]:
         """Submission -> rank."""
-        return {place.submission_id: place.rank for place in self.places}
+        return {place.submission_id: place.rank for place in self.places if place.rank}
 
 
 def places_of(session: Session, contest: Contest, section: Section, *, whole: bool = False) -> Places:
@@ -92,16 +94,20 @@ def _read(session: Session, contest: Contest, section: Section, whole: bool) -> 
     statement = (
         select(
             Standing.team_id, *names, Standing.submission_id, Standing.score, Standing.params,
-            Standing.ops, Standing.accuracy, type_coerce(Standing.submitted_at, NullType),
+            Standing.ops, Standing.accuracy, Team.baseline, type_coerce(Standing.submitted_at, NullType),
         )
         .join(Team, Team.id == Standing.team_id)
         .where(Standing.contest_id == contest.id, Standing.section == section)
         .order_by(*order_of(contest, section))
     )  # fmt: skip
+    places, rank = [], 0
+    rows: Sequence[Any] = session.connection().execute(statement).all()
+    for row in rows:
+        rank += not row.baseline
+        places.append(Place(0 if row.baseline else rank, *row))
     if contest.shown_places is not None and not whole:
-        statement = statement.limit(contest.shown_places if section == "ranked" else 0)
-    rows = session.connection().execute(statement).all()
-    places = [Place(rank, *row) for rank, row in enumerate(rows, 1)]
+        most = contest.shown_places if section == "ranked" else 0
+        places = [place for place in places if (place.rank or most) <= most and most]
     if coarse(contest):
         places = [place._replace(accuracy=shown_accuracy(contest, place.accuracy)) for place in places]
     return Places(places)

@@ -70,7 +70,9 @@ def rebuild_records(session: Session, contest: Contest) -> None:
     session.flush()
     session.execute(delete(RecordEntry).where(RecordEntry.contest_id == contest.id))
     before = func.min(Submission.score).over(order_by=(Submission.created_at, Submission.id), rows=(None, -1))
-    scored = _eligible(contest, (State.RANKED,)).add_columns(before.label("best")).subquery()
+    scored = (
+        eligible(contest, (State.RANKED,)).where(Team.baseline.is_(False)).add_columns(before.label("best")).subquery()
+    )
     better = or_(scored.c.best.is_(None), scored.c.score < scored.c.best)
     columns = [scored.c[name] for name in ("contest_id", "id", "score", "accuracy", "created_at")]
     names = ["contest_id", "submission_id", "score", "accuracy", "submitted_at"]
@@ -89,7 +91,7 @@ def _counted(contest: Contest, accuracy: ColumnElement[Any]) -> ColumnElement[An
     return func.floor(accuracy / COARSE_STEP + _ROUNDING) if coarse(contest) else accuracy
 
 
-def _eligible(contest: Contest, states: tuple[State, ...]) -> Select[Any]:
+def eligible(contest: Contest, states: tuple[State, ...]) -> Select[Any]:
     """The submissions of teams in good standing that were scored under the contest's rule."""
     return (
         select(Submission.__table__)
@@ -98,6 +100,7 @@ def _eligible(contest: Contest, states: tuple[State, ...]) -> Select[Any]:
             Submission.contest_id == contest.id,
             Submission.state.in_(states),
             Submission.disqualified_at.is_(None),
+            Submission.practice.is_(False),
             Submission.rule_name == contest.rule_name,
             Submission.rule_version == contest.rule_version,
             Submission.score.is_not(None),
@@ -107,19 +110,32 @@ def _eligible(contest: Contest, states: tuple[State, ...]) -> Select[Any]:
     )
 
 
-def _insert_best(session: Session, contest: Contest, *which: ColumnElement[bool]) -> None:
-    """One row for each team: its best ranked submission, or without one its best below the threshold."""
+def counting_order(contest: Contest, counts: str) -> tuple[ColumnElement[Any], ...]:
+    """A team's submissions, the one that counts first: its best, its last or the one that it chose (else its best).
+
+    The best is the best ranked one, or without one the best below the threshold.
+    """
     accuracy = _counted(contest, Submission.accuracy.expression)
     ranked = Submission.state == State.RANKED
-    order = (
+    best: tuple[ColumnElement[Any], ...] = (
         case((ranked, 0), else_=1),
         case((ranked, Submission.score), else_=-accuracy),
         case((ranked, -accuracy), else_=Submission.score),
-        Submission.created_at,
-        Submission.id,
+        Submission.created_at.expression,
+        Submission.id.expression,
     )
+    if counts == "last":
+        return Submission.created_at.desc(), Submission.id.desc()
+    if counts == "chosen":
+        return case((Submission.id == Team.chosen_id, 0), else_=1), *best
+    return best
+
+
+def _insert_best(session: Session, contest: Contest, *which: ColumnElement[bool]) -> None:
+    """One row for each team: the submission that counts."""
+    order = counting_order(contest, contest.counts)
     place = func.row_number().over(partition_by=Submission.team_id, order_by=order)
-    best = _eligible(contest, SCORED).where(*which).add_columns(place.label("place")).subquery()
+    best = eligible(contest, SCORED).where(*which).add_columns(place.label("place")).subquery()
     names = ["contest_id", "team_id", "section", "submission_id", "score", "params", "ops", "accuracy", "submitted_at"]
     columns: list[ColumnElement[Any]] = [best.c[name] for name in ("contest_id", "team_id", "state", "id", "score")]
     columns += [func.coalesce(best.c[name], 0.0) for name in ("params", "ops")]
@@ -128,7 +144,7 @@ def _insert_best(session: Session, contest: Contest, *which: ColumnElement[bool]
 
 
 def _counts(session: Session, contest: Contest, submission: Submission) -> bool:
-    found = _eligible(contest, (State.RANKED,)).where(Submission.id == submission.id)
+    found = eligible(contest, (State.RANKED,)).where(Submission.id == submission.id, Team.baseline.is_(False))
     return session.scalar(found) is not None
 
 

@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session, defer, joinedload
 
 from contest.errors import ContestError, UsageError
-from leaderboard.domain import ranking, standings
+from leaderboard.domain import copies, ranking, standings
 from leaderboard.domain.contests import ClosedError, NotFoundError, is_private, record, rule_columns
 from leaderboard.domain.tokens import PUBLIC, Viewer
 from leaderboard.domain.verdict import Verdict
@@ -32,6 +32,8 @@ ANNOUNCE_AGAIN = timedelta(seconds=30)
 """A queued submission whose message is older was perhaps never heard of."""
 
 
+AGAIN = (State.FAILED, State.CANCELLED)
+"""The same file handed in again is tried again."""
 QUEUE_ORDER = (Submission.priority, Submission.id)
 """Whose turn it is. A message only wakes a worker, so one that goes back into the queue keeps its place."""
 
@@ -68,12 +70,32 @@ class Quota:
     total: int
 
 
-def check_open(session: Session, contest: Contest, team: Team) -> None:
-    """Raise unless the team may submit now: asked before a body is read, and again when it is entered."""
-    if contest.closed_at is not None:
-        raise ClosedError(f"contest '{contest.slug}' is closed since {contest.closed_at:%Y-%m-%d %H:%M} UTC")
+@dataclass(frozen=True)
+class Admission:
+    """How an upload comes in."""
+
+    practice: bool = False
+    late: bool = False
+
+
+def check_open(session: Session, contest: Contest, team: Team, at: datetime | None = None) -> Admission:
+    """Raise unless the team may submit: asked before a body is read, and again, for that moment, when it is entered.
+
+    So an upload that began in time counts, however long it takes to arrive and to be scored.
+    """
+    at = at or now()
     if team.disqualified_at is not None:
         raise DisqualifiedError(f"team '{team.name}' is disqualified: {team.disqualified_reason}")
+    if contest.opens_at is not None and at < contest.opens_at:
+        raise ClosedError(f"contest '{contest.slug}' opens at {contest.opens_at:%Y-%m-%d %H:%M} UTC")
+    end = team.deadline or contest.deadline
+    ended = contest.closed_at is not None and at >= contest.closed_at
+    if ended or (end is not None and at > end + timedelta(seconds=contest.grace_s)):
+        if contest.practice:
+            return Admission(practice=True)
+        over = contest.closed_at if ended else end
+        raise ClosedError(f"contest '{contest.slug}' is closed since {over:%Y-%m-%d %H:%M} UTC")
+    return Admission(late=end is not None and at > end)
 
 
 def quota(session: Session, contest: Contest, team: Team) -> Quota:
@@ -82,7 +104,16 @@ def quota(session: Session, contest: Contest, team: Team) -> Quota:
     mine = (Submission.team_id == team.id, Submission.our_fault.is_(False))
     used = session.scalar(select(func.count()).where(*mine)) or 0
     today = session.scalar(select(func.count()).where(*mine, Submission.created_at >= midnight)) or 0
-    return Quota(max(0, contest.daily_limit - today), max(0, contest.total_limit - used))
+    daily, total = limits(contest, team)
+    return Quota(max(0, daily - today), max(0, total - used))
+
+
+def limits(contest: Contest, team: Team) -> tuple[int, int]:
+    """(a day, in total): the team's own, where an organiser gave it some."""
+    return (
+        contest.daily_limit if team.daily_limit is None else team.daily_limit,
+        contest.total_limit if team.total_limit is None else team.total_limit,
+    )
 
 
 def disk_bytes(session: Session, team: Team) -> int:
@@ -96,36 +127,58 @@ def find_same(session: Session, team: Team, sha256: str) -> Submission | None:
     return session.scalar(select(Submission).where(*same))
 
 
-def check_may_submit(session: Session, contest: Contest, team: Team, size_bytes: int = 0) -> None:
+def check_interval(session: Session, contest: Contest, team: Team, at: datetime) -> None:
+    """Raise QuotaError when the last upload of the team is too young."""
+    interval = timedelta(seconds=contest.interval_s if team.interval_s is None else team.interval_s)
+    if not interval:
+        return
+    mine = (Submission.team_id == team.id, Submission.our_fault.is_(False))
+    last = session.scalar(select(func.max(Submission.created_at)).where(*mine))
+    if last is not None and at < last + interval:
+        raise QuotaError(f"team '{team.name}' may submit again at {last + interval:%Y-%m-%d %H:%M:%S} UTC")
+
+
+def check_may_submit(
+    session: Session, contest: Contest, team: Team, size_bytes: int = 0, at: datetime | None = None
+) -> Admission:
     """Raise unless the team may submit another file now, of this size if that is known.
 
     Asked before a body is read, and again, under the team's lock, when the file is entered.
     """
-    check_open(session, contest, team)
+    admission = check_open(session, contest, team, at)
     check_quota(session, contest, team)
+    check_interval(session, contest, team, at or now())
     used = disk_bytes(session, team)
     if used + max(size_bytes, 1) > contest.team_bytes:
         raise QuotaError(
             f"the files of team '{team.name}' take {used / 2**20:.1f} MiB of {contest.team_bytes / 2**20:.0f} MiB; "
             "this one does not fit: ask the organisers for more room"
         )
+    return admission
 
 
 def check_quota(session: Session, contest: Contest, team: Team) -> None:
     """Raise QuotaError when nothing is left."""
     left = quota(session, contest, team)
     if left.total < 1:
-        raise QuotaError(f"team '{team.name}' has used all {contest.total_limit} submissions of this contest")
+        raise QuotaError(f"team '{team.name}' has used all {limits(contest, team)[1]} submissions of this contest")
     if left.today < 1:
         raise QuotaError(
-            f"team '{team.name}' has used its {contest.daily_limit} submissions of today; more after midnight UTC"
+            f"team '{team.name}' has used its {limits(contest, team)[0]} submissions of today; more after midnight UTC"
         )
 
 
 def enter(
-    session: Session, contest: Contest, team: Team, stored: StoredFile, *, name: str = "", note: str = ""
+    session: Session,
+    contest: Contest,
+    team: Team,
+    stored: StoredFile,
+    *,
+    name: str = "",
+    note: str = "",
+    at: datetime | None = None,
 ) -> tuple[Submission, bool]:
-    """Enter a stored file: gives the submission and whether it is new.
+    """Enter a stored file, whose upload was accepted `at`: gives the submission and whether it is new.
 
     The same file by the same team is the same submission, however often and however simultaneously it arrives; one
     that failed is tried again. Raises ClosedError, DisqualifiedError, QuotaError, UsageError.
@@ -134,14 +187,15 @@ def enter(
     # One upload at a time for each team: else two could both see the last free place of the quota.
     team = session.execute(select(Team).where(Team.id == team.id).with_for_update()).scalar_one()
     known = find_same(session, team, stored.sha256)
-    if known is not None and known.state != State.FAILED:
+    if known is not None and known.state not in AGAIN:
         return known, False
+    at = at or now()
     if known is not None:
-        check_open(session, contest, team)
+        check_open(session, contest, team, at)
         _requeue(known, "submitted again after a failure")
         session.flush()
         return known, False
-    check_may_submit(session, contest, team, stored.size_bytes)
+    admission = check_may_submit(session, contest, team, stored.size_bytes, at)
     submission = Submission(
         contest_id=contest.id,
         team_id=team.id,
@@ -149,7 +203,9 @@ def enter(
         size_bytes=stored.size_bytes,
         file_name=file_name(name),
         note=note,
-        created_at=now(),
+        created_at=at,
+        practice=admission.practice,
+        late=admission.late,
         announced_at=now(),
         log=_line(f"received {stored.size_bytes} bytes, sha256 {stored.sha256}"),
     )
@@ -216,6 +272,12 @@ def listing(
         .limit(size)
     )
     return list(session.scalars(statement))
+
+
+def previous(session: Session, submission: Submission) -> int | None:
+    """The number of the team's scored submission before this one."""
+    mine = (Submission.team_id == submission.team_id, Submission.id < submission.id, Submission.state.in_(SCORED))
+    return session.scalar(select(func.max(Submission.id)).where(*mine))
 
 
 def latest_result(session: Session, submission_id: int) -> Result | None:
@@ -309,6 +371,8 @@ def finish(session: Session, claim: Claim, verdict: Verdict, attempts: int = 1) 
         )
     for column, value in verdict.columns(claim.rule).items():
         setattr(submission, column, value)
+    if verdict.report is not None and verdict.report.predictions is not None:
+        copies.store(session, submission.id, contest.dataset, verdict.report.predictions)
     standings.update(session, contest, submission)
     return verdict.state
 
@@ -377,6 +441,48 @@ def queued(session: Session, contest: Contest) -> list[int]:
     """The queued submissions of a contest, the oldest first."""
     mine = (Submission.contest_id == contest.id, Submission.state == State.QUEUED)
     return list(session.scalars(select(Submission.id).where(*mine).order_by(Submission.id)))
+
+
+def cancel(session: Session, submission: Submission, reason: str, actor: str = "command line") -> None:
+    """Take a waiting or running submission out; it does not count against the quota. A worker's result is dropped."""
+    if submission.state in TERMINAL:
+        raise UsageError(f"submission {submission.id} has ended already: {submission.state.replace('_', ' ')}")
+    reason = one_line(reason, "reason", 500)
+    _end(submission, Verdict(State.CANCELLED, f"cancelled by the organisers: {reason}", our_fault=True))
+    record(session, actor, "cancel", submission.contest, submission=submission.id, reason=reason)
+
+
+def rerun(session: Session, submission: Submission, actor: str = "command line") -> None:
+    """Score a submission again, free of quota, at its own place in the queue. Earlier results stay stored."""
+    contest = session.execute(select(Contest).where(Contest.id == submission.contest_id).with_for_update()).scalar_one()
+    _requeue(submission, "scored again by the organisers")
+    submission.announced_at = None
+    standings.update(session, contest, submission)
+    record(session, actor, "run again", contest, submission=submission.id)
+
+
+def choose(session: Session, team: Team, submission: Submission) -> None:
+    """The team says which of its submissions counts. Raises UsageError for one that cannot."""
+    if submission.team_id != team.id or submission.state not in SCORED or submission.practice:
+        raise UsageError(f"submission {submission.id} cannot count for team '{team.name}'")
+    contest = session.execute(select(Contest).where(Contest.id == team.contest_id).with_for_update()).scalar_one()
+    check_open(session, contest, team)
+    team.chosen_id = submission.id
+    session.flush()
+    standings.update_team(session, contest, team.id)
+    contest.revision += 1
+
+
+def expected_s(session: Session, before: int) -> float | None:
+    """Seconds until a submission with so many before it is scored, by the last twenty; None when none was scored."""
+    ended = select(Submission.started_at, Submission.finished_at)
+    ended = ended.where(Submission.state.in_((*SCORED, State.REFUSED)), Submission.finished_at.is_not(None))
+    rows = session.execute(ended.order_by(Submission.id.desc()).limit(20)).all()
+    times = [(end - start).total_seconds() for start, end in rows if start and end and end >= start]
+    if not times:
+        return None
+    working = session.scalar(select(func.count()).where(Submission.state == State.RUNNING)) or 1
+    return (before + 1) / working * sum(times) / len(times)
 
 
 def queue_depth(session: Session) -> dict[str, int]:

@@ -21,7 +21,7 @@ from huey.serializer import Serializer
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from sqlalchemy.exc import DBAPIError
 
-from leaderboard.domain import submissions
+from leaderboard.domain import final, submissions
 from leaderboard.scoring_queue.score_submission import Work
 from leaderboard.settings import Settings
 from leaderboard.storage.database import Database
@@ -97,6 +97,8 @@ class Jobs:
         """Announce what is queued and was never heard of, or was lost by a dead worker."""
         with self.database.write() as session:
             waiting = submissions.sweep(session, self.settings.attempts)
+            final.begin_due(session)
+            waiting += [0] * final.sweep(session)  # any message wakes a worker
         for submission_id in waiting:
             self.announce(submission_id)
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from sqlalchemy.exc import DBAPIError
 
 from contest.errors import ContestError, RefusedError, UsageError
-from leaderboard.domain import submissions
+from leaderboard.domain import final, submissions
+from leaderboard.domain.final import FinalClaim
 from leaderboard.domain.submissions import Claim
 from leaderboard.domain.verdict import Verdict, judge
 from leaderboard.scoring_queue.scorer import Scorer, file_scorer
@@ -32,13 +33,15 @@ class Work:
         self.settings, self.database, self.files = settings, database, files
         self.scorer = scorer or file_scorer(settings.data)
         self.on_end: Callable[[State, float], None] = lambda state, seconds: None
-        self._active: dict[str, Claim] = {}
+        self._active: dict[str, Claim | FinalClaim] = {}
 
     def score(self, submission_id: int | None = None) -> None:
         """Score one submission if it is still waiting; None: the one whose turn it is, if any."""
         with self.database.write() as session:
             claim = submissions.claim(session, submission_id, self.settings.worker_name, self.settings.lease_s)
         if claim is None:
+            if submission_id is None:
+                self._score_final()
             return
         submission_id, started = claim.submission_id, time.monotonic()
         self._active[claim.name] = claim
@@ -55,14 +58,31 @@ class Work:
         extra = {"submission": submission_id, "state": state, "seconds": round(seconds, 3)}
         log.info("submission %d is %s", submission_id, state, extra=extra)
 
+    def _score_final(self) -> None:
+        """Score what is due in a final phase; no state, no figure and no metric of it goes anywhere but its row."""
+        with self.database.write() as session:
+            claim = final.claim(session, self.settings.worker_name, self.settings.lease_s)
+        if claim is None:
+            return
+        self._active[claim.name] = claim
+        try:
+            with self._heartbeat(claim):
+                self._finish(claim, self._verdict(claim))
+        finally:
+            self._active.pop(claim.name, None)
+        log.info("final result %d is done", claim.id)
+
     def release(self) -> None:
         """Give back what this process is still scoring: when it stops."""
         for claim in list(self._active.values()):
             with contextlib.suppress(DBAPIError), self.database.write() as session:  # else the lease runs out
-                submissions.release(session, claim)
+                if isinstance(claim, FinalClaim):
+                    final.release(session, claim)
+                else:
+                    submissions.release(session, claim)
             log.info("submission %d goes back to the queue", claim.submission_id)
 
-    def _verdict(self, claim: Claim) -> Verdict:
+    def _verdict(self, claim: Claim | FinalClaim) -> Verdict:
         try:
             if not self.files.verify(claim.sha256):
                 log.error("file %s of submission %d is missing or damaged", claim.sha256, claim.submission_id)
@@ -86,12 +106,14 @@ class Work:
             log.exception("scoring submission %d failed", claim.submission_id)
         return Verdict(State.FAILED, f"scoring failed through no fault of yours; {_OUR_FAULT}", our_fault=True)
 
-    def _finish(self, claim: Claim, verdict: Verdict) -> State | None:
+    def _finish(self, claim: Claim | FinalClaim, verdict: Verdict) -> State | None:
         """Store the verdict, however long the database is away: past the lease another worker does it again."""
         deadline = time.monotonic() + 10 * self.settings.lease_s
         while True:
             try:
                 with self.database.write() as session:
+                    if isinstance(claim, FinalClaim):
+                        return final.finish(session, claim, verdict, self.settings.attempts)
                     return submissions.finish(session, claim, verdict, self.settings.attempts)
             except DBAPIError as error:
                 if time.monotonic() > deadline:
@@ -100,14 +122,19 @@ class Work:
                 time.sleep(RETRY_S)
 
     @contextlib.contextmanager
-    def _heartbeat(self, claim: Claim) -> Iterator[None]:
+    def _heartbeat(self, claim: Claim | FinalClaim) -> Iterator[None]:
         done = threading.Event()
 
         def beat() -> None:
             while not done.wait(self.settings.lease_s / 3):
                 try:
                     with self.database.write() as session:
-                        if not submissions.heartbeat(session, claim, self.settings.lease_s):
+                        lease_s = self.settings.lease_s
+                        if isinstance(claim, FinalClaim):
+                            kept = final.heartbeat(session, claim, lease_s)
+                        else:
+                            kept = submissions.heartbeat(session, claim, lease_s)
+                        if not kept:
                             return
                 except DBAPIError as error:
                     log.warning("heartbeat of submission %d: %s", claim.submission_id, error.orig)

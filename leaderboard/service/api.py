@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 
 from leaderboard.board import Board
 from leaderboard.cache import Cache
-from leaderboard.domain import contests, ranking, submissions, tokens
+from leaderboard.domain import contests, final, ranking, submissions, tokens
 from leaderboard.domain.contests import NotFoundError
 from leaderboard.domain.ranking import Point, Record
 from leaderboard.domain.tokens import PUBLIC, Viewer
@@ -23,19 +23,22 @@ from leaderboard.service.schemas import (
     CheckView,
     ContestView,
     EnteredView,
+    FinalView,
     LogView,
     RankingView,
     SubmissionsView,
     SubmissionView,
     ViewerView,
     contest_view,
+    final_view,
+    next_step,
     report_json,
     submission_view,
 )
 from leaderboard.service.security import bearer
 from leaderboard.storage.file_store import TooLargeError
 from leaderboard.storage.signer import ForbiddenError, UnauthorizedError
-from leaderboard.storage.tables import Contest, State, Submission, Team
+from leaderboard.storage.tables import Contest, State, Submission, Team, now
 
 router = APIRouter(prefix="/api/v1", tags=["leaderboard"])
 
@@ -221,6 +224,7 @@ async def submit(
             team = submitting_team(session, found, viewer)
             return found, team, _may_submit(session, found, team, viewer, sha256, declared_bytes(request))
 
+    accepted = now()
     found, team, known = await run_in_threadpool(begin)
     limit = upload_limit(board, found)
     check_declared(request, limit, limit)
@@ -230,7 +234,9 @@ async def submit(
     with board.uploading(team), board.files.incoming(limit) as incoming:
         async for chunk in request.stream():
             incoming.write(chunk)
-        submission, new = await run_in_threadpool(board.submit, found, team, incoming, name=name, note=note)
+        submission, new = await run_in_threadpool(
+            board.submit, found, team, incoming, name=name, note=note, at=accepted
+        )
     request.app.state.metrics.uploads.inc(incoming.size_bytes)
     response.status_code = 202 if new else 200
     response.headers["Location"] = f"/api/v1/submissions/{submission.id}"
@@ -258,6 +264,25 @@ def check_submission(
         if known is None and size_bytes > (limit := upload_limit(board, found)):
             raise TooLargeError(limit)
         return CheckView(known=known.submission if known else None)
+
+
+@router.get("/contests/{contest}/final", responses=_problems(401, 403, 404))
+def get_final(contest: Slug, board: TheBoard, viewer: TheViewer) -> list[FinalView]:
+    """The final ranking, once it is public."""
+    with board.database.read() as session:
+        found = contests.find(session, contest)
+        if not final.may_see(found, viewer):
+            raise ForbiddenError(f"contest '{contest}' shows no final ranking now")
+        return [final_view(row, found, viewer) for row in final.ranking(session, found)]
+
+
+@router.post("/submissions/{submission}/choose", responses=_problems(401, 403, 404))
+def choose(submission: Id, board: TheBoard, viewer: TheViewer) -> SubmissionView:
+    """Say that this submission of the team counts, where a contest leaves that to the teams."""
+    with board.database.write() as session:
+        found = owned(session, submission, viewer)
+        submissions.choose(session, submitting_team(session, found.contest, viewer), found)
+        return submission_view(found, found.contest, viewer)
 
 
 @router.get("/submissions/{submission}", responses=_problems(401, 404))
@@ -288,7 +313,11 @@ def get_log(submission: Id, board: TheBoard, viewer: TheViewer) -> LogView:
         waiting = submissions.ahead(session, found) if found.state == State.QUEUED else None
         hidden = ranking.coarse(found.contest) and not viewer.admin
         lines = [] if hidden else list(submissions.shown_log(found))
-        return LogView(state=found.state, reason=reason, lines=lines, ahead=waiting)
+        expected_s = None if waiting is None else submissions.expected_s(session, waiting)
+        return LogView(
+            state=found.state, reason=reason, next_step=next_step(found.state), lines=lines, ahead=waiting,
+            expected_s=expected_s,
+        )  # fmt: skip
 
 
 @router.get("/submissions/{submission}/file", response_class=FileResponse, responses=_problems(401, 403, 404))
@@ -328,7 +357,7 @@ def _may_submit(
 ) -> EnteredView | None:
     """The same file's submission, if it is there; else raises unless the team may submit now."""
     known = submissions.find_same(session, team, sha256) if sha256 else None
-    if known is not None and known.state != State.FAILED:
+    if known is not None and known.state not in submissions.AGAIN:
         return EnteredView(new=False, submission=submission_view(known, contest, viewer))
     if known is None:
         submissions.check_may_submit(session, contest, team, size_bytes)
@@ -367,7 +396,7 @@ def owned(session: Session, submission: int, viewer: Viewer) -> Submission:
 
 def revision_tag(contest: Contest, viewer: Viewer, *parts: str) -> str:
     """The ETag of anything that changes only with the contest's revision (and its privacy) and these parts."""
-    key = (contest.id, contest.revision, contests.is_private(contest), viewer.admin, *parts)
+    key = (contest.id, contest.revision, contests.is_private(contest), contests.clock(contest), viewer.admin, *parts)
     return f'W/"{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}"'
 
 

@@ -10,13 +10,14 @@ from pydantic import BaseModel, ConfigDict
 
 from leaderboard.domain import ranking
 from leaderboard.domain.contests import is_private
+from leaderboard.domain.final import FinalRow
 from leaderboard.domain.ranking import Row
 from leaderboard.domain.tokens import Viewer
 from leaderboard.storage.tables import SCORED, Contest, State, Submission, Team
 from scoring.report import Report
 
 FROM_LABELS: dict[str, Any] = {
-    "accuracy": None, "accuracy_problem": None, "flags": (), "details": None, "holdout": None,
+    "accuracy": None, "accuracy_problem": None, "flags": (), "details": None, "holdout": None, "predictions": None,
 }  # fmt: skip
 """The fields of a report that hold something of the test set's or the hold-out's labels, and what hides it."""
 FROM_THE_FILE = frozenset({
@@ -52,6 +53,25 @@ class ContestView(View):
     feedback: str
     shown_names: str
     shown_places: int | None
+    opens_at: datetime | None
+    deadline: datetime | None
+    grace_s: int
+    interval_s: int
+    practice: bool
+    counts: str
+    final_at: datetime | None
+
+
+class FinalView(View):
+    """A line of the final ranking; `rank` is null below the threshold."""
+
+    rank: int | None
+    team_id: int
+    team: str
+    submission: int
+    state: str
+    score: float | None
+    accuracy: float | None
 
 
 class RankingView(View):
@@ -81,6 +101,10 @@ class SubmissionView(View):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    practice: bool
+    late: bool
+    validated_at: datetime | None
+    validated_remark: str
     attempts: int | None
     disqualified_at: datetime | None
     disqualified_reason: str | None
@@ -125,9 +149,12 @@ class LogView(View):
 
     state: str
     reason: str
+    next_step: str
     lines: list[str]
     ahead: int | None
     """Submissions queued before this one; null when it is not queued."""
+    expected_s: float | None
+    """Seconds until it is scored, by the last twenty; null when it is not queued, or nothing was scored yet."""
 
 
 class ViewerView(View):
@@ -150,6 +177,15 @@ def contest_view(contest: Contest) -> ContestView:
 def team_name(team: Team, contest: Contest, viewer: Viewer) -> str:
     """What the viewer may know a team by."""
     return team.name if contest.shown_names == "names" or viewer.owns(team.id) else team.pseudonym
+
+
+def final_view(row: FinalRow, contest: Contest, viewer: Viewer) -> FinalView:
+    """A line of the final ranking with the name that the viewer may know."""
+    name = team_name(row.team, contest, viewer)
+    return FinalView(
+        rank=row.rank, team_id=row.team.id, team=name, submission=row.submission_id, state=row.state, score=row.score,
+        accuracy=row.accuracy,
+    )  # fmt: skip
 
 
 def submission_view(submission: Submission, contest: Contest, viewer: Viewer) -> SubmissionView:
@@ -180,6 +216,10 @@ def submission_view(submission: Submission, contest: Contest, viewer: Viewer) ->
         created_at=submission.created_at,
         started_at=submission.started_at,
         finished_at=submission.finished_at,
+        practice=submission.practice,
+        late=submission.late,
+        validated_at=submission.validated_at,
+        validated_remark=submission.validated_remark,
         attempts=submission.attempts if own else None,
         disqualified_at=submission.disqualified_at,
         disqualified_reason=submission.disqualified_reason or None,
@@ -192,6 +232,21 @@ def submission_view(submission: Submission, contest: Contest, viewer: Viewer) ->
         flattering=list(ranking.flattering(submission.measured, submission.claimed)),
         **result,
     )
+
+
+_NEXT_STEPS = {
+    State.REFUSED: "Mend what the reason names; `contest score FILE` on your machine says the same, layer by layer, "
+    "before you hand it in.",
+    State.BELOW_THRESHOLD: "It is scored, but only networks at or above the threshold are ranked: "
+    "`contest score FILE --data FOLDER` gives its accuracy on your machine.",
+    State.FAILED: "Hand the same file in again: it costs nothing of your quota.",
+    State.CANCELLED: "Ask your organisers, or hand the same file in again: it costs nothing of your quota.",
+}
+
+
+def next_step(state: str) -> str:
+    """What the owner of a submission can do now."""
+    return _NEXT_STEPS.get(State(state), "")
 
 
 def shown_reason(submission: Submission, contest: Contest, viewer: Viewer) -> str | None:

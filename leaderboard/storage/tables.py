@@ -18,17 +18,19 @@ from sqlalchemy import (
     Dialect,
     ForeignKey,
     Index,
+    LargeBinary,
     MetaData,
     String,
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 
 class State(StrEnum):
-    """Where a submission is. The last four are terminal."""
+    """Where a submission is. All but the first two are terminal."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -36,9 +38,10 @@ class State(StrEnum):
     BELOW_THRESHOLD = "below_threshold"
     REFUSED = "refused"
     FAILED = "failed"
+    CANCELLED = "cancelled"
 
 
-TERMINAL = (State.RANKED, State.BELOW_THRESHOLD, State.REFUSED, State.FAILED)
+TERMINAL = (State.RANKED, State.BELOW_THRESHOLD, State.REFUSED, State.FAILED, State.CANCELLED)
 SCORED = (State.RANKED, State.BELOW_THRESHOLD)
 
 
@@ -89,6 +92,24 @@ class Contest(Base):
     dataset: Mapped[str] = mapped_column(String(64))
     threshold: Mapped[float]
     created_at: Mapped[datetime] = mapped_column(default=now)
+    opens_at: Mapped[datetime | None]
+    deadline: Mapped[datetime | None]
+    """Uploads that were accepted until then count, however long the queue is."""
+    grace_s: Mapped[int] = mapped_column(default=0, server_default="0")
+    """For so long after the deadline uploads count, marked as late."""
+    interval_s: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Between two uploads of a team."""
+    practice: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Whether teams may go on after the end; such submissions are scored, marked and never ranked."""
+    counts: Mapped[str] = mapped_column(String(8), default="best", server_default="best")
+    """Which submission of a team stands in the ranking: best, last or chosen (by the team; else its best)."""
+    final_at: Mapped[datetime | None]
+    """When the final ranking appears; None: there is no final phase."""
+    final_counts: Mapped[str] = mapped_column(String(8), default="best", server_default="best")
+    """Which submission of a team is scored in the final phase."""
+    final_data: Mapped[str] = mapped_column(String(64), default="", server_default="")
+    """The private data set of the final phase, by its name in the workers' folder; empty: the public figures."""
+    final_begun_at: Mapped[datetime | None]
     closed_at: Mapped[datetime | None]
     private_until: Mapped[datetime | None]
     """Before this moment only organisers see the ranking; teams see their own submissions."""
@@ -101,6 +122,8 @@ class Contest(Base):
     """full, or coarse: accuracy in steps until the contest is closed, against probing of the test set."""
     isolation: Mapped[str] = mapped_column(String(20), default="")
     """The weakest isolation of the scoring child that is ranked; empty is any."""
+    about: Mapped[str] = mapped_column(Text, default="", server_default="")
+    """The organiser's own text, in Markdown."""
     shown_names: Mapped[str] = mapped_column(String(12), default="names", server_default="names")
     """names, or pseudonyms: what everybody but organisers sees of other teams."""
     shown_places: Mapped[int | None]
@@ -127,6 +150,15 @@ class Team(Base):
     created_at: Mapped[datetime] = mapped_column(default=now)
     disqualified_at: Mapped[datetime | None]
     disqualified_reason: Mapped[str] = mapped_column(Text, default="")
+    deadline: Mapped[datetime | None]
+    """Its own, in place of the contest's; so are the three limits."""
+    daily_limit: Mapped[int | None]
+    total_limit: Mapped[int | None]
+    interval_s: Mapped[int | None]
+    chosen_id: Mapped[int | None]
+    """The submission that the team chose to count."""
+    baseline: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """The organiser's own: on the board, marked, without a rank."""
 
     contest: Mapped[Contest] = relationship()
 
@@ -211,6 +243,11 @@ class Submission(Base):
     """As the participant called it, cleaned; shown, never opened."""
     note: Mapped[str] = mapped_column(String(500), default="")
     created_at: Mapped[datetime] = mapped_column(default=now)
+    """When its upload was accepted."""
+    practice: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Handed in after the end: scored, never ranked."""
+    late: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Handed in within the grace after the deadline."""
 
     state: Mapped[str] = mapped_column(String(20), default=State.QUEUED)
     reason: Mapped[str] = mapped_column(Text, default="")
@@ -234,6 +271,10 @@ class Submission(Base):
 
     disqualified_at: Mapped[datetime | None]
     disqualified_reason: Mapped[str] = mapped_column(Text, default="")
+
+    validated_at: Mapped[datetime | None]
+    validated_remark: Mapped[str] = mapped_column(String(500), default="", server_default="")
+    """An organiser looked at it, and what everybody may read of that."""
 
     rule_name: Mapped[str] = mapped_column(String(64), default="")
     rule_version: Mapped[int] = mapped_column(default=0)
@@ -297,6 +338,52 @@ Index(
     Standing.submitted_at,
     Standing.submission_id,
 )
+
+
+class Notice(Base):
+    """An announcement, or an answer on the rules, in Markdown."""
+
+    __tablename__ = "notices"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    contest_id: Mapped[int] = mapped_column(ForeignKey("contests.id"), index=True)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    answer: Mapped[bool] = mapped_column(default=False)
+    title: Mapped[str] = mapped_column(String(200))
+    body: Mapped[str] = mapped_column(Text, default="")
+
+
+class Fingerprint(Base):
+    """What a scored network said of the test images: copies say the same."""
+
+    __tablename__ = "fingerprints"
+
+    submission_id: Mapped[int] = mapped_column(ForeignKey("submissions.id"), primary_key=True)
+    dataset: Mapped[str] = mapped_column(String(64), index=True)
+    predictions: Mapped[bytes] = mapped_column(LargeBinary)
+    """A byte an image, compressed."""
+
+
+class FinalResult(Base):
+    """A team's counting submission in the final phase: scored once."""
+
+    __tablename__ = "final_results"
+    __table_args__ = (UniqueConstraint("contest_id", "team_id"), Index("ix_final_results_state", "state", "id"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    contest_id: Mapped[int] = mapped_column(ForeignKey("contests.id"))
+    team_id: Mapped[int] = mapped_column(ForeignKey("teams.id"))
+    submission_id: Mapped[int] = mapped_column(ForeignKey("submissions.id"))
+    state: Mapped[str] = mapped_column(String(20), default=State.QUEUED)
+    reason: Mapped[str] = mapped_column(Text, default="")
+    attempts: Mapped[int] = mapped_column(default=0)
+    claim: Mapped[str] = mapped_column(String(80), default="")
+    lease_until: Mapped[datetime | None]
+    score: Mapped[float | None]
+    accuracy: Mapped[float | None]
+    finished_at: Mapped[datetime | None]
+
+    team: Mapped[Team] = relationship()
 
 
 class RecordEntry(Base):

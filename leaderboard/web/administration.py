@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from sqlalchemy.orm import Session
 
 from contest.errors import UsageError
-from leaderboard.domain import contests, submissions, tokens
+from leaderboard.domain import contests, copies, marks, submissions, tokens
 from leaderboard.domain.contests import NotFoundError
 from leaderboard.service.api import Id, Slug
 from leaderboard.storage.signer import ForbiddenError
@@ -91,6 +91,92 @@ def disqualify(submission: Id, visit: TheVisit, reason: Reason = "", csrf: Csrf 
     with visit.board.database.write() as session:
         contests.disqualify_submission(session, submissions.find(session, submission, visit.viewer), reason, ACTOR)
     return see_other(f"/submissions/{submission}")
+
+
+@router.post("/submissions/{submission}/cancel")
+def cancel(submission: Id, visit: TheVisit, reason: Reason = "", csrf: Csrf = "") -> Response:
+    """Take a waiting or running submission out, free of quota."""
+    check_organiser(visit, csrf)
+    with visit.board.database.write() as session:
+        submissions.cancel(session, submissions.find(session, submission, visit.viewer), reason, ACTOR)
+    return see_other(f"/submissions/{submission}")
+
+
+@router.post("/submissions/{submission}/rerun")
+def rerun(submission: Id, visit: TheVisit, csrf: Csrf = "") -> Response:
+    """Score a submission again, free of quota."""
+    check_organiser(visit, csrf)
+    with visit.board.database.write() as session:
+        submissions.rerun(session, submissions.find(session, submission, visit.viewer), ACTOR)
+    return see_other(f"/submissions/{submission}")
+
+
+@router.post("/submissions/{submission}/validate")
+def validate(
+    submission: Id, visit: TheVisit, remark: Reason = "", undo: Annotated[str, Form()] = "", csrf: Csrf = ""
+) -> Response:
+    """Say that an organiser looked at it, or take that back."""
+    check_organiser(visit, csrf)
+    with visit.board.database.write() as session:
+        found = submissions.find(session, submission, visit.viewer)
+        contests.validate(session, found, remark, undo=bool(undo), actor=ACTOR)
+    return see_other(f"/submissions/{submission}")
+
+
+@router.post("/contests/{slug}/announce")
+def announce(
+    slug: Slug, visit: TheVisit, title: Annotated[str, Form(max_length=2000)] = "",
+    body: Annotated[str, Form(max_length=20_000)] = "", answer: Annotated[str, Form()] = "", csrf: Csrf = "",
+) -> Response:  # fmt: skip
+    """Tell everybody something."""
+    check_organiser(visit, csrf)
+    try:
+        with visit.board.database.write() as session:
+            contest = contests.find(session, slug)
+            contests.announce(session, contest, title, body, answer=bool(answer), actor=ACTOR)
+    except NotFoundError:
+        raise
+    except UsageError as error:
+        return _page(visit, notice=str(error), status=422)
+    return see_other(f"/contests/{slug}/news")
+
+
+@router.post("/contests/{slug}/about")
+def about(slug: Slug, visit: TheVisit, text: Annotated[str, Form(max_length=60_000)] = "", csrf: Csrf = "") -> Response:
+    """Change the organiser's text."""
+    check_organiser(visit, csrf)
+    with visit.board.database.write() as session:
+        contests.change(session, contests.find(session, slug), {"about": text.replace("\r\n", "\n")}, ACTOR)
+    return see_other(f"/contests/{slug}/news")
+
+
+@router.get("/contests/{slug}/marks")
+def marks_page(slug: Slug, visit: TheVisit, formula: Annotated[str, Query(max_length=600)] = "") -> Response:
+    """The marks as a table; with points where there is a formula. And networks that answer alike."""
+    check_organiser(visit)
+    notice, points = "", None
+    try:
+        points = marks.Formula.parse(formula) if formula.strip() else None
+    except UsageError as error:
+        notice = str(error)
+    with visit.board.database.read() as session:
+        contest = contests.find(session, slug)
+        rows, alike = marks.rows(session, contest, points), copies.find(session, contest)
+    return visit.page(
+        "marks.html", status=422 if notice else 200, contest=contest, here="admin", rows=rows, formula=formula,
+        notice=notice, alike=alike, names=marks.NAMES,
+    )  # fmt: skip
+
+
+@router.get("/contests/{slug}/marks.csv")
+def marks_table(slug: Slug, visit: TheVisit, formula: Annotated[str, Query(max_length=600)] = "") -> Response:
+    """The same as a file."""
+    check_organiser(visit)
+    points = marks.Formula.parse(formula) if formula.strip() else None
+    with visit.board.database.read() as session:
+        text = marks.to_csv(marks.rows(session, contests.find(session, slug), points))
+    headers = {"Content-Disposition": f'attachment; filename="{slug}-marks.csv"'}
+    return Response(text.encode("utf-8-sig"), media_type="text/csv; charset=utf-8", headers=headers)
 
 
 @router.post("/submissions/{submission}/readmit")

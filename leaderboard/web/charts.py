@@ -89,7 +89,7 @@ def _points(visit: Visit, contest: Contest) -> list[accuracy_score.Point]:
     return [
         accuracy_score.Point(
             p.team, p.accuracy, p.score, params=p.params, ops=p.ops, url=f"/submissions/{p.submission_id}",
-            about=f"submitted {p.submitted_at:%Y-%m-%d}", network=_network(p),
+            about=f"submitted {p.submitted_at:%Y-%m-%d}", network=_network(p), baseline=p.baseline,
         )
         for p in found
     ]  # fmt: skip

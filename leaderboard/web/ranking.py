@@ -150,12 +150,23 @@ def _ranking_page(visit: Visit, contest: Contest, view: View, notice: str) -> di
             max_score=view.max_score, min_accuracy=None if view.min_accuracy is None else view.min_accuracy / 100,
             page=view.page, size=PAGE_SIZE, whole=visit.viewer.admin,
         )  # fmt: skip
+        newest = next(iter(contests.notices(session, contest)), None)
         best, ranked_teams = ranking.leader(session, contest, whole=visit.viewer.admin), ranking.count(session, contest)
         records = ranking.history(session, contest, whole=visit.viewer.admin)
     return {
         **data, "private": False, "notice": notice, "page": page, "best": best, "ranked_teams": ranked_teams,
+        "newest": newest,
         "records": records,
     }  # fmt: skip
+
+
+@router.get("/contests/{slug}/news")
+def news(slug: Slug, visit: TheVisit) -> Response:
+    """The organiser's text, announcements and answers."""
+    with visit.board.database.read() as session:
+        contest = contests.find(session, slug)
+        found = contests.notices(session, contest)
+    return visit.page("news.html", contest=contest, here="news", notices=found)
 
 
 @router.get("/contests/{slug}/rules")

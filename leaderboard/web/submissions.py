@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
-from fastapi.responses import JSONResponse, Response
+from fastapi import APIRouter, Form, Query
+from fastapi.responses import FileResponse, JSONResponse, Response
 from sqlalchemy.orm import Session
 
+from contest.errors import UsageError
 from leaderboard.charts.layer_bars import layers_of
-from leaderboard.domain import contests, ranking, submissions
+from leaderboard.domain import contests, final, marks, ranking, submissions
 from leaderboard.domain.contests import NotFoundError
-from leaderboard.service.api import Id, Slug
-from leaderboard.service.schemas import SubmissionView, shown_report, submission_view, team_name
-from leaderboard.storage.tables import SCORED, TERMINAL, State, Submission, Team
+from leaderboard.domain.own_figures import Own, explain
+from leaderboard.service.api import Id, Slug, owned
+from leaderboard.service.schemas import (
+    SubmissionView,
+    final_view,
+    next_step,
+    report_json,
+    shown_report,
+    submission_view,
+    team_name,
+)
+from leaderboard.storage.signer import ForbiddenError
+from leaderboard.storage.tables import SCORED, TERMINAL, Contest, State, Submission, Team
 from leaderboard.web import formats
-from leaderboard.web.page import TheVisit, Visit
+from leaderboard.web.page import TheVisit, Visit, see_other
 from scoring.report import Report
 
 router = APIRouter()
@@ -72,6 +84,8 @@ def page(submission: Id, visit: TheVisit) -> Response:
         report = _report(session, found, visit)
         history = submissions.results(session, found.id)
         waiting = submissions.ahead(session, found) if found.state == State.QUEUED else 0
+        expected_s = submissions.expected_s(session, waiting) if found.state == State.QUEUED else None
+        previous = submissions.previous(session, found) if visit.viewer.owns(found.team_id) else None
         rank = ranking.place(session, contest, found.id)
         best = None if contests.is_private(contest) else ranking.leader(session, contest)
     shown = submission_view(found, contest, visit.viewer)
@@ -87,6 +101,12 @@ def page(submission: Id, visit: TheVisit) -> Response:
         terminal=found.state in TERMINAL,
         scored=scored,
         ahead=waiting,
+        expected_s=expected_s,
+        owner=owner,
+        previous=previous,
+        next_step=next_step(found.state) if owner else "",
+        chosen=found.team.chosen_id == found.id and owner,
+        may_choose=_may_choose(contest, found, visit),
         disqualified=found.disqualified_reason or found.team.disqualified_reason,
         quantities=_quantities(shown),
         checks=_checks(shown, report) if scored else [],
@@ -102,14 +122,133 @@ def page(submission: Id, visit: TheVisit) -> Response:
     )
 
 
+def _may_choose(contest: Contest, submission: Submission, visit: Visit) -> bool:
+    own = visit.viewer.team_id == submission.team_id and not submission.practice
+    asked = "chosen" in (contest.counts, contest.final_counts)
+    return own and asked and submission.state in SCORED and submission.team.chosen_id != submission.id
+
+
+@router.post("/submissions/{submission}/choose")
+def choose(submission: Id, visit: TheVisit, csrf: Annotated[str, Form()] = "") -> Response:
+    """The team says that this one counts."""
+    visit.check_csrf(csrf)
+    with visit.board.database.write() as session:
+        found = submissions.find(session, submission, visit.viewer)
+        if visit.viewer.team_id != found.team_id:
+            raise ForbiddenError("only the team itself chooses what counts")
+        submissions.choose(session, found.team, found)
+    return see_other(f"/submissions/{submission}")
+
+
+@router.get("/contests/{slug}/final")
+def final_ranking(slug: Slug, visit: TheVisit) -> Response:
+    """The final ranking, once it is public; before, when it will be."""
+    with visit.board.database.read() as session:
+        contest = contests.find(session, slug)
+        if contest.final_at is None:
+            raise NotFoundError(f"contest '{slug}' has no final phase")
+        rows = []
+        if final.may_see(contest, visit.viewer):
+            rows = [final_view(row, contest, visit.viewer) for row in final.ranking(session, contest)]
+    return visit.page("final.html", contest=contest, here="final", rows=rows, public=final.public(contest))
+
+
 @router.get("/submissions/{submission}/state")
 def state(submission: Id, visit: TheVisit) -> JSONResponse:
     """What the page of a waiting submission asks for again and again."""
     with visit.board.database.read() as session:
         found = submissions.find(session, submission, visit.viewer)
         waiting = submissions.ahead(session, found) if found.state == State.QUEUED else 0
-    answer = {"state": found.state, "ahead": waiting, "terminal": found.state in TERMINAL}
+        expected_s = submissions.expected_s(session, waiting) if found.state == State.QUEUED else None
+    about = formats.duration(expected_s) if expected_s else ""
+    answer = {"state": found.state, "ahead": waiting, "about": about, "terminal": found.state in TERMINAL}
     return JSONResponse(answer, headers={"Cache-Control": "no-store"})
+
+
+@router.get("/submissions/{submission}/why")
+def why(submission: Id, visit: TheVisit) -> Response:
+    """Why the team's own number differs: it types its figures, the page names known causes."""
+    with visit.board.database.read() as session:
+        found = owned(session, submission, visit.viewer)
+        contest, report = found.contest, _report(session, found, visit)
+        before = submissions.previous(session, found)
+        earlier = submissions.latest_report(session, before) if before is not None else None
+    if report is None or contest.rule_name not in report.scores:
+        raise NotFoundError(f"submission {submission} has no report")
+    rule, notice, causes, figure = contests.rule_of(contest), "", [], None
+    typed = {field.name: visit.request.query_params.get(field.name, "")[:40] for field in fields(Own)}
+    try:
+        own = Own(**{key: _own_number(key, text) for key, text in typed.items()})
+        figure = own.total(rule)
+        causes = explain(report, rule, own, earlier) if any(typed.values()) else []
+    except UsageError as error:
+        notice = str(error)
+    return visit.page(
+        "why.html", status=422 if notice else 200, contest=contest, number=submission, typed=typed, causes=causes,
+        figure=figure, score=report.scores[contest.rule_name].total, notice=notice,
+    )  # fmt: skip
+
+
+def _own_number(key: str, text: str) -> float | None:
+    """A figure as people write it: 0.4, 40 %, 8.4e6, a decimal comma."""
+    cleaned = text.strip().replace(",", ".").replace(" ", "")
+    if not cleaned:
+        return None
+    try:
+        value = float(cleaned.removesuffix("%")) / (100 if cleaned.endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1e15 or (key in ("p_s", "p_u") and value > 1):
+        raise UsageError(f"{key.replace('_', ' ')} is '{text[:40]}', which cannot be")
+    return value
+
+
+@router.get("/submissions/{submission}/file")
+def file(submission: Id, visit: TheVisit) -> Response:
+    """The submitted file, for its team and organisers."""
+    with visit.board.database.read() as session:
+        found = owned(session, submission, visit.viewer)
+    path = visit.board.files.path(found.sha256)
+    if not path.is_file():
+        raise NotFoundError(f"the file of submission {submission} is not here any more")
+    return FileResponse(path, media_type="application/octet-stream", filename=found.file_name)
+
+
+@router.get("/submissions/{submission}/report.json")
+def report_file(submission: Id, visit: TheVisit) -> Response:
+    """The report as `contest score --json` writes it, as far as the visitor may see it."""
+    with visit.board.database.read() as session:
+        found = submissions.find(session, submission, visit.viewer)
+        report = submissions.latest_report(session, submission)
+        hidden = found.state not in SCORED and not visit.viewer.owns(found.team_id)
+        if report is None or hidden:
+            raise NotFoundError(f"submission {submission} has no report")
+        data = report_json(report, found.contest, visit.viewer)
+    headers = {"Content-Disposition": f'attachment; filename="submission-{submission}.json"'}
+    return Response(json.dumps(data, indent=2), media_type="application/json", headers=headers)
+
+
+@router.get("/contests/{slug}/teams/{team_id}/tries.csv")
+def tries(slug: Slug, team_id: Id, visit: TheVisit) -> Response:
+    """All submissions of one's own team as a table."""
+    with visit.board.database.read() as session:
+        contest = contests.find(session, slug)
+        if not visit.viewer.owns(team_id):
+            raise ForbiddenError("only the team itself and organisers may see all its tries")
+        rows = submissions.listing(session, contest, visit.viewer, team_id=team_id, size=10_000)
+        views = [submission_view(row, contest, visit.viewer) for row in rows]
+    table = [
+        {
+            "number": v.id, "submitted": f"{v.created_at:%Y-%m-%d %H:%M:%S}", "file": v.file_name, "note": v.note,
+            "state": v.state, "reason": v.reason, "score": v.score, "params": v.params, "ops": v.ops,
+            "accuracy": v.accuracy, **(v.measured or {}),
+        }
+        for v in reversed(views)
+    ]  # fmt: skip
+    keys = list(dict.fromkeys(key for row in table for key in row))
+    text = marks.to_csv([{key: row.get(key, "") for key in keys} for row in table])
+    headers = {"Content-Disposition": f'attachment; filename="{slug}-tries.csv"'}
+    return Response(text.encode("utf-8-sig"), media_type="text/csv; charset=utf-8", headers=headers)
 
 
 @router.get("/compare")

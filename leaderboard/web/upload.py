@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from datetime import datetime
+
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
@@ -12,7 +15,7 @@ from leaderboard.service.api import Slug, check_declared, submitting_team, uploa
 from leaderboard.service.problems import detail_of, status_of
 from leaderboard.service.rate_limits import FORM_OVERHEAD_BYTES
 from leaderboard.storage.signer import ForbiddenError, UnauthorizedError
-from leaderboard.storage.tables import Contest, Team
+from leaderboard.storage.tables import Contest, Team, now
 from leaderboard.web.multipart import UploadForm
 from leaderboard.web.page import TheVisit, Visit, see_other
 
@@ -45,12 +48,13 @@ async def submit(slug: Slug, visit: TheVisit) -> Response:
             return contest, team
 
     script = "application/json" in visit.request.headers.get("accept", "")
+    accepted = now()
     try:
         contest, team = await run_in_threadpool(begin)
     except UnauthorizedError as error:
         raise ForbiddenError("sign in with your team's token to submit") from error
     try:
-        path = await _take(visit, contest, team)
+        path = await _take(visit, contest, team, accepted)
     except ContestError as error:
         status, detail = status_of(error), detail_of(error)
         if script:
@@ -59,7 +63,7 @@ async def submit(slug: Slug, visit: TheVisit) -> Response:
     return JSONResponse({"location": path}) if script else see_other(path)
 
 
-async def _take(visit: Visit, contest: Contest, team: Team) -> str:
+async def _take(visit: Visit, contest: Contest, team: Team, accepted: datetime) -> str:
     """Store and enter the file; the path of the submission's page."""
     request, board = visit.request, visit.board
     limit = upload_limit(board, contest)
@@ -73,18 +77,25 @@ async def _take(visit: Visit, contest: Contest, team: Team) -> str:
             form.feed(chunk)
         form.finish()  # a form without a file ends here: none gets on without its token
         note = form.fields.get("note", "")
-        submission, _ = await run_in_threadpool(board.submit, contest, team, incoming, name=form.file_name, note=note)
+        submission, _ = await run_in_threadpool(
+            board.submit, contest, team, incoming, name=form.file_name, note=note, at=accepted
+        )  # fmt: skip
     request.app.state.metrics.uploads.inc(incoming.size_bytes)
     return f"/submissions/{submission.id}"
 
 
 def _form(visit: Visit, contest: Contest, notice: str = "", status: int = 200) -> Response:
     team = visit.team if visit.viewer.contest_id == contest.id else None
-    quota = None
-    if team is not None:
-        with visit.board.database.read() as session:
+    quota, practice = None, False
+    with visit.board.database.read() as session:
+        waiting = sum(submissions.queue_depth(session).values())
+        expected_s = submissions.expected_s(session, waiting)
+        if team is not None:
             quota = submissions.quota(session, contest, team)
+            with contextlib.suppress(ContestError):  # what speaks against an upload stands on the page anyway
+                practice = submissions.check_open(session, contest, team).practice
     return visit.page(
         "submit.html", status=status, contest=contest, here="submit", notice=notice, may_submit=team is not None,
+        own_deadline=team.deadline if team else None, waiting=waiting, expected_s=expected_s, practice=practice,
         quota=quota, note="", max_bytes=upload_limit(visit.board, contest),
     )  # fmt: skip

@@ -54,7 +54,9 @@ def make_report(score: float = 0.01, accuracy: float | None = 0.91, rule: str = 
 
 
 def scripted(path: Path, rule: Rule, isolation: str = "") -> Report:
-    """Does what the submitted JSON says: `report`, `refuse`, `crash`, `late` (the child's time ran out) or `sleep`."""
+    """Does what the submitted JSON says: `report` (`private`: on the data set of that name), `refuse`, `crash`, `late`
+    (the child's time ran out) or `sleep`.
+    """
     script = json.loads(path.read_bytes())
     time.sleep(script.get("sleep", 0))
     if "refuse" in script:
@@ -63,7 +65,8 @@ def scripted(path: Path, rule: Rule, isolation: str = "") -> Report:
         raise RuntimeError(f"broken at {path}")
     if "late" in script:
         raise ContestError(f"{path}: no answer after 600 s")
-    return make_report(**{"rule": rule.name, **script.get("report", {})})
+    told = script["private"] if rule.dataset == "private" else script.get("report", {})
+    return make_report(**{"rule": rule.name, **told})
 
 
 def content(**script: Any) -> bytes:

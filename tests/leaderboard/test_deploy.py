@@ -190,3 +190,17 @@ def test_the_commands_run_in_a_clean_environment(tmp_path: Path) -> None:
                 process.kill()
                 process.wait()
         server.stop()
+
+
+def test_the_unit_of_systemd_starts_what_there_is() -> None:
+    """Its command line is one of `contest serve`, its folders are those that the program reads."""
+    from leaderboard.commands.user import serve
+
+    lines = dict(
+        line.split("=", 1) for line in (DEPLOY / "contest.service").read_text().splitlines() if "=" in line[:20]
+    )
+    program, command, *options = lines["ExecStart"].split()
+    assert (program, command) == ("/opt/contest/bin/contest", "serve")
+    serve.make_context("serve", options)
+    assert {part.split("=")[0] for part in lines["Environment"].split()} == {"CONTEST_LEADERBOARD", "CONTEST_DATA"}
+    assert f"/var/lib/{lines['StateDirectory']}" in lines["Environment"]

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 PAGES = (
     "/", "/contests/spring", "/contests/spring?section=below_threshold&sort=team", "/contests/spring/rules",
     "/contests/spring/submit", "/contests/spring/teams/1", "/submissions/1", "/submissions/19", "/compare?id=1&id=2",
-    "/admin", "/admin/contests/spring/roster", "/join", "/login", "/nowhere",
+    "/admin", "/admin/contests/spring/roster", "/admin/contests/spring/marks", "/contests/spring/news",
+    "/submissions/1/why?score=0.004", "/join", "/login", "/nowhere",
 )  # fmt: skip
 
 

@@ -83,7 +83,7 @@ function watchState() {
           badge.textContent = now.state.replace("_", " ");
           wait = 700;
         }
-        const reason = now.state === "running" ? "being scored" : now.ahead ? `${now.ahead} before it` : "next in line";
+        const reason = now.state === "running" ? "being scored" : (now.ahead ? `${now.ahead} before it` : "next in line") + (now.about ? `, about ${now.about}` : "");
         status.querySelector(".reason").textContent = reason;
       }
     } catch { /* the service is away for a moment: ask again */ }
@@ -143,7 +143,34 @@ function compareTwo() {
   update();
 }
 
+// Moments in the visitor's own time zone, and how long it is until then.
+function clocks() {
+  const parts = [[86400, "d"], [3600, "h"], [60, "min"]];
+  const tell = () => {
+    for (const place of document.querySelectorAll("time[data-clock]")) {
+      const moment = new Date(place.dateTime);
+      let left = Math.floor((moment - Date.now()) / 1000);
+      const local = moment.toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+      place.title = place.title || place.textContent;
+      let told = left < 0 ? "past" : left < 60 ? `in ${left} s` : "in";
+      let shown = 0;
+      for (const [size, unit] of parts) {
+        if (left >= size && shown < 2) {
+          told += ` ${Math.floor(left / size)} ${unit}`;
+          left %= size;
+          shown += 1;
+        }
+      }
+      place.textContent = `${local} (${told})`;
+    }
+  };
+  if (!document.querySelector("time[data-clock]")) return;
+  tell();
+  setInterval(tell, 1000);
+}
+
 themeButton();
+clocks();
 charts();
 watchState();
 upload();

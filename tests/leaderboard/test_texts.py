@@ -1,0 +1,112 @@
+"""The organiser's text, announcements, and what a team takes home: its files, reports and tries."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator
+
+import pytest
+from board_helpers import content, scripted, submit
+from fastapi.testclient import TestClient
+
+from leaderboard.app import create_app
+from leaderboard.board import Board
+from leaderboard.domain import contests, tokens
+from leaderboard.settings import Settings
+from leaderboard.web.formats import markdown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "[x](javascript:alert(1))", "![x](http://e.vil/x)",
+        "[x](data:text/html;base64,PHNjcmlwdD4=)", "<a href='javascript:alert(1)'>x</a>", "[x]( java\nscript:alert(1))",
+        "`<b>`", "<!-- x --><iframe>", '[x](http://e.vil/" onmouseover="alert(1))', "[x](vbscript:x)",
+    ],
+)  # fmt: skip
+def test_an_organisers_markdown_is_no_html(text: str) -> None:
+    shown = str(markdown(text))
+    tags = set(re.findall(r"<\s*/?\s*([a-z0-9]+)", shown))
+    assert tags <= {"p", "a", "code"}, shown
+    for target in re.findall(r'href="([^"]*)"', shown):
+        assert target.startswith(("http://", "https://", "mailto:"))
+    assert not re.search(r"<[^>]*\son\w+=", shown)
+
+
+def test_markdown_is_markdown() -> None:
+    shown = str(markdown("# Prizes\n\n* **one** [page](https://e.org)\n\n| a | b |\n|---|---|\n| 1 | 2 |\n"))
+    for part in ("<h1>Prizes</h1>", "<li><strong>one</strong>", '<a href="https://e.org">page</a>', "<td>1</td>"):
+        assert part in shown
+
+
+@pytest.fixture
+def site(settings: Settings, board: Board) -> Iterator[tuple[TestClient, dict[str, str]]]:
+    with board.database.write() as session:
+        contest = contests.find(session, "cifar")
+        found = {name: tokens.create(session, contests.find_team(session, contest, name)) for name in ("Alpha", "Beta")}
+        found["admin"] = tokens.create(session, None)
+    with board.database.read() as session:
+        team = contests.find_team(session, contest, "Alpha")
+    for script in ({"report": {"score": 0.02}}, {"refuse": "not a network"}, {"report": {"score": 0.01}}):
+        board.work.score(submit(board, contest, team, content(**script), name="net.pt")[0].id)
+    with TestClient(create_app(settings, scripted), raise_server_exceptions=False) as client:
+        yield client, found
+
+
+def sign_in(client: TestClient, token: str) -> None:
+    client.cookies.clear()
+    client.post("/login", data={"token": token, "csrf": csrf(client, "/login")})
+
+
+def csrf(client: TestClient, path: str) -> str:
+    found = re.search(r'name="csrf" value="([^"]+)"', client.get(path).text)
+    assert found is not None
+    return found[1]
+
+
+def test_news(site: tuple[TestClient, dict[str, str]]) -> None:
+    client, found = site
+    sign_in(client, found["admin"])
+    token = csrf(client, "/contests/cifar/news")
+    told = {"csrf": token, "title": "Ensembles <b>count</b>", "body": "Each member is **paid**.", "answer": "1"}
+    assert client.post("/admin/contests/cifar/announce", data=told).status_code == 200
+    client.post("/admin/contests/cifar/about", data={"csrf": token, "text": "## Prizes\n\nA cake."})
+    client.cookies.clear()
+    page = client.get("/contests/cifar/news").text
+    assert "Answers on the rules" in page and "<strong>paid</strong>" in page and "<h2>Prizes</h2>" in page
+    assert "Ensembles &lt;b&gt;count&lt;/b&gt;" in page and "Ensembles" in client.get("/contests/cifar").text
+    assert client.post("/admin/contests/cifar/announce", data=told).status_code == 403
+
+
+def test_a_team_takes_its_work_home(site: tuple[TestClient, dict[str, str]]) -> None:
+    client, found = site
+    sign_in(client, found["Alpha"])
+    file = client.get("/submissions/1/file")
+    assert file.content == content(report={"score": 0.02}) and "net.pt" in file.headers["content-disposition"]
+    assert client.get("/submissions/3/report.json").json()["scores"]["lab"]["total"] == 0.01
+    rows = list(
+        csv.DictReader(io.StringIO(client.get("/contests/cifar/teams/1/tries.csv").content.decode("utf-8-sig")))
+    )
+    assert [(row["number"], row["state"], row["score"]) for row in rows] == [
+        ("1", "ranked", "0.02"), ("2", "refused", ""), ("3", "ranked", "0.01"),
+    ]  # fmt: skip
+    assert "not a network" in rows[1]["reason"]
+    page = client.get("/submissions/3").text
+    assert "/compare?id=1&amp;id=3" in page and "the file" in page
+    assert "Mend what the reason names" in client.get("/submissions/2").text
+    assert "Why does my own number differ" in page
+    # A quarter parameters, three quarters operations (`make_report`): 0.0025 + 0.0075 / 2.
+    why = client.get("/submissions/3/why?score=0,00625").text
+    assert "operations doubled" in why.split("<table")[1].split("</tr>")[1] and "gives your number" in why
+    assert client.get("/submissions/3/why?p_u=140%25").status_code == 422
+    assert client.get("/submissions/3/why").status_code == 200
+    sign_in(client, found["Beta"])
+    for path, status in (
+        ("/submissions/1/file", 403),
+        ("/contests/cifar/teams/1/tries.csv", 403),
+        ("/submissions/3/why", 403),
+    ):
+        assert client.get(path).status_code == status
+    assert client.get("/submissions/2/report.json").status_code == 404
