@@ -163,7 +163,8 @@ class _Analysis:
             bits, activations = self.layer_bits[node.name]
             compute_bits = bits
         elif x in self.grids:
-            compute_bits = max(compute_bits, folded_bits(graph, node, self.grids[x].vector))
+            folded = folded_bits(graph, node, self.grids[x].vector)
+            bits, compute_bits = max(bits, folded), max(compute_bits, folded)
         self.problems.extend(stored.problems)
         shared = self._is_shared(weight)
         self._append_layer(

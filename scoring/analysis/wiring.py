@@ -9,7 +9,8 @@ adds `PER_LAYER` bits to the allowance of the network, but no more than the bits
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +19,12 @@ import torch
 from scoring.graph.graph import Graph, Node
 from scoring.graph.kinds import KINDS, Price
 
-PER_LAYER = 176
+PER_LAYER = 96
 """Bits; `docs/scoring.md` has what the honest zoo needs of it."""
 NUMBER = 32
 """Bits of a number in an attribute."""
 _KIND = math.ceil(math.log2(len(KINDS) + 1))
-_PLAIN = (0.0, 1.0, 6.0, math.inf, -math.inf)
+_PLAIN = (0.0, 1.0, -1.0, 6.0, math.inf, -math.inf)
 """Numbers that every network uses, which tell nothing."""
 
 
@@ -43,16 +44,30 @@ def wiring_of(graph: Graph, layer_bits: Mapping[str, int]) -> Wiring:
     """layer_bits: what is charged for each priced layer's own weights and numbers, by name."""
     nodes = [n for n in graph.running if n.kind != "Identity"]
     reference = math.ceil(math.log2(max(2, len(nodes))))
-    reads: dict[str, int] = {}
+    reads: Counter[str] = Counter()
+    numbers: list[float] = []
     bits = 0
-    for node in nodes:
-        bits += _KIND + _attribute_bits(graph, node)
-        for value in node.inputs:
-            bits += 1
-            if value:
-                reads[value] = reads.get(value, 0) + 1
+    for node, inputs in _with_short_concats(nodes):
+        small, used = _attributes(graph, node)
+        numbers += used
+        bits += _KIND + small + len(inputs)
+        reads.update(i for i in inputs if i)
     bits += sum((count - 1) * reference for count in reads.values())
+    distinct = len(set(numbers))
+    bits += distinct * NUMBER + len(numbers) * math.ceil(math.log2(distinct + 1))
     return Wiring(bits, _allowance(graph, layer_bits))
+
+
+def _with_short_concats(nodes: list[Node]) -> Iterator[tuple[Node, tuple[str, ...]]]:
+    """Nodes with their inputs; a concatenation that lengthens an earlier one reads that one and what is new."""
+    joined: dict[tuple[object, ...], str] = {}
+    for node in nodes:
+        inputs = node.inputs
+        if node.kind == "Concat":
+            longer = (node.attributes["axis"], *inputs[:-1])
+            joined[node.attributes["axis"], *inputs] = node.output
+            inputs = (joined[longer], inputs[-1]) if longer in joined and len(inputs) > 2 else inputs
+        yield node, inputs
 
 
 def _allowance(graph: Graph, layer_bits: Mapping[str, int]) -> int:
@@ -74,20 +89,21 @@ def _allowance(graph: Graph, layer_bits: Mapping[str, int]) -> int:
 # Attributes -----------------------------------------------------------------------------------------------------
 
 
-def _attribute_bits(graph: Graph, node: Node) -> int:
+Attributes = tuple[int, list[float]]
+"""Bits of marks, and numbers. A number that stands in several places is written once."""
+
+
+def _attributes(graph: Graph, node: Node) -> Attributes:
     rule = _RULES.get(node.kind)
     if rule is not None:
         return rule(graph, node)
     defaults = KINDS[node.kind].defaults if node.kind in KINDS else ()
-    return sum(_number(value, defaults) for value in node.attributes.values() if isinstance(value, int | float))
+    given = [v for v in node.attributes.values() if isinstance(v, int | float) and not isinstance(v, bool)]
+    return len(given) + 1, [float(v) for v in given if _tells(float(v), defaults)]
 
 
-def _number(value: float | None, defaults: tuple[float, ...] = ()) -> int:
-    """A number in an attribute; one that tells nothing is a mark."""
-    plain = value is None or isinstance(value, bool) or float(value) in _PLAIN or any(
-        math.isclose(value, d, rel_tol=1e-3) for d in defaults
-    )  # fmt: skip
-    return 1 if plain else NUMBER
+def _tells(value: float, defaults: tuple[float, ...]) -> bool:
+    return value not in _PLAIN and not any(math.isclose(value, d, rel_tol=1e-3) for d in defaults)
 
 
 def _small(values: Any) -> int:
@@ -98,48 +114,42 @@ def _small(values: Any) -> int:
     return 1 + sum(2 * int(abs(v) + 1).bit_length() - 1 for v in values)
 
 
-def _window(graph: Graph, node: Node) -> int:
+def _window(graph: Graph, node: Node) -> Attributes:
     names = ("kernel", "stride", "pads", "dilation", "output_padding", "size", "factors")
     bits = sum(_small(node.attributes[name]) for name in names if name in node.attributes)
-    return bits + (2 * int(node.attributes.get("groups", 1)).bit_length() - 1)
+    return bits + (2 * int(node.attributes.get("groups", 1)).bit_length() - 1), []
 
 
-def _reshape(graph: Graph, node: Node) -> int:
+def _reshape(graph: Graph, node: Node) -> Attributes:
     """A merge tells nothing; a split tells its factors."""
     before = [n for n in graph.shapes[node.inputs[0]] if n > 1]
     after = [n for n in graph.shapes[node.output] if n > 1]
-    bits, i = len(graph.shapes[node.output]), 0
-    for j, n in enumerate(after):
-        if i < len(before) and before[i] == n:
-            i += 1
-            continue
-        if i < len(before) and n > before[i] and n % before[i] == 0:  # several become one
-            left = n
-            while i < len(before) and left % before[i] == 0 and left > 1:
-                left //= before[i]
-                i += 1
-            bits += NUMBER if left > 1 else 0
-            continue
-        last = j + 1 == len(after) or (i < len(before) and math.prod(after[: j + 1]) == math.prod(before[: i + 1]))
-        bits += 0 if last else NUMBER
-        if last:
-            i += 1
-    return bits
+    factors: list[float] = []
+    while before and after:
+        old, new = [before.pop(0)], [after.pop(0)]
+        while math.prod(old) != math.prod(new):
+            if math.prod(old) < math.prod(new):
+                old.append(before.pop(0))
+            else:
+                new.append(after.pop(0))
+        factors += new[:-1]
+    return len(graph.shapes[node.output]), factors
 
 
-def _slice(graph: Graph, node: Node) -> int:
+def _slice(graph: Graph, node: Node) -> Attributes:
     a, shape = node.attributes, graph.shapes[node.inputs[0]]
-    bits = 3
+    bits, numbers = 3, list[float]()
     for start, end, step, size in zip(a["starts"], a["ends"], a["steps"], shape, strict=True):
-        bits += NUMBER * (start != 0) + NUMBER * (end < size and step == 1) + (_small((step,)) if step != 1 else 0)
-    return bits
+        numbers += [start] * (start != 0) + [end] * (end < size and step == 1)
+        bits += _small((step,)) if step != 1 else 0
+    return bits, numbers
 
 
-def _gather(graph: Graph, node: Node) -> int:
+def _gather(graph: Graph, node: Node) -> Attributes:
     index = node.inputs[1]
     if not graph.is_constant(index):
-        return 3
-    return 3 + index_bits(graph.constants[index], graph.shapes[node.inputs[0]][node.attributes["axis"]])
+        return 3, []
+    return 3 + index_bits(graph.constants[index], graph.shapes[node.inputs[0]][node.attributes["axis"]]), []
 
 
 def index_bits(index: torch.Tensor, size: int) -> int:
@@ -159,42 +169,45 @@ def _counts(flat: torch.Tensor, inner: int) -> bool:
     return bool((steps == steps[:1, :1]).all()) and bool((rows == rows[:1]).all())
 
 
-def _quantiser(graph: Graph, node: Node) -> int:
+def _quantiser(graph: Graph, node: Node) -> Attributes:
     low, high = node.attributes.get("low"), node.attributes.get("high")
     if low is None or high is None:
-        return 2
+        return 2, []
     bits = math.ceil(math.log2(high - low + 1)) if high > low else 0
     half = 2 ** (bits - 1) if bits else 0
     usual = (low, high) in ((0, 2**bits - 1), (-half, half - 1), (1 - half, half - 1))
-    return 8 if bits and usual else 8 + 2 * NUMBER
+    return 8, [] if bits and usual else [low, high]
 
 
-def _expand(graph: Graph, node: Node) -> int:
+def _transpose(graph: Graph, node: Node) -> Attributes:
+    return math.ceil(math.log2(math.factorial(len(node.attributes["perm"])))), []
+
+
+def _expand(graph: Graph, node: Node) -> Attributes:
     before, after = graph.shapes[node.inputs[0]], graph.shapes[node.output]
     padded = (1,) * (len(after) - len(before)) + before
-    return sum(NUMBER for n, m in zip(padded, after, strict=True) if n != m)
+    return 2, [float(m) for n, m in zip(padded, after, strict=True) if n != m]
 
 
-def _axes(graph: Graph, node: Node) -> int:
-    return 1 + len(graph.shapes[node.inputs[0]])
-
-
-def _nothing(graph: Graph, node: Node) -> int:
+def _nothing(graph: Graph, node: Node) -> Attributes:
     """An axis, a type, or numbers that fold away."""
-    return 4
+    return 4, []
 
 
 _WINDOWS = ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "AdaptiveAveragePool", "AdaptiveMaxPool")
-_MARKS = ("Softmax", "LogSoftmax", "Concat", "Cast", "Linear", "MatMul", "BatchNormalization", "DepthToSpace")
-_RULES: dict[str, Callable[[Graph, Node], int]] = {
-    **dict.fromkeys((*_WINDOWS, "ResizeNearest", "ResizeLinear"), _window),
-    **dict.fromkeys((*_MARKS, "SpaceToDepth", "Gelu"), _nothing),
-    **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"), _axes),
+_RESIZES = ("ResizeNearest", "ResizeLinear")
+_MARKED = (
+    "Softmax", "LogSoftmax", "Concat", "Cast", "Linear", "MatMul", "BatchNormalization", "DepthToSpace", "SpaceToDepth",
+    "Gelu", "Normalise", "RmsNormalise", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin",
+)  # fmt: skip
+_RULES: dict[str, Callable[[Graph, Node], Attributes]] = {
+    **dict.fromkeys((*_WINDOWS, *_RESIZES), _window),
+    **dict.fromkeys(_MARKED, _nothing),
     "Reshape": _reshape,
-    "Transpose": lambda graph, node: 3 * len(node.attributes["perm"]),
+    "Transpose": _transpose,
     "Slice": _slice,
     "Expand": _expand,
     "Gather": _gather,
-    "Pad": lambda graph, node: 2 + _small(node.attributes["pads"]),
+    "Pad": lambda graph, node: (2 + _small(node.attributes["pads"]), []),
     **dict.fromkeys(("Quant", "QuantizeLinear", "DequantizeLinear"), _quantiser),
 }

@@ -135,6 +135,7 @@ def _moved(graph: Graph) -> Iterator[Node]:
 
 _ALONG_AXES = {
     **{kind: (lambda a, rank: a["axes"]) for kind in ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin")},
+    **{kind: (lambda a, rank: a["axes"]) for kind in ("Normalise", "RmsNormalise")},
     **{kind: (lambda a, rank: (a["axis"] % rank,)) for kind in ("Softmax", "LogSoftmax")},
 }
 

@@ -152,6 +152,8 @@ KINDS: dict[str, Kind] = {
     "Round": _activation(run.unary(torch.round), zero=True),
     "Not": _activation(run.unary(torch.logical_not)),
     # Priced by what they read or write
+    "Normalise": Kind(run.normalise, Price.READ, work=5),  # mean, difference, square, mean, quotient
+    "RmsNormalise": Kind(run.rms_normalise, Price.READ, work=3),  # square, mean, quotient
     "Softmax": Kind(run.unary(torch.softmax, "axis"), Price.READ, work=3),
     "LogSoftmax": Kind(run.unary(torch.log_softmax, "axis"), Price.READ, work=3),
     "Max": _element(run.binary(torch.maximum), commutes=True),

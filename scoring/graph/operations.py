@@ -262,3 +262,19 @@ def thresholded_relu(inputs: Inputs, a: Attributes) -> Tensor:
 def where(inputs: Inputs, a: Attributes) -> Tensor:
     condition, x, y = _three(inputs)
     return torch.where(condition.bool(), x, y)
+
+
+def normalise(inputs: Inputs, a: Attributes) -> Tensor:
+    """Mean 0 and variance 1 over some axes."""
+    x = one(inputs)
+    wide = x.float()
+    centred = wide - wide.mean(a["axes"], keepdim=True)
+    variance = centred.square().mean(a["axes"], keepdim=True)
+    return (centred / (variance + a["eps"]).sqrt()).to(x.dtype)
+
+
+def rms_normalise(inputs: Inputs, a: Attributes) -> Tensor:
+    """Mean of squares 1 over some axes."""
+    x = one(inputs)
+    wide = x.float()
+    return (wide / (wide.square().mean(a["axes"], keepdim=True) + a["eps"]).sqrt()).to(x.dtype)

@@ -23,7 +23,7 @@ from scoring.graph.builder import Codes
 from scoring.graph.graph import NAMED_AFTER_WEIGHTS, UNKNOWN, Graph, Node, weight_name
 from scoring.graph.interpreter import run_graph, run_node
 from scoring.graph.kinds import SHAPE_KINDS
-from scoring.readers import onnx_quantisers, onnx_runtime_operators  # noqa: F401  (they register themselves)
+from scoring.readers import onnx_functions, onnx_quantisers, onnx_runtime_operators  # noqa: F401  (they register themselves)
 from scoring.readers.onnx_checks import QONNX, load_checked
 from scoring.readers.onnx_fusions import fused
 from scoring.readers.onnx_operators import OPERATORS, Unsupported

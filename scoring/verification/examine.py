@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from contest.errors import ContestError, RefusedError
+from contest.errors import RefusedError
 from scoring.analysis.activation_bits import Grid, follow
 from scoring.analysis.cost_model import analyse
 from scoring.analysis.prepare import prepared
@@ -174,7 +174,9 @@ def _cross_check(subject: Subject, pixels: Tensor, logits: NDArray[np.float32]) 
     some = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(2))[:CROSS_CHECKED]
     try:
         own = _run(subject.run, pixels, some, min(REORDERED_BATCH, subject.max_batch or REORDERED_BATCH))
-    except (ContestError, RuntimeError, ValueError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # engines raise whatever they meet, and it decides nothing
         return [f"the file's own engine cannot run it: {' '.join(str(error).split())[:200]}"]
     other = int((own.argmax(1).numpy() != logits[some.numpy()].argmax(1)).sum())
     if other <= CROSS_CHECK_LIMIT * len(some):

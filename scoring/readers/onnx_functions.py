@@ -1,0 +1,198 @@
+"""ONNX's normalisations, functions of a value, comparisons and moves, in the graph's vocabulary.
+
+Layers and what stands around them are in `onnx_operators`; what is here costs by its elements, or is an activation.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from scoring.graph.builder import Building
+from scoring.readers.onnx_operators import Unsupported, operator
+
+
+def _simple(kind: str, op: str, **attributes: tuple[str, float]) -> None:
+    """An operator of one input: attributes are {ours: (ONNX's, default)}."""
+
+    def translate(b: Building, proto: Any, a: dict[str, Any]) -> None:
+        values = {ours: float(a.get(theirs, default)) for ours, (theirs, default) in attributes.items()}
+        b.emit(kind, (proto.input[0],), proto.output[0], **values)
+
+    operator(op)(translate)
+
+
+for _op in ("Exp", "Log", "Sqrt", "Reciprocal", "Sin", "Cos", "Floor", "Ceil", "Round", "Not"):
+    _simple(_op, _op)
+_simple("HardSigmoid", "HardSigmoid", alpha=("alpha", 0.2), beta=("beta", 0.5))
+_simple("ThresholdedRelu", "ThresholdedRelu", alpha=("alpha", 1.0))
+
+
+@operator("Shrink")
+def _shrink(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    bias, lambd = float(a.get("bias", 0.0)), float(a.get("lambd", 0.5))
+    if bias not in (0.0, lambd):
+        raise Unsupported
+    b.emit("Softshrink" if bias else "Hardshrink", (proto.input[0],), proto.output[0], lambd=lambd)
+
+
+@operator("Pow")
+def _power(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    """A square is a product of a value with itself, a cube two; any other power is a function of one value."""
+    x, power = proto.input[0], b.constant(proto.input[1])
+    if power.numel() != 1:
+        raise Unsupported
+    exponent = float(power.item())
+    if exponent in (2, 3) and x not in b.constants:
+        squared = b.emit("Mul", (x, x), f"{proto.output[0]}^squared") if exponent == 3 else x
+        b.emit("Mul", (squared, x), proto.output[0])
+    else:
+        b.emit("Pow", (x,), proto.output[0], exponent=exponent)
+
+
+@operator("Max", "Min")
+def _extremes(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    """With one number it is a clip, an activation; of several values an operation an element."""
+    kind, names = proto.op_type, list(proto.input)
+    numbers = [n for n in names if n in b.constants and b.constants[n].numel() == 1]
+    others = [n for n in names if n not in numbers]
+    if len(names) == 2 and len(numbers) == 1 and others[0] not in b.constants:
+        side = "min" if kind == "Max" else "max"
+        bounds: dict[str, Any] = {"min": None, "max": None, side: b.constants[numbers[0]].item()}
+        b.emit("Clip", (others[0],), proto.output[0], **bounds)
+        return
+    _fold(b, proto, kind)
+
+
+@operator("Sum")
+def _sum(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    _fold(b, proto, "Add")
+
+
+def _fold(b: Building, proto: Any, kind: str) -> None:
+    """An operator of any number of inputs, two by two."""
+    last, names = proto.input[0], list(proto.input[1:])
+    if not names:
+        b.emit("Identity", (last,), proto.output[0])
+    for i, name in enumerate(names):
+        output = proto.output[0] if i + 1 == len(names) else f"{proto.output[0]}^{i}"
+        last = b.emit(kind, (last, name), output)
+
+
+@operator("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Where")
+def _compare(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    if all(name in b.constants for name in proto.input):
+        raise Unsupported  # shapes are computed by what ONNX says of them
+    b.emit(proto.op_type, tuple(proto.input), proto.output[0])
+
+
+@operator("ReduceMax", "ReduceMin")
+def _reduce(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    dims = b.values[proto.input[0]].dim()
+    given = len(proto.input) > 1 and bool(proto.input[1])
+    axes = tuple(a["axes"]) if "axes" in a else b.ints(proto.input[1]) if given else ()
+    if not axes and a.get("noop_with_empty_axes", 0):
+        raise Unsupported
+    axes = tuple(axis % dims for axis in axes) or tuple(range(dims))
+    b.emit(proto.op_type, (proto.input[0],), proto.output[0], axes=axes, keepdims=bool(a.get("keepdims", 1)))
+
+
+# Normalisations ---------------------------------------------------------------------------------------------------
+
+
+def _scaled(b: Building, proto: Any, normal: str, shape: tuple[int, ...] | None) -> None:
+    """A multiplier and a shift behind a normalisation; shape: of one number a channel, None as they are."""
+    output, names = proto.output[0], [n for n in proto.input[1:3] if n]
+    if shape is not None:
+        names = [b.emit("Reshape", (n,), f"{output}^{i}", shape=shape) for i, n in enumerate(names)]
+    if not names:
+        b.emit("Identity", (normal,), output)
+    for i, (kind, name) in enumerate(zip(("Mul", "Add"), names, strict=False)):
+        normal = b.emit(kind, (normal, name), output if i + 1 == len(names) else f"{output}^scaled")
+
+
+@operator("LayerNormalization", "RMSNormalization")
+def _layer_norm(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    if len([o for o in proto.output if o]) > 1:
+        raise Unsupported
+    x, dims = proto.input[0], b.values[proto.input[0]].dim()
+    axes = tuple(range(int(a.get("axis", -1)) % dims, dims))
+    kind = "Normalise" if proto.op_type == "LayerNormalization" else "RmsNormalise"
+    eps = float(a.get("epsilon", 1e-5))
+    _scaled(b, proto, b.emit(kind, (x,), f"{proto.output[0]}^normal", axes=axes, eps=eps), None)
+
+
+@operator("InstanceNormalization", "GroupNormalization")
+def _group_norm(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    x, output = proto.input[0], proto.output[0]
+    shape = tuple(b.values[x].shape)
+    groups = int(a.get("num_groups", shape[1]))
+    split = (shape[0], groups, shape[1] // groups, *shape[2:])
+    apart = b.emit("Reshape", (x,), f"{output}^groups", shape=split)
+    axes, eps = tuple(range(2, len(split))), float(a.get("epsilon", 1e-5))
+    normal = b.emit("Normalise", (apart,), f"{output}^normal", axes=axes, eps=eps)
+    whole = b.emit("Reshape", (normal,), f"{output}^whole", shape=shape)
+    _scaled(b, proto, whole, (1, -1, *[1] * (len(shape) - 2)))
+
+
+# Moves and resizing -----------------------------------------------------------------------------------------------
+
+
+@operator("Tile")
+def _tile(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    last, repeats = proto.input[0], b.ints(proto.input[1])
+    wanted = [(axis, n) for axis, n in enumerate(repeats) if n != 1]
+    if any(n < 1 or n > 4_096 for _, n in wanted):
+        raise Unsupported
+    for axis, n in wanted:
+        last = b.emit("Concat", (last,) * n, f"{proto.output[0]}^{axis}", axis=axis)
+    b.emit("Identity", (last,), proto.output[0])
+
+
+@operator("SpaceToDepth", "DepthToSpace")
+def _blocks(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    """ONNX puts the place in a block before the channel (DCR); torch behind it (CRD)."""
+    x, output, block = proto.input[0], proto.output[0], int(a["blocksize"])
+    n, c, h, w = b.values[x].shape
+    if proto.op_type == "SpaceToDepth":
+        split, perm = (n, c, h // block, block, w // block, block), (0, 3, 5, 1, 2, 4)
+        final = (n, c * block * block, h // block, w // block)
+    elif a.get("mode", b"DCR") == b"CRD":
+        b.emit("DepthToSpace", (x,), output, block=block)
+        return
+    else:
+        split, perm = (n, block, block, c // block**2, h, w), (0, 3, 4, 1, 5, 2)
+        final = (n, c // block**2, h * block, w * block)
+    apart = b.emit("Reshape", (x,), f"{output}^split", shape=split)
+    turned = b.emit("Transpose", (apart,), f"{output}^turned", perm=perm)
+    b.emit("Reshape", (turned,), output, shape=final)
+
+
+@operator("Resize")
+def _resize(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    shape = tuple(b.values[proto.input[0]].shape)
+    if len(proto.input) > 3 and proto.input[3]:
+        size = b.ints(proto.input[3])
+    else:
+        factors = b.constant(proto.input[2]).double().tolist()
+        size = tuple(math.floor(n * f) for n, f in zip(shape, factors, strict=True))
+    mode = a.get("mode", b"nearest")
+    where = a.get("coordinate_transformation_mode", b"half_pixel")
+    if size[:2] != shape[:2] or a.get("antialias", 0) or a.get("axes"):
+        raise Unsupported
+    whole = all(m % n == 0 for n, m in zip(shape[2:], size[2:], strict=True))
+    if mode == b"linear" and where in (b"half_pixel", b"pytorch_half_pixel", b"align_corners"):
+        aligned = where == b"align_corners"
+        b.emit("ResizeLinear", (proto.input[0],), proto.output[0], size=size[2:], align_corners=aligned)
+    elif mode == b"nearest" and whole and _copies(where, a.get("nearest_mode", b"round_prefer_floor")):
+        factors = tuple(m // n for n, m in zip(shape[2:], size[2:], strict=True))
+        b.emit("ResizeNearest", (proto.input[0],), proto.output[0], factors=factors)
+    else:
+        raise Unsupported
+
+
+def _copies(where: bytes, rounding: bytes) -> bool:
+    """Whether each value is copied into a block: by whole factors the centre of a pixel is never between two."""
+    if where in (b"half_pixel", b"pytorch_half_pixel", b"half_pixel_symmetric"):
+        return rounding in (b"round_prefer_floor", b"round_prefer_ceil")
+    return where == b"asymmetric" and rounding == b"floor"

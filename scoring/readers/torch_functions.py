@@ -1,0 +1,315 @@
+"""PyTorch's normalisations, functions of a value, comparisons and moves, in the graph's vocabulary.
+
+Layers and what stands around them are in `torch_operators`; what is here costs by its elements, or is an activation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
+
+from scoring.graph.builder import Recording, TorchTranslation
+from scoring.readers.torch_operators import aten
+
+Args = Sequence[Any]
+Kwargs = dict[str, Any]
+
+
+def _given(args: Args, kwargs: Kwargs, index: int, name: str, default: Any = None) -> Any:
+    return args[index] if len(args) > index else kwargs.get(name, default)
+
+
+# Functions of a single value --------------------------------------------------------------------------------------
+
+
+def _function(kind: str, *names: str, **attributes: Any) -> None:
+    """An element-wise function of one tensor without arguments."""
+
+    def translate(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
+        return r.node(kind, [r.value(a[0])], outs, **attributes)
+
+    aten(*names)(translate)
+
+
+for _kind, _name in (("Exp", "exp"), ("Log", "log"), ("Sqrt", "sqrt"), ("Reciprocal", "reciprocal"), ("Sin", "sin"),
+                     ("Cos", "cos"), ("Floor", "floor"), ("Ceil", "ceil"), ("Round", "round"),
+                     ("Not", "logical_not")):  # fmt: skip
+    _function(_kind, _name)
+_function("Pow", "rsqrt", exponent=-0.5)
+
+
+@aten("softshrink")
+def _softshrink(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
+    return r.node("Softshrink", [r.value(a[0])], outs, lambd=float(_given(a, k, 1, "lambd", 0.5)))
+
+
+@aten("hardshrink")
+def _hardshrink(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
+    return r.node("Hardshrink", [r.value(a[0])], outs, lambd=float(_given(a, k, 1, "lambd", 0.5)))
+
+
+@aten("rrelu")
+def _rrelu(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
+    low, high = float(_given(a, k, 1, "lower", 1 / 8)), float(_given(a, k, 2, "upper", 1 / 3))
+    if _given(a, k, 3, "training", False):
+        return False
+    return r.node("LeakyRelu", [r.value(a[0])], outs, negative_slope=(low + high) / 2)
+
+
+@aten("pow")
+def _power(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
+    """A square is a product of a value with itself, a cube two; any other power is a function of one value."""
+    x, exponent = a[0], a[1]
+    if not isinstance(x, Tensor) or isinstance(exponent, Tensor):
+        return False
+    name = r.value(x)
+    if exponent == 2:
+        return r.node("Mul", [name, name], outs)
+    if exponent == 3 and name not in r.constants:
+        return r.node("Mul", [r.hidden("Mul", [name, name], tuple(x.shape), x.dtype), name], outs)
+    if exponent == 1:
+        return r.node("Identity", [name], outs)
+    return r.node("Pow", [name], outs, exponent=float(exponent))
+
+
+@aten("rsub")
+def _reversed_difference(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
+    if _given(a, k, 2, "alpha", 1) != 1:
+        return False
+    first = r.value(a[1]) if isinstance(a[1], Tensor) else r.number(a[1], outs[0])
+    return r.node("Sub", [first, r.value(a[0])], outs)
+
+
+@aten("glu")
+def _glu(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
+    """The first half of the channels, gated by the second."""
+    x, dim = a[0], int(_given(a, k, 1, "dim", -1)) % a[0].dim()
+    size, shape = x.shape[dim] // 2, tuple(outs[0].shape)
+    halves = [_cut(r, x, dim, start, start + size) for start in (0, size)]
+    return r.node("Mul", [halves[0], r.hidden("Sigmoid", [halves[1]], shape, x.dtype)], outs)
+
+
+def _cut(r: Recording, x: Tensor, dim: int, start: int, end: int) -> str:
+    starts, ends, shape = [0] * x.dim(), list(x.shape), list(x.shape)
+    starts[dim], ends[dim], shape[dim] = start, end, end - start
+    attributes = {"starts": tuple(starts), "ends": tuple(ends), "steps": (1,) * x.dim()}
+    return r.hidden("Slice", [r.value(x)], tuple(shape), x.dtype, **attributes)
+
+
+# Of two values ----------------------------------------------------------------------------------------------------
+
+
+def _of_two(kind: str) -> TorchTranslation:
+    def translate(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
+        x, y = a[0], a[1]
+        if not isinstance(x, Tensor):
+            return False
+        names = [r.value(x), r.value(y) if isinstance(y, Tensor) else r.number(y, x)]
+        return r.node(kind, names, outs)
+
+    return translate
+
+
+for _kind, _names in (
+    ("Max", ("maximum", "fmax")), ("Min", ("minimum", "fmin")), ("Equal", ("eq",)), ("Greater", ("gt", "greater")),
+    ("GreaterOrEqual", ("ge", "greater_equal")), ("Less", ("lt", "less")), ("LessOrEqual", ("le", "less_equal")),
+    ("And", ("logical_and",)), ("Or", ("logical_or",)),
+):  # fmt: skip
+    aten(*_names)(_of_two(_kind))
+
+
+@aten("where")
+def _where(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
+    if len(a) != 3:
+        return False  # where a condition holds: a shape that depends on values
+    names = [r.value(v) if isinstance(v, Tensor) else r.number(v, outs[0]) for v in a]
+    return r.node("Where", names, outs)
+
+
+def _extremes(kind: str, reduction: str) -> TorchTranslation:
+    def translate(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
+        x = a[0]
+        if len(a) > 1 and isinstance(a[1], Tensor):
+            return _of_two(kind)(r, a, k, outs)
+        axes = tuple(range(x.dim())) if len(a) == 1 else (int(a[1]) % x.dim(),)
+        keep = bool(_given(a, k, 2, "keepdim", False))
+        return r.node(reduction, [r.value(x)], outs[:1], axes=axes, keepdims=keep)
+
+    return translate
+
+
+aten("max")(_extremes("Max", "ReduceMax"))
+aten("min")(_extremes("Min", "ReduceMin"))
+
+
+@aten("amax")
+def _largest(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
+    return r.node(
+        "ReduceMax", [r.value(a[0])], outs, axes=_axes(a, k), keepdims=bool(_given(a, k, 2, "keepdim", False))
+    )
+
+
+@aten("amin")
+def _smallest(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
+    return r.node(
+        "ReduceMin", [r.value(a[0])], outs, axes=_axes(a, k), keepdims=bool(_given(a, k, 2, "keepdim", False))
+    )
+
+
+def _axes(a: Args, k: Kwargs, index: int = 1) -> tuple[int, ...]:
+    dims, given = a[0].dim(), _given(a, k, index, "dim")
+    given = [given] if isinstance(given, int) else given
+    return tuple(int(d) % dims for d in given) if given else tuple(range(dims))
+
+
+@aten("linalg_vector_norm")
+def _vector_norm(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
+    """The root of a sum of squares."""
+    x = a[0]
+    if _given(a, k, 1, "ord", 2) != 2 or _given(a, k, 4, "dtype") is not None:
+        return False
+    name, keep = r.value(x), bool(_given(a, k, 3, "keepdim", False))
+    squares = r.hidden("Mul", [name, name], tuple(x.shape), x.dtype)
+    total = r.hidden("ReduceSum", [squares], tuple(outs[0].shape), x.dtype, axes=_axes(a, k, 2), keepdims=keep)
+    return r.node("Sqrt", [total], outs)
+
+
+# Normalisations ---------------------------------------------------------------------------------------------------
+
+
+def _normalised(r: Recording, x: Tensor, kind: str, axes: tuple[int, ...], eps: float, scale: list[Tensor | None],
+                outs: list[Tensor], axis: int) -> bool:  # fmt: skip
+    """The normalisation, then a multiplier and a shift along an axis (-1: the last ones, as they are)."""
+    shape = tuple(x.shape)
+    steps = [(op, t) for op, t in zip(("Mul", "Add"), scale, strict=False) if t is not None]
+    if not steps:
+        return r.node(kind, [r.value(x)], outs[:1], axes=axes, eps=float(eps))
+    last = r.hidden(kind, [r.value(x)], shape, x.dtype, axes=axes, eps=float(eps))
+    for i, (op, tensor) in enumerate(steps):
+        name = r.value(tensor)
+        if axis >= 0:
+            with _disable_current_modes():
+                shaped = tensor.reshape(1, -1, *[1] * (x.dim() - axis - 1))
+            r.node("Reshape", [name], [shaped], shape=tuple(shaped.shape))
+            name = r.value(shaped)
+        if i + 1 == len(steps):
+            return r.node(op, [last, name], outs[:1])
+        last = r.hidden(op, [last, name], shape, x.dtype)
+    return True
+
+
+@aten("layer_norm", "native_layer_norm")
+def _layer_norm(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
+    x, size = a[0], tuple(a[1])
+    axes = tuple(range(x.dim() - len(size), x.dim()))
+    scale = [_given(a, k, 2, "weight"), _given(a, k, 3, "bias")]
+    return _normalised(r, x, "Normalise", axes, _given(a, k, 4, "eps", 1e-5), scale, outs, -1)
+
+
+@aten("rms_norm")
+def _rms_norm(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
+    x, size = a[0], tuple(a[1])
+    eps = _given(a, k, 3, "eps")
+    axes = tuple(range(x.dim() - len(size), x.dim()))
+    eps = torch.finfo(x.dtype).eps if eps is None else eps
+    return _normalised(r, x, "RmsNormalise", axes, eps, [_given(a, k, 2, "weight")], outs, -1)
+
+
+@aten("group_norm")
+def _group_norm(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
+    x, groups = a[0], int(a[1])
+    scale, eps = [_given(a, k, 2, "weight"), _given(a, k, 3, "bias")], float(_given(a, k, 4, "eps", 1e-5))
+    return _by_groups(r, x, groups, eps, scale, outs)
+
+
+@aten("instance_norm")
+def _instance_norm(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
+    x, weight, bias, mean, variance, by_instance, _, eps = a[:8]
+    if not by_instance:
+        return r.node(
+            "BatchNormalization", [r.value(t) for t in (x, weight, bias, mean, variance)], outs, eps=float(eps)
+        )
+    return _by_groups(r, x, x.shape[1], float(eps), [weight, bias], outs)
+
+
+def _by_groups(
+    r: Recording, x: Tensor, groups: int, eps: float, scale: list[Tensor | None], outs: list[Tensor]
+) -> bool:
+    """Over the channels of a group and all places."""
+    batch, channels, *rest = x.shape
+    split = (batch, groups, channels // groups, *rest)
+    axes = tuple(range(2, len(split)))
+    apart = r.hidden("Reshape", [r.value(x)], split, x.dtype, shape=split)
+    normal = r.hidden("Normalise", [apart], split, x.dtype, axes=axes, eps=eps)
+    steps = [(op, t) for op, t in zip(("Mul", "Add"), scale, strict=True) if t is not None]
+    if not steps:
+        return r.node("Reshape", [normal], outs[:1], shape=tuple(x.shape))
+    last = r.hidden("Reshape", [normal], tuple(x.shape), x.dtype, shape=tuple(x.shape))
+    for i, (op, tensor) in enumerate(steps):
+        with _disable_current_modes():
+            shaped = tensor.reshape(1, -1, *[1] * len(rest))
+        r.node("Reshape", [r.value(tensor)], [shaped], shape=tuple(shaped.shape))
+        names = [last, r.value(shaped)]
+        if i + 1 == len(steps):
+            return r.node(op, names, outs[:1])
+        last = r.hidden(op, names, tuple(x.shape), x.dtype)
+    return True
+
+
+# Pooling, resizing, moves -----------------------------------------------------------------------------------------
+
+
+@aten("adaptive_max_pool1d", "adaptive_max_pool2d")
+def _adaptive_max(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
+    size = tuple(outs[0].shape[-1:]) if isinstance(a[1], int) else tuple(int(n) for n in a[1])
+    return r.node("AdaptiveMaxPool", [r.value(a[0])], outs[:1], size=size)
+
+
+@aten("upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d")
+def _linear_resize(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
+    align = bool(_given(a, k, 2, "align_corners", False))
+    return r.node("ResizeLinear", [r.value(a[0])], outs, size=tuple(outs[0].shape[2:]), align_corners=align)
+
+
+@aten("pixel_unshuffle")
+def _pixel_unshuffle(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
+    return r.node("SpaceToDepth", [r.value(a[0])], outs, block=int(a[1]))
+
+
+@aten("roll")
+def _roll(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
+    """Each axis is cut in two, and the pieces change places."""
+    x, shifts, dims = a[0], a[1], _given(a, k, 2, "dims", ())
+    shifts = [shifts] if isinstance(shifts, int) else list(shifts)
+    dims = [dims] if isinstance(dims, int) else list(dims)
+    moves = [(d % x.dim(), s % x.shape[d]) for s, d in zip(shifts, dims, strict=False) if s % x.shape[d]]
+    if not dims or not moves:
+        return bool(dims) and r.node("Identity", [r.value(x)], outs)
+    name, shape = r.value(x), tuple(x.shape)
+    for i, (dim, shift) in enumerate(moves):
+        pieces = []
+        for start, end in ((shape[dim] - shift, shape[dim]), (0, shape[dim] - shift)):
+            starts, ends, cut = [0] * len(shape), list(shape), list(shape)
+            starts[dim], ends[dim], cut[dim] = start, end, end - start
+            attributes = {"starts": tuple(starts), "ends": tuple(ends), "steps": (1,) * len(shape)}
+            pieces.append(r.hidden("Slice", [name], tuple(cut), x.dtype, **attributes))
+        if i + 1 == len(moves):
+            return r.node("Concat", pieces, outs, axis=dim)
+        name = r.hidden("Concat", pieces, shape, x.dtype, axis=dim)
+    return True
+
+
+@aten("_pad_circular")
+def _circular_pad(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
+    return _padded(r, a[0], [int(p) for p in a[1]], outs)
+
+
+def _padded(r: Recording, x: Tensor, pads: list[int], outs: list[Tensor]) -> bool:
+    before, after = [0] * x.dim(), [0] * x.dim()
+    for i in range(len(pads) // 2):
+        before[x.dim() - 1 - i], after[x.dim() - 1 - i] = pads[2 * i], pads[2 * i + 1]
+    return r.node("Pad", [r.value(x)], outs, pads=(*before, *after), mode="circular", value=0.0)
