@@ -111,6 +111,11 @@ def told_rule(contest: Contest) -> str:
         f"rule {rule.name} version {rule.version}: {rule.params_reference:,.0f} parameters, "
         f"{rule.operations_reference:,.0f} {unit}. {rule.history or built_in.history}"
     )
+    if built_in.version > rule.version:
+        told = (
+            f"{told.rstrip()} This program scores by version {built_in.version}: "
+            f"`contest admin rescore --rule {rule.name}` moves the contest, and earlier results keep theirs."
+        )
     return told.rstrip()
 
 

@@ -1,0 +1,216 @@
+"""The three laws: proofs as properties, and what honest networks do between layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from scoring.analysis.allowances import Demand, Grant, Regions, settle
+from scoring.analysis.axes import CHANNEL, MIXED, SPATIAL, regrouped
+from scoring.analysis.cost_model import analyse
+from scoring.analysis.prepare import prepared
+from scoring.costs import Costs
+from scoring.graph.graph import Graph, Node
+from scoring.graph.interpreter import images_stay_first, logits_of
+from scoring.graph.kinds import KINDS
+from scoring.rules import load_rule, price
+from tests.scoring.helpers import Network, costs, subject
+
+# Law 2: what layers grant -----------------------------------------------------------------------------------------
+
+SORTS = ("multiply", "add", "activation", "quantiser", "sum")
+
+
+def chain(count: int) -> Graph:
+    """`count` values in a row, each the ReLU of the one before: a graph of one region."""
+    nodes = [Node(f"n{i}", "Relu", (f"v{i}",), (f"v{i + 1}",)) for i in range(count)]
+    names = [f"v{i}" for i in range(count + 1)]
+    shapes = dict.fromkeys(names, (1, 1, 1, 1))
+    return Graph(nodes, "v0", names[-1], shapes, dict.fromkeys(names, torch.float32), {}, {})
+
+
+demands = st.lists(st.tuples(st.sampled_from(SORTS), st.integers(1, 50), st.sampled_from((4, 8, 32))), max_size=8)
+layers = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 20), st.integers(0, 20)), max_size=5)
+
+
+@given(demands, layers)
+def test_no_layer_grants_more_operations_than_it_is_priced_for(
+    wanted: list[tuple[str, int, int]], given_: list[tuple[int, int, int]]
+) -> None:
+    """Operations done are at most twice the operations priced: what is free is at most what is priced."""
+    graph = chain(8)
+    regions = Regions(graph)
+    region = regions.of("v1")
+    asked = [Demand(graph.nodes[i], sort, n, bits) for i, (sort, n, bits) in enumerate(wanted)]
+    grants = [Grant(f"l{i}", ops, made, read, region, (region,)) for i, (ops, made, read) in enumerate(given_)]
+    left = settle(asked, grants, regions).left
+    free = sum(d.elements for d in asked) - sum(left.values())
+    assert free <= sum(grant.operations for grant in grants)
+    for sort in SORTS:
+        covered = sum(d.elements - left.get(i, 0) for i, d in enumerate(asked) if d.sort == sort)
+        assert covered <= sum(g.made + (g.read if sort != "sum" else 0) for g in grants)
+
+
+@given(demands, layers, st.randoms())
+def test_what_is_free_does_not_depend_on_the_order(
+    wanted: list[tuple[str, int, int]], given_: list[tuple[int, int, int]], random: object
+) -> None:
+    graph = chain(8)
+    regions = Regions(graph)
+    region = regions.of("v1")
+
+    def price_left(order: list[tuple[str, int, int]], of: list[tuple[int, int, int]]) -> int:
+        asked = [Demand(graph.nodes[i], sort, n, bits) for i, (sort, n, bits) in enumerate(order)]
+        grants = [Grant(f"l{i}", ops, made, read, region, (region,)) for i, (ops, made, read) in enumerate(of)]
+        left = settle(asked, grants, regions).left
+        return sum(n * asked[i].bits for i, n in left.items())
+
+    assert price_left(wanted, given_) == price_left(wanted[::-1], given_[::-1])
+
+
+@pytest.mark.parametrize(
+    ("atoms", "shape", "expected"),
+    [
+        ([(CHANNEL, 16), (SPATIAL, 8), (SPATIAL, 8)], (1, 4, 4, 8, 8), ["", "C", "C", "S", "S"]),
+        ([(CHANNEL, 16), (SPATIAL, 8), (SPATIAL, 8)], (1, 16, 64), ["", "C", "S"]),
+        ([(CHANNEL, 16), (SPATIAL, 64)], (1, 16, 8, 8), ["", "C", "S", "S"]),
+        ([(CHANNEL, 16), (SPATIAL, 64)], (1, 1024), ["", "CS"]),
+        ([(CHANNEL, 16), (SPATIAL, 64)], (1, 8, 16, 8), ["", "C", "CS", "S"]),
+        ([(CHANNEL, 6), (SPATIAL, 4)], (1, 4, 6), ["", "X", "X"]),
+    ],
+)
+def test_a_reshape_keeps_what_its_axes_are_made_of(
+    atoms: list[tuple[str, int]], shape: tuple[int, ...], expected: list[str]
+) -> None:
+    letters = {CHANNEL: "C", SPATIAL: "S", MIXED: "X"}
+    found = ["".join(sorted({letters[label] for label, _ in axis})) for axis in regrouped(atoms, shape)]
+    assert found == expected
+
+
+Between = Callable[[nn.Module, Tensor], Tensor]
+ELEMENTS = 4 * 8 * 8
+STEPS: dict[str, tuple[Between, int]] = {
+    # Free: covered by what the convolution before grants (64 places of 4 channels).
+    "activation": (lambda s, x: F.relu(x), 0),
+    "affine of the channels": (lambda s, x: x * s.c + s.c, 0),
+    "constant first": (lambda s, x: s.c + s.c * x, 0),
+    "several numbers that fold": (lambda s, x: x * 2.0 * s.c * 3.0 + 1.0 + s.c, 0),
+    "average over the map": (lambda s, x: x - x.mean((2, 3), keepdim=True), 0),
+    "largest of the map": (lambda s, x: F.adaptive_max_pool2d(x, 4), 0),
+    "roll": (lambda s, x: torch.roll(x, 1, 2), 0),
+    # Priced by the elements that are read, or written.
+    "mean over channels": (lambda s, x: x.mean(1, keepdim=True), ELEMENTS),
+    "largest over channels": (lambda s, x: x.amax(1, keepdim=True), ELEMENTS),
+    "softmax": (lambda s, x: x.softmax(1), 3 * ELEMENTS),
+    "layer norm": (lambda s, x: F.layer_norm(x, x.shape[1:]), 5 * ELEMENTS),
+    "group norm": (lambda s, x: F.group_norm(x, 2), 5 * ELEMENTS),
+    "instance norm": (lambda s, x: F.instance_norm(x), 5 * ELEMENTS),
+    "maximum of two": (
+        lambda s, x: torch.maximum(x, torch.roll(x, 1, 1)),
+        ELEMENTS,
+    ),
+    "a table of positions": (lambda s, x: x + s.table, ELEMENTS),
+    "bilinear": (lambda s, x: F.interpolate(x, scale_factor=2, mode="bilinear"), 4 * 4 * ELEMENTS),
+    "a second activation": (lambda s, x: torch.tanh(F.relu(x)), ELEMENTS),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_what_stands_between_layers(name: str) -> None:
+    between, steps = STEPS[name]
+    modules = {"conv": nn.Conv2d(3, 4, 3, padding=1), "fc": nn.Linear(4, 10)}
+
+    def run(s: nn.Module, x: Tensor) -> Tensor:
+        y = between(s, s.conv(x)).mean((2, 3))
+        return s.fc(F.pad(y, (0, 4 - y.shape[1])))
+
+    net = Network(run, **modules, c=torch.rand(1, 4, 1, 1), table=torch.rand(1, 4, 8, 8))
+    found = costs(net)
+    assert found.unknown_operations == ()
+    # The classifier reads the pooled map and grants for it too: 4 elements, and 10 that it makes.
+    assert steps - 14 <= sum(op.steps for op in found.operations) <= steps
+
+
+def test_lab_macs_counts_an_operation_as_half_a_multiply_accumulate() -> None:
+    from scoring.costs import Operation
+
+    table = Costs((Operation("a", "elementwise", steps=1_000, operation_bits=16),))
+    rules = {name: load_rule(name) for name in ("lab", "lab-macs", "micronet")}
+    assert {name: price(table, rule).ops * rule.operations_reference for name, rule in rules.items()} == {
+        "lab": pytest.approx(500), "lab-macs": pytest.approx(250), "micronet": pytest.approx(500),
+    }  # fmt: skip
+
+
+# Law 1: one graph ---------------------------------------------------------------------------------------------------
+
+
+def test_every_kind_of_the_table_runs_and_is_priced() -> None:
+    for name, kind in KINDS.items():
+        assert callable(kind.run), name
+        assert not (kind.keeps_grid and kind.commutes), name
+
+
+def test_the_last_softmax_is_dropped_and_changes_nothing() -> None:
+    net = Network(lambda s, x: s.fc(x.mean((2, 3))).softmax(1), fc=nn.Linear(3, 10)).eval()
+    plain = Network(lambda s, x: s.fc(x.mean((2, 3))), fc=net.fc).eval()
+    graph, _ = prepared(subject(net).graph)
+    assert analyse(graph).operations == analyse(subject(plain).graph).operations
+    images = torch.rand(5, 3, 8, 8)
+    torch.testing.assert_close(logits_of(graph, images), plain(images))
+
+
+def test_signs_of_zeros_and_tiny_numbers_are_no_information() -> None:
+    net = Network(lambda s, x: s.conv(x).mean((2, 3)), conv=nn.Conv2d(3, 4, 1))
+    with torch.no_grad():
+        net.conv.weight[0, :2, 0, 0] = torch.tensor([-0.0, 1e-42])
+    graph, _ = prepared(subject(net).graph)
+    weight = graph.constants["conv.weight"]
+    assert not weight[0, :2].signbit().any() and int((weight[0] != 0).sum()) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_rounds_every_output(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10))
+    net = nn.Sequential(*layers).eval().to(dtype)
+    images = torch.rand(4, 3, 8, 8)
+    found, wanted = logits_of(subject(net).graph, images), net(images.to(dtype)).float()
+    assert torch.equal(found, found.to(dtype).float())
+    torch.testing.assert_close(found, wanted, rtol=2e-2, atol=2e-2)
+
+
+SHAPED: list[Between] = [
+    lambda s, x: x.flatten(2).transpose(1, 2).reshape(-1, 4).view(x.shape[0], 8, 8, 4).permute(0, 3, 1, 2),
+    lambda s, x: x.permute(2, 0, 1, 3).permute(1, 2, 0, 3),  # the images leave dimension 0 for a while
+    lambda s, x: torch.cat([x, s.table.expand(x.shape[0], -1, -1, -1)], 1)[:, :4],
+    lambda s, x: (
+        (x.flatten(2) @ x.flatten(2).transpose(1, 2)).softmax(-1)[:, :, :, None] * x.mean((2, 3))[:, :, None, None]
+    ),
+]
+
+
+@pytest.mark.parametrize("between", SHAPED)
+def test_many_images_get_what_each_gets_alone(between: Between) -> None:
+    """The network is what its graph computes for one image, however many run at once."""
+    run: Between = lambda s, x: s.fc(between(s, s.conv(x)).mean((2, 3)))  # noqa: E731
+    net = Network(run, conv=nn.Conv2d(3, 4, 1), fc=nn.Linear(4, 10), table=torch.rand(1, 4, 8, 8)).eval()
+    graph = subject(net).graph
+    images = torch.rand(5, 3, 8, 8)
+    alone = torch.cat([logits_of(graph, image[None]) for image in images])
+    torch.testing.assert_close(logits_of(graph, images), alone)
+    torch.testing.assert_close(alone, torch.cat([net(image[None]) for image in images]))
+
+
+def test_a_crop_of_the_leading_dimension_is_not_taken_for_the_batch() -> None:
+    """[C,H,W] whose first channel is cut out: with many images the cut would take them all."""
+    net = Network(lambda s, x: s.fc(x.reshape(3, 8, 8)[0:1].mean(2)), fc=nn.Linear(8, 10)).eval()
+    graph = subject(net).graph
+    assert not images_stay_first(graph)
+    images = torch.rand(3, 3, 8, 8)
+    torch.testing.assert_close(logits_of(graph, images), torch.cat([net(i[None]) for i in images]))
