@@ -270,11 +270,13 @@ def normalise(inputs: Inputs, a: Attributes) -> Tensor:
     wide = x.float()
     centred = wide - wide.mean(a["axes"], keepdim=True)
     variance = centred.square().mean(a["axes"], keepdim=True)
-    return (centred / (variance + a["eps"]).sqrt()).to(x.dtype)
+    result: Tensor = centred / (variance + a["eps"]).sqrt()
+    return result.to(x.dtype)
 
 
 def rms_normalise(inputs: Inputs, a: Attributes) -> Tensor:
     """Mean of squares 1 over some axes."""
     x = one(inputs)
     wide = x.float()
-    return (wide / (wide.square().mean(a["axes"], keepdim=True) + a["eps"]).sqrt()).to(x.dtype)
+    result: Tensor = wide / (wide.square().mean(a["axes"], keepdim=True) + a["eps"]).sqrt()
+    return result.to(x.dtype)

@@ -174,8 +174,8 @@ def _resize(b: Building, proto: Any, a: dict[str, Any]) -> None:
     if len(proto.input) > 3 and proto.input[3]:
         size = b.ints(proto.input[3])
     else:
-        factors = b.constant(proto.input[2]).double().tolist()
-        size = tuple(math.floor(n * f) for n, f in zip(shape, factors, strict=True))
+        scales = b.constant(proto.input[2]).double().tolist()
+        size = tuple(math.floor(n * f) for n, f in zip(shape, scales, strict=True))
     mode = a.get("mode", b"nearest")
     where = a.get("coordinate_transformation_mode", b"half_pixel")
     if size[:2] != shape[:2] or a.get("antialias", 0) or a.get("axes"):

@@ -84,7 +84,7 @@ def dispatched_macs(model: nn.Module, image: Tensor) -> int:
             model(image)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
-    return counter.operations // 2
+    return int(counter.operations) // 2
 
 
 def other_counts(subject: Subject) -> tuple[list[str], list[str]]:

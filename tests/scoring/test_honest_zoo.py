@@ -1,0 +1,87 @@
+"""Honest networks of others: every operation between their layers is covered, and their wiring is within the allowance.
+
+The oracle of the multiply-accumulates is PyTorch's own counter. Networks are built without memory or arithmetic.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from scoring.analysis.cost_model import analyse
+from scoring.readers.torch_trace import trace
+from scoring.verification.second_counts import dispatched_macs
+
+QUICK = ("resnet18", "mobilenet_v2", "shufflenet_v2_x0_5", "squeezenet1_1", "efficientnet_b0", "mnasnet0_5")
+SLOW = (
+    "alexnet", "vgg11", "vgg11_bn", "vgg16_bn", "resnet34", "resnet50", "resnet101", "resnext50_32x4d",
+    "wide_resnet50_2", "densenet121", "densenet161", "densenet201", "mobilenet_v3_small", "mobilenet_v3_large",
+    "mnasnet1_0", "shufflenet_v2_x1_0", "shufflenet_v2_x2_0", "squeezenet1_0", "googlenet", "inception_v3",
+    "efficientnet_b1", "efficientnet_b3", "efficientnet_v2_s", "regnet_x_400mf", "regnet_y_400mf", "regnet_y_1_6gf",
+)  # fmt: skip
+TIMM = (
+    "resnet10t", "resnet26d", "resnetv2_50", "preact_resnet18", "densenet121", "repvgg_a0", "repghostnet_050",
+    "ghostnet_050", "dla34", "hardcorenas_a", "hrnet_w18_small", "res2net50_14w_8s", "ese_vovnet19b_dw",
+    "mobilenetv2_050", "mixnet_s", "tinynet_e", "fbnetc_100", "spnasnet_100", "selecsls42b", "skresnet18",
+    "resnetblur18", "cspresnet50", "darknet53", "vgg11_bn", "inception_v4", "xception41", "lcnet_050",
+    "semnasnet_075",
+)  # fmt: skip
+MOVED = ("convnext_tiny", "vit_b_32", "swin_t")
+"""Normalisations and softmaxes of these are priced since version 2."""
+
+
+def torchvision_model(name: str) -> nn.Module:
+    models = pytest.importorskip("torchvision.models")
+    options = {"googlenet": {"aux_logits": False, "init_weights": False}, "inception_v3": {"init_weights": False}}
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model: nn.Module = getattr(models, name)(weights=None, **options.get(name, {}))
+    return model.eval()
+
+
+def check_covered(model: nn.Module, size: int) -> None:
+    image = torch.empty((1, 3, size, size), device="meta")
+    found = analyse(trace(model, image))
+    assert found.unknown_operations == ()
+    assert [(op.name, op.kind, op.steps) for op in found.operations if op.steps] == []
+    assert [number for number in found.numbers if number.name == "wiring"] == []
+    assert found.allowances["work"] <= 1
+    assert found.allowances["wiring"] < 1
+    assert found.macs == dispatched_macs(model, image)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_all_between_the_layers_is_covered(name: str) -> None:
+    check_covered(torchvision_model(name), 64)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SLOW)
+def test_all_between_the_layers_is_covered_everywhere(name: str) -> None:
+    check_covered(torchvision_model(name), 299 if name == "inception_v3" else 64)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TIMM)
+def test_all_between_the_layers_of_timm_is_covered(name: str) -> None:
+    timm = pytest.importorskip("timm")
+    if name not in timm.list_models():
+        pytest.skip(f"this timm has no {name}")
+    model = timm.create_model(name).eval()
+    with torch.device("cpu"):
+        model = model.to("meta")
+    check_covered(model, 128)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MOVED)
+def test_attention_is_priced_without_being_blocked(name: str) -> None:
+    image = torch.empty((1, 3, 224, 224), device="meta")
+    model = torchvision_model(name)
+    found = analyse(trace(model, image))
+    assert found.unknown_operations == ()
+    assert {op.kind for op in found.operations if op.steps} <= {"normalise", "softmax", "elementwise", "sum"}
+    assert found.macs == dispatched_macs(model, image)
