@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -108,18 +109,22 @@ def cpu_convolutions(model: nn.Module, device: torch.device | str = "cpu") -> It
 
 def _other_way(layer: nn.Conv2d) -> Convolve | None:
     if max(layer.kernel_size) == 1 and max(layer.stride) > 1 and layer.padding in ((0, 0), "valid"):
-        return functools.partial(_subsampled, layer)
+        return functools.partial(_subsampled, layer, layer._conv_forward)
     if 1 < layer.groups == layer.in_channels and (max(layer.stride) > 1 or max(layer.kernel_size) > 3):
         return functools.partial(_in_float32, layer._conv_forward)
     return None
 
 
-def _subsampled(layer: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _subsampled(layer: nn.Conv2d, convolve: Convolve, x: Any, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A 1x1 convolution with a stride, over the pixels that it reads."""
+    if not isinstance(x, Tensor):  # stock Brevitas layers pass values with their scales, which cannot be sliced
+        return convolve(x, weight, bias)
     rows, columns = layer.stride
     return nn.functional.conv2d(x[..., ::rows, ::columns], weight, bias, groups=layer.groups)
 
 
-def _in_float32(convolve: Convolve, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _in_float32(convolve: Convolve, x: Any, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if not isinstance(x, Tensor):
+        return convolve(x, weight, bias)
     with torch.autocast("cpu", enabled=False):
         return convolve(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)

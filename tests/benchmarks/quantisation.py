@@ -3,8 +3,10 @@
     python tests/benchmarks/quantisation.py [--bits 3] [--batch 256] [--rounds 10] [--threads 2]
 
 All variants run in turn, step by step, in one process, so that a noisy machine hits all of them; ratios are taken round
-by round and their median is printed. The network is a ResNet-8 of 12.5M MACs (widths 16-32-64), in bf16 autocast and
-channels-last; the stem stays float in every variant, since it sees the 8-bit image.
+by round and their median is printed. The network is a ResNet-8 of 12.5M MACs (widths 16-32-64), channels-last, in the
+arithmetic that a training of the product uses on the machine at hand: bf16 autocast where the processor has it, float32
+elsewhere, and the convolutions of `contest.training.device`. The stem stays float in every variant, since it sees the
+8-bit image.
 """
 
 from __future__ import annotations
@@ -24,8 +26,9 @@ from torch import Tensor, nn
 
 from contest import networks
 from contest.candidate import Bits
+from contest.memory import keep_memory
 from contest.quantisation import quantise
-from contest.training.device import keep_memory
+from contest.training.device import autocast, cpu_convolutions, has_bf16
 
 SHAPE = (3, 32, 32)
 
@@ -97,10 +100,11 @@ def stepper(model: nn.Module, batch: int) -> Callable[[], None]:
     y = torch.randint(0, 10, (batch,))
 
     def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = F.cross_entropy(model(x), y)
-        optimiser.zero_grad()
-        loss.backward()
+        with cpu_convolutions(model):
+            with autocast(torch.device("cpu")):
+                loss = F.cross_entropy(model(x), y)
+            optimiser.zero_grad()
+            loss.backward()
         optimiser.step()
 
     return step
@@ -128,6 +132,7 @@ def main() -> None:
             start = time.perf_counter()
             step()
             seconds[name].append(time.perf_counter() - start)
+    Console().print(f"arithmetic: {'bf16 autocast' if has_bf16(torch.device('cpu')) else 'float32'}")
     table = Table("step", "ms (median)", "images/s", "x float (median of ratios)", "least", "most")
     for name, all_times in seconds.items():
         times, base = all_times[2:], seconds["float"][2:]
