@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from datetime import timedelta
 
@@ -378,3 +379,21 @@ def test_notes_are_limited(board: Board) -> None:
     contest, team = contest_and_team(board)
     with pytest.raises(UsageError, match="501 characters"), board.database.write() as session:
         submissions.enter(session, contest, team, store(board), note="x" * 501)
+
+
+def test_a_contest_of_an_older_version_is_told_so_and_brought_forward(any_board: Board) -> None:
+    number = submit(any_board, report={"score": 0.1})
+    with any_board.database.write() as session:
+        contest = contests.find(session, "cifar")
+        for column, value in contests.rule_columns(dataclasses.replace(LAB, version=LAB.version - 1)).items():
+            setattr(contest, column, value)
+    any_board.work.score(number)
+    with any_board.database.write() as session:
+        contest = contests.find(session, "cifar")
+        assert f"scores by version {LAB.version}: `contest admin rescore --rule lab`" in contests.told_rule(contest)
+        assert submissions.rescore(session, contest, LAB) == 1
+        assert "rescore" not in contests.told_rule(contest)
+    any_board.work.score(number)
+    with any_board.database.read() as session:
+        versions = [result.rule_version for result in submissions.results(session, number)]
+    assert versions == [LAB.version - 1, LAB.version]
