@@ -24,7 +24,8 @@ from contest.errors import TrainingError, UsageError
 from contest.model_file import Network, fold_batch_norms, freeze
 from contest.model_file.layers import WeightLayer
 from contest.model_file.manifest import Claims, Parent
-from contest.pruning.masks import exact_k, full, hold, prunable
+from contest.pruning.masks import exact_k, full, hold
+from contest.pruning.prunable import prunable
 from contest.training import Epoch, Evaluation, evaluate, fit, refresh_statistics, start_from
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from contest.lab.experiments.finetune import FineTune, finetune
 from contest.lab.experiments.layer_sensitivity import Sensitivity, sensitivity
 from contest.lab.experiments.quantise import Quantise, quantise
 from contest.lab.experiments.repeated import Repeated, repeated
+from contest.lab.image_task import image_task
 from contest.lab.results.report import Results
-from contest.lab.task import ACCURACY, Metric, Task, image_task, load_task
+from contest.lab.task import ACCURACY, Metric, Task, load_task
 from contest.lab.training import Training, train
 
 __all__ = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,11 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from contest.errors import UsageError
+from contest.lab.course_commands import collect, gallery, labs, methods, notebook, report, results, run, show_results
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from contest.lab import Results, Task, Training
+    from contest.lab import Task, Training
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -22,6 +22,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 @click.group()
 def lab() -> None:
     """The laboratory experiments: tables, figures and a page in a folder; a killed one goes on where it stopped."""
+
+
+for command in (run, notebook, labs, report, collect, methods, results, gallery):
+    lab.add_command(command)
 
 
 def _numbers(text: str) -> tuple[float, ...]:
@@ -33,6 +37,33 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _methods(text: str) -> tuple[str, ...]:
+    """Methods with commas; `name:one=1,two=2` is one of them."""
+    found: list[str] = []
+    for part in _names(text):
+        if found and "=" in part and ":" not in part:
+            found[-1] += f",{part}"
+        else:
+            found.append(part)
+    return tuple(found)
+
+
+def _ratios(ratios: str, sparsities: str, exponents: str, default: tuple[float, ...]) -> tuple[float, ...]:
+    """Compression ratios, however they were said: c itself, a sparsity 1 - 1/c, or an exponent with c = 10^e."""
+    given = [name for name, text in (("--ratios", ratios), ("--sparsities", sparsities), ("--exponents", exponents))
+             if text]  # fmt: skip
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} say the same thing; give one of them")
+    if exponents:
+        return tuple(10**exponent for exponent in _numbers(exponents))
+    if sparsities:
+        found = _numbers(sparsities)
+        if not all(0 <= sparsity < 1 for sparsity in found):
+            raise UsageError(f"--sparsities is {sparsities}; each must lie in [0, 1)")
+        return tuple(round(1 / (1 - sparsity), 9) for sparsity in found)
+    return _numbers(ratios) or default
 
 
 def _training(text: str, default: Training) -> Training:
@@ -53,8 +84,8 @@ def _training(text: str, default: Training) -> Training:
     return dataclasses.replace(default, **chosen)
 
 
-def _common(model: str, batch_size: int) -> Callable[[F], F]:
-    """What all experiments ask: the task, the folder, the machine."""
+def _common(experiment: str, model: str, batch_size: int, initialisation: str = "torch") -> Callable[[F], F]:
+    """What all experiments ask (the task, the folder, the machine), and how one is run over seeds and shown."""
     options: Sequence[Callable[[F], F]] = (
         click.option("--task", help="Your own: package.module:factory, a function that returns a contest.lab.Task."),
         click.option("--model", default=model, show_default=True, help="A network by name, such as vgg16:width=0.25."),
@@ -64,20 +95,34 @@ def _common(model: str, batch_size: int) -> Callable[[F], F]:
         click.option("--augment", is_flag=True, help="Random crops, and flips where they keep the class."),
         click.option("--train-images", type=int, help="Only the first so many, for a quick look."),
         click.option("--test-images", type=int, help="Only the first so many."),
+        click.option("--initialisation", default=initialisation, show_default=True,
+                     help="torch (plain layers), kaiming (SynFlow's code) or family (the contest's recipes)."),
+        click.option("--prunable", multiple=True,
+                     help="Which weights: a name, module, pattern ('lstm.weight_*'), or default; may be repeated."),
         click.option("--out", type=click.Path(path_type=Path), required=True, help="Results folder."),
         click.option("--seed", default=0, show_default=True, help="Everything random comes from it."),
+        click.option("--seeds", default=1, show_default=True, help="Runs from so many seeds: means and bands."),
+        click.option("--again", multiple=True, help="Compute these finished cells anew, such as 'kept-0*'."),
         click.option("--device", default="cpu", show_default=True, help="auto, cpu or cuda (built-in tasks only)."),
         click.option("--threads", type=int, help="Of torch and ONNX Runtime (default: torch's own)."),
-    )
+    )  # fmt: skip
 
     def decorate(function: F) -> F:
         @functools.wraps(function)
         def command(**given: Any) -> None:
             import torch
 
+            from contest.lab.registry import execute
+
             if given["threads"]:
                 torch.set_num_threads(given["threads"])
-            _finish(function(**given))
+            chosen = function(**given)
+            models = [name.strip() for name in given.get("models", "").split(";") if name.strip()] or [given["model"]]
+            tasks = [_task(given, name) for name in models]
+            show_results(
+                execute(experiment, tasks, given["out"], chosen, seeds=given["seeds"], progress=True,
+                        again=given["again"])
+            )  # fmt: skip
 
         for option in reversed(options):
             command = option(command)
@@ -86,122 +131,93 @@ def _common(model: str, batch_size: int) -> Callable[[F], F]:
     return decorate
 
 
-def _task(given: dict[str, Any], model: str | None = None) -> Task:
+def _task(given: dict[str, Any], model: str) -> Task:
     from dataclasses import replace
 
     from contest.lab import image_task, load_task
+    from contest.lab.course_commands import with_score
     from contest.training import choose_device
 
+    prunable = {"prunable": given["prunable"]} if given["prunable"] else {}
     if given["task"]:
-        return load_task(given["task"])
+        return replace(load_task(given["task"]), **prunable)
     found = image_task(
-        model or given["model"],
+        model,
         given["dataset"],
         data=given["data"],
         batch_size=given["batch_size"],
         augment=given["augment"],
         train_images=given["train_images"],
         test_images=given["test_images"],
+        initialisation=given["initialisation"],
         device=str(choose_device(given["device"])),
+        **prunable,
     )
-    score_file: Callable[[Path], float] | None = click.get_current_context().find_root().obj
-    if score_file is None:
-        return found
-    return replace(found, score=lambda network: score_of(network, model or given["model"], found, score_file))
-
-
-def score_of(network: nn.Module, model: str, task: Task, score_file: Callable[[Path], float]) -> float:
-    """The score of a trained network of a built-in architecture: frozen, written, and read as any entry is.
-
-    `score_file` comes from the command line, which knows `scoring`; the laboratory does not.
-    """
-    import tempfile
-
-    from contest import networks
-    from contest.model_file import freeze, save
-
-    channels, height, width = task.example(1).shape[1:]
-    shape = (channels, height, width)
-    frozen = freeze(network, networks.parse(model), image_shape=shape, classes=len(task.classes))
-    with tempfile.TemporaryDirectory() as folder:
-        return score_file(save(frozen, Path(folder) / "model.pt"))
-
-
-def _finish(results: Results) -> None:
-    from rich.console import Console
-
-    console = Console()
-    for name, table in results.tables.items():
-        if len(table) <= 40:
-            _show(console, name, table)
-    for note in results.notes:
-        console.print(note)
-    console.print(f"[bold]{results.finish()}[/bold]")
-
-
-def _show(console: Any, name: str, table: Any) -> None:
-    from rich.table import Table
-
-    from contest.lab.results.tables import shown
-
-    view = Table(title=name, title_justify="left")
-    for column in table.columns:
-        view.add_column(str(column), justify="left" if table[column].dtype == object else "right")
-    for row in table.itertuples(index=False):
-        view.add_row(*(shown(value) for value in row))
-    console.print(view)
+    return with_score(found)
 
 
 @lab.command()
-@_common("mnist_fc", 64)
+@_common("repeated", "mnist_fc", 64)
 @click.option("--rounds", default=10, show_default=True, help="Prunings, one after the other.")
 @click.option("--fraction", default=0.33, show_default=True, help="Of the remaining weights, removed in each round.")
 @click.option("--method", default="magnitude", show_default=True, help="A method, or your own package.module:function.")
 @click.option("--variants", default="none,kept,initial", show_default=True, help="Or a step k to rewind to.")
 @click.option("--training", default="", help="epochs=2,optimiser=adam,learning_rate=0.001")
-def repeated(rounds: int, fraction: float, method: str, variants: str, training: str, **given: Any) -> Results:
+@click.option("--disk", type=click.Choice(["dense", "coo", "csr", "packed"]), default="packed", show_default=True,
+              help="The format whose size stands in the tables and the plot.")  # fmt: skip
+@click.option("--latency-batch", default=256, show_default=True, help="Samples in one timed run.")
+@click.option("--latency-runs", default=20, show_default=True, help="Timed runs.")
+@click.option("--latency-warmup", default=3, show_default=True, help="Runs before the timed ones.")
+def repeated(
+    rounds: int, fraction: float, method: str, variants: str, training: str, disk: Any, latency_batch: int,
+    latency_runs: int, latency_warmup: int, **given: Any,
+) -> Any:  # fmt: skip
     """Prune a fraction of what remains, again and again: no retraining, retraining, rewinding."""
-    from contest.lab import Repeated, Training, repeated
+    from contest.lab import Repeated, Training
 
-    chosen = Repeated(rounds, fraction, method, _names(variants), _training(training, Training()), given["seed"])
-    return repeated(_task(given), given["out"], chosen, progress=True)
+    return Repeated(
+        rounds, fraction, method, _names(variants), _training(training, Training()), given["seed"], disk=disk,
+        latency_batch=latency_batch, latency_runs=latency_runs, latency_warmup=latency_warmup,
+    )  # fmt: skip
 
 
 @lab.command()
-@_common("vgg16:width=0.25", 128)
+@_common("compare", "vgg16:width=0.25", 128, initialisation="kaiming")
 @click.option("--models", default="", help="Several networks (separated by ;) instead of --model.")
 @click.option(
     "--methods",
     default="random,magnitude,snip,grasp,synflow",
     show_default=True,
-    help="Pruning methods, with commas; your own as package.module:function.",
+    help="Pruning methods, with commas, with options (grasp:temperature=100); your own as package.module:function.",
 )
-@click.option("--ratios", default="1,2,5,10,15,20", show_default=True, help="Compression ratios.")
+@click.option("--ratios", default="", help="Compression ratios (default: 1,2,5,10,15,20).")
+@click.option("--sparsities", default="", help="The same as sparsities, such as 0,0.5,0.9.")
+@click.option("--exponents", default="", help="The same as powers of ten, such as 0,0.5,1,1.5.")
 @click.option("--look-at", default=10.0, show_default=True, help="The ratio that is looked at layer by layer.")
 @click.option("--training", default="", help="epochs=10,optimiser=sgd,learning_rate=0.05")
 @click.option("--pretraining", default="", help="Before magnitude pruning, likewise (200 epochs in the original).")
 @click.option("--scoring-samples", default=256, show_default=True, help="Images from which data-driven methods score.")
 def compare(
-    models: str, methods: str, ratios: str, look_at: float, training: str, pretraining: str, scoring_samples: int,
-    **given: Any,
-) -> Results:  # fmt: skip
+    models: str, methods: str, ratios: str, sparsities: str, exponents: str, look_at: float, training: str,
+    pretraining: str, scoring_samples: int, **given: Any,
+) -> Any:  # fmt: skip
     """Prune once by several methods at several compression ratios, and train every network."""
-    from contest.lab import Compare, compare
+    from contest.lab import Compare
 
     default = Compare()
-    chosen = Compare(
-        _names(methods), _numbers(ratios), look_at, _training(training, default.training),
-        _training(pretraining, default.pretraining), given["seed"], scoring_samples,
+    return Compare(
+        _methods(methods), _ratios(ratios, sparsities, exponents, default.ratios), look_at,
+        _training(training, default.training), _training(pretraining, default.pretraining), given["seed"],
+        scoring_samples,
     )  # fmt: skip
-    names = [name.strip() for name in models.split(";") if name.strip()] or [given["model"]]
-    tasks = [_task(given, name) for name in names]
-    return compare(tasks, given["out"], chosen, progress=True)
 
 
 @lab.command()
-@_common("mnist_cnn", 256)
+@_common("finetune", "mnist_cnn", 256)
 @click.option("--sparsity", default=0.9, show_default=True, help="Of each weight tensor, or of all by other methods.")
 @click.option("--layer", "layers", multiple=True, help="conv1.weight=0.5: a sparsity for one layer; others stay whole.")
+@click.option("--ratios", type=click.Path(path_type=Path, dir_okay=False),
+              help="A file of ratios from `contest lab sensitivity`, instead of --layer.")  # fmt: skip
 @click.option(
     "--method", default="fine-grained", show_default=True, help="A pruning method, or your own package.module:function."
 )
@@ -211,25 +227,35 @@ def compare(
 @click.option("--look-at", default="", help="The convolution whose kernels are drawn (default: the first).")
 @click.option("--kernels", default=64, show_default=True, help="How many kernels at most.")
 def finetune(
-    sparsity: float, layers: tuple[str, ...], method: str, layer_by_layer: bool, training: str, tuning: str,
-    look_at: str, kernels: int, **given: Any,
-) -> Results:  # fmt: skip
+    sparsity: float, layers: tuple[str, ...], ratios: Path | None, method: str, layer_by_layer: bool, training: str,
+    tuning: str, look_at: str, kernels: int, **given: Any,
+) -> Any:  # fmt: skip
     """Prune a trained network, fine-tune it with the mask held, and look at each stage."""
-    from contest.lab import FineTune, finetune
+    from contest.lab import FineTune
 
     default = FineTune()
     each = tuple((name.partition("=")[0], _numbers(name.partition("=")[2])[0]) for name in layers if "=" in name)
     if len(each) != len(layers):
         raise UsageError(f"--layer is {', '.join(layers)}; it must be name=sparsity, such as conv1.weight=0.5")
-    chosen = FineTune(
+    if ratios is not None:
+        each = _ratios_of(ratios)
+    return FineTune(
         sparsity=sparsity, layers=each, method=method, layer_by_layer=layer_by_layer, look_at=look_at, kernels=kernels,
         training=_training(training, default.training), tuning=_training(tuning, default.tuning), seed=given["seed"],
     )  # fmt: skip
-    return finetune(_task(given), given["out"], chosen, progress=True)
+
+
+def _ratios_of(path: Path) -> tuple[tuple[str, float], ...]:
+    """The ratios of a file that the sensitivity experiment wrote."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["layers"]
+        return tuple((str(name), float(ratio)) for name, ratio in found.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path} is no file of ratios from `contest lab sensitivity`: {error!r}") from error
 
 
 @lab.command()
-@_common("mnist_cnn", 256)
+@_common("sensitivity", "mnist_cnn", 256)
 @click.option(
     "--sparsities",
     default="0,0.3,0.5,0.7,0.8,0.9,0.95,0.99",
@@ -240,20 +266,27 @@ def finetune(
 @click.option(
     "--method", default="magnitude", show_default=True, help="A pruning method, or your own package.module:function."
 )
+@click.option("--targets", default="0.8", show_default=True, help="Sparsities for which ratios are suggested.")
 @click.option("--training", default="", help="epochs=2,optimiser=adam,learning_rate=0.001")
-def sensitivity(sparsities: str, groups: tuple[str, ...], method: str, training: str, **given: Any) -> Results:
-    """Prune each layer, or named group of layers, alone."""
-    from contest.lab import Sensitivity, Training, sensitivity
+@click.option("--tuning", default="", help="epochs=1,... of the networks pruned by the suggested ratios")
+def sensitivity(
+    sparsities: str, groups: tuple[str, ...], method: str, targets: str, training: str, tuning: str, **given: Any
+) -> Any:
+    """Prune each layer, or named group of layers, alone; suggest a ratio for each."""
+    from contest.lab import Sensitivity
 
+    default = Sensitivity()
     named = tuple((group.partition("=")[0], _names(group.partition("=")[2])) for group in groups)
     if not all(members for _, members in named):
         raise UsageError(f"--group is {', '.join(groups)}; it must be name=layer,layer")
-    chosen = Sensitivity(_numbers(sparsities), named, method, _training(training, Training()), given["seed"])
-    return sensitivity(_task(given), given["out"], chosen, progress=True)
+    return Sensitivity(
+        _numbers(sparsities), named, method, _training(training, default.training), _numbers(targets),
+        _training(tuning, default.tuning), given["seed"],
+    )  # fmt: skip
 
 
 @lab.command()
-@_common("mnist_cnn", 256)
+@_common("deploy", "mnist_cnn", 256)
 @click.option("--sparsities", default="0,0.5,0.8,0.9,0.95", show_default=True, help="Single weights set to zero.")
 @click.option("--removed", default="0.5,0.8", show_default=True, help="Fractions of weights removed as channels.")
 @click.option(
@@ -267,20 +300,19 @@ def sensitivity(sparsities: str, groups: tuple[str, ...], method: str, training:
 def deploy(
     sparsities: str, removed: str, method: str, training: str, tuning: str, batch: int, runs: int, warmup: int,
     **given: Any,
-) -> Results:  # fmt: skip
+) -> Any:  # fmt: skip
     """Run pruned networks in PyTorch and in ONNX Runtime: latency, agreement, size."""
-    from contest.lab import Deploy, deploy
+    from contest.lab import Deploy
 
     default = Deploy()
-    chosen = Deploy(
+    return Deploy(
         _numbers(sparsities), _numbers(removed), method, _training(training, default.training),
         _training(tuning, default.tuning), batch, runs, warmup, given["seed"],
     )  # fmt: skip
-    return deploy(_task(given), given["out"], chosen, progress=True)
 
 
 @lab.command()
-@_common("mnist_cnn", 256)
+@_common("quantise", "mnist_cnn", 256)
 @click.option("--sparsities", default="0,0.5,0.8,0.9", show_default=True, help="Fractions of zeros, with commas.")
 @click.option("--bits", default="32,8,4,2,1", show_default=True, help="Of weights and inputs; 32 is float.")
 @click.option(
@@ -294,53 +326,19 @@ def deploy(
 )
 @click.option("--training", default="", help="epochs=2,optimiser=adam,learning_rate=0.001")
 @click.option("--tuning", default="", help="epochs=1,... after each step")
-def quantise(sparsities: str, bits: str, orders: str, method: str, training: str, tuning: str, **given: Any) -> Results:
+@click.option("--latency-batch", default=1, show_default=True, help="Samples in one timed run.")
+@click.option("--latency-runs", default=30, show_default=True, help="Timed runs.")
+def quantise(
+    sparsities: str, bits: str, orders: str, method: str, training: str, tuning: str, latency_batch: int,
+    latency_runs: int, **given: Any,
+) -> Any:  # fmt: skip
     """Prune and quantise on a grid, together and one after the other."""
-    from contest.lab import Quantise, quantise
+    from contest.lab import Quantise
 
     default = Quantise()
-    chosen = Quantise(
+    return Quantise(
         sparsities=_numbers(sparsities), bits=tuple(int(b) for b in _numbers(bits)), method=method, seed=given["seed"],
         orders=_names(orders),  # type: ignore[arg-type]  # checked there
         training=_training(training, default.training), tuning=_training(tuning, default.tuning),
+        latency_batch=latency_batch, latency_runs=latency_runs,
     )  # fmt: skip
-    return quantise(_task(given), given["out"], chosen, progress=True)
-
-
-@lab.command()
-def methods() -> None:
-    """List the pruning methods."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from contest import pruning
-
-    table = Table("Method", "What it does", "Made for", "Uses data", "Paper")
-    for name, found in sorted(pruning.methods().items()):
-        made_for = "an untrained network" if found.when == "before" else "a trained network"
-        table.add_row(name, found.what, made_for, "yes" if found.uses_data else "no", found.paper)
-    Console().print(table)
-
-
-@lab.command()
-@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The page, such as docs/lab-results.md.")
-def results(folders: tuple[Path, ...], out: Path) -> None:
-    """Write the results in FOLDERS as one page, beside the published figures."""
-    from rich.console import Console
-
-    from contest.lab.results.published import write
-
-    Console().print(f"{write(folders, out)}")
-
-
-@lab.command()
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="A folder, such as docs/methods.")
-def gallery(out: Path) -> None:
-    """Draw the pictures of the pruning methods' pages."""
-    from rich.console import Console
-
-    from contest.lab.results.gallery import gallery
-
-    for path in gallery(out):
-        Console().print(f"{path}")

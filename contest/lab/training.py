@@ -10,13 +10,13 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import count
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from contest.errors import TrainingError, UsageError
-from contest.pruning import Loss
+from contest.pruning.batches import Inputs, Loss, Outputs, forward, mapped, pair, tensors
 from contest.training.device import cpu_convolutions
 
 AfterStep = Callable[[nn.Module], None]
@@ -47,7 +47,7 @@ class Training:
 
 def train(
     model: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[Any],
     loss: Loss,
     training: Training,
     *,
@@ -75,7 +75,8 @@ def train(
             return
         model.train()
         total, seen, looks = torch.zeros(()), 0, 1
-        for index, (inputs, targets) in enumerate(batches):
+        for index, batch in enumerate(batches):
+            inputs, targets = pair(batch)
             per_epoch = per_epoch or _length(batches)
             if step >= training.epochs * per_epoch:
                 break
@@ -83,10 +84,11 @@ def train(
             for group, rate in zip(optimiser.param_groups, base, strict=True):
                 group["lr"] = rate * factor
             optimiser.zero_grad()
-            bf16 = torch.autocast(inputs.device.type, torch.bfloat16, enabled=training.bf16)
-            with bf16, cpu_convolutions(model, inputs.device):
-                outputs = model(inputs)
-            value = loss(outputs.float(), targets)
+            device = _device(inputs)
+            bf16 = torch.autocast(device.type, torch.bfloat16, enabled=training.bf16)
+            with bf16, cpu_convolutions(model, device):
+                outputs = forward(model, inputs)
+            value = loss(_in_float32(outputs) if training.bf16 else outputs, targets)
             value.backward()
             optimiser.step()
             if after_step:
@@ -104,6 +106,15 @@ def train(
             watch(min(epoch + 1.0, training.epochs), mean)
 
 
+def _device(inputs: Inputs) -> torch.device:
+    found = tensors(inputs)
+    return found[0].device if found else torch.device("cpu")
+
+
+def _in_float32(outputs: Outputs) -> Outputs:
+    return mapped(outputs, lambda tensor: tensor.float() if tensor.is_floating_point() else tensor)
+
+
 def _finite(total: Tensor, seen: int, epoch: int, training: Training) -> float:
     mean = float(total / seen)
     if not math.isfinite(mean):
@@ -113,7 +124,7 @@ def _finite(total: Tensor, seen: int, epoch: int, training: Training) -> float:
     return mean
 
 
-def _length(batches: Iterable[tuple[Tensor, Tensor]]) -> int:
+def _length(batches: Iterable[Any]) -> int:
     try:
         return len(batches)  # type: ignore[arg-type]
     except TypeError as error:

@@ -7,6 +7,7 @@
 Structured pruning that removes channels for good is `contest.pruning.structured`.
 """
 
+from contest.pruning.batches import Batches, Loss
 from contest.pruning.fine_grained import fine_grained_masks
 from contest.pruning.iterative import Round, fit_masked, iterative, layer_after_layer, prune_what_remains, state_of
 from contest.pruning.masks import (
@@ -19,19 +20,32 @@ from contest.pruning.masks import (
     full,
     hold,
     kept,
-    prunable,
-    prunable_modules,
     sparsity,
     sparsity_of_compression,
     validate,
 )
 from contest.pruning.methods import filter_l1, grasp, magnitude, random, second_order, snip, synflow, thinet
 from contest.pruning.preserved import preserved
+from contest.pruning.prunable import (
+    DEFAULT,
+    Choice,
+    Choices,
+    Coverage,
+    choose,
+    coverage,
+    prunable,
+    prunable_modules,
+    require_prunable,
+)
 from contest.pruning.prune import prune
-from contest.pruning.registry import Batches, Loss, Method, Score, Scores, method, methods, register
+from contest.pruning.registry import Method, Score, Scores, method, methods, register
 
 __all__ = [
+    "DEFAULT",
     "Batches",
+    "Choice",
+    "Choices",
+    "Coverage",
     "LayerSparsity",
     "Loss",
     "Masks",
@@ -40,6 +54,8 @@ __all__ = [
     "Score",
     "Scores",
     "Sparsity",
+    "choose",
+    "coverage",
     "enforce",
     "exact_k",
     "exact_k_each",
@@ -62,6 +78,7 @@ __all__ = [
     "prune_what_remains",
     "random",
     "register",
+    "require_prunable",
     "second_order",
     "snip",
     "sparsity",

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from contest.errors import TrainingError, UsageError
+from contest.pruning.batches import Inputs, forward, tensors
 
 _POSITIONAL = ("constantpad", "shuffle", "index", "roll", "flip", "repeat")
 """Operations (parts of autograd's names for them) that tie channels to positions in ways the graph does not know."""
@@ -44,10 +45,10 @@ class ChannelGroup:
     """Units that must remain."""
 
 
-def channel_groups(model: nn.Module, image_shape: tuple[int, int, int], keep: Sequence[str]) -> Iterator[ChannelGroup]:
-    """The groups of coupled channels that may be cut, from Torch-Pruning's graph of one forward pass."""
+def channel_groups(model: nn.Module, example: Inputs, keep: Sequence[str]) -> Iterator[ChannelGroup]:
+    """The groups of coupled channels that may be cut, from Torch-Pruning's graph of one forward pass on `example`."""
     kept = _kept(model, keep)
-    graph = _trace(model, image_shape)
+    graph = _trace(model, example)
     for group in graph.get_all_groups():
         found = _group(graph, group, kept)
         if found is not None and found.units > found.fewest:
@@ -63,23 +64,22 @@ def _kept(model: nn.Module, keep: Sequence[str]) -> set[nn.Module]:
     return {inner for name in keep for inner in modules[name].modules()}
 
 
-def _trace(model: nn.Module, image_shape: tuple[int, int, int]) -> Any:
+def _trace(model: nn.Module, example: Inputs) -> Any:
     """Torch-Pruning's dependency graph. It follows autograd, so every parameter needs a gradient meanwhile."""
     import torch_pruning
 
-    parameter = next(model.parameters())
     frozen = [p for p in model.parameters() if not p.requires_grad]
     training = {module: module.training for module in model.modules()}
     model.requires_grad_(True)
     try:
         with torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # unknown operations and parameters: such groups are left out below
-            image = torch.zeros(1, *image_shape, device=parameter.device, dtype=parameter.dtype)
             # Nothing is known to the graph about a shuffle but where it stands.
             shuffles = {type(module) for module in model.modules() if isinstance(module, nn.ChannelShuffle)}
             return torch_pruning.DependencyGraph().build_dependency(
                 model,
-                (image,),
+                (example,),
+                forward_fn=lambda traced, inputs: tensors(forward(traced, inputs[0])),
                 customized_pruners={kind: torch_pruning.ops.DummyPruner() for kind in shuffles},
                 verbose=False,
             )

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from contest.pruning.masks import Masks, exact_k_each, weights
-from contest.pruning.registry import Batches, Loss, Method, Scores, register
+from contest.pruning.batches import Batches, Loss
+from contest.pruning.masks import Masks, exact_k_each
+from contest.pruning.prunable import weights
+from contest.pruning.registry import Method, Scores, register
 
 
 def score(model: nn.Module, batches: Batches, loss: Loss) -> Scores:

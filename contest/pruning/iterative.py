@@ -9,9 +9,10 @@ from typing import Literal
 from torch import Tensor, nn
 
 from contest.errors import UsageError
+from contest.pruning.batches import Batches, Loss
 from contest.pruning.masks import Masks, enforce, exact_k_each, full, hold, sparsity
 from contest.pruning.prune import prune
-from contest.pruning.registry import Batches, Loss, Method, Score, method
+from contest.pruning.registry import Method, Score, method
 
 State = dict[str, Tensor]
 AfterStep = Callable[[nn.Module], None]

@@ -1,60 +1,23 @@
 """Masks: which weights live. What every pruning method shares stands here once.
 
-Prunable are the weights of convolutions and linear layers; biases and batch norm are not. A mask keeps
-exactly the number of weights asked for: equal scores are broken by position, so nothing is over-pruned.
+A mask keeps exactly the number of weights asked for: equal scores are broken by position, so nothing is over-pruned.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from contest.errors import UsageError
-from contest.pruning.latent import check_zeros, effective_weight, latent_weight, zero
+from contest.pruning.latent import check_zeros, zero
+from contest.pruning.prunable import layers, prunable, weights
 
 Masks = dict[str, Tensor]
 """A bool tensor for each pruned parameter, by the parameter's name; True lives."""
-
-
-def prunable_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Convolutions (any dimension, grouped, transposed) and linear layers with a weight, in module order.
-
-    A weight that several modules share comes once, under its first name. Quantised layers (Brevitas derives them from
-    these classes) and layers under `torch.nn.utils.prune`, weight norm or a parametrization are included: their latent
-    weight is the prunable one.
-    """
-    seen: set[int] = set()
-    for name, module in model.named_modules():
-        if not isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
-            continue
-        weight = latent_weight(module, name)
-        if weight is not None and id(weight) not in seen:
-            seen.add(id(weight))
-            yield name, module
-
-
-def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The prunable weights by the name of the layer's weight (`stem.conv.weight`), in module order.
-
-    Raises UsageError, naming the layer, for a weight that is computed from parameters that do not stand for it.
-    """
-    found: dict[str, nn.Parameter] = {}
-    for name, module in prunable_modules(model):
-        weight = latent_weight(module, name)
-        assert weight is not None
-        found[f"{name}.weight" if name else "weight"] = weight
-    return found
-
-
-def weights(model: nn.Module) -> dict[str, Tensor]:
-    """The values that the prunable layers multiply with, detached: those of `prunable` unless a layer computes them."""
-    return {
-        f"{name}.weight" if name else "weight": effective_weight(module) for name, module in prunable_modules(model)
-    }
 
 
 def kept(weights: int, sparsity: float) -> int:
@@ -133,16 +96,18 @@ def hold(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
 
     Masks lie on any device (they are moved, which costs little when they lie beside the weights).
     """
-    layers = {f"{name}.weight" if name else "weight": module for name, module in prunable_modules(model)}
+    known, own = prunable(model), layers(model)
     for name, mask in masks.items():
         try:
-            layer = layers[name]
+            weight = known[name]
         except KeyError:
             validate(model, masks)
             raise
-        weight = latent_weight(layer, name)
-        assert weight is not None
-        zero(layer, weight, ~mask.to(weight.device))
+        dead = ~mask.to(weight.device)
+        if name in own:
+            zero(own[name], weight, dead)
+        else:  # an embedding, a recurrent or an attention matrix
+            weight.masked_fill_(dead, 0.0)
 
 
 def enforce(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
@@ -155,10 +120,9 @@ def enforce(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
     """
     validate(model, masks)
     hold(model, masks)
-    for name, layer in prunable_modules(model):
-        mask = masks.get(f"{name}.weight" if name else "weight")
-        if mask is not None:
-            check_zeros(layer, name, ~mask)
+    for name, layer in layers(model).items():
+        if name in masks:
+            check_zeros(layer, name.removesuffix(".weight"), ~masks[name])
     if "brevitas" in sys.modules:  # otherwise nothing can be quantised, and the import takes seconds
         from contest.quantisation import set_masks
 

@@ -27,6 +27,8 @@ def preserved(model: nn.Module) -> Iterator[None]:
     computed = [
         (module, weight) for module in model.modules() if isinstance(weight := vars(module).get("weight"), Tensor)
     ]
+    with_dropout = [module for module in model.modules() if isinstance(module, nn.RNNBase | nn.MultiheadAttention)]
+    dropouts = [(module, module.dropout) for module in with_dropout]
     python, numpy = random.getstate(), np.random.get_state()
     for parameter in model.parameters():
         parameter.grad = None  # out of reach: a cast of the model would cast its gradients too
@@ -36,6 +38,8 @@ def preserved(model: nn.Module) -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
+        for recurrent, dropout in dropouts:
+            recurrent.dropout = dropout
         for module, weight in computed:
             module.__dict__["weight"] = weight
         with torch.no_grad():

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from contest.errors import UsageError
-from contest.pruning.masks import Masks, enforce, exact_k, kept, prunable
+from contest.pruning.batches import Batches, Loss
+from contest.pruning.masks import Masks, enforce, exact_k, kept
 from contest.pruning.preserved import preserved
-from contest.pruning.registry import Batches, Loss, Method, Score, method
+from contest.pruning.prunable import prunable, require_prunable
+from contest.pruning.registry import Method, Score, method
 
 
 def prune(
@@ -36,6 +38,7 @@ def prune(
         A mask for every prunable weight. Apply them with `hold`.
     """
     chosen = method(how)
+    require_prunable(model)
     weights = prunable(model)
     total = sum(weight.numel() for weight in weights.values())
     final = kept(total, sparsity)

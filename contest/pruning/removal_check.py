@@ -16,14 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from contest.pruning.batches import Inputs, forward, logits, mapped, tensors
 from contest.pruning.dependency import ChannelGroup, Slice, cut
 
 IMAGES = 2
 
 
-def unfaithful(
-    model: nn.Module, groups: Sequence[ChannelGroup], image_shape: tuple[int, int, int], seed: int = 0
-) -> dict[int, str]:
+def unfaithful(model: nn.Module, groups: Sequence[ChannelGroup], example: Inputs, seed: int = 0) -> dict[int, str]:
     """The groups, by number, whose channels cannot be removed without changing what the others compute, and why.
 
     All groups lose half of their units together; only where that goes wrong are they halved until the culprits stand
@@ -33,7 +32,7 @@ def unfaithful(
     removed = [_some(group, generator) for group in groups]
 
     def search(numbers: list[int]) -> dict[int, str]:
-        problem = difference(model, [groups[n] for n in numbers], [removed[n] for n in numbers], image_shape, seed)
+        problem = difference(model, [groups[n] for n in numbers], [removed[n] for n in numbers], example, seed)
         if problem is None or len(numbers) == 1:
             return {} if problem is None else {numbers[0]: problem}
         middle = len(numbers) // 2
@@ -46,13 +45,12 @@ def difference(
     model: nn.Module,
     groups: Sequence[ChannelGroup],
     removed: Sequence[Sequence[int]],
-    image_shape: tuple[int, int, int],
+    example: Inputs,
     seed: int = 0,
 ) -> str | None:
     """What is wrong with removing `removed[i]` units of `groups[i]`; None if it computes what the masked one does."""
-    parameter = next(model.parameters())
     generator = torch.Generator().manual_seed(seed)
-    images = torch.rand(IMAGES, *image_shape, generator=generator).to(parameter.device, parameter.dtype)
+    images = mapped(example, lambda tensor: _drawn(tensor, generator))
     for random in (True, False):  # (random weights may leave the range of a logarithm or a root: then its own)
         masked, marked = copy.deepcopy((model, list(groups)))
         if random:
@@ -79,6 +77,13 @@ def difference(
     if not off <= tolerance:
         return f"the network without them is not the network with them masked (logits differ by {off:.2g})"
     return None
+
+
+def _drawn(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    """Random numbers in the form of an input; whole numbers (indices, lengths) stay what they are."""
+    if not tensor.is_floating_point():
+        return tensor[:1].expand(IMAGES, *tensor.shape[1:]).clone() if tensor.dim() else tensor
+    return torch.rand(IMAGES, *tensor.shape[1:], generator=generator).to(tensor)
 
 
 def _some(group: ChannelGroup, generator: torch.Generator) -> list[int]:
@@ -145,9 +150,8 @@ def _norm_of_the_others(removed: list[int]) -> Callable[[Any, tuple[Tensor, ...]
     return hook
 
 
-def _logits(model: nn.Module, images: Tensor) -> Tensor:
-    devices = [images.device] if images.device.type == "cuda" else []
+def _logits(model: nn.Module, images: Inputs) -> Tensor:
+    devices = [tensor.device for tensor in tensors(images)[:1] if tensor.is_cuda]
     with torch.no_grad(), torch.random.fork_rng(devices):
         torch.manual_seed(0)  # (a network that draws numbers draws the same ones)
-        logits: Tensor = model.eval()(images)
-    return logits
+        return logits(forward(model.eval(), images))

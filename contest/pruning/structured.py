@@ -17,9 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from contest.errors import TrainingError, UsageError
+from contest.pruning.batches import Inputs
 from contest.pruning.dependency import ChannelGroup, channel_groups, cut, layer_sizes
 from contest.pruning.latent import plain_copy
-from contest.pruning.masks import prunable
+from contest.pruning.prunable import layers as prunable_layers
+from contest.pruning.prunable import prunable
 from contest.pruning.removal_check import difference, unfaithful
 
 Importance = Literal["l1", "l2", "bn", "random"]
@@ -47,9 +49,10 @@ class Removal:
 def remove_channels(
     model: nn.Module,
     fraction: float,
-    image_shape: tuple[int, int, int],
+    image_shape: tuple[int, ...] = (),
     importance: Importance = "l1",
     *,
+    example: Inputs = None,
     keep: Sequence[str] = (),
     ranking: Ranking = "uniform",
     multiple: int = 1,
@@ -57,16 +60,25 @@ def remove_channels(
 ) -> nn.Module:
     """A copy of `model` without about `fraction` of its prunable weights; see `prune_channels`."""
     return prune_channels(
-        model, fraction, image_shape, importance, keep=keep, ranking=ranking, multiple=multiple, seed=seed
+        model,
+        fraction,
+        image_shape,
+        importance,
+        example=example,
+        keep=keep,
+        ranking=ranking,
+        multiple=multiple,
+        seed=seed,
     ).model
 
 
 def prune_channels(
     model: nn.Module,
     fraction: float,
-    image_shape: tuple[int, int, int],
+    image_shape: tuple[int, ...] = (),
     importance: Importance = "l1",
     *,
+    example: Inputs = None,
     keep: Sequence[str] = (),
     ranking: Ranking = "uniform",
     multiple: int = 1,
@@ -75,10 +87,11 @@ def prune_channels(
     """Remove the least important channels until the weights left are as near to the wish as whole channels allow.
 
     Args:
-        model: takes [N, *image_shape]; it is not changed. Gradients do not come along.
+        model: takes [N, *image_shape], or `example`; it is not changed. Gradients do not come along.
         fraction: of the weights of convolutions and linear layers, in [0, 1).
         importance: of a channel, averaged over the layers that share it, each scaled to mean 1: L1 or L2 norm of
             its filters, absolute batch-norm multiplier (Liu 2017, arXiv 1708.06519), or random by `seed`.
+        example: inputs of another form, with one sample: indices, a tuple, a mapping.
         keep: names of layers, or of modules that hold them, whose channels (in and out) stay.
         ranking: "uniform" takes the same share of channels everywhere; "global" compares importance across layers.
         multiple: channels that remain in a layer are a multiple of it where the layer had as many.
@@ -94,13 +107,16 @@ def prune_channels(
     pruned = plain_copy(model)
     pruned.zero_grad(set_to_none=True)
     layers = _Layers(pruned)
-    groups, left_out = _faithful(pruned, list(channel_groups(pruned, image_shape, keep)), image_shape)
+    if example is None:
+        parameter = next(model.parameters())
+        example = torch.zeros(1, *image_shape, device=parameter.device, dtype=parameter.dtype)
+    groups, left_out = _faithful(pruned, list(channel_groups(pruned, example, keep)), example)
     generator = torch.Generator().manual_seed(seed)
     order = _order([_importance(group, importance, generator) for group in groups], groups, ranking)
     removed = _choose(groups, order, layers, fraction, multiple, left_out)
     before = layers.weights()
     widths = {name: _channels(module) for name, module in pruned.named_modules() if _channels(module)}
-    problem = difference(pruned, groups, removed, image_shape) if any(removed) else None
+    problem = difference(pruned, groups, removed, example) if any(removed) else None
     cut(groups, removed)
     channels = {
         name: (before, after)
@@ -113,10 +129,10 @@ def prune_channels(
 
 
 def _faithful(
-    model: nn.Module, groups: list[ChannelGroup], image_shape: tuple[int, int, int]
+    model: nn.Module, groups: list[ChannelGroup], example: Inputs
 ) -> tuple[list[ChannelGroup], dict[str, str]]:
     """The groups whose removal does what masking does, and of the others the layers and what goes wrong."""
-    wrong = unfaithful(model, groups, image_shape)
+    wrong = unfaithful(model, groups, example)
     names = {module: name for name, module in model.named_modules()}
     left_out: dict[str, str] = {}
     for number, problem in wrong.items():
@@ -131,12 +147,8 @@ class _Layers:
 
     def __init__(self, model: nn.Module) -> None:
         self.sizes: dict[nn.Module, tuple[int, int, int, bool]] = {}
-        wanted = {id(weight) for weight in prunable(model).values()}
-        for module in model.modules():
-            weight = module._parameters.get("weight")
-            if weight is not None and id(weight) in wanted:
-                wanted.remove(id(weight))
-                self.sizes[module] = layer_sizes(module)
+        for module in prunable_layers(model).values():
+            self.sizes[module] = layer_sizes(module)
 
     def weights(self, groups: Sequence[ChannelGroup] = (), removed: Sequence[int] = ()) -> int:
         """Prunable weights that are left when `removed[i]` units of `groups[i]` are gone."""

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from contest.candidate import Bits
 from contest.errors import UsageError
+from contest.pruning.batches import forward
 from contest.quantisation.lsq import LearnedStep, best_step
 
 IMAGE_BITS = 8
@@ -211,7 +212,7 @@ def _observe_inputs(model: nn.Module, names: list[str], images: Tensor) -> dict[
 
 def _forward(model: nn.Module, images: Tensor) -> None:
     with evaluation(model), torch.no_grad():
-        model(images)
+        forward(model, images)
 
 
 @contextmanager

@@ -81,6 +81,77 @@ def test_a_rewound_network_starts_from_the_saved_state(task: lab.Task, tmp_path:
         assert torch.equal(state[name], initial * mask)
 
 
+def test_initial_weights_are_kept_whatever_drew_them(task: lab.Task, tmp_path: Path) -> None:
+    """A factory that draws something else each time: a variant added later rewinds to the same values all the same."""
+    made = iter(range(1, 1000))
+
+    def different_every_time() -> nn.Module:
+        model = net()
+        generator = torch.Generator().manual_seed(next(made))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator))
+        return model
+
+    changing = replace(task, model=different_every_time)
+    options = lab.Repeated(rounds=1, training=replace(FAST, epochs=0), latency_runs=1, variants=("kept",))
+    lab.repeated(changing, tmp_path, options)
+    initial = torch.load(tmp_path / "states" / "initial.pt", weights_only=True)
+    lab.repeated(changing, tmp_path, replace(options, variants=("kept", "initial")))
+    state = torch.load(tmp_path / "states" / "initial-01.pt", weights_only=True)
+    for name, value in initial.items():
+        assert torch.equal(state[name], value * state.get(f"mask of {name}", torch.ones_like(value)))
+
+
+def test_a_cell_can_be_computed_again_when_the_states_before_it_are_gone(task: lab.Task, tmp_path: Path) -> None:
+    options = lab.Repeated(rounds=3, training=FAST, latency_runs=1, variants=("kept",))
+    before = lab.repeated(task, tmp_path, options).tables["kept"]
+    assert not (tmp_path / "states" / "kept-01.pt").exists()
+    kept = (tmp_path / "cells" / "kept-01.json").stat().st_mtime_ns
+    after = lab.repeated(task, tmp_path, options, again=["kept-03"]).tables["kept"]
+    assert (tmp_path / "cells" / "kept-01.json").stat().st_mtime_ns == kept
+    same = ["Sparsity (%)", "Accuracy (%)", "Loss"]
+    pd.testing.assert_frame_equal(before[same], after[same])
+
+
+def test_the_report_shows_each_layers_sparsity_and_the_parameters(task: lab.Task, tmp_path: Path) -> None:
+    options = lab.Repeated(rounds=2, training=FAST, latency_runs=1, variants=("none",), disk="coo")
+    results = lab.repeated(task, tmp_path, options)
+    layers = results.tables["layers-none"]
+    sizes = {"0.weight": 54, "3.weight": 432, "7.weight": 64}
+    gone = sum(layers[f"{name} (%)"] * size for name, size in sizes.items()) / sum(sizes.values())
+    assert gone.tolist() == pytest.approx(layers["All prunable (%)"].tolist())
+    assert results.tables["parameters"]["Number"].tolist() == list(sizes.values())
+    every = sum(parameter.numel() for parameter in net().parameters())
+    assert any(f"The model has {every} parameters, of which 550 are prunable" in note for note in results.notes)
+    assert results.tables["none"]["Disk Size (MB)"].equals(results.tables["sizes"]["sparse COO (MB)"])
+
+
+def test_a_network_at_chance_is_explained(task: lab.Task, tmp_path: Path) -> None:
+    """90 % of what remains in each round: soon a layer is empty, and the report names it and the round."""
+    options = lab.Repeated(rounds=3, fraction=0.9, training=FAST, latency_runs=1, variants=("none",))
+    results = lab.repeated(task, tmp_path, options)
+    emptied = results.tables["none"]["Empty layers"]
+    first = next(i for i, names in enumerate(emptied) if names)
+    sentence = next(note for note in results.notes if "at chance" in note)
+    assert emptied[3].split(", ")[0] in sentence and f"since round {first}" in sentence
+
+
+def test_hidden_layers_begin_as_plain_pytorch_does() -> None:
+    """U(-1/sqrt(n), 1/sqrt(n)) in every layer, so that global magnitude does not empty the last one first."""
+    model = lab.image_task("mnist_fc", "digits").new(0)
+    for weight in pruning.prunable(model).values():
+        assert weight.std().item() == pytest.approx((1 / (3 * weight.shape[1])) ** 0.5, rel=0.05)
+    masks = pruning.prune(model, "magnitude", 0.3)
+    gone = {name: 1 - mask.float().mean().item() for name, mask in masks.items()}
+    assert max(gone.values()) - min(gone.values()) < 0.4 and gone["fc.weight"] < 0.4
+    kaiming = lab.image_task("mnist_cnn", "digits", initialisation="kaiming").new(0)
+    for weight in pruning.prunable(kaiming).values():
+        assert weight.std().item() == pytest.approx((2 / weight[0].numel()) ** 0.5, rel=0.15)
+    with pytest.raises(UsageError, match="initialisation 'xavier' does not exist"):
+        lab.image_task("mnist_fc", "digits", initialisation="xavier").new(0)
+
+
 class KillError(Exception):
     """Stands for a kill in the middle of a cell."""
 
@@ -93,7 +164,7 @@ def test_goes_on_after_a_kill_and_ends_in_the_same_results(task: lab.Task, tmp_p
     def dies(model: nn.Module, batches: Any) -> float:
         nonlocal measured
         measured += 1
-        if measured == 3:
+        if measured == 4:  # the first look is at one batch, before anything is trained
             raise KillError
         return lab.ACCURACY.measure(model, batches)
 
@@ -103,7 +174,7 @@ def test_goes_on_after_a_kill_and_ends_in_the_same_results(task: lab.Task, tmp_p
     assert {"cells/dense.json", "cells/kept-01.json"} <= files(tmp_path / "killed")
     assert "cells/kept-02.json" not in files(tmp_path / "killed")
     again = lab.repeated(dying, tmp_path / "killed", options)
-    assert measured == 4  # only the killed cell was measured again
+    assert measured == 4 + 2  # one look at a batch again, and of the cells only the killed one
     same = ["Accuracy (%)", "Sparsity (%)", "Loss", "Disk Size (MB)"]
     pd.testing.assert_frame_equal(whole.tables["kept"][same], again.tables["kept"][same])
 
@@ -208,8 +279,9 @@ def test_onnx_runtime_must_not_round_the_biases_of_qcdq(bits: int, tmp_path: Pat
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, 10))
     batches = [(torch.rand(500, 1, 8, 8), torch.zeros(500, dtype=torch.long)) for _ in range(4)]
     model = quantisation.quantise(model, Bits(bits, bits, True), batches[0][0]).eval()
-    path = export(model, batches[0][0], tmp_path / "model.onnx")
     data = lab.Task("random", nn.Identity, batches, batches)
+    path = tmp_path / "model.onnx"
+    export(model, data, path)
     ours = agreement(model, OnnxModel(path, 1), data)
     theirs = agreement(model, OnnxModel(path, 1, round_biases=True), data)
     assert ours.samples == 2000 and ours.equal_predictions >= 0.999

@@ -93,6 +93,14 @@ def test_the_pages_figures_are_those_of_the_cells(tmp_path: Path) -> None:
         (["finetune", *TINY, "--layer", "conv1"], "name=sparsity"),
         (["quantise", *TINY, "--orders", "sideways"], "order 'sideways'"),
         (["repeated", "--task", "nowhere"], "package.module:factory"),
+        (["repeated", *TINY, "--prunable", "lstm"], "prunable 'lstm' fits no parameter"),
+        (["repeated", *TINY, "--initialisation", "zero"], "initialisation 'zero' does not exist"),
+        (["repeated", *TINY, "--seeds", "0"], "seeds is 0"),
+        (["repeated", *TINY, "--method", "grasp:heat=3"], "has no option 'heat'; there are: temperature"),
+        (["repeated", *TINY, "--method", "grasp:temperature=hot"], "temperature is 'hot'; it must be float"),
+        (["compare", *TINY, "--ratios", "2", "--sparsities", "0.5"], "--ratios and --sparsities say the same"),
+        (["compare", *TINY, "--sparsities", "1"], "each must lie in [0, 1)"),
+        (["finetune", *TINY, "--ratios", "pyproject.toml"], "no file of ratios"),
     ],
 )
 def test_wrong_options_are_named(arguments: list[str], words: str, tmp_path: Path) -> None:
@@ -101,23 +109,98 @@ def test_wrong_options_are_named(arguments: list[str], words: str, tmp_path: Pat
     assert words in str(result.exception)
 
 
+def test_compression_as_ratio_sparsity_or_exponent_is_the_same(tmp_path: Path) -> None:
+    options = [*TINY, *FEW, *ONCE, "--methods", "random", "--look-at", "10", "--pretraining", "epochs=1"]
+    columns = []
+    for number, way in enumerate((["--ratios", "1,10"], ["--sparsities", "0,0.9"], ["--exponents", "0,1"])):
+        done("compare", *options, *way, "--out", str(tmp_path / str(number)))
+        columns.append(pd.read_csv(tmp_path / str(number) / "tables" / "accuracy.csv"))
+    assert columns[0]["Sparsity (%)"].tolist() == [0, 90]
+    assert columns[0].equals(columns[1]) and columns[0].equals(columns[2])
+    fraction = pd.read_csv(tmp_path / "0" / "tables" / "flops-fraction.csv")["random"]
+    assert fraction[0] == 1 and 0 < fraction[1] < 0.3
+
+
+def test_seeds_give_means_with_standard_deviations_and_bands(tmp_path: Path) -> None:
+    model = ["--model", "mnist_fc:hidden=12", "--dataset", "digits"]
+    done("repeated", *model, *FEW, *ONCE, "--rounds", "1", "--variants", "none", "--seeds", "3", "--latency-runs", "2",
+         "--out", str(tmp_path))  # fmt: skip
+    own = [pd.read_csv(tmp_path / f"seed-{seed}" / "tables" / "none.csv")["Accuracy (%)"] for seed in range(3)]
+    side = pd.concat(own, axis=1)
+    table = pd.read_csv(tmp_path / "tables" / "none.csv")
+    assert table["Accuracy (%)"].tolist() == pytest.approx(side.mean(axis=1).tolist())
+    assert table["Accuracy (%) ±"].tolist() == pytest.approx(side.std(axis=1).tolist())
+    assert " ± " in (tmp_path / "tables" / "none.md").read_text(encoding="utf-8")
+    drawing = (tmp_path / "figures" / "accuracy-by-sparsity.svg").read_text(encoding="utf-8")
+    single = (tmp_path / "seed-0" / "figures" / "accuracy-by-sparsity.svg").read_text(encoding="utf-8")
+    assert "mark-area" in drawing and "mark-area" not in single
+
+
+def test_ratios_of_sensitivity_are_taken_by_finetune(tmp_path: Path) -> None:
+    few = [*TINY, *FEW, *ONCE]
+    done("sensitivity", *few, "--sparsities", "0,0.5,0.9", "--targets", "0.6", "--out", str(tmp_path / "s"))
+    ratios = tmp_path / "s" / "ratios.json"
+    each = json.loads(ratios.read_text())["layers"]
+    gain = pd.read_csv(tmp_path / "s" / "tables" / "gain.csv")
+    assert {"Accuracy (%), uniform", "Accuracy (%), suggested", "Difference"} <= set(gain.columns)
+    done("finetune", *few, "--ratios", str(ratios), "--tuning", "epochs=1", "--out", str(tmp_path / "f"))
+    layers = pd.read_csv(tmp_path / "f" / "tables" / "layers.csv")
+    assert dict(zip(layers["Layer"], layers["Sparsity (%)"] / 100, strict=True)) == pytest.approx(each, abs=0.03)
+    total = (layers["Weights"] * layers["Sparsity (%)"]).sum() / layers["Weights"].sum()
+    assert total == pytest.approx(60, abs=0.5)
+
+
+def test_a_line_for_each_cell_where_nobody_watches_and_what_it_will_take(tmp_path: Path) -> None:
+    model = ["--model", "mnist_fc:hidden=12", "--dataset", "digits"]
+    result = done("repeated", *model, *FEW, *ONCE, "--rounds", "1", "--variants", "none", "--out", str(tmp_path))
+    assert "2 of 2 cells to do, 1 epochs and 2 tests: about" in result.stderr
+    assert "1/2 dense: " in result.stderr and "2/2 none-01: " in result.stderr
+    assert "The 2 cells took" in result.stdout
+
+
+def test_wide_tables_are_split_and_never_cut(tmp_path: Path) -> None:
+    from rich.console import Console
+
+    from contest.lab.course_commands import show_table
+
+    table = pd.DataFrame({"Name": ["a"], **{f"Column number {i}": [12345.678901 + i] for i in range(12)}})
+    console = Console(width=60, record=True, file=(tmp_path / "out").open("w"))
+    show_table(console, "wide", table)
+    text = console.export_text()
+    assert all(f"{12345.678901 + i:.2f}" in text for i in range(12)) and "…" not in text
+
+
+def test_captions_of_latex_tables_are_captions(tmp_path: Path) -> None:
+    page = Results(tmp_path, "Title", "", {}, {})
+    page.add_table("one", "Accuracy (%) & size_MB", pd.DataFrame({"Layer": ["fc_1"], "Accuracy (%)": [97.0341]}))
+    latex = (tmp_path / "tables" / "one.tex").read_text(encoding="utf-8")
+    assert r"\caption{Accuracy (\%) \& size\_MB}" in latex and r"fc\_1 & 97.03" in latex
+
+
 def test_methods_are_listed() -> None:
     output = done("methods").output
     assert "synflow" in output and "thinet" in output
 
 
 def test_every_experiment_has_help() -> None:
-    commands = ("repeated", "compare", "finetune", "sensitivity", "deploy", "quantise", "methods", "results", "gallery")
+    experiments = ("repeated", "compare", "finetune", "sensitivity", "deploy", "quantise")
+    commands = (*experiments, "run", "notebook", "labs", "report", "collect", "methods", "results", "gallery")
     for command in commands:
         assert done(command, "--help").output.count("\n") > 4
 
 
 @pytest.mark.parametrize(
-    ("value", "text"),
-    [(97.034, "97.03"), (0.12345, "0.12"), (0.0178, "0.0178"), (0.05, "0.0500"), (0.0, "0.00"), (7, "7"), (None, "")],
+    ("values", "texts"),
+    [
+        ([97.034, 9.8, None, 100], ["97.03", "9.80", "", "100"]),
+        ([0.0178, 0.2], ["0.018", "0.200"]),
+        ([0.05, 0.0009], ["0.05000", "0.00090"]),
+        ([3.4e-07, 2.8e-07], ["3.4e-07", "2.8e-07"]),
+        ([float("nan"), 1.0], ["nan", "1.00"]),
+    ],
 )
-def test_seconds_keep_three_digits_in_tables(value: float | None, text: str) -> None:
-    assert tables.shown(value) == text
+def test_a_column_has_one_number_of_decimals(values: list[float | None], texts: list[str]) -> None:
+    assert tables.column_text(values) == texts
 
 
 def test_the_report_sets_words_left_and_numbers_right(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_snip_is_weight_times_gradient_written_out() -> None:
 def test_grasp_is_weight_times_hessian_times_gradient_written_out() -> None:
     model, batches, weight, _, covariance = line()
     # With outputs divided by T the loss is |W x / T - t|^2 / 2: another gradient, the Hessian over T^2.
-    T = grasp.TEMPERATURE
+    T = grasp.Grasp.temperature
     x, t = torch.cat([b[0] for b in batches]), torch.cat([b[1] for b in batches])
     gradient = (x @ weight.T / T - t).T @ x / T / len(x)
     scores = pruning.method("grasp")(model, batches, squared)
@@ -74,7 +74,7 @@ def test_snip_by_finite_differences() -> None:
 
 def test_grasp_by_finite_differences_of_the_gradient() -> None:
     model, batches = tiny()
-    T = grasp.TEMPERATURE
+    T = grasp.Grasp.temperature
     products = grasp.hessian_gradient(model, batches, nn.functional.cross_entropy)
     state = {name: p.detach() for name, p in model.named_parameters()}
     names = list(products)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 from torch import nn
 
 from contest import pruning
-from contest.lab.dense import dense
-from contest.lab.measure.export import TOLERANCE, OnnxModel, agreement, export, onnx_latency
+from contest.errors import TrainingError, UsageError
+from contest.lab.measure.export import TOLERANCE, agreement, export, obstacle, onnx_latency
 from contest.lab.measure.latency import torch_latency
 from contest.lab.measure.sizes import packed_bytes
 from contest.lab.results import figures
 from contest.lab.results.report import Results
 from contest.lab.results.resumable import Cell, Cells
 from contest.lab.results.tables import whole
+from contest.lab.starting import Plan, begin, dense, require_method
 from contest.lab.task import Task
 from contest.lab.training import Training, train
 
@@ -42,14 +44,40 @@ class Deploy:
     scoring_samples: int = 512
 
 
-def deploy(task: Task, folder: Path, options: Deploy | None = None, *, progress: bool = False) -> Results:
-    """Run (or finish) the experiment; the ONNX files stay in `folder/onnx`."""
+def deploy(
+    task: Task,
+    folder: Path,
+    options: Deploy | None = None,
+    *,
+    progress: bool = False,
+    again: Sequence[str] = (),
+    questions: Sequence[str] = (),
+) -> Results:
+    """Run (or finish) the experiment; the ONNX files stay in `folder/onnx`.
+
+    The export and the removal of channels are tried on the untrained network before anything is trained.
+
+    Args:
+        again: patterns of cells (`zeros-*`) that are computed anew.
+        questions: that the page asks.
+
+    Raises:
+        UsageError: the model cannot be exported, or the method cannot score it.
+    """
     chosen = options or Deploy()
-    configuration = {"experiment": "deploy", "task": task.name, **task.about, **asdict(chosen)}
-    removed = chosen.removed if task.example(1).dim() == 4 else ()
+    require_method(task, chosen.method, samples=chosen.scoring_samples, seed=chosen.seed)
+    if why := obstacle(task.new(chosen.seed), task):
+        raise UsageError(f"task '{task.name}': {why}")
+    removed, left_out = _removable(task, chosen)
     total = 1 + len(chosen.sparsities) + len(removed)
-    with Cells(folder, configuration, total, progress=progress) as cells:
-        rows: dict[str, Cell] = {}
+    tuned = sum(sparsity > 0 for sparsity in chosen.sparsities) + len(removed)
+    plan = Plan(total, chosen.training.epochs + tuned * chosen.tuning.epochs, 2 * total)
+    cells, sentences = begin(
+        "deploy", [task], folder, chosen, plan, training=chosen.training, growing=("sparsities", "removed"),
+        again=again, progress=progress,
+    )  # fmt: skip
+    rows: dict[str, Cell] = {}
+    with cells:
         for kind, asked in [(ZEROS, s) for s in chosen.sparsities] + [(REMOVED, f) for f in removed]:
 
             def cell(kind: str = kind, asked: float = asked) -> Cell:
@@ -57,15 +85,38 @@ def deploy(task: Task, folder: Path, options: Deploy | None = None, *, progress:
                 return _measured(task, chosen, cells, _key(kind, asked), model, kind, asked)
 
             rows[_key(kind, asked)] = cells(_key(kind, asked), cell)
-        results = Results(
-            folder,
-            f"Deployment: {task.name}",
-            f"Networks pruned by {chosen.method}, and networks without some of their channels, run by two engines.",
-            cells.configuration,
-            cells.machine,
-        )
+    results = Results(
+        folder,
+        f"Deployment: {task.name}",
+        f"Networks pruned by {chosen.method}, and networks without some of their channels, run by two engines.",
+        cells.configuration,
+        cells.machine,
+        questions=questions,
+    )
+    results.notes += [*sentences, *left_out]
     _present(task, chosen, rows, results)
+    results.notes.append(cells.cost())
+    results.finish()
     return results
+
+
+def _removable(task: Task, chosen: Deploy) -> tuple[tuple[float, ...], list[str]]:
+    """The fractions of weights that can go with whole channels, and sentences on those that cannot."""
+    possible, sentences = [], []
+    for fraction in chosen.removed:
+        try:
+            _smaller(task, task.new(chosen.seed), fraction)
+        except (UsageError, TrainingError) as error:
+            sentences.append(f"No channels are removed at {100 * fraction:g} %: {error}.")
+        else:
+            possible.append(fraction)
+    return tuple(possible), sentences
+
+
+def _smaller(task: Task, model: nn.Module, fraction: float) -> nn.Module:
+    from contest.pruning.structured import remove_channels
+
+    return remove_channels(model, fraction, example=task.example(1))
 
 
 def _key(kind: str, asked: float) -> str:
@@ -80,25 +131,22 @@ def _zeros(task: Task, chosen: Deploy, cells: Cells, sparsity: float) -> nn.Modu
     )  # fmt: skip
     pruning.enforce(model, masks)
     if sparsity:
-        train(model, task.train, task.loss, chosen.tuning, seed=chosen.seed + 1,
+        train(model, task.train_batches, task.loss, chosen.tuning, seed=chosen.seed + 1,
               after_step=lambda trained: pruning.hold(trained, masks))  # fmt: skip
     return model
 
 
 def _removed(task: Task, chosen: Deploy, cells: Cells, fraction: float) -> nn.Module:
-    from contest.pruning.structured import remove_channels
-
     model, _ = dense(task, cells, chosen.training, chosen.seed)
-    channels, height, width = task.example(1).shape[1:]
-    smaller = remove_channels(model, fraction, (channels, height, width))
-    train(smaller, task.train, task.loss, chosen.tuning, seed=chosen.seed + 1)
+    smaller = _smaller(task, model, fraction)
+    train(smaller, task.train_batches, task.loss, chosen.tuning, seed=chosen.seed + 1)
     return smaller
 
 
 def _measured(task: Task, chosen: Deploy, cells: Cells, key: str, model: nn.Module, kind: str, asked: float) -> Cell:
     example = task.example(chosen.batch)
-    path = export(model, example, cells.folder / "onnx" / f"{key}.onnx")
-    runtime = OnnxModel(path)
+    path = cells.folder / "onnx" / f"{key}.onnx"
+    runtime = export(model, task, path)
     same = agreement(model, runtime, task)
     return {
         "kind": kind,
@@ -148,7 +196,7 @@ def _present(task: Task, chosen: Deploy, rows: dict[str, Cell], results: Results
          "Latency (ms)": 1e3 * cell[key]["median_s"], "low": 1e3 * cell[key]["low_s"],
          "high": 1e3 * cell[key]["high_s"]}
         for key, engine in (("torch", "PyTorch"), ("onnx", "ONNX Runtime"))
-        for cell in [*rows.values(), *[{**rows["zeros-0"], "kind": REMOVED}] * _has(rows)]
+        for cell in [*rows.values(), *[{**rows["zeros-0"], "kind": REMOVED} for _ in range(_has(rows))]]
     )  # fmt: skip
     threads = first["torch"]["threads"]
     results.add_figure(
@@ -170,7 +218,6 @@ def _present(task: Task, chosen: Deploy, rows: dict[str, Cell], results: Results
         figures.lines(long, "Latency (ms)", metric, "Runs in", order="Pruned (%)",
                       title=f"{task.metric.name} against latency", subtitle=f"{task.name}, {threads} thread(s)"),
     )  # fmt: skip
-    results.finish()
 
 
 def _has(rows: dict[str, Cell]) -> int:

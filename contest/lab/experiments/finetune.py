@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from itertools import count, islice
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,15 @@ from torch import Tensor, nn
 
 from contest import pruning
 from contest.errors import UsageError
+from contest.lab.measure.remarks import remarks
 from contest.lab.measure.sizes import MEBIBYTE, sizes
-from contest.lab.results import figures
+from contest.lab.results import figures, pictures
 from contest.lab.results.report import Results
 from contest.lab.results.resumable import Cell, Cells
+from contest.lab.starting import Plan, begin, fresh, require_method
 from contest.lab.task import Task
 from contest.lab.training import Training, train
+from contest.pruning.batches import forward
 
 STAGES = {"dense": "before", "pruned": "pruned", "tuned": "fine-tuned"}
 
@@ -49,11 +53,29 @@ class FineTune:
     """In the strip of samples."""
 
 
-def finetune(task: Task, folder: Path, options: FineTune | None = None, *, progress: bool = False) -> Results:
-    """Run (or finish) the experiment and write its tables, figures and page into `folder`."""
+def finetune(
+    task: Task,
+    folder: Path,
+    options: FineTune | None = None,
+    *,
+    progress: bool = False,
+    again: Sequence[str] = (),
+    questions: Sequence[str] = (),
+) -> Results:
+    """Run (or finish) the experiment and write its tables, figures and page into `folder`.
+
+    Args:
+        again: patterns of cells (`tuned`) that are computed anew.
+        questions: that the page asks.
+    """
     chosen = options or FineTune()
-    configuration = {"experiment": "finetune", "task": task.name, **task.about, **asdict(chosen)}
-    with Cells(folder, configuration, len(STAGES), progress=progress) as cells:
+    require_method(task, chosen.method, samples=chosen.scoring_samples, seed=chosen.seed)
+    trainings = len(chosen.layers or pruning.prunable(task.new(chosen.seed))) if chosen.layer_by_layer else 1
+    plan = Plan(len(STAGES), chosen.training.epochs + trainings * chosen.tuning.epochs, len(STAGES))
+    cells, sentences = begin(
+        "finetune", [task], folder, chosen, plan, training=chosen.training, again=again, progress=progress
+    )
+    with cells:
         stages = _run(task, chosen, cells)
         what = "each layer as given" if chosen.layers else f"{chosen.sparsity:.0%}"
         results = Results(
@@ -63,17 +85,22 @@ def finetune(task: Task, folder: Path, options: FineTune | None = None, *, progr
             f"then {chosen.tuning.epochs:g} epochs of {chosen.tuning.optimiser} with the mask held after each step.",
             cells.configuration,
             cells.machine,
+            questions=questions,
         )
+        results.notes += sentences
         _present(task, chosen, stages, cells, results)
+    results.notes.append(cells.cost())
+    results.finish()
     return results
 
 
 def _run(task: Task, chosen: FineTune, cells: Cells) -> dict[str, Cell]:
-    model = task.new(chosen.seed)
+    model = fresh(task, cells, chosen.seed)
 
     def dense() -> Cell:
         curve: list[float] = []
-        train(model, task.train, task.loss, chosen.training, seed=chosen.seed, watch=lambda _, loss: curve.append(loss))
+        train(model, task.train_batches, task.loss, chosen.training, seed=chosen.seed,
+              watch=lambda _, loss: curve.append(loss))  # fmt: skip
         return _stage(task, chosen, cells, "dense", model, pruning.full(model), curve)
 
     def pruned() -> Cell:
@@ -86,7 +113,7 @@ def _run(task: Task, chosen: FineTune, cells: Cells) -> dict[str, Cell]:
         curve: list[float] = []
         train(
             model,
-            task.train,
+            task.train_batches,
             task.loss,
             chosen.tuning,
             seed=chosen.seed + 1,
@@ -105,8 +132,8 @@ def _prune(task: Task, chosen: FineTune, model: nn.Module) -> pruning.Masks:
         seeds = count(chosen.seed + 100)
         return pruning.layer_after_layer(
             model, chosen.method, each, batches=samples, loss=task.loss,
-            retrain=lambda trained, hold: train(trained, task.train, task.loss, chosen.tuning, seed=next(seeds),
-                                                after_step=hold),
+            retrain=lambda trained, hold: train(trained, task.train_batches, task.loss, chosen.tuning,
+                                                seed=next(seeds), after_step=hold),
         )  # fmt: skip
     if chosen.layers:
         masks = pruning.fine_grained_masks(model, dict(chosen.layers))
@@ -138,11 +165,35 @@ def _stage(task: Task, chosen: FineTune, cells: Cells, key: str, model: nn.Modul
 
 
 def _predictions(model: nn.Module, task: Task, images: int) -> list[int]:
-    """Classes of the first test samples; none where the outputs are not one row of classes a sample."""
+    """Predictions of the sample images; none where the task has no names for classes or predicts more than one each."""
+    shown = sample_images(task, images)
+    if shown is None:
+        return []
     model.eval()
     with torch.no_grad():
-        outputs = model(task.example(images))
-    return outputs.argmax(1).tolist() if outputs.dim() == 2 and task.classes else []
+        found = task.predict(forward(model, shown[0].to(task.device)))
+    return found.tolist() if found.dim() == 1 else []
+
+
+def sample_images(task: Task, number: int) -> tuple[Tensor, list[int]] | None:
+    """Test images with their classes, one of each class first, then the first others; None where they are no images."""
+    if not task.classes:
+        return None
+    pixels, classes, later = [], [], []
+    for inputs, targets in task.test_batches:
+        if not isinstance(inputs, Tensor) or inputs.dim() != 4 or inputs.shape[1] not in (1, 3) or targets.dim() != 1:
+            return None
+        for image, target in zip(inputs.cpu(), targets.tolist(), strict=True):
+            if target in classes:
+                later.append((image, int(target)))
+            else:
+                pixels.append(image)
+                classes.append(int(target))
+        if len(classes) >= min(number, len(task.classes)):
+            break
+    order = sorted(range(len(classes)), key=classes.__getitem__)
+    chosen = [(pixels[i], classes[i]) for i in order] + later
+    return torch.stack([image for image, _ in chosen[:number]]), [target for _, target in chosen[:number]]
 
 
 def _present(task: Task, chosen: FineTune, stages: dict[str, Cell], cells: Cells, results: Results) -> None:
@@ -153,6 +204,7 @@ def _present(task: Task, chosen: FineTune, stages: dict[str, Cell], cells: Cells
         pd.DataFrame(
             {"Stage": STAGES[key], metric: cell["metric"], "Loss": cell["loss"], "Sparsity (%)": 100 * cell["sparsity"],
              "Nonzero weights": cell["nonzeros"], "Size (MiB)": 4 * cell["nonzeros"] / MEBIBYTE,
+             "Times smaller": stages["dense"]["nonzeros"] / max(cell["nonzeros"], 1),
              "Packed (MiB)": cell["packed_bytes"] / MEBIBYTE}
             for key, cell in stages.items()
         ),
@@ -171,11 +223,16 @@ def _present(task: Task, chosen: FineTune, stages: dict[str, Cell], cells: Cells
     weights = {key: _weights(task, cells.load_state(key), chosen.seed) for key in STAGES}
     for key, stage in STAGES.items():
         values = {name: array.ravel() for name, array in weights[key].items()}
-        chart = figures.histograms(values, title=f"Weights of each layer: {stage}", subtitle=task.name)
+        chart = pictures.histograms(values, title=f"Weights of each layer: {stage}", subtitle=task.name)
         results.add_figure(f"weights-{key}", f"Nonzero weights of each layer, {stage}.", chart)
     _add_kernels(chosen, weights, results)
     _add_samples(task, chosen, stages, results)
-    results.finish()
+    lines = {stage: [_for_remarks(stages[key])] for key, stage in STAGES.items()}
+    results.notes += remarks(lines, task.chance, "place")
+
+
+def _for_remarks(cell: Cell) -> Cell:
+    return {**cell, "layers": {n: 1 - nonzeros / max(weights, 1) for n, (weights, nonzeros) in cell["layers"].items()}}
 
 
 def _weights(
@@ -201,18 +258,18 @@ def _add_kernels(chosen: FineTune, weights: dict[str, dict[str, np.ndarray[tuple
             f"kernels-{key}",
             f"Kernels of {name}, {stage}: the darker, the larger the magnitude; the number is the value, a white "
             "square is a pruned weight.",
-            figures.kernels(weights[key][name], title=f"Kernels of {name}: {stage}", limit=chosen.kernels),
+            pictures.kernels(weights[key][name], title=f"Kernels of {name}: {stage}", limit=chosen.kernels),
         )
 
 
 def _add_samples(task: Task, chosen: FineTune, stages: dict[str, Cell], results: Results) -> None:
-    inputs, targets = next(iter(task.test))
-    if inputs.dim() != 4 or inputs.shape[1] not in (1, 3) or not stages["dense"]["predictions"]:
+    samples = sample_images(task, chosen.images)
+    if samples is None or not stages["dense"]["predictions"]:
         return
-    pixels = (inputs[: chosen.images].clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+    pixels = (samples[0].clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).numpy()
     for key, stage in STAGES.items():
         predicted = stages[key]["predictions"][: chosen.images]
-        truth = list(islice(targets.tolist(), len(predicted)))
+        truth = samples[1][: len(predicted)]
         captions = [
             f"{task.classes[p]}" + ("" if p == t else f"\n(is {task.classes[t]})")
             for p, t in zip(predicted, truth, strict=True)
@@ -220,7 +277,8 @@ def _add_samples(task: Task, chosen: FineTune, stages: dict[str, Cell], results:
         wrong = [p != t for p, t in zip(predicted, truth, strict=True)]
         results.add_figure(
             f"samples-{key}",
-            f"The first {len(predicted)} test images with the prediction under each, {stage}; wrong ones are framed.",
-            figures.strip(pixels, captions, wrong, title=f"Predictions: {stage}",
+            f"{len(predicted)} test images, one of each class, with the prediction under each, {stage}; wrong ones "
+            "are framed.",
+            pictures.strip(pixels, captions, wrong, title=f"Predictions: {stage}",
                           subtitle=f"{len(predicted) - sum(wrong)} of {len(predicted)} right"),
         )  # fmt: skip

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
+from torch import nn
 
 from contest import pruning
 from contest.errors import UsageError
-from contest.lab.dense import dense
+from contest.lab.measure.allocation import equal_loss
 from contest.lab.results import figures
 from contest.lab.results.report import Results
-from contest.lab.results.resumable import Cell, Cells
+from contest.lab.results.resumable import Cell, Cells, write_text
+from contest.lab.starting import Plan, begin, dense, require_method
 from contest.lab.task import Task
-from contest.lab.training import Training
+from contest.lab.training import Training, train
+
+RATIOS = "ratios.json"
+WAYS = ("uniform", "suggested")
 
 
 @dataclass(frozen=True)
@@ -27,57 +33,182 @@ class Sensitivity:
     """(name, (layer or prefix, ...)), such as ("features", ("conv1", "conv2")); each layer alone without any."""
     method: str = "magnitude"
     training: Training = field(default_factory=Training)
+    targets: tuple[float, ...] = (0.8,)
+    """Sparsities of the whole network for which ratios of the layers are suggested."""
+    tuning: Training = field(default_factory=lambda: Training(epochs=1))
+    """Of the networks pruned by the suggested ratios and by one for all."""
     seed: int = 0
     scoring_samples: int = 512
 
+    @property
+    def reached(self) -> tuple[float, ...]:
+        """The targets that the measured sparsities reach."""
+        return tuple(target for target in self.targets if target <= max(self.sparsities))
 
-def sensitivity(task: Task, folder: Path, options: Sensitivity | None = None, *, progress: bool = False) -> Results:
-    """Run (or finish) the experiment and write its tables, figures and page into `folder`."""
+
+def sensitivity(
+    task: Task,
+    folder: Path,
+    options: Sensitivity | None = None,
+    *,
+    progress: bool = False,
+    again: Sequence[str] = (),
+    questions: Sequence[str] = (),
+) -> Results:
+    """Run (or finish) the experiment and write its tables, figures and page into `folder`.
+
+    It ends with a ratio for each layer, `ratios.json`, that `finetune` and `contest lab finetune --ratios` take.
+
+    Args:
+        again: patterns of cells (`conv1-*`) that are computed anew.
+        questions: that the page asks.
+    """
     chosen = options or Sensitivity()
-    configuration = {"experiment": "sensitivity", "task": task.name, **task.about, **asdict(chosen)}
+    require_method(task, chosen.method, samples=chosen.scoring_samples, seed=chosen.seed)
     groups = resolve(list(pruning.prunable(task.new(chosen.seed))), dict(chosen.groups))
     sparsities = [s for s in chosen.sparsities if s > 0]
-    with Cells(folder, configuration, 1 + len(groups) * len(sparsities), progress=progress) as cells:
+    total = 1 + len(groups) * len(sparsities) + len(WAYS) * len(chosen.reached)
+    epochs = chosen.training.epochs + chosen.tuning.epochs * len(WAYS) * len(chosen.reached)
+    cells, sentences = begin(
+        "sensitivity", [task], folder, chosen, Plan(total, epochs, total), training=chosen.training,
+        growing=("sparsities", "targets"), again=again, progress=progress,
+    )  # fmt: skip
+    with cells:
         model, first = dense(task, cells, chosen.training, chosen.seed)
-        scores = pruning.method(chosen.method)(
-            model, task.scoring_batches(chosen.scoring_samples, chosen.seed), task.loss
-        )  # fmt: skip
-        before = pruning.state_of(model)
-        rows: list[dict[str, object]] = []
-        for name, members in groups.items():
-            weights = sum(scores[member].numel() for member in members)
-            if 0.0 in chosen.sparsities:
-                rows.append(
-                    {"Layer": name, "Weights": weights, "Sparsity (%)": 0.0, task.metric.label: first["metric"]}
-                )
-            for sparsity in sparsities:
+        rows = _layers(task, chosen, cells, model, first, groups)
+        ratios = {target: _ratios(rows, groups, model, target) for target in chosen.reached}
+        compared = _compared(task, chosen, cells, model, ratios)
+    results = Results(
+        folder,
+        f"Sensitivity: {task.name}",
+        f"Each {'group' if chosen.groups else 'layer'} pruned alone by {chosen.method}, without retraining.",
+        cells.configuration,
+        cells.machine,
+        questions=questions,
+    )
+    results.notes += sentences
+    results.notes += [
+        f"No ratios for {100 * target:g} %: sparsities are measured up to {100 * max(chosen.sparsities):g} %."
+        for target in chosen.targets
+        if target not in chosen.reached
+    ]
+    _present(task, chosen, rows, first, results)
+    _suggest(task, chosen, ratios, compared, results)
+    results.notes.append(cells.cost())
+    results.finish()
+    return results
 
-                def alone(sparsity: float = sparsity, members: list[str] = members, weights: int = weights) -> Cell:
-                    model.load_state_dict(before)
-                    chosen_scores = {member: scores[member] for member in members}
-                    pruning.hold(model, pruning.exact_k(chosen_scores, pruning.kept(weights, sparsity)))
-                    return {"metric": task.measure(model), "loss": task.mean_loss(model)}
 
-                cell = cells(f"{name}-{sparsity:g}", alone)
-                rows.append({"Layer": name, "Weights": weights, "Sparsity (%)": 100 * sparsity,
-                             task.metric.label: cell["metric"]})  # fmt: skip
-        results = Results(
-            folder,
-            f"Sensitivity: {task.name}",
-            f"Each {'group' if chosen.groups else 'layer'} pruned alone by {chosen.method}, without retraining.",
-            cells.configuration,
-            cells.machine,
-        )
-    table = pd.DataFrame(rows)
-    results.add_table("sensitivity", f"{task.metric.name} when one part alone is pruned", _wide(table, task))
+def _layers(
+    task: Task, chosen: Sensitivity, cells: Cells, model: nn.Module, first: Cell, groups: Mapping[str, list[str]]
+) -> list[Cell]:
+    """Metric and loss of each group at each sparsity, all else untouched."""
+    scores = pruning.method(chosen.method)(model, task.scoring_batches(chosen.scoring_samples, chosen.seed), task.loss)
+    before = pruning.state_of(model)
+    rows: list[Cell] = []
+    for name, members in groups.items():
+        weights = sum(scores[member].numel() for member in members)
+        rows.append({"layer": name, "weights": weights, "sparsity": 0.0, **first})
+        for sparsity in (s for s in chosen.sparsities if s > 0):
+
+            def alone(sparsity: float = sparsity, members: list[str] = members, weights: int = weights) -> Cell:
+                model.load_state_dict(before)
+                own = {member: scores[member] for member in members}
+                pruning.hold(model, pruning.exact_k(own, pruning.kept(weights, sparsity)))
+                return {"metric": task.measure(model), "loss": task.mean_loss(model)}
+
+            cell = cells(f"{name}-{sparsity:g}", alone)
+            rows.append({"layer": name, "weights": weights, "sparsity": sparsity, **cell})
+    model.load_state_dict(before)
+    return rows
+
+
+def _ratios(rows: Sequence[Cell], groups: Mapping[str, list[str]], model: nn.Module, target: float) -> dict[str, float]:
+    """The suggested sparsity of each weight by name; weights in no group stay whole."""
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        curves.setdefault(row["layer"], []).append((row["sparsity"], row["loss"]))
+    sizes = {name: weight.numel() for name, weight in pruning.prunable(model).items()}
+    weights = {name: sum(sizes[member] for member in members) for name, members in groups.items()}
+    found = equal_loss(curves, weights, target)
+    return {member: round(found[name], 4) for name, members in groups.items() for member in members}
+
+
+def _compared(
+    task: Task, chosen: Sensitivity, cells: Cells, model: nn.Module, ratios: Mapping[float, Mapping[str, float]]
+) -> dict[tuple[float, str], Cell]:
+    """The whole network pruned by the suggested ratios, and by one ratio for all of the same weights."""
+    before, found = pruning.state_of(model), {}
+    for target, suggested in ratios.items():
+        ways = {"suggested": dict(suggested), "uniform": dict.fromkeys(suggested, target)}
+        for way in WAYS:
+
+            def both(each: dict[str, float] = ways[way]) -> Cell:
+                model.load_state_dict(before)
+                masks = pruning.fine_grained_masks(model, each)
+                pruning.enforce(model, masks)
+                pruned = {"pruned": task.measure(model), "sparsity": pruning.sparsity(model, masks).prunable}
+                train(model, task.train_batches, task.loss, chosen.tuning, seed=chosen.seed + 1,
+                      after_step=lambda trained: pruning.hold(trained, masks))  # fmt: skip
+                return {**pruned, "metric": task.measure(model)}
+
+            found[target, way] = cells(f"{way}-{target:g}", both)
+    return found
+
+
+def _present(task: Task, chosen: Sensitivity, rows: list[Cell], first: Cell, results: Results) -> None:
+    table = pd.DataFrame(
+        {"Layer": row["layer"], "Weights": row["weights"], "Sparsity (%)": 100 * row["sparsity"],
+         task.metric.label: row["metric"]}
+        for row in rows
+        if row["sparsity"] in chosen.sparsities
+    )  # fmt: skip
+    wide = table.pivot_table(index=["Layer", "Weights"], columns="Sparsity (%)", values=task.metric.label, sort=False)
+    wide.columns = pd.Index([f"{column:g} %" for column in wide.columns])
+    results.add_table("sensitivity", f"{task.metric.label} when one part alone is pruned", wide.reset_index())
     results.add_figure(
         "sensitivity",
         f"{task.metric.name} over the sparsity of one part, the others untouched. The thin rule is the dense network.",
         figures.lines(table, "Sparsity (%)", task.metric.label, "Layer", title="Which layer feels pruning most",
                       subtitle=f"{task.name}, {chosen.method}, no retraining", level=first["metric"]),
     )  # fmt: skip
-    results.finish()
-    return results
+
+
+def _suggest(
+    task: Task,
+    chosen: Sensitivity,
+    ratios: Mapping[float, Mapping[str, float]],
+    compared: Mapping[tuple[float, str], Cell],
+    results: Results,
+) -> None:
+    """The file of ratios, their table, and what they gain over one ratio for all."""
+    if not ratios:
+        return
+    targets = {f"{target:g}": dict(suggested) for target, suggested in ratios.items()}
+    write_text(
+        results.folder / RATIOS, json.dumps({"layers": targets[f"{chosen.reached[0]:g}"], "targets": targets}, indent=2)
+    )
+    names = list(next(iter(ratios.values())))
+    table = pd.DataFrame(
+        {"Layer": names, **{f"At {100 * t:g} % of all (%)": [100 * r[n] for n in names] for t, r in ratios.items()}}
+    )
+    results.add_table("ratios", "Suggested sparsity of each layer: the same loss from each", table)
+    metric = task.metric.label
+    gains = []
+    for target in ratios:
+        suggested, uniform = compared[target, "suggested"], compared[target, "uniform"]
+        gains.append(
+            {"Sparsity (%)": 100 * target, f"{metric}, uniform": uniform["pruned"],
+             f"{metric}, suggested": suggested["pruned"], "Difference": suggested["pruned"] - uniform["pruned"],
+             f"{metric}, uniform, fine-tuned": uniform["metric"],
+             f"{metric}, suggested, fine-tuned": suggested["metric"],
+             "Difference, fine-tuned": suggested["metric"] - uniform["metric"]}
+        )  # fmt: skip
+    results.add_table("gain", "Suggested ratios against one ratio for all layers", pd.DataFrame(gains))
+    results.notes.append(
+        "Suggested ratios let each layer go as far as a common limit of loss allows (equal-loss allocation). They lie "
+        f"in {RATIOS}, those of the first target for `contest lab finetune --ratios {RATIOS}`."
+    )
 
 
 def resolve(names: list[str], groups: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
@@ -98,9 +229,3 @@ def resolve(names: list[str], groups: Mapping[str, tuple[str, ...]]) -> dict[str
                 raise UsageError(f"group '{group}' names '{want}', which is no prunable layer; there are: {layers}")
             found[group] += [name for name in matching if name not in found[group]]
     return found
-
-
-def _wide(table: pd.DataFrame, task: Task) -> pd.DataFrame:
-    wide = table.pivot_table(index=["Layer", "Weights"], columns="Sparsity (%)", values=task.metric.label, sort=False)
-    wide.columns = pd.Index([f"{column:g} %" for column in wide.columns])
-    return wide.reset_index()

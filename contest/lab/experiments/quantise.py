@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
 
-import pandas as pd
-from torch import nn
+from torch import Tensor, nn
 
 from contest import pruning
 from contest.candidate import Bits
 from contest.errors import UsageError
-from contest.lab.dense import dense
-from contest.lab.measure.export import BIAS_ROUNDING, OnnxModel, agreement, export, onnx_latency
+from contest.lab.experiments.quantise_report import FLOAT_BITS, ORDERS, Order, present
+from contest.lab.measure.export import OnnxModel, agreement, export, onnx_latency
+from contest.lab.measure.flops import module_by_module
 from contest.lab.measure.latency import torch_latency
 from contest.lab.measure.sizes import packed_bytes
-from contest.lab.results import figures
 from contest.lab.results.report import Results
 from contest.lab.results.resumable import Cell, Cells
-from contest.lab.results.tables import whole
+from contest.lab.starting import Plan, begin, dense, require_method
 from contest.lab.task import Task
 from contest.lab.training import Training, train
-
-Order = Literal["together", "prune-first", "quantise-first", "post-training"]
-ORDERS: dict[Order, str] = {
-    "together": "together",
-    "prune-first": "pruned, then quantised",
-    "quantise-first": "quantised, then pruned",
-    "post-training": "no training after either",
-}
-FLOAT_BITS = 32
 
 
 @dataclass(frozen=True)
@@ -59,13 +49,38 @@ class Quantise:
                 raise UsageError(f"order '{order}' is none of {', '.join(ORDERS)}")
 
 
-def quantise(task: Task, folder: Path, options: Quantise | None = None, *, progress: bool = False) -> Results:
-    """Run (or finish) the grid. Tasks take images [N, C, H, W] in [0, 1]; QCDQ files stay in `folder/onnx`."""
+def quantise(
+    task: Task,
+    folder: Path,
+    options: Quantise | None = None,
+    *,
+    progress: bool = False,
+    again: Sequence[str] = (),
+    questions: Sequence[str] = (),
+) -> Results:
+    """Run (or finish) the grid. QCDQ files of networks for images [N, C, H, W] in [0, 1] stay in `folder/onnx`.
+
+    Others are quantised and measured all the same, without ONNX.
+
+    Args:
+        again: patterns of cells (`together-4-*`) that are computed anew.
+        questions: that the page asks.
+
+    Raises:
+        UsageError: the model has no layer that can be quantised, or the method cannot score it.
+    """
     chosen = options or Quantise()
-    configuration = {"experiment": "quantise", "task": task.name, **task.about, **asdict(chosen)}
+    require_method(task, chosen.method, samples=chosen.calibration_samples, seed=chosen.seed)
+    about = _quantisable(task, chosen)
     points = [(order, s, b) for order in chosen.orders for b in chosen.bits for s in chosen.sparsities]
+    tuned = sum(order != "post-training" for order, _, _ in points)
+    plan = Plan(1 + len(points), chosen.training.epochs + 2 * tuned * chosen.tuning.epochs, 2 * len(points))
+    cells, sentences = begin(
+        "quantise", [task], folder, chosen, plan, training=chosen.training, growing=("sparsities", "bits", "orders"),
+        again=again, progress=progress,
+    )  # fmt: skip
     rows: list[Cell] = []
-    with Cells(folder, configuration, 1 + len(points), progress=progress) as cells:
+    with cells, module_by_module():  # a fused kernel would pass the quantisers by
         for order, sparsity, bits in points:
 
             def cell(order: Order = order, sparsity: float = sparsity, bits: int = bits) -> Cell:
@@ -75,16 +90,55 @@ def quantise(task: Task, folder: Path, options: Quantise | None = None, *, progr
 
             found = cells(f"{order}-{bits}-{sparsity:g}", cell)
             rows.append({"order": ORDERS[order], "sparsity": sparsity, "bits": bits, **found})
-        results = Results(
-            folder,
-            f"Pruning with quantisation: {task.name}",
-            f"{chosen.method} pruning and quantisation-aware training, {chosen.tuning.epochs:g} epochs after each step "
-            f"(together: {2 * chosen.tuning.epochs:g} after the one step).",
-            cells.configuration,
-            cells.machine,
-        )
-    _present(task, chosen, rows, results)
+    results = Results(
+        folder,
+        f"Pruning with quantisation: {task.name}",
+        f"{chosen.method} pruning and quantisation-aware training, {chosen.tuning.epochs:g} epochs after each step "
+        f"(together: {2 * chosen.tuning.epochs:g} after the one step).",
+        cells.configuration,
+        cells.machine,
+        questions=questions,
+    )
+    results.notes += [*sentences, *about]
+    present(task, chosen, rows, results)
+    results.notes.append(cells.cost())
+    results.finish()
     return results
+
+
+def _quantisable(task: Task, chosen: Quantise) -> list[str]:
+    """Sentences on what of the model is quantised and why it does not go to ONNX; tried before any training."""
+    from contest import quantisation
+
+    model = task.new(chosen.seed)
+    inputs = task.scoring_batches(chosen.calibration_samples, chosen.seed)[0][0]
+    bits = min((b for b in chosen.bits if b < FLOAT_BITS), default=FLOAT_BITS)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    sentences = []
+    try:
+        with module_by_module():
+            model = quantisation.quantise(model, Bits(bits, max(bits, 2), chosen.per_channel), inputs)
+            task.measure(model, batches=1)
+    except UsageError as error:
+        raise UsageError(f"task '{task.name}': {error}") from error
+    except Exception as error:  # a user's forward pass may do anything with its layers
+        raise UsageError(
+            f"task '{task.name}' does not run with quantised layers: {type(error).__name__}: {error}"
+        ) from error
+    quantised = sum(layer.get_parameter("weight").numel() for layer in quantisation.quantised_layers(model).values())
+    if bits < FLOAT_BITS and quantised < 0.9 * parameters:
+        sentences.append(
+            f"Only {100 * quantised / parameters:.2f} % of the parameters are quantised: the weights of "
+            "two-dimensional convolutions and linear layers. The others stay float32."
+        )
+    if not _is_image(task):
+        sentences.append("Latency and predictions in ONNX Runtime are left out: QCDQ is written for images only.")
+    return sentences
+
+
+def _is_image(task: Task) -> bool:
+    example = task.example(1)
+    return isinstance(example, Tensor) and example.dim() == 4
 
 
 def _compressed(task: Task, chosen: Quantise, model: nn.Module, order: Order, sparsity: float, bits: int) -> nn.Module:
@@ -107,7 +161,7 @@ def _compressed(task: Task, chosen: Quantise, model: nn.Module, order: Order, sp
 
     def tune(epochs: float) -> None:
         training = Training(**{**asdict(chosen.tuning), "epochs": epochs})
-        train(model, task.train, task.loss, training, seed=chosen.seed + 1,
+        train(model, task.train_batches, task.loss, training, seed=chosen.seed + 1,
               after_step=lambda trained: pruning.hold(trained, masks))  # fmt: skip
 
     epochs = chosen.tuning.epochs
@@ -133,10 +187,10 @@ def _measured(task: Task, chosen: Quantise, cells: Cells, model: nn.Module, key:
         "score": None if task.score is None else task.score(copy.deepcopy(model)),
         "onnx": None,
     }
-    if _binary(model):
+    if _binary(model) or not _is_image(task):
         return cell
-    path = export(model, example, cells.folder / "onnx" / f"{key}.onnx")
-    runtime = OnnxModel(path)
+    path = cells.folder / "onnx" / f"{key}.onnx"
+    runtime = export(model, task, path)
     same = agreement(model, runtime, task)
     cell["onnx"] = onnx_latency(runtime, example, runs=chosen.latency_runs).values()
     cell |= {
@@ -153,79 +207,3 @@ def _binary(model: nn.Module) -> bool:
         getattr(getattr(getattr(module, "weight_quant", None), "tensor_quant", None), "binary", False)
         for module in model.modules()
     )
-
-
-def _present(task: Task, chosen: Quantise, rows: list[Cell], results: Results) -> None:
-    metric = task.metric.label
-    table = pd.DataFrame(
-        {"Order": row["order"], "Bits": row["bits"], "Sparsity (%)": 100 * row["sparsity"], metric: row["metric"],
-         "Size (kB)": row["packed_bytes"] / 1e3, "Score": row["score"],
-         "PyTorch (ms)": 1e3 * row["torch"]["mean_s"], "± (ms)": 1e3 * row["torch"]["std_s"],
-         "ONNX Runtime (ms)": row["onnx"] and 1e3 * row["onnx"]["mean_s"],
-         "ONNX ± (ms)": row["onnx"] and 1e3 * row["onnx"]["std_s"],
-         f"{metric} in ONNX Runtime": row.get("onnx_metric"),
-         "Equal predictions (%)": None if row.get("equal") is None else 100 * row["equal"],
-         "Equal, biases rounded (%)": None if row.get("equal") is None else 100 * row["equal_rounded"]}
-        for row in rows
-    )  # fmt: skip
-    if task.score is None:
-        table = table.drop(columns="Score")
-    table["Sparsity (%)"] = whole(table["Sparsity (%)"])
-    results.add_table("grid", "Sparsity and bits", table, digits=3)
-    equal = [row["equal"] for row in rows if row.get("equal") is not None]
-    threads = rows[0]["torch"]["threads"]
-    results.notes += [
-        "Size is packed: codes at their bits behind a bitmask, all other numbers as stored. Weight bits and input bits "
-        "are the same except that binary weights keep inputs of 2 bits; the first layer takes the 8-bit image.",
-        f"Latency is that of {chosen.latency_batch} sample(s) on {threads} thread(s). PyTorch simulates "
-        "quantisation (it is slower than float); ONNX Runtime runs QCDQ, which holds 2 to 8 bits. Binary weights go to "
-        "QONNX, which it does not run.",
-    ]
-    if equal:
-        samples = next(row["samples"] for row in rows if "samples" in row)
-        results.notes.append(
-            f"ONNX Runtime predicts what PyTorch predicts for at least {100 * min(equal):.2f} % of the {samples} test "
-            f"samples. It runs (and is timed) without its optimisation {BIAS_ROUNDING}, which rounds biases to the "
-            "product of two quantiser steps and so changes predictions at few bits: the last column is with it."
-        )
-    if table["Sparsity (%)"].nunique() > 1:
-        for order, own in table.groupby("Order", sort=False):
-            results.add_figure(
-                f"accuracy-{str(order).replace(',', '').replace(' ', '-')}",
-                f"{task.metric.name} over sparsity for each number of bits: {order}.",
-                figures.lines(own.assign(Bits=[_bits(b) for b in own["Bits"]]), "Sparsity (%)", metric, "Bits",
-                              title=f"Pruning and quantisation, {order}", subtitle=task.name),
-            )  # fmt: skip
-    else:  # over one sparsity a line would be a point
-        sparsity = table["Sparsity (%)"].iloc[0]
-        results.add_figure(
-            "accuracy-by-bits",
-            f"{task.metric.name} over bits (logarithmic; 32 is float) at {sparsity} % sparsity, a line for each order.",
-            figures.lines(table, "Bits", metric, "Order", title=f"{sparsity} % sparse, in each order",
-                          subtitle=task.name, x_log=True, x_ticks=sorted(set(table["Bits"]))),
-        )  # fmt: skip
-    results.add_figure(
-        "accuracy-by-size",
-        f"{task.metric.name} over packed size (logarithmic), a line for each order; each point is one sparsity and "
-        "number of bits, of which only those are drawn that no smaller network beats.",
-        figures.lines(_front(table, metric, task.metric.higher_is_better), "Size (kB)", metric, "Order", x_log=True,
-                      title="What a kilobyte buys", subtitle=task.name),
-    )  # fmt: skip
-    results.finish()
-
-
-def _bits(bits: int) -> str:
-    return "float" if bits == FLOAT_BITS else f"{bits} bit" + ("s" if bits > 1 else "")
-
-
-def _front(table: pd.DataFrame, metric: str, higher_is_better: bool) -> pd.DataFrame:
-    """The rows of each order that no smaller network of it equals."""
-    kept = []
-    for _, own in table.groupby("Order", sort=False):
-        best = None
-        for _, row in own.sort_values("Size (kB)").iterrows():
-            value = row[metric] if higher_is_better else -row[metric]
-            if best is None or value > best:
-                best = value
-                kept.append(row)
-    return pd.DataFrame(kept)

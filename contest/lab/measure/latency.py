@@ -8,7 +8,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from contest.pruning.batches import Inputs, forward, samples, tensors
 
 
 @dataclass(frozen=True)
@@ -45,17 +47,18 @@ def timed(run: Callable[[], object], *, batch: int, threads: int, runs: int = 20
     return Latency(statistics.fmean(seconds), deviation, median, low, high, runs, batch, threads)
 
 
-def torch_latency(model: nn.Module, inputs: Tensor, *, runs: int = 20, warmup: int = 3) -> Latency:
+def torch_latency(model: nn.Module, inputs: Inputs, *, runs: int = 20, warmup: int = 3) -> Latency:
     """A forward pass in evaluation mode; on a GPU the clock waits for the device."""
     training = model.training
     model.eval()
+    on_gpu = any(tensor.is_cuda for tensor in tensors(inputs))
 
     def run() -> None:
         with torch.inference_mode():
-            model(inputs)
-        if inputs.is_cuda:
+            forward(model, inputs)
+        if on_gpu:
             torch.cuda.synchronize()
 
-    found = timed(run, batch=len(inputs), threads=torch.get_num_threads(), runs=runs, warmup=warmup)
+    found = timed(run, batch=samples(inputs), threads=torch.get_num_threads(), runs=runs, warmup=warmup)
     model.train(training)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -48,3 +49,23 @@ def _memory() -> str:
     except (ValueError, OSError, AttributeError):  # not on every operating system
         return "unknown"
     return f"{size_bytes / 2**30:.1f} GiB"
+
+
+def reset_peak() -> None:
+    """From now on, `peak_megabytes` counts anew (Linux, and the memory of a GPU)."""
+    with suppress(OSError):  # elsewhere, or not allowed: then the peak is the process's since its start
+        Path("/proc/self/clear_refs").write_text("5")
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_megabytes() -> float:
+    """The most memory that the process held (on a GPU: that torch held there), in millions of bytes; 0 if unknown."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e6
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / 1e6
+    return 0.0

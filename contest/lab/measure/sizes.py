@@ -38,17 +38,30 @@ class Sizes:
 def sizes(model: nn.Module) -> Sizes:
     """The sizes of a float network with its zeros; the packed one stores 32-bit values.
 
-    Batch norm's counters of batches are left out of all formats; weights that layers compute from others are stored
-    as they are multiplied with.
+    Batch norm's counters of batches are left out of all formats; a weight that layers share counts once; weights that
+    layers compute from others are stored as they are multiplied with.
     """
     model = plain_copy(model)
-    state = {n: t.detach().cpu() for n, t in model.state_dict().items() if not n.endswith("num_batches_tracked")}
+    state = _stored(model)
     names = set(prunable(model))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         coo = {n: t.to_sparse() if n in names else t for n, t in state.items()}
         csr = {n: _csr(t) if n in names else t for n, t in state.items()}
         return Sizes(_saved(state), _saved(coo), _saved(csr), sum(len(packed_tensor(t)) for t in state.values()))
+
+
+def _stored(model: nn.Module) -> dict[str, Tensor]:
+    """What has to be stored: every number once, under its first name."""
+    seen: set[tuple[int, tuple[int, ...]]] = set()
+    found = {}
+    for name, tensor in model.state_dict().items():
+        key = (tensor.data_ptr(), tuple(tensor.shape))
+        if name.endswith("num_batches_tracked") or (tensor.numel() and key in seen):
+            continue
+        seen.add(key)
+        found[name] = tensor.detach().cpu()
+    return found
 
 
 def packed_bytes(model: nn.Module) -> int:

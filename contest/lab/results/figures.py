@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import altair as alt
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 # Okabe and Ito's colours that survive colour blindness, ordered so that neighbours differ in grey as well.
 COLOURS = ["#0072B2", "#D55E00", "#000000", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F"]
@@ -46,62 +45,99 @@ def styled(chart: Any) -> Any:
     )  # fmt: skip
 
 
-def lines(
-    table: pd.DataFrame,
-    x: str,
-    y: str,
-    line: str,
-    *,
-    title: str,
-    subtitle: str = "",
-    order: str | None = None,
-    x_log: bool = False,
-    y_log: bool = False,
-    x_zero: bool = False,
-    y_zero: bool = False,
-    x_ticks: Sequence[float] | None = None,
-    level: float | None = None,
-    spread: tuple[str, str] | None = None,
-    width: int = WIDTH,
-    height: int = HEIGHT,
-) -> Any:
+@dataclass(frozen=True)
+class Lines:
     """A line for each value of column `line` over columns `x` and `y`, points in the order of column `order`.
 
     `level` draws a horizontal rule (the dense network's accuracy, say), `spread` a bar between two columns at
-    each point.
+    each point, `band` an area between two columns along each line (over seeds, say). `categories` are names for
+    whole numbers of x.
     """
-    names = list(dict.fromkeys(table[line]))
-    # Beyond eight lines a colour comes again, but never with the same dash and marker.
-    turns = [(i, i // len(COLOURS)) for i in range(len(names))]
-    colours = [COLOURS[i % len(COLOURS)] for i, _ in turns]
-    dashes = [DASHES[(i + 3 * turn) % len(DASHES)] for i, turn in turns]
-    shapes = [SHAPES[(i + turn) % len(SHAPES)] for i, turn in turns]
-    legend = alt.Legend(title=line, symbolSize=160, symbolDash=[1, 0])
-    scale = _scale(y_log, y_zero)
-    if spread is not None:  # the bars too must lie inside
-        scale.domain = [0 if y_zero else float(table[spread[0]].min()) / 1.05, float(table[spread[1]].max()) * 1.05]
-    base = alt.Chart(table).encode(
-        x=alt.X(_field(x), type="quantitative", title=x, scale=_scale(x_log, x_zero), axis=_axis(x_log, x_ticks)),
-        y=alt.Y(_field(y), type="quantitative", title=y, scale=scale, axis=_axis(y_log)),
-        color=alt.Color(_field(line), type="nominal", scale=alt.Scale(domain=names, range=colours), legend=legend),
-        order=alt.Order(_field(order or x), type="quantitative"),
-    )
-    dash = alt.StrokeDash(_field(line), type="nominal", scale=alt.Scale(domain=names, range=dashes), legend=None)
-    shape = alt.Shape(_field(line), type="nominal", scale=alt.Scale(domain=names, range=shapes), legend=legend)
-    layers = [
-        base.mark_line(strokeWidth=2.5).encode(strokeDash=dash),
-        base.mark_point(size=90, strokeWidth=2, fill="white", opacity=1).encode(shape=shape),
-    ]
-    if spread is not None:
-        low, high = (alt.Y(_field(spread[0]), type="quantitative"), alt.Y2(_field(spread[1])))
-        layers.insert(0, base.mark_rule(strokeWidth=1.5).encode(y=low, y2=high))
-    if level is not None:
-        layers.insert(
-            0,
-            alt.Chart(pd.DataFrame({"level": [level]})).mark_rule(color="#999", strokeDash=[3, 3]).encode(y="level:Q"),
-        )
-    head = alt.TitleParams(title, subtitle=subtitle) if subtitle else title
-    return styled(alt.layer(*layers).properties(width=width, height=height, title=head))
+
+    table: pd.DataFrame
+    x: str
+    y: str
+    line: str
+    title: str
+    subtitle: str = ""
+    order: str | None = None
+    x_log: bool = False
+    y_log: bool = False
+    x_zero: bool = False
+    y_zero: bool = False
+    x_ticks: Sequence[float] | None = None
+    level: float | None = None
+    spread: tuple[str, str] | None = None
+    band: tuple[str, str] | None = None
+    categories: tuple[str, ...] = ()
+    x_title: str = ""
+    width: int = WIDTH
+    height: int = HEIGHT
+
+    def chart(self) -> Any:
+        names = list(dict.fromkeys(self.table[self.line]))
+        # Beyond eight lines a colour comes again, but never with the same dash and marker.
+        turns = [(i, i // len(COLOURS)) for i in range(len(names))]
+        colours = [COLOURS[i % len(COLOURS)] for i, _ in turns]
+        legend = alt.Legend(title=self.line, symbolSize=160, symbolDash=[1, 0])
+        base = alt.Chart(self.table).encode(
+            x=alt.X(_field(self.x), type="quantitative", title=self.x_title or self.x,
+                    scale=_scale(self.x_log, self.x_zero), axis=self._x_axis()),
+            y=alt.Y(_field(self.y), type="quantitative", title=self.y, scale=self._y_scale(), axis=_axis(self.y_log)),
+            color=alt.Color(_field(self.line), type="nominal", scale=alt.Scale(domain=names, range=colours),
+                            legend=legend),
+            order=alt.Order(_field(self.order or self.x), type="quantitative"),
+        )  # fmt: skip
+        dashes = alt.Scale(domain=names, range=[DASHES[(i + 3 * turn) % len(DASHES)] for i, turn in turns])
+        shapes = alt.Scale(domain=names, range=[SHAPES[(i + turn) % len(SHAPES)] for i, turn in turns])
+        dash = alt.StrokeDash(_field(self.line), type="nominal", scale=dashes, legend=None)
+        shape = alt.Shape(_field(self.line), type="nominal", scale=shapes, legend=legend)
+        layers = [
+            base.mark_line(strokeWidth=2.5).encode(strokeDash=dash),
+            base.mark_point(size=90, strokeWidth=2, fill="white", opacity=1).encode(shape=shape),
+        ]
+        for columns, mark in ((self.spread, base.mark_rule(strokeWidth=1.5)), (self.band, base.mark_area(opacity=0.2))):
+            if columns is not None:
+                low, high = (alt.Y(_field(columns[0]), type="quantitative"), alt.Y2(_field(columns[1])))
+                layers.insert(0, mark.encode(y=low, y2=high))
+        if self.level is not None:
+            rule = alt.Chart(pd.DataFrame({"level": [self.level]})).mark_rule(color="#999", strokeDash=[3, 3])
+            layers.insert(0, rule.encode(y="level:Q"))
+        head = alt.TitleParams(self.title, subtitle=self.subtitle) if self.subtitle else self.title
+        return styled(alt.layer(*layers).properties(width=self.width, height=self.height, title=head))
+
+    def _y_scale(self) -> Any:
+        scale, columns = _scale(self.y_log, self.y_zero), self.spread or self.band
+        if columns is not None:  # the bars too must lie inside
+            low, high = float(self.table[columns[0]].min()), float(self.table[columns[1]].max())
+            room = 0.0 if self.y_log else 0.05 * (high - low)
+            scale.domain = [0 if self.y_zero else low / 1.05 if self.y_log else low - room, high * 1.05 if self.y_log
+                            else high + room]  # fmt: skip
+        return scale
+
+    def _x_axis(self) -> Any:
+        if not self.categories:
+            return _axis(self.x_log, self.x_ticks)
+        names = "[" + ", ".join(f"'{name}'" for name in self.categories) + "][datum.value]"
+        places = list(range(len(self.categories)))
+        return alt.Axis(labelExpr=names, values=places, labelAngle=-40, labelOverlap=False, grid=False)
+
+    def over_seeds(self, runs: Sequence[Lines]) -> Lines:
+        """The mean line over several runs of the same figure, with a band of one standard deviation to each side."""
+        keys = [self.line, self.order or self.x]
+        every = pd.concat([run.table for run in runs])
+        levels = [run.level for run in runs if run.level is not None]
+        grouped = every.groupby(keys, sort=False, dropna=False)
+        mean = grouped[[c for c in {self.x, self.y} if c not in keys]].mean().reset_index()
+        spread = grouped[self.y].std().fillna(0.0).to_numpy()
+        mean["low"], mean["high"] = mean[self.y] - spread, mean[self.y] + spread
+        level = sum(levels) / len(levels) if levels else None
+        return replace(self, table=mean, spread=None, band=("low", "high"), level=level)
+
+
+def lines(table: pd.DataFrame, x: str, y: str, line: str, *, title: str, **more: Any) -> Lines:
+    """See `Lines`."""
+    return Lines(table, x, y, line, title, **more)
 
 
 def bars(table: pd.DataFrame, category: str, value: str, series: str | None = None, *, title: str, subtitle: str = "",
@@ -126,135 +162,12 @@ def bars(table: pd.DataFrame, category: str, value: str, series: str | None = No
     return styled(chart.properties(width=WIDTH, height=max(120, 24 * rows), title=head))
 
 
-def profile(table: pd.DataFrame, category: str, value: str, line: str, *, title: str, subtitle: str = "") -> Any:
+def profile(table: pd.DataFrame, category: str, value: str, line: str, *, title: str, subtitle: str = "") -> Lines:
     """A line for each value of column `line` over categories (layers) in the order of the table."""
-    order = list(dict.fromkeys(table[category]))
+    order = tuple(dict.fromkeys(table[category]))
     numbered = table.assign(position=[order.index(name) for name in table[category]])
-    chart = lines(numbered, "position", value, line, title=title, subtitle=subtitle, width=max(360, 48 * len(order)))
-    names = "[" + ", ".join(f"'{name}'" for name in order) + "][datum.value]"
-    for layer in chart.layer:
-        layer.encoding.x.axis = alt.Axis(
-            labelExpr=names, values=list(range(len(order))), labelAngle=-40, labelOverlap=False, grid=False
-        )
-        layer.encoding.x.title = category
-    return chart
-
-
-def histograms(weights: dict[str, NDArray[np.float32]], *, title: str, subtitle: str = "", bins: int = 41,
-               columns: int = 3) -> Any:  # fmt: skip
-    """The nonzero weights of each layer; how many are zero stands in the panel's title."""
-    panels = []
-    for name, values in weights.items():
-        nonzero = values[values != 0]
-        limit = float(np.abs(nonzero).max()) if len(nonzero) else 1.0
-        count, edges = np.histogram(nonzero, bins=bins, range=(-limit, limit))
-        data = pd.DataFrame({"from": edges[:-1], "to": edges[1:], "count": count, "none": 0})
-        zeros = 100 * (1 - len(nonzero) / max(values.size, 1))
-        head = alt.TitleParams(
-            name,
-            subtitle=f"{values.size:,} weights, {zeros:.1f} % zero",
-            fontSize=15,
-            subtitleFontSize=13,
-            frame="group",
-        )
-        panels.append(
-            alt.Chart(data)
-            .mark_rect(color="#0072B2", stroke="white", strokeWidth=0.5)
-            .encode(
-                x=alt.X("from:Q", title="weight", axis=alt.Axis(tickCount=4)), x2="to:Q",
-                y=alt.Y("count:Q", title="weights", axis=alt.Axis(tickCount=4, format="~s")), y2="none:Q",
-            )
-            .properties(width=260, height=150, title=head)
-        )  # fmt: skip
-    grid = alt.concat(*panels, columns=columns, spacing={"row": 104, "column": 74}, bounds="flush")
-    return styled(grid.properties(title=alt.TitleParams(title, subtitle=subtitle, offset=18)))
-
-
-def kernels(weight: NDArray[np.float32], *, title: str, subtitle: str = "", columns: int = 8, limit: int = 32,
-            numbers: bool = True) -> Any:  # fmt: skip
-    """A heat map of each kernel [out, in, h, w]: the darker, the larger the magnitude; the number is the value.
-
-    The first `limit` kernels (output by output, input by input) are drawn and the subtitle says of how many.
-    A zero is white and has no number.
-    """
-    outputs, inputs, height, width = weight.shape
-    chosen = [(o, i) for o in range(outputs) for i in range(inputs)][:limit]
-    rows = [
-        {"panel": f"{o}←{i}" if inputs > 1 else str(o), "at": index, "row": r, "column": c,
-         "value": float(weight[o, i, r, c])}
-        for index, (o, i) in enumerate(chosen) for r in range(height) for c in range(width)
-    ]  # fmt: skip
-    table = pd.DataFrame(rows)
-    table["magnitude"] = table["value"].abs()
-    # Without its leading zero a number fits its square: -.12.
-    table["text"] = [f"{v:.2f}".replace("0.", ".", 1).replace("-.00", ".00") if v else "" for v in table["value"]]
-    largest = float(table["magnitude"].max()) or 1.0
-    cell = 38
-    square = alt.Chart().encode(
-        x=alt.X("column:O", axis=None), y=alt.Y("row:O", axis=None, sort="ascending")
-    )  # fmt: skip
-    shades = alt.Scale(range=["#ffffff", "#101010"], domain=[0, largest])
-    colour = alt.Color("magnitude:Q", scale=shades, title="|weight|", legend=alt.Legend(gradientLength=160))
-    layers = [square.mark_rect(stroke="#bbb", strokeWidth=0.5).encode(color=colour)]
-    if numbers:
-        layers.append(
-            square.mark_text(fontSize=13).encode(
-                text="text:N",
-                color=alt.condition(alt.datum.magnitude > 0.45 * largest, alt.value("white"), alt.value("black")),
-            )
-        )
-    order = list(dict.fromkeys(table["panel"]))
-    every = outputs * inputs
-    shown = f"{len(chosen)} of {every} kernels" if len(chosen) < every else f"all {every} kernels"
-    chart = (
-        alt.layer(*layers, data=table)
-        .properties(width=cell * width, height=cell * height)
-        .facet(
-            facet=alt.Facet("panel:N", sort=order, title=None, header=alt.Header(labelFontSize=12, labelPadding=2)),
-            columns=columns,
-            spacing=12,
-        )
-    )
-    return styled(
-        chart.properties(title=alt.TitleParams(title, subtitle=f"{subtitle}, {shown}" if subtitle else shown))
-    )
-
-
-def strip(images: NDArray[np.uint8], captions: Sequence[str], wrong: Sequence[bool], *, title: str, subtitle: str = "",
-          side: int = 96) -> Any:  # fmt: skip
-    """Images [N, H, W, 1 or 3] in a row with a caption under each; wrong ones are framed and marked."""
-    rows = [
-        {"at": index, "picture": _picture(image, side), "caption": caption, "frame": "wrong" if bad else "right"}
-        for index, (image, caption, bad) in enumerate(zip(images, captions, wrong, strict=True))
-    ]
-    table = pd.DataFrame(rows)
-    step = side + 26
-    x = alt.X("at:O", axis=None, scale=alt.Scale(paddingInner=0.1))
-    base = alt.Chart(table).encode(x=x)
-    frame = base.transform_filter("datum.frame == 'wrong'").mark_square(
-        size=(side + 10) ** 2, opacity=1, filled=False, stroke="#D55E00", strokeWidth=3, strokeDash=[6, 3]
-    ).encode(y=alt.value(side / 2 + 8))  # fmt: skip
-    picture = base.mark_image(width=side, height=side).encode(url="picture:N", y=alt.value(side / 2 + 8))
-    text = base.mark_text(fontSize=14, baseline="top", lineBreak="\n").encode(text="caption:N", y=alt.value(side + 22))
-    chart = alt.layer(frame, picture, text).properties(
-        width=step * len(table),
-        height=side + 62,
-        title=alt.TitleParams(title, subtitle=subtitle) if subtitle else title,
-    )
-    return styled(chart)
-
-
-def _picture(image: NDArray[np.uint8], side: int) -> str:
-    """The image as a PNG data address, enlarged without smoothing."""
-    import base64
-    import io
-
-    from PIL import Image
-
-    pixels = image[:, :, 0] if image.shape[2] == 1 else image
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).resize((side * 2, side * 2), Image.Resampling.NEAREST).save(buffer, "png")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return Lines(numbered, "position", value, line, title, subtitle, categories=order, x_title=category,
+                 width=max(360, 48 * len(order)))  # fmt: skip
 
 
 def _scale(log: bool, zero: bool) -> Any:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from contest import pruning
+from contest.lab.image_task import image_task
 from contest.lab.results import figures
-from contest.lab.task import Task, image_task
+from contest.lab.task import Task
 from contest.lab.training import Training, train
 
 MODEL, DATASET, LAYER = "mnist_cnn:widths=8-16,hidden=32", "digits", "conv2.weight"

@@ -1,4 +1,4 @@
-"""Results of this machine beside published figures: the shape must agree, not the digits (shared with labs.md).
+"""Results of this machine beside published figures: the shape must agree, not the digits.
 
 `write` makes the page `docs/lab-results.md` from results folders; an unfinished folder says how far it is.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,6 @@ class Folder:
     """A results folder as it lies there, finished or not."""
 
     def __init__(self, path: Path) -> None:
-        """Raises UsageError when it is none."""
         if not (path / "config.json").is_file():
             raise UsageError(f"{path} is no results folder of `contest lab`: it has no config.json")
         self.path = path
@@ -64,25 +63,15 @@ def write(folders: Sequence[Path], page: Path) -> Path:
     parts = [
         "# Laboratory results",
         "Measured on the machine named with each experiment. Written by `contest lab results FOLDER ... --out PAGE`. "
-        "Published figures are those of other people's machines and "
-        "seeds: the shape must agree, not the digits.",
+        "Published figures are those of other people's machines and seeds: the shape must agree, not the digits.",
     ]
     for folder in map(Folder, folders):
         parts += [f"## {folder.experiment.capitalize()}: {folder.title}", _about(folder)]
         if (folder.path / NOTE).is_file():
             parts.append((folder.path / NOTE).read_text(encoding="utf-8").strip())
-        if folder.experiment == "repeated":
-            parts += _repeated(folder)
-        elif folder.experiment == "finetune":
-            parts += _finetune(folder)
-        elif folder.experiment == "quantise":
-            parts += [*_tables(folder), *_quantise(folder)]
-        elif folder.experiment == "deploy":
-            parts += [*_tables(folder), *_deploy(folder)]
-        elif folder.experiment == "compare":
-            parts += [*_tables(folder), *_compare(folder)]
-        else:
+        if folder.experiment not in ("repeated", "finetune"):  # these have tables beside the published figures
             parts += _tables(folder)
+        parts += CHECKS.get(folder.experiment, lambda _: [])(folder)
         parts += _figures(folder, page)
     write_text(page, "\n\n".join(parts))
     return page
@@ -90,7 +79,10 @@ def write(folders: Sequence[Path], page: Path) -> Path:
 
 def _about(folder: Folder) -> str:
     machine = folder.machine
-    shown = ("train_images", "test_images", "batch_size", "augment", "training", "pretraining", "tuning", "seed")
+    shown = (
+        "initialisation", "train_images", "test_images", "batch_size", "augment", "training", "pretraining", "tuning",
+        "seed",
+    )  # fmt: skip
     task = (folder.config.get("tasks") or [folder.config])[0]
     values = {key: folder.config.get(key, task.get(key)) for key in shown}
     settings = "; ".join(
@@ -145,7 +137,8 @@ def _repeated(folder: Folder) -> list[str]:
     checks += _collapse(folder, rounds) + _sizes(folder)
     published = ", ".join(f"{name} {value:.2f} %" for name, value in TEXT_ACCURACY.items())
     checks.append(f"Published shape (text net on SST-2, chance 49.08 %): {published}.")
-    return [*found, "\n".join(f"- {check}" for check in checks)]
+    layers = _tables(folder, "layers-none") if (folder.path / "results.json").is_file() else []
+    return [*found, "\n".join(f"- {check}" for check in checks), *layers]
 
 
 def _collapse(folder: Folder, rounds: int) -> list[str]:
@@ -267,23 +260,25 @@ def _finished(folder: Folder, total: int) -> str:
     return "All cells are finished." if done >= total else f"**Unfinished**: {done} of {total} cells so far."
 
 
-def _tables(folder: Folder) -> list[str]:
-    paths = sorted((folder.path / "tables").glob("*.md"))
-    short = [path for path in paths if len(path.read_text().splitlines()) <= 30]
-    if not paths:
+def _tables(folder: Folder, *only: str) -> list[str]:
+    """The folder's short tables with their captions: all, or those of the given names."""
+    written = folder.path / "results.json"
+    if not written.is_file():
         return [f"**Unfinished**: {len(folder.cells)} cells so far."]
-    report = (folder.path / "report.md").read_text(encoding="utf-8")
-    return [f"**{_caption(report, path)}**\n\n{path.read_text().strip()}" for path in short]
+    captions: dict[str, str] = json.loads(written.read_text(encoding="utf-8"))["captions"]
+    found = []
+    for name, caption in captions.items():
+        text = (folder.path / "tables" / f"{name}.md").read_text(encoding="utf-8").strip()
+        if name in only or (not only and len(text.splitlines()) <= 30):
+            found.append(f"**{caption}**\n\n{text}")
+    return found
 
 
-def _caption(report: str, table: Path) -> str:
-    """What the folder's own report calls this table."""
-    head, found, _ = report.partition("\n\n" + table.read_text(encoding="utf-8").strip())
-    return head.rpartition("## ")[2] if found else table.stem.replace("-", " ")
-
-
+CHECKS: dict[str, Callable[[Folder], list[str]]] = {
+    "repeated": _repeated, "finetune": _finetune, "compare": _compare, "quantise": _quantise, "deploy": _deploy,
+}  # fmt: skip
 SHOWN = {
-    "repeated": ("accuracy-by-sparsity", "accuracy-by-sparsity-end", "sizes"),
+    "repeated": ("accuracy-by-sparsity", "accuracy-by-sparsity-end", "layers", "sizes"),
     "finetune": ("kernels-dense", "kernels-pruned", "kernels-tuned", "samples-pruned", "samples-tuned"),
     "compare": ("accuracy", "flops", "layer-sparsity", "test-loss"),
     "sensitivity": ("sensitivity",),

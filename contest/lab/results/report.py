@@ -4,31 +4,44 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from contest.lab.results import figures
+from contest.errors import UsageError
+from contest.lab.results import figures, tables
 from contest.lab.results.resumable import write_text
-from contest.lab.results.tables import markdown, shown, write_table
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; margin: 2rem auto; max-width: 62rem;
        padding: 0 1rem; }
 h1 { font-size: 1.7rem; } h2 { font-size: 1.25rem; margin-top: 2rem; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; font-size: .92rem; }
-th, td { padding: .25rem .7rem; border-bottom: 1px solid #ddd; text-align: right; }
-th { border-bottom: 2px solid #888; font-weight: 600; }
-th:first-child, td:first-child, .text { text-align: left; }
+th, td { padding: .25rem .7rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
+th { border-bottom: 2px solid #888; font-weight: 600; white-space: normal; }
+.text { text-align: left; } .settings td { white-space: normal; text-align: left; }
+caption { text-align: left; color: #444; padding-bottom: .3rem; }
 figure { margin: 1.5rem 0; overflow-x: auto; } div.wide { overflow-x: auto; }
 figure svg { max-width: 100%; height: auto; }
 figcaption { color: #444; max-width: 46rem; position: sticky; left: 0; }
+.answer { border: 1px solid #aaa; border-radius: 4px; min-height: 6rem; padding: .5rem; margin: .5rem 0 1.5rem; }
 @media (max-width: 40rem) { figure svg { max-width: none; width: 40rem; } } /* moved with a finger, but legible */
-pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; font-size: .82rem; }
+@media print { .answer { break-inside: avoid; } }
 """
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure that a notebook shows."""
+
+    path: Path
+
+    def _repr_png_(self) -> bytes:
+        return self.path.read_bytes()
 
 
 @dataclass
@@ -43,45 +56,94 @@ class Results:
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     """Sentences that a reader must know: what was cut short, what the figures do not show."""
-    _captions: dict[str, str] = field(default_factory=dict)
-    _digits: dict[str, int] = field(default_factory=dict)
-    _figures: dict[str, str] = field(default_factory=dict)
+    questions: Sequence[str] = ()
+    """What the reader is asked; the page has room for each answer."""
+    lines: dict[str, figures.Lines] = field(default_factory=dict)
+    """The figures of lines as data, by name."""
+    captions: dict[str, str] = field(default_factory=dict)
+    digits: dict[str, int] = field(default_factory=dict)
+    drawn: dict[str, str] = field(default_factory=dict)
+    """Captions of the figures."""
 
     def add_table(self, name: str, caption: str, table: pd.DataFrame, digits: int = 2) -> None:
         """CSV, Markdown and LaTeX under `tables/`, and a place in the page."""
-        self.tables[name], self._captions[name], self._digits[name] = table, caption, digits
-        write_table(self.folder, name, table, digits)
+        self.tables[name], self.captions[name], self.digits[name] = table, caption, digits
+        tables.write_table(self.folder, name, caption, table, digits)
 
     def add_figure(self, name: str, caption: str, chart: Any) -> None:
         """SVG and PNG under `figures/`, and a place in the page."""
+        if isinstance(chart, figures.Lines):
+            self.lines[name] = chart
+            chart = chart.chart()
         figures.save(chart, self.folder, name)
-        self._figures[name] = caption
+        self.drawn[name] = caption
+
+    def copy_figure(self, other: Results, name: str, caption: str) -> None:
+        """A figure of other results, as it is."""
+        for suffix in ("svg", "png"):
+            source, target = (results.folder / "figures" / f"{name}.{suffix}" for results in (other, self))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+        self.drawn[name] = caption
+
+    def figure(self, name: str) -> Picture:
+        """A figure, to be shown in a notebook.
+
+        Raises:
+            UsageError: there is none of that name.
+        """
+        if name not in self.drawn:
+            raise UsageError(f"there is no figure '{name}'; there are {', '.join(self.drawn)}")
+        return Picture(self.folder / "figures" / f"{name}.png")
 
     def finish(self) -> Path:
-        """Write `report.html` and `report.md`; returns the page's path."""
+        """Write `report.html`, `report.md` and `results.json` (captions and sentences); returns the page's path."""
+        self.notes = [note for note in self.notes if note]
         page = self.folder / "report.html"
         write_text(page, self._html())
         write_text(self.folder / "report.md", self._markdown())
+        kept = ("title", "summary", "notes", "captions", "digits", "drawn")
+        values = {key: getattr(self, key) for key in kept} | {"questions": list(self.questions)}
+        values |= {"configuration": self.configuration, "machine": self.machine}
+        write_text(self.folder / "results.json", json.dumps(values, indent=1))
         return page
 
-    def _html(self) -> str:
-        parts = [f"<h1>{html.escape(self.title)}</h1>", f"<p>{html.escape(self.summary)}</p>"]
+    @classmethod
+    def load(cls, folder: Path) -> Results:
+        """Finished results from their folder; figures are there as files only.
+
+        Raises:
+            UsageError: the folder has no finished results.
+        """
+        path = folder / "results.json"
+        if not path.is_file():
+            raise UsageError(f"{folder} holds no finished results of `contest lab`: it has no results.json")
+        values = json.loads(path.read_text(encoding="utf-8"))
+        read = {name: pd.read_csv(folder / "tables" / f"{name}.csv") for name in values["captions"]}
+        return cls(folder, tables=read, **values)
+
+    def body(self, prefix: str = "") -> str:
+        """The page's inner part: sentences, tables and figures. `prefix` keeps names of several such parts apart."""
+        parts = [f"<p>{html.escape(self.summary)}</p>"]
         parts += [f"<p>{html.escape(note)}</p>" for note in self.notes]
-        for name, table in self.tables.items():
-            parts += [
-                f"<h2>{html.escape(self._captions[name])}</h2>",
-                f'<div class="wide">{self._table(name, table)}</div>',
-            ]
-        for number, (name, caption) in enumerate(self._figures.items(), 1):
+        for number, (name, table) in enumerate(self.tables.items(), 1):
+            caption = f"Table {number}. {html.escape(self.captions[name])}"
+            parts.append(f'<div class="wide">{_html_table(table, self.digits[name], caption)}</div>')
+        for number, (name, caption) in enumerate(self.drawn.items(), 1):
             drawing = (self.folder / "figures" / f"{name}.svg").read_text(encoding="utf-8")
             # Marks of different drawings share names such as clip0; in one page they must differ.
-            drawing = drawing.replace('id="', f'id="{name}-').replace("url(#", f"url(#{name}-")
+            drawing = drawing.replace('id="', f'id="{prefix}{name}-').replace("url(#", f"url(#{prefix}{name}-")
             parts.append(f"<figure>{drawing}<figcaption>Figure {number}. {html.escape(caption)}</figcaption></figure>")
-        machine = "".join(
-            f'<tr><td>{html.escape(k)}</td><td class="text">{html.escape(v)}</td></tr>' for k, v in self.machine.items()
-        )
-        parts += [f"<h2>Machine</h2><table>{machine}</table>", "<h2>Configuration</h2>"]
-        parts.append(f"<pre>{html.escape(json.dumps(self.configuration, indent=2))}</pre>")
+        parts += ["<h2>Hyperparameters</h2>", _html_pairs(settings(self.configuration))]
+        parts += ["<h2>Machine</h2>", _html_pairs(self.machine)]
+        return "\n".join(parts)
+
+    def _html(self) -> str:
+        parts = [f"<h1>{html.escape(self.title)}</h1>", self.body()]
+        parts += [
+            f'<h2>{html.escape(question)}</h2><div class="answer" contenteditable="true"></div>'
+            for question in self.questions
+        ]
         return (
             '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -90,27 +152,51 @@ class Results:
             + "\n</body></html>"
         )
 
-    def _table(self, name: str, table: pd.DataFrame) -> str:
-        kinds = ["" if pd.api.types.is_numeric_dtype(table[column]) else ' class="text"' for column in table.columns]
-        head = "".join(
-            f"<th{kind}>{html.escape(str(column))}</th>" for column, kind in zip(table.columns, kinds, strict=True)
-        )
-        rows = (
-            "<tr>"
-            + "".join(
-                f"<td{kind}>{html.escape(shown(v, self._digits[name]))}</td>"
-                for v, kind in zip(row, kinds, strict=True)
-            )
-            + "</tr>"
-            for row in table.itertuples(index=False)
-        )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-
     def _markdown(self) -> str:
-        parts = [f"# {self.title}", self.summary, *self.notes]
-        for name, table in self.tables.items():
-            parts += [f"## {self._captions[name]}", markdown(table, self._digits[name])]
-        for name, caption in self._figures.items():
-            parts.append(f"![{caption}](figures/{name}.png)\n\n{caption}")
-        parts += ["## Machine", "\n".join(f"- {key}: {value}" for key, value in self.machine.items())]
+        parts = [f"# {self.title}", self.markdown_body("figures")]
+        for question in self.questions:
+            parts += [f"## {question}", "*(your answer)*"]
         return "\n\n".join(parts)
+
+    def markdown_body(self, figures_folder: str) -> str:
+        """The same as `body`, as Markdown."""
+        parts = [self.summary, *self.notes]
+        for number, (name, table) in enumerate(self.tables.items(), 1):
+            parts += [f"**Table {number}. {self.captions[name]}**", tables.markdown(table, self.digits[name])]
+        for number, (name, caption) in enumerate(self.drawn.items(), 1):
+            parts.append(f"![{caption}]({figures_folder}/{name}.png)\n\nFigure {number}. {caption}")
+        for title, pairs in (("Hyperparameters", settings(self.configuration)), ("Machine", self.machine)):
+            rows = "\n".join(f"| {key} | {value} |" for key, value in pairs.items())
+            parts += [f"## {title}", f"| | |\n| --- | --- |\n{rows}"]
+        return "\n\n".join(parts)
+
+
+def settings(configuration: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """A configuration as pairs of words: `training: epochs` -> 2."""
+    found: dict[str, str] = {}
+    for key, value in configuration.items():
+        name = prefix + str(key).replace("_", " ")
+        if isinstance(value, Mapping):
+            found |= settings(value, f"{name}: ")
+        elif isinstance(value, list) and value and all(isinstance(part, Mapping) for part in value):
+            for number, part in enumerate(value, 1):
+                found |= settings(part, f"{name} {number}: ")
+        else:
+            found[name] = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return {key: value for key, value in found.items() if value not in ("", "None")}
+
+
+def _html_pairs(pairs: Mapping[str, str]) -> str:
+    rows = "".join(f"<tr><td>{html.escape(k)}</td><td>{html.escape(v)}</td></tr>" for k, v in pairs.items())
+    return f'<table class="settings">{rows}</table>'
+
+
+def _html_table(table: pd.DataFrame, digits: int, caption: str) -> str:
+    text, left = tables.as_text(table, digits), tables.text_columns(table)
+    kinds = [' class="text"' if column in left else "" for column in text.columns]
+    head = "".join(f"<th{k}>{html.escape(c)}</th>" for c, k in zip(text.columns, kinds, strict=True))
+    rows = "".join(
+        "<tr>" + "".join(f"<td{k}>{html.escape(v)}</td>" for v, k in zip(row, kinds, strict=True)) + "</tr>"
+        for row in text.itertuples(index=False)
+    )
+    return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
 
 from contest.errors import UsageError
-from contest.lab.measure.machine import machine
+from contest.lab.measure.machine import machine, peak_megabytes, reset_peak
 
 Cell = dict[str, Any]
 
@@ -24,45 +27,62 @@ class Cells:
     """A results folder: `config.json`, `machine.json`, `cells/*.json`, `states/*.pt`.
 
     A folder belongs to one configuration: started again with the same one, finished cells are read instead
-    of computed. Use it as a context manager; it shows cells done and time left.
+    of computed. Lists of what is compared (`growing`: methods, ratios) may be longer or shorter the next time. Use
+    it as a context manager; it shows cells done and time left, in a line for each cell where nobody watches.
     """
 
-    def __init__(self, folder: Path, configuration: Mapping[str, Any], total: int, *, progress: bool = False) -> None:
-        """Raises UsageError when the folder holds results of another configuration."""
-        self.folder, self.total = folder, total
+    def __init__(
+        self,
+        folder: Path,
+        configuration: Mapping[str, Any],
+        total: int,
+        *,
+        growing: Sequence[str] = (),
+        again: Sequence[str] = (),
+        progress: bool = False,
+    ) -> None:
+        """`again` are patterns of cells that are to be computed anew.
+
+        Raises UsageError when the folder holds results of another configuration.
+        """
+        self.folder, self.total, self.growing = folder, total, growing
         (folder / "cells").mkdir(parents=True, exist_ok=True)
         self.configuration: dict[str, Any] = json.loads(json.dumps(configuration, default=str))
         self._claim()
         if not (folder / "machine.json").exists():
             write_text(folder / "machine.json", json.dumps(machine(), indent=2))
+        for path in (folder / "cells").glob("*.json"):
+            if any(fnmatchcase(path.stem, pattern) for pattern in again):
+                path.unlink()
         self._done = self._computed = 0
         self._seconds = 0.0
+        self._console = Console(file=sys.stderr)
+        self._lines = progress and not self._console.is_terminal
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]}"),
-            disable=not progress,
+            console=self._console,
+            disable=not progress or self._lines,
         )
         self._shown = self._bar.add_task("cells", total=total, left="")
 
     def _claim(self) -> None:
         path = self.folder / "config.json"
-        if not path.exists():
-            write_text(path, json.dumps(self.configuration, indent=2))
-            return
-        before = json.loads(path.read_text())
-        if before != self.configuration:
-            differing = sorted(
-                key
-                for key in before.keys() | self.configuration.keys()
-                if before.get(key) != self.configuration.get(key)
-            )
+        before = json.loads(path.read_text()) if path.exists() else self.configuration
+        differing = sorted(
+            key for key in before.keys() | self.configuration.keys()
+            if key not in self.growing and before.get(key) != self.configuration.get(key)
+        )  # fmt: skip
+        if differing:
             raise UsageError(
                 f"{self.folder} holds results of another configuration (different: {', '.join(differing)}); "
                 "give another folder with --out, or remove it"
             )
+        if not path.exists() or before != self.configuration:
+            write_text(path, json.dumps(self.configuration, indent=2))
 
     def __enter__(self) -> Cells:
         self._bar.start()
@@ -79,28 +99,56 @@ class Cells:
         found: dict[str, str] = json.loads((self.folder / "machine.json").read_text())
         return found
 
+    @property
+    def unfinished(self) -> int:
+        """How many of the cells are still to be computed."""
+        return max(0, self.total - len(list((self.folder / "cells").glob("*.json"))))
+
     def finished(self, key: str) -> bool:
         return self._path(key).exists()
 
     def __call__(self, key: str, compute: Callable[[], Mapping[str, Any]]) -> Cell:
-        """The cell's values, from its file or computed and written (JSON values only)."""
+        """The cell's values, from its file or computed and written (JSON values only).
+
+        Beside them stand the `seconds` that it took and the process's `peak_mb` of memory meanwhile.
+        """
         self._bar.update(self._shown, description=key)
         if not self.finished(key):
+            reset_peak()
             started = time.perf_counter()
             values = dict(compute())
-            self._seconds += time.perf_counter() - started
+            took = time.perf_counter() - started
+            self._seconds += took
             self._computed += 1
+            values |= {"seconds": round(took, 3), "peak_mb": peak_megabytes()}
             write_text(self._path(key), json.dumps(values, indent=1))
+            if self._lines:
+                print(f"{self._done + 1}/{self.total} {key}: {took:.1f} s {self._left(1)}".rstrip(), file=sys.stderr)
         self._done += 1
         self._bar.update(self._shown, completed=self._done, left=self._left())
         found: Cell = json.loads(self._path(key).read_text())
         return found
 
-    def _left(self) -> str:
-        if not self._computed or self._done >= self.total:
+    def say(self, text: str) -> None:
+        """A line for whoever watches."""
+        if self._lines or not self._bar.disable:
+            self._console.print(text, highlight=False)
+
+    def cost(self) -> str:
+        """What the finished cells took, in a sentence; empty where nothing is known."""
+        known = [json.loads(path.read_text()) for path in (self.folder / "cells").glob("*.json")]
+        seconds = [cell["seconds"] for cell in known if "seconds" in cell]
+        peaks = [cell["peak_mb"] for cell in known if cell.get("peak_mb")]
+        if not seconds:
             return ""
-        seconds = self._seconds / self._computed * (self.total - self._done)
-        return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
+        memory = f"; at most {max(peaks):,.0f} MB of memory" if peaks else ""
+        return f"The {len(seconds)} cells took {minutes(sum(seconds))}, the longest {minutes(max(seconds))}{memory}."
+
+    def _left(self, more: int = 0) -> str:
+        left = self.total - self._done - more
+        if not self._computed or left <= 0:
+            return ""
+        return f"about {minutes(self._seconds / self._computed * left)} left"
 
     def _path(self, key: str) -> Path:
         return self.folder / "cells" / f"{key}.json"
@@ -137,3 +185,10 @@ def write_text(path: Path, text: str) -> None:
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.write_text(text + "\n", encoding="utf-8")
     part.replace(path)
+
+
+def minutes(seconds: float) -> str:
+    """A duration as people say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 9.5 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -5,12 +5,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from contest.pruning.masks import prunable_modules
+from contest.errors import UsageError
+from contest.pruning.prunable import layers, owner, prunable
 
 
-def layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Prunable layers by the name of their weight (`stem.conv.weight`)."""
-    return {f"{name}.weight" if name else "weight": module for name, module in prunable_modules(model)}
+def whole_layers(model: nn.Module, method: str) -> dict[str, nn.Module]:
+    """The prunable layers by the name of their weight, for a method that takes whole filters or channels.
+
+    Raises:
+        UsageError: a prunable weight is neither a convolution's nor a linear layer's.
+    """
+    found = layers(model)
+    for name in prunable(model):
+        if name not in found:
+            raise UsageError(
+                f"{method} takes whole channels of convolutions and linear layers; '{name}' belongs to a "
+                f"{type(owner(model, name)).__name__}"
+            )
+    return found
 
 
 def output_channel(layer: nn.Module) -> Tensor:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from contest.pruning.batches import Batches, Loss
 from contest.pruning.latent import effective_weight
-from contest.pruning.methods.channels import layers, output_channel, worth
-from contest.pruning.registry import Batches, Loss, Method, Scores, register
+from contest.pruning.methods.channels import output_channel, whole_layers, worth
+from contest.pruning.registry import Method, Scores, register
 
 
 def filter_sums(layer: nn.Module) -> Tensor:
@@ -26,7 +27,7 @@ def filter_sums(layer: nn.Module) -> Tensor:
 def score(model: nn.Module, batches: Batches, loss: Loss) -> Scores:
     """For each weight, its filter's place by L1 norm inside its layer, in (0, 1]; the last layer is inf."""
     scores: Scores = {}
-    for name, layer in layers(model).items():
+    for name, layer in whole_layers(model, "filter-l1").items():
         order = filter_sums(layer).argsort(stable=True)
         scores[name] = worth(order, output_channel(layer))
     if len(scores) > 1:

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from contest.errors import UsageError
-from contest.pruning.masks import prunable
-from contest.pruning.registry import Batches, Loss, Scores
+from contest.pruning.batches import Batches, Loss, forward, samples, with_logits
+from contest.pruning.prunable import prunable
+from contest.pruning.registry import Scores
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -26,14 +27,19 @@ def as_in_training(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.eval()
+        elif isinstance(module, nn.RNNBase | nn.MultiheadAttention):
+            module.dropout = 0.0  # a number of theirs; `preserved` gives it back
 
 
 def losses(model: nn.Module, batches: Batches, loss: Loss, temperature: float = 1.0) -> Iterator[tuple[Tensor, int]]:
-    """The mean loss of each batch and its number of samples; outputs are divided by `temperature`."""
+    """The mean loss of each batch and its number of samples; the logits are divided by `temperature`."""
     empty = True
     for inputs, targets in batches:
         empty = False
-        yield loss(model(inputs) / temperature, targets), len(inputs)
+        outputs = forward(model, inputs)
+        if temperature != 1:
+            outputs = with_logits(outputs, lambda scores: scores / temperature)
+        yield loss(outputs, targets), samples(inputs)
     if empty:
         raise UsageError("this pruning method scores with data; give at least one batch of (inputs, targets)")
 
@@ -45,11 +51,11 @@ def mean_gradient(model: nn.Module, batches: Batches, loss: Loss, temperature: f
     """
     weights = trainable(model)
     sums = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-    samples = 0
+    total = 0
     for value, count in losses(model, batches, loss, temperature):
         gradients = torch.autograd.grad(value, list(weights.values()), allow_unused=True)
         for name, gradient in zip(weights, gradients, strict=True):
             if gradient is not None:
                 sums[name] += gradient * count
-        samples += count
-    return {name: total / samples for name, total in sums.items()}
+        total += count
+    return {name: gradient / total for name, gradient in sums.items()}

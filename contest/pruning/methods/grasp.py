@@ -6,21 +6,30 @@ inside the loss, as in the authors' experiments.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 
+from contest.pruning.batches import Batches, Loss
 from contest.pruning.methods.gradients import as_in_training, losses, mean_gradient, trainable
-from contest.pruning.registry import Batches, Loss, Method, Scores, register
-
-TEMPERATURE = 200.0
+from contest.pruning.registry import Method, Scores, register
 
 
-def hessian_gradient(model: nn.Module, batches: Batches, loss: Loss, temperature: float = TEMPERATURE) -> Scores:
+@dataclass(frozen=True)
+class Grasp:
+    """Hyperparameters."""
+
+    temperature: float = 200.0
+    """What the logits are divided by inside the loss."""
+
+
+def hessian_gradient(model: nn.Module, batches: Batches, loss: Loss, temperature: float = Grasp.temperature) -> Scores:
     """H g over the prunable weights, H and g of the mean loss over all samples, by parameter name."""
     weights = trainable(model)
     gradient = mean_gradient(model, batches, loss, temperature)
     products = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-    samples = 0
+    samples_seen = 0
     for value, count in losses(model, batches, loss, temperature):
         own = torch.autograd.grad(value, list(weights.values()), create_graph=True, allow_unused=True)
         flow = torch.stack(
@@ -31,17 +40,17 @@ def hessian_gradient(model: nn.Module, batches: Batches, loss: Loss, temperature
             for name, part in zip(weights, second, strict=True):
                 if part is not None:
                     products[name] += part * count
-        samples += count
-    return {name: total / samples for name, total in products.items()}
+        samples_seen += count
+    return {name: total / samples_seen for name, total in products.items()}
 
 
-def score(model: nn.Module, batches: Batches, loss: Loss) -> Scores:
+def score(model: nn.Module, batches: Batches, loss: Loss, options: Grasp) -> Scores:
     """w * (H g): the negative of the paper's score, since here the highest live."""
     as_in_training(model)
-    products = hessian_gradient(model, batches, loss)
+    products = hessian_gradient(model, batches, loss, options.temperature)
     return {name: weight.detach() * products[name] for name, weight in trainable(model).items()}
 
 
 grasp = register(
-    Method("grasp", score, "what the gradient's flow needs least goes", "arXiv 2002.07376", "before", uses_data=True)
+    Method("grasp", score, "what the gradient's flow needs least goes", "arXiv 2002.07376", "before", True, Grasp())
 )

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from contest.pruning.masks import weights
-from contest.pruning.registry import Batches, Loss, Method, Scores, register
+from contest.pruning.batches import Batches, Loss
+from contest.pruning.prunable import weights
+from contest.pruning.registry import Method, Scores, register
 
 
 def score(model: nn.Module, batches: Batches, loss: Loss) -> Scores:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from contest.pruning.masks import prunable
-from contest.pruning.registry import Batches, Loss, Method, Scores, register
+from contest.pruning.batches import Batches, Loss
+from contest.pruning.prunable import prunable
+from contest.pruning.registry import Method, Scores, register
 
 
 def score(model: nn.Module, batches: Batches, loss: Loss) -> Scores:

@@ -9,16 +9,25 @@ The image's own channels stay.
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from contest.errors import UsageError
+from contest.pruning.batches import Batches, Loss, forward
 from contest.pruning.latent import effective_weight
-from contest.pruning.methods.channels import input_channel, layers, worth
-from contest.pruning.registry import Batches, Loss, Method, Scores, register
+from contest.pruning.methods.channels import input_channel, whole_layers, worth
+from contest.pruning.registry import Method, Scores, register
 
-PLACES = 512
-"""Output places (of all images together) at which each layer is judged; the paper draws 10 an image."""
+
+@dataclass(frozen=True)
+class ThiNet:
+    """Hyperparameters."""
+
+    places: int = 512
+    """Output places (of all samples together) at which each layer is judged; the paper draws 10 an image."""
 
 
 def greedy_order(patches: Tensor, weight: Tensor) -> Tensor:
@@ -56,25 +65,32 @@ def contribution_products(patches: Tensor, weight: Tensor) -> Tensor:
     return gram
 
 
-def layer_inputs(model: nn.Module, batches: Batches, wanted: dict[str, nn.Module]) -> tuple[dict[str, Tensor], str]:
-    """The inputs of the wanted layers over all batches, and the name of the layer that was called first."""
+def layer_patches(
+    model: nn.Module, batches: Batches, wanted: dict[str, nn.Module], places: int
+) -> tuple[dict[str, Tensor], str]:
+    """What the wanted layers see at `places` places over all batches, and the name of the layer that was called first.
+
+    Patches are taken batch by batch, so that sequences may be of another length in each.
+    """
     seen: dict[str, list[Tensor]] = {}
     handles = [
         layer.register_forward_pre_hook(
-            lambda _, args, name=name: seen.setdefault(name, []).append(_tensor(args[0]).detach())
+            lambda module, args, name=name: seen.setdefault(name, []).append(
+                patches_of(module, _tensor(args[0]).detach(), places)
+            )
         )
         for name, layer in wanted.items()
     ]
     try:
         with torch.no_grad():
             for inputs, _ in batches:
-                model(inputs)
+                forward(model, inputs)
     finally:
         for handle in handles:
             handle.remove()
     if not seen:
         raise UsageError("thinet scores with data; give at least one batch of (inputs, targets)")
-    return {name: torch.cat(parts) for name, parts in seen.items()}, next(iter(seen))
+    return {name: _some(torch.cat(parts), places) for name, parts in seen.items()}, next(iter(seen))
 
 
 def _tensor(value: object) -> Tensor:
@@ -84,46 +100,63 @@ def _tensor(value: object) -> Tensor:
     return found
 
 
-def patches_of(layer: nn.Module, inputs: Tensor, places: int = PLACES) -> Tensor:
-    """What the layer sees at up to `places` random output places: [places, input channels, kernel]."""
+def _some(rows: Tensor, places: int) -> Tensor:
+    return rows[torch.randperm(len(rows))[:places].to(rows.device)] if len(rows) > places else rows
+
+
+def patches_of(layer: nn.Module, inputs: Tensor, places: int = ThiNet.places) -> Tensor:
+    """What the layer sees at up to `places` random output places: [places, input channels, kernel].
+
+    Raises:
+        UsageError: the layer is neither linear nor a convolution over one or two dimensions.
+    """
     if isinstance(layer, nn.Linear):
         rows = inputs.reshape(-1, inputs.shape[-1], 1)
-    elif isinstance(layer, nn.Conv2d):
-        if isinstance(layer.padding, str):
-            total = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
-            vertical, horizontal = total if layer.padding == "same" else (0, 0)
-            sides = (horizontal // 2, horizontal - horizontal // 2, vertical // 2, vertical - vertical // 2)
-        else:
-            vertical, horizontal = layer.padding
-            sides = (horizontal, horizontal, vertical, vertical)
-        mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-        padded = nn.functional.pad(inputs, sides, mode=mode)
-        columns = nn.functional.unfold(padded, layer.kernel_size, layer.dilation, 0, layer.stride)
-        kernel = layer.kernel_size[0] * layer.kernel_size[1]
+    elif isinstance(layer, nn.Conv1d | nn.Conv2d):
+        kernel = math.prod(layer.kernel_size)
+        columns = nn.functional.unfold(_padded(layer, inputs), *_flat(layer))
         rows = columns.transpose(1, 2).reshape(-1, inputs.shape[1], kernel)
     else:
-        raise UsageError(f"thinet prunes two-dimensional convolutions and linear layers, not {type(layer).__name__}")
-    if len(rows) > places:
-        rows = rows[torch.randperm(len(rows))[:places].to(rows.device)]
-    return rows
+        raise UsageError(
+            f"thinet prunes convolutions over one or two dimensions and linear layers, not {type(layer).__name__}"
+        )
+    return _some(rows, places)
 
 
-def score(model: nn.Module, batches: Batches, loss: Loss) -> Scores:
+def _padded(layer: nn.Conv1d | nn.Conv2d, inputs: Tensor) -> Tensor:
+    """The inputs [N, C, H, W] with the layer's padding; a sequence is an image of one row."""
+    if isinstance(layer.padding, str):
+        total = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
+        both = [(size // 2, size - size // 2) if layer.padding == "same" else (0, 0) for size in total]
+    else:
+        both = [(size, size) for size in layer.padding]
+    sides = [side for pair in reversed(both) for side in pair]
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    padded = nn.functional.pad(inputs, sides, mode=mode)
+    return padded if isinstance(layer, nn.Conv2d) else padded.unsqueeze(2)
+
+
+def _flat(layer: nn.Conv1d | nn.Conv2d) -> tuple[tuple[int, ...], tuple[int, ...], int, tuple[int, ...]]:
+    """Kernel, dilation, padding (none: it is there already) and stride over two dimensions."""
+    front = () if isinstance(layer, nn.Conv2d) else (1,)
+    return (*front, *layer.kernel_size), (*front, *layer.dilation), 0, (*front, *layer.stride)
+
+
+def score(model: nn.Module, batches: Batches, loss: Loss, options: ThiNet) -> Scores:
     """For each weight, its input channel's place in the greedy order, in (0, 1]; the first layer is inf."""
     model.eval()
-    found = layers(model)
-    inputs, first = layer_inputs(model, batches, found)
+    found = whole_layers(model, "thinet")
+    patches, first = layer_patches(model, batches, found, options.places)
     scores: Scores = {}
     for name, layer in found.items():
         weight = effective_weight(layer)
-        if name == first or name not in inputs:
+        if name == first or name not in patches:
             scores[name] = torch.full(weight.shape, torch.inf, dtype=torch.float64, device=weight.device)
             continue
-        patches = patches_of(layer, inputs[name])
         groups = int(getattr(layer, "groups", 1))
         flat = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
         # Channels of different groups reach different outputs: their losses add up without cross terms.
-        scores[name] = worth(_merged(patches, flat), input_channel(layer))
+        scores[name] = worth(_merged(patches[name], flat), input_channel(layer))
     return scores
 
 
@@ -145,5 +178,6 @@ thinet = register(
         "whole channels that the next layer's output misses least go",
         "arXiv 1707.06342",
         uses_data=True,
+        hyperparameters=ThiNet(),
     )
 )

@@ -1,0 +1,134 @@
+"""A lab as a Jupyter notebook: each numbered task, table and question a cell that can be changed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from contest.lab.course import Lab, Step, TaskTable
+from contest.lab.registry import EXPERIMENTS, find
+from contest.lab.results.resumable import write_text
+
+HEAD = """\
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from contest import lab, pruning
+
+RESULTS = Path("results")  # what is finished stays here: a cell that is run again reads it"""
+
+SHOWN = {
+    "repeated": ("none", "kept", "initial", "layers-none", "sizes", "accuracy-by-sparsity", "disk-size-by-accuracy",
+                 "latency-by-accuracy", "layers"),
+    "compare": ("networks-by-method", "accuracy", "testing-time", "flops", "training-loss", "test-loss",
+                "layer-sparsity", "layer-flops"),
+    "finetune": ("stages", "layers", "kernels-dense", "kernels-pruned", "kernels-tuned", "samples-dense",
+                 "samples-pruned", "samples-tuned"),
+    "sensitivity": ("sensitivity", "ratios", "gain"),
+    "deploy": ("deploy", "latency", "accuracy"),
+    "quantise": ("grid", "accuracy-by-bits", "accuracy-together", "accuracy-by-size"),
+}  # fmt: skip
+"""What a step shows where its file names nothing."""
+
+
+def write_notebook(lab: Lab, path: Path, *, quick: bool = False, data: Path | None = None) -> Path:
+    """Write the lab's notebook; `quick` with the smaller parameters of the file."""
+    cells = list(_cells(lab, quick, data))
+    for index, cell in enumerate(cells):
+        cell["id"] = f"cell-{index:03d}"
+    notebook = {
+        "cells": cells,
+        "metadata": {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+        },
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    write_text(path, json.dumps(notebook, indent=1))
+    return path
+
+
+def _cells(lab: Lab, quick: bool, data: Path | None) -> Iterator[dict[str, Any]]:
+    yield _markdown(f"# {lab.title}\n\n{lab.introduction}\n\n**Name:**")
+    yield _code(HEAD)
+    before: tuple[TaskTable, str] | None = None
+    questions = 0
+    for number, step in enumerate(lab.steps, 1):
+        yield _markdown(f"## {number}. {step.title}\n\n{step.text}")
+        table = lab.table(step, quick)
+        if (step.experiment or step.code) and before != (table, step.experiment):
+            yield _code(_task_source(table, step.experiment, data))
+            before = (table, step.experiment)
+        for source in step.code:
+            yield _code(source)
+        if step.experiment:
+            yield from _experiment(lab, step, quick)
+        for question in step.questions:
+            questions += 1
+            yield _markdown(f"**Question {questions}.** {question}")
+            yield _markdown("*Your answer:*")
+    yield _markdown("## Machine\n\nWithout the machine, a time says nothing.")
+    yield _code("from contest.lab.measure.machine import machine\n\npd.Series(machine())")
+
+
+def _experiment(lab: Lab, step: Step, quick: bool) -> Iterator[dict[str, Any]]:
+    """The parameters, the run, and a cell for each table and figure."""
+    name = re.sub(r"\W", "_", step.folder)
+    experiment = find(step.experiment)
+    yield _code(f"{name}_options = {_options_source(lab.options(step, quick))}")
+    subject = "tasks" if experiment.several else "task"
+    call = f'lab.{step.experiment}({subject}, RESULTS / "{step.folder}", {name}_options)'
+    yield _code(f"{name} = {call}\nfor sentence in {name}.notes:\n    print(sentence)")
+    for shown in step.show or SHOWN[step.experiment]:
+        yield _code(
+            f'{name}.tables["{shown}"] if "{shown}" in {name}.tables else '
+            f'{name}.figure("{shown}") if "{shown}" in {name}.drawn else None'
+        )
+
+
+def _task_source(table: TaskTable, experiment: str, data: Path | None) -> str:
+    """The cell that makes the task."""
+    if table.factory:
+        return f'task = lab.load_task("{table.factory}")'
+    defaults = EXPERIMENTS.get(experiment)
+    models = table.models or (table.model or (defaults.model if defaults else "mnist_fc"),)
+    given: dict[str, Any] = {
+        "batch_size": table.batch_size or (defaults.batch_size if defaults else 64),
+        "augment": table.augment or None,
+        "train_images": table.train_images,
+        "test_images": table.test_images,
+        "initialisation": table.initialisation or (defaults.initialisation if defaults else "torch"),
+        "prunable": table.prunable if table.prunable != ("default",) else None,
+        "data": str(data) if data else None,
+    }
+    lines = "".join(f"    {key}={value!r},\n" for key, value in given.items() if value is not None)
+    lines = re.sub(r"data='(.*)'", r'data=Path("\1")', lines)
+    calls = [f'lab.image_task(\n    "{model}",\n    "{table.dataset}",\n{lines})' for model in models]
+    if defaults is not None and defaults.several:
+        return "tasks = [\n" + "".join(f"{call},\n" for call in calls) + "]\nprint(*(one.check() for one in tasks))"
+    return f"task = {calls[0]}\nprint(task.check())"
+
+
+def _options_source(options: Any, indent: str = "    ") -> str:
+    """A dataclass of parameters as the source that makes it, a line for each."""
+    lines = [f"lab.{type(options).__name__}("]
+    for one in dataclasses.fields(options):
+        value = getattr(options, one.name)
+        text = _options_source(value, indent + "    ") if dataclasses.is_dataclass(value) else repr(value)
+        lines.append(f"{indent}{one.name}={text},")
+    return "\n".join([*lines, f"{indent[4:]})"])
+
+
+def _markdown(text: str) -> dict[str, Any]:
+    return {"cell_type": "markdown", "metadata": {}, "source": text.strip()}
+
+
+def _code(source: str) -> dict[str, Any]:
+    return {"cell_type": "code", "metadata": {}, "source": source, "execution_count": None, "outputs": []}

@@ -1,0 +1,138 @@
+"""The experiments by name: their parameters, what they run on by default, and how one is run over several seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import TypeAdapter, ValidationError
+
+from contest.errors import UsageError
+from contest.lab.experiments.compare import Compare, compare
+from contest.lab.experiments.deploy import Deploy, deploy
+from contest.lab.experiments.finetune import FineTune, finetune
+from contest.lab.experiments.layer_sensitivity import Sensitivity, sensitivity
+from contest.lab.experiments.quantise import Quantise, quantise
+from contest.lab.experiments.repeated import Repeated, repeated
+from contest.lab.results.report import Results
+from contest.lab.results.tables import over_seeds
+from contest.lab.task import Task
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment: its function, the dataclass of its parameters, and what it runs on where nothing is said."""
+
+    options: Callable[..., Any]
+    function: Callable[..., Results]
+    model: str
+    batch_size: int
+    initialisation: str = "torch"
+    several: bool = False
+    """Whether its function takes a list of tasks."""
+
+
+EXPERIMENTS = {
+    "repeated": Experiment(Repeated, repeated, "mnist_fc", 64),
+    "compare": Experiment(Compare, compare, "vgg16:width=0.25", 128, initialisation="kaiming", several=True),
+    "finetune": Experiment(FineTune, finetune, "mnist_cnn", 256),
+    "sensitivity": Experiment(Sensitivity, sensitivity, "mnist_cnn", 256),
+    "deploy": Experiment(Deploy, deploy, "mnist_cnn", 256),
+    "quantise": Experiment(Quantise, quantise, "mnist_cnn", 256),
+}
+
+
+def find(name: str) -> Experiment:
+    """The experiment called `name`."""
+    if name not in EXPERIMENTS:
+        raise UsageError(f"experiment '{name}' does not exist; there are {', '.join(EXPERIMENTS)}")
+    return EXPERIMENTS[name]
+
+
+def options_of(name: str, given: Mapping[str, Any]) -> Any:
+    """An experiment's parameters from plain values (of a TOML or JSON file) over its defaults.
+
+    Raises:
+        UsageError: a parameter does not exist or has a wrong value.
+    """
+    kind = find(name).options
+    merged = _over(dataclasses.asdict(kind()), given, f"experiment '{name}'")
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(cast(Any, kind))
+        return adapter.validate_python(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UsageError(f"experiment '{name}' parameter {where} is {first['input']!r}: {first['msg']}") from error
+
+
+def _over(defaults: dict[str, Any], given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    found = dict(defaults)
+    for key, value in given.items():
+        if key not in defaults:
+            raise UsageError(f"{where} has no parameter '{key}'; there are {', '.join(defaults)}")
+        inner = defaults[key]
+        found[key] = _over(inner, value, f"{where} {key}") if isinstance(inner, dict) and value else value
+    return found
+
+
+def execute(
+    name: str,
+    tasks: Sequence[Task],
+    folder: Path,
+    options: Any,
+    *,
+    seeds: int = 1,
+    progress: bool = False,
+    again: Sequence[str] = (),
+    questions: Sequence[str] = (),
+) -> Results:
+    """Run (or finish) an experiment; over several seeds, each in a folder of its own, with their mean and spread.
+
+    Raises:
+        UsageError: the experiment takes one task and several were given.
+    """
+    experiment = find(name)
+    if not experiment.several and len(tasks) != 1:
+        raise UsageError(f"experiment '{name}' runs on one task, not on {len(tasks)}")
+    subject = tasks if experiment.several else tasks[0]
+    more = {"progress": progress, "again": again, "questions": questions}
+    if seeds == 1:
+        return experiment.function(subject, folder, options, **more)
+    if seeds < 1:
+        raise UsageError(f"seeds is {seeds}; at least one run is needed")
+    runs = [
+        experiment.function(
+            subject, folder / f"seed-{options.seed + i}", dataclasses.replace(options, seed=options.seed + i), **more
+        )
+        for i in range(seeds)
+    ]
+    return combined(runs, folder, questions)
+
+
+def combined(runs: Sequence[Results], folder: Path, questions: Sequence[str] = ()) -> Results:
+    """Several runs of one experiment as one: tables of means with standard deviations, lines with bands."""
+    first = runs[0]
+    configuration = json.loads(json.dumps(first.configuration, default=str))
+    configuration["seeds"] = [run.configuration["seed"] for run in runs]
+    configuration.pop("seed")
+    results = Results(
+        folder, first.title, f"{first.summary} Mean and standard deviation of {len(runs)} seeds.", configuration,
+        first.machine, questions=questions,
+    )  # fmt: skip
+    results.notes += [*first.notes, "Sentences above that name single cells are of the first seed."]
+    for name in first.tables:
+        own = [run.tables[name] for run in runs if name in run.tables]
+        results.add_table(name, first.captions[name], over_seeds(own), first.digits[name])
+    for name, caption in first.drawn.items():
+        if name in first.lines:
+            lines = first.lines[name].over_seeds([run.lines[name] for run in runs if name in run.lines])
+            results.add_figure(name, f"{caption} Bands: one standard deviation over {len(runs)} seeds.", lines)
+        else:
+            results.copy_figure(first, name, f"{caption} Of the first seed.")
+    results.finish()
+    return results

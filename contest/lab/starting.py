@@ -1,0 +1,145 @@
+"""What stands before every experiment: its folder, what it will take, and the networks that it starts from."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from contest.errors import UsageError
+from contest.lab.results.resumable import Cell, Cells, minutes
+from contest.lab.task import Task
+from contest.lab.training import Training, train
+from contest.pruning.registry import method
+
+KEY, INITIAL = "dense", "initial"
+TIMED_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much work an experiment is."""
+
+    cells: int
+    epochs: float
+    """Of all its trainings together."""
+    measurements: int
+    """Passes over the test set."""
+
+
+def describe(experiment: str, tasks: Sequence[Task], options: Any) -> dict[str, Any]:
+    """The configuration that a results folder belongs to, and that runs again with `contest lab run`."""
+    described = [{"task": task.name, **task.about, **_prunable(task)} for task in tasks]
+    own = {"tasks": described} if experiment == "compare" else described[0]
+    return {"experiment": experiment, **own, **asdict(options)}
+
+
+def _prunable(task: Task) -> dict[str, list[str]]:
+    """The task's choice of weights, where it is said in names."""
+    if callable(task.prunable) or not all(isinstance(choice, str) for choice in task.prunable):
+        return {}
+    return {"prunable": [task.prunable] if isinstance(task.prunable, str) else [str(c) for c in task.prunable]}
+
+
+def begin(
+    experiment: str,
+    tasks: Sequence[Task],
+    folder: Path,
+    options: Any,
+    plan: Plan,
+    *,
+    training: Training,
+    growing: Sequence[str] = (),
+    again: Sequence[str] = (),
+    progress: bool = False,
+) -> tuple[Cells, list[str]]:
+    """The experiment's cells, and sentences for its report: what of each model is prunable, which epoch counts.
+
+    Each task is tried on a batch first. Where progress is shown, the time that it will take is said before it begins.
+
+    Raises:
+        UsageError: a task does not work, or the folder belongs to another configuration.
+    """
+    sentences = [task.check() if len(tasks) == 1 else f"{task.name}: {task.check()}" for task in tasks]
+    sentences.append(f"{tasks[0].metric.name} is that of each training's last epoch: none is chosen on the test set.")
+    cells = Cells(
+        folder, describe(experiment, tasks, options), plan.cells, growing=growing, again=again, progress=progress
+    )
+    if progress and cells.unfinished:
+        seconds = sum(forecast(task, training, plan) for task in tasks) / len(tasks)
+        share = cells.unfinished / plan.cells
+        cells.say(
+            f"{cells.unfinished} of {plan.cells} cells to do, {plan.epochs * share:g} epochs and "
+            f"{plan.measurements * share:.0f} tests: about {minutes(seconds * share)} on this machine"
+        )
+    return cells, sentences
+
+
+def forecast(task: Task, training: Training, plan: Plan) -> float:
+    """Seconds that the plan will take on this machine, from a few timed steps and a timed part of a test."""
+    model = task.new(0)
+    batches = list(_first(task, TIMED_STEPS + 1))
+    few = replace(training, epochs=1.0, schedule="constant")
+    with torch.random.fork_rng():
+        train(model, batches[:1], task.loss, few)  # allocation and caches
+        started = time.perf_counter()
+        train(model, batches[1:] or batches, task.loss, few)
+        step = (time.perf_counter() - started) / max(len(batches) - 1, 1)
+        started = time.perf_counter()
+        task.measure(model, batches=1)
+        test = (time.perf_counter() - started) * _length(task.test_batches)
+    # A test also takes the mean loss, another pass over the test set.
+    return plan.epochs * _length(task.train_batches) * step + 2 * plan.measurements * test
+
+
+def _first(task: Task, number: int) -> Any:
+    for index, batch in enumerate(task.train_batches):
+        if index >= number:
+            return
+        yield batch
+
+
+def _length(batches: Any) -> int:
+    try:
+        return len(batches)
+    except TypeError:
+        return 1
+
+
+def fresh(task: Task, cells: Cells, seed: int, prefix: str = "") -> nn.Module:
+    """The untrained network: drawn once and kept in the folder, so that every start and rewinding has the same one."""
+    model = task.new(seed)
+    name = f"{prefix}{INITIAL}"
+    if cells.has_state(name):
+        model.load_state_dict(cells.load_state(name))
+    else:
+        cells.save_state(name, model.state_dict())
+    return model
+
+
+def dense(task: Task, cells: Cells, training: Training, seed: int) -> tuple[nn.Module, Cell]:
+    """The trained network and its cell (metric, loss, training-loss curve); both come from the folder if they can."""
+    model = fresh(task, cells, seed)
+
+    def compute() -> Cell:
+        curve: list[float] = []
+        train(model, task.train_batches, task.loss, training, seed=seed, watch=lambda _, loss: curve.append(loss))
+        cells.save_state(KEY, model.state_dict())
+        return {"metric": task.measure(model), "loss": task.mean_loss(model), "curve": curve}
+
+    cell = cells(KEY, compute)
+    model.load_state_dict(cells.load_state(KEY))
+    return model, cell
+
+
+def require_method(task: Task, name: str, *, samples: int, seed: int) -> None:
+    """Raise UsageError with the reason where a method cannot score the task's model, tried before any training."""
+    obstacle = method(name).obstacle(copy.deepcopy(task.new(seed)), task.scoring_batches(samples, seed), task.loss)
+    if obstacle:
+        raise UsageError(obstacle)

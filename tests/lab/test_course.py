@@ -1,0 +1,158 @@
+"""Labs as files: run, written as notebooks that run, reported and joined for a class."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+
+from contest.cli import cli
+from contest.errors import UsageError
+from contest.lab import course
+from contest.lab.notebook import write_notebook
+
+LAB = """
+title = "A small lab"
+introduction = "Digits."
+[task]
+model = "mnist_fc:hidden=16"
+dataset = "digits"
+train_images = 200
+[[steps]]
+title = "By hand"
+code = ["model = task.new(0)\\nprint(pruning.coverage(model).sentence())"]
+questions = ["How many?"]
+[[steps]]
+title = "Ten rounds"
+name = "rounds"
+experiment = "repeated"
+questions = ["Where does it collapse?"]
+[steps.options]
+rounds = 3
+variants = ["none", "kept"]
+latency_runs = 2
+[steps.options.training]
+epochs = 1
+[steps.quick.options]
+rounds = 1
+"""
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["lab", *arguments])
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "lab.toml"
+    path.write_text(LAB)
+    return path
+
+
+def test_a_class_runs_a_file_and_the_teacher_joins_it(file: Path, tmp_path: Path) -> None:
+    folders = []
+    for who in ("ada", "grace"):
+        folder = tmp_path / who
+        assert run("run", str(file), "--quick", "--out", str(folder)).exit_code == 0
+        folders.append(str(folder))
+        page = (folder / "report.html").read_text(encoding="utf-8")
+        assert page.count('class="answer"') == 2 and "Where does it collapse?" in page and "<svg" in page
+        assert "Hyperparameters" in page and "processor" in page and "training: learning rate" in page
+    csv = tmp_path / "class.csv"
+    result = run("collect", *folders, "--csv", str(csv), "--table", "none")
+    assert result.exit_code == 0, result.exception
+    joined = pd.read_csv(csv)
+    assert set(joined["who"]) == {"ada", "grace"} and set(joined["step"]) == {"rounds"}
+    accuracy = joined[(joined["table"] == "none") & (joined["column"] == "Accuracy (%)") & (joined["row"] == 0)]
+    assert len(accuracy) == 2 and accuracy["value"].astype(float).nunique() == 1  # the same seed
+    assert "rounds: none" in result.output
+    assert isinstance(run("collect", *folders, "--table", "nothing").exception, UsageError)
+
+
+def test_a_results_configuration_runs_again(file: Path, tmp_path: Path) -> None:
+    run("run", str(file), "--quick", "--out", str(tmp_path / "one"))
+    config = tmp_path / "one" / "rounds" / "config.json"
+    result = run("run", str(config), "--out", str(tmp_path / "two"))
+    assert result.exit_code == 0, result.exception
+    assert json.loads((tmp_path / "two" / "config.json").read_text()) == json.loads(config.read_text())
+    columns = ["Sparsity (%)", "Accuracy (%)"]
+    one, two = (pd.read_csv(tmp_path / p / "tables" / "kept.csv")[columns] for p in ("one/rounds", "two"))
+    pd.testing.assert_frame_equal(one, two)
+
+
+def test_a_report_is_written_again_with_questions(file: Path, tmp_path: Path) -> None:
+    run("run", str(file), "--quick", "--out", str(tmp_path / "one"))
+    folder = tmp_path / "one" / "rounds"
+    before = (folder / "report.md").read_text(encoding="utf-8")
+    (folder / "report.html").unlink()
+    assert run("report", str(folder)).exit_code == 0
+    assert (folder / "report.md").read_text(encoding="utf-8") == before
+    run("report", str(folder), "--question", "And why?")
+    assert "And why?" in (folder / "report.html").read_text(encoding="utf-8")
+    assert isinstance(run("report", str(tmp_path)).exception, UsageError)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("rounds = 3", 'rounds = "many"'), "parameter rounds is 'many'"),
+        (("rounds = 3", "circles = 3"), "no parameter 'circles'"),
+        (("epochs = 1", "epocs = 1"), "no parameter 'epocs'"),
+        (('experiment = "repeated"', 'experiment = "repeat"'), "experiment 'repeat' does not exist"),
+        (("[task]", "[tsk]"), "tsk"),
+        (('title = "A small lab"', "title ="), "is not TOML"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_the_place(change: tuple[str, str], words: str, tmp_path: Path) -> None:
+    path = tmp_path / "lab.toml"
+    path.write_text(LAB.replace(*change))
+    with pytest.raises(UsageError, match=words):
+        course.read(path)
+
+
+def test_the_shipped_labs_are_four_with_questions() -> None:
+    assert course.names() == ["at-initialisation", "prune-finetune-look", "repeated-pruning", "your-own-model"]
+    for name in course.names():
+        lab = course.read(name)
+        assert sum(len(step.questions) for step in lab.steps) >= 7
+        assert any(step.experiment for step in lab.steps)
+    assert "repeated-pruning: Repeated pruning" in run("labs").output
+    with pytest.raises(UsageError, match="no lab is called so; there are at-initialisation"):
+        course.read("unknown")
+
+
+def execute(path: Path, folder: Path, seconds: int) -> None:
+    nbclient = pytest.importorskip("nbclient")
+    nbformat = pytest.importorskip("nbformat")
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    client = nbclient.NotebookClient(notebook, timeout=seconds, resources={"metadata": {"path": str(folder)}})
+    client.execute()
+    outputs = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.outputs]
+    assert len(outputs) >= 5
+
+
+def test_a_notebook_runs_from_top_to_bottom(file: Path, tmp_path: Path) -> None:
+    path = write_notebook(course.read(file), tmp_path / "lab.ipynb", quick=True)
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    sources = [cell["source"] for cell in cells]
+    assert any("lab.Repeated(" in source and "rounds=1" in source for source in sources)
+    assert any(source.startswith("**Question 2.**") for source in sources)
+    assert not any("contest lab" in source for source in sources)
+    execute(path, tmp_path, 300)
+    assert (tmp_path / "results" / "rounds" / "report.html").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", course.names())
+def test_the_shipped_labs_notebooks_run(name: str, tmp_path: Path) -> None:
+    execute(write_notebook(course.read(name), tmp_path / "lab.ipynb", quick=True), tmp_path, 900)
+
+
+def test_a_notebook_with_answers_is_not_written_over(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mine.ipynb"
+    assert run("notebook", str(file), "--out", str(out)).exit_code == 0
+    assert isinstance(run("notebook", str(file), "--out", str(out)).exception, UsageError)
