@@ -106,8 +106,16 @@ class Lab(Strict):
 
     def options(self, step: Step, quick: bool = False) -> Any:
         """The parameters of a step's experiment."""
-        given = {**step.options, **(step.quick.options if quick else {})}
-        return options_of(step.experiment, given)
+        return options_of(step.experiment, _merged(step.options, step.quick.options) if quick else step.options)
+
+
+def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Both, the other's values over the one's, in tables inside as well."""
+    found = dict(one)
+    for key, value in other.items():
+        inner = found.get(key)
+        found[key] = _merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return found
 
 
 def names() -> list[str]:

@@ -76,7 +76,8 @@ def _over(defaults: dict[str, Any], given: Mapping[str, Any], where: str) -> dic
         if key not in defaults:
             raise UsageError(f"{where} has no parameter '{key}'; there are {', '.join(defaults)}")
         inner = defaults[key]
-        found[key] = _over(inner, value, f"{where} {key}") if isinstance(inner, dict) and value else value
+        nested = isinstance(inner, dict) and isinstance(value, Mapping)
+        found[key] = _over(inner, value, f"{where} {key}") if nested else value
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -125,6 +126,7 @@ def test_the_shipped_labs_are_four_with_questions() -> None:
 
 
 def execute(path: Path, folder: Path, seconds: int) -> None:
+    os.environ["JUPYTER_PLATFORM_DIRS"] = "1"  # what it warns of otherwise
     nbclient = pytest.importorskip("nbclient")
     nbformat = pytest.importorskip("nbformat")
     notebook = nbformat.read(path, as_version=4)
@@ -135,6 +137,7 @@ def execute(path: Path, folder: Path, seconds: int) -> None:
     assert len(outputs) >= 5
 
 
+@pytest.mark.filterwarnings("default")  # of Jupyter's own modules
 def test_a_notebook_runs_from_top_to_bottom(file: Path, tmp_path: Path) -> None:
     path = write_notebook(course.read(file), tmp_path / "lab.ipynb", quick=True)
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
@@ -147,6 +150,7 @@ def test_a_notebook_runs_from_top_to_bottom(file: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("name", course.names())
 def test_the_shipped_labs_notebooks_run(name: str, tmp_path: Path) -> None:
     execute(write_notebook(course.read(name), tmp_path / "lab.ipynb", quick=True), tmp_path, 900)

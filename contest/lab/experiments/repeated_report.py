@@ -35,7 +35,7 @@ def present(task: Task, chosen: Repeated, rows: dict[str, list[Cell]], results: 
                 "Loss": cell["loss"],
                 "Latency std (s)": cell["latency"]["std_s"],
                 "Latency median (s)": cell["latency"]["median_s"],
-                "Empty layers": ", ".join(empty_layers(cell["layers"])),
+                "Empty layers": ", ".join(empty_layers(cell["layers"])) or "none",
             }
             for index, cell in enumerate(cells)
         )

@@ -119,8 +119,9 @@ class Results:
         if not path.is_file():
             raise UsageError(f"{folder} holds no finished results of `contest lab`: it has no results.json")
         values = json.loads(path.read_text(encoding="utf-8"))
-        read = {name: pd.read_csv(folder / "tables" / f"{name}.csv") for name in values["captions"]}
-        return cls(folder, tables=read, **values)
+        return cls(
+            folder, tables={name: _read(folder / "tables" / f"{name}.csv") for name in values["captions"]}, **values
+        )
 
     def body(self, prefix: str = "") -> str:
         """The page's inner part: sentences, tables and figures. `prefix` keeps names of several such parts apart."""
@@ -169,6 +170,12 @@ class Results:
             rows = "\n".join(f"| {key} | {value} |" for key, value in pairs.items())
             parts += [f"## {title}", f"| | |\n| --- | --- |\n{rows}"]
         return "\n\n".join(parts)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """A table as it was written; gaps are None again."""
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    return table.astype(object).where(table.notna(), None) if bool(table.isna().any(axis=None)) else table
 
 
 def settings(configuration: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -132,7 +132,7 @@ class Cells:
     def say(self, text: str) -> None:
         """A line for whoever watches."""
         if self._lines or not self._bar.disable:
-            self._console.print(text, highlight=False)
+            self._console.print(text, highlight=False, soft_wrap=True)
 
     def cost(self) -> str:
         """What the finished cells took, in a sentence; empty where nothing is known."""
