@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,10 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from contest.errors import UsageError
+from contest.lab import texts
 from contest.lab.course_commands import collect, gallery, labs, methods, notebook, report, results, run, show_results
 
 if TYPE_CHECKING:
-    from contest.lab import Task, Training
+    from contest.lab import Task
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -26,62 +26,6 @@ def lab() -> None:
 
 for command in (run, notebook, labs, report, collect, methods, results, gallery):
     lab.add_command(command)
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(",") if part.strip())
-    except ValueError as error:
-        raise UsageError(f"'{text}' is not a list of numbers such as 0.5,0.9") from error
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def _methods(text: str) -> tuple[str, ...]:
-    """Methods with commas; `name:one=1,two=2` is one of them."""
-    found: list[str] = []
-    for part in _names(text):
-        if found and "=" in part and ":" not in part:
-            found[-1] += f",{part}"
-        else:
-            found.append(part)
-    return tuple(found)
-
-
-def _ratios(ratios: str, sparsities: str, exponents: str, default: tuple[float, ...]) -> tuple[float, ...]:
-    """Compression ratios, however they were said: c itself, a sparsity 1 - 1/c, or an exponent with c = 10^e."""
-    given = [name for name, text in (("--ratios", ratios), ("--sparsities", sparsities), ("--exponents", exponents))
-             if text]  # fmt: skip
-    if len(given) > 1:
-        raise UsageError(f"{' and '.join(given)} say the same thing; give one of them")
-    if exponents:
-        return tuple(10**exponent for exponent in _numbers(exponents))
-    if sparsities:
-        found = _numbers(sparsities)
-        if not all(0 <= sparsity < 1 for sparsity in found):
-            raise UsageError(f"--sparsities is {sparsities}; each must lie in [0, 1)")
-        return tuple(round(1 / (1 - sparsity), 9) for sparsity in found)
-    return _numbers(ratios) or default
-
-
-def _training(text: str, default: Training) -> Training:
-    """`epochs=2,optimiser=adam,learning_rate=0.001` over the experiment's own defaults."""
-    import dataclasses
-
-    types: dict[str, Callable[[str], Any]] = {"float": float, "bool": lambda text: text.lower() in ("1", "true", "yes")}
-    kinds = {field.name: types.get(str(field.type), str) for field in dataclasses.fields(default)}
-    chosen: dict[str, Any] = {}
-    for part in _names(text):
-        name, separator, value = part.partition("=")
-        if not separator or name not in kinds:
-            raise UsageError(f"training option '{part}' is none of {', '.join(f'{known}=...' for known in kinds)}")
-        try:
-            chosen[name] = kinds[name](value)
-        except ValueError as error:
-            raise UsageError(f"training option {name}={value}: {error}") from error
-    return dataclasses.replace(default, **chosen)
 
 
 def _common(experiment: str, model: str, batch_size: int, initialisation: str = "torch") -> Callable[[F], F]:
@@ -176,7 +120,7 @@ def repeated(
     from contest.lab import Repeated, Training
 
     return Repeated(
-        rounds, fraction, method, _names(variants), _training(training, Training()), given["seed"], disk=disk,
+        rounds, fraction, method, texts.names(variants), texts.training(training, Training()), given["seed"], disk=disk,
         latency_batch=latency_batch, latency_runs=latency_runs, latency_warmup=latency_warmup,
     )  # fmt: skip
 
@@ -206,8 +150,8 @@ def compare(
 
     default = Compare()
     return Compare(
-        _methods(methods), _ratios(ratios, sparsities, exponents, default.ratios), look_at,
-        _training(training, default.training), _training(pretraining, default.pretraining), given["seed"],
+        texts.methods(methods), texts.ratios(ratios, sparsities, exponents, default.ratios), look_at,
+        texts.training(training, default.training), texts.training(pretraining, default.pretraining), given["seed"],
         scoring_samples,
     )  # fmt: skip
 
@@ -234,24 +178,16 @@ def finetune(
     from contest.lab import FineTune
 
     default = FineTune()
-    each = tuple((name.partition("=")[0], _numbers(name.partition("=")[2])[0]) for name in layers if "=" in name)
+    each = tuple((name.partition("=")[0], texts.numbers(name.partition("=")[2])[0]) for name in layers if "=" in name)
     if len(each) != len(layers):
         raise UsageError(f"--layer is {', '.join(layers)}; it must be name=sparsity, such as conv1.weight=0.5")
     if ratios is not None:
-        each = _ratios_of(ratios)
+        each = texts.ratios_of(ratios)
     return FineTune(
         sparsity=sparsity, layers=each, method=method, layer_by_layer=layer_by_layer, look_at=look_at, kernels=kernels,
-        training=_training(training, default.training), tuning=_training(tuning, default.tuning), seed=given["seed"],
+        training=texts.training(training, default.training), tuning=texts.training(tuning, default.tuning),
+        seed=given["seed"],
     )  # fmt: skip
-
-
-def _ratios_of(path: Path) -> tuple[tuple[str, float], ...]:
-    """The ratios of a file that the sensitivity experiment wrote."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))["layers"]
-        return tuple((str(name), float(ratio)) for name, ratio in found.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{path} is no file of ratios from `contest lab sensitivity`: {error!r}") from error
 
 
 @lab.command()
@@ -276,12 +212,12 @@ def sensitivity(
     from contest.lab import Sensitivity
 
     default = Sensitivity()
-    named = tuple((group.partition("=")[0], _names(group.partition("=")[2])) for group in groups)
+    named = tuple((group.partition("=")[0], texts.names(group.partition("=")[2])) for group in groups)
     if not all(members for _, members in named):
         raise UsageError(f"--group is {', '.join(groups)}; it must be name=layer,layer")
     return Sensitivity(
-        _numbers(sparsities), named, method, _training(training, default.training), _numbers(targets),
-        _training(tuning, default.tuning), given["seed"],
+        texts.numbers(sparsities), named, method, texts.training(training, default.training), texts.numbers(targets),
+        texts.training(tuning, default.tuning), given["seed"],
     )  # fmt: skip
 
 
@@ -306,8 +242,8 @@ def deploy(
 
     default = Deploy()
     return Deploy(
-        _numbers(sparsities), _numbers(removed), method, _training(training, default.training),
-        _training(tuning, default.tuning), batch, runs, warmup, given["seed"],
+        texts.numbers(sparsities), texts.numbers(removed), method, texts.training(training, default.training),
+        texts.training(tuning, default.tuning), batch, runs, warmup, given["seed"],
     )  # fmt: skip
 
 
@@ -337,8 +273,9 @@ def quantise(
 
     default = Quantise()
     return Quantise(
-        sparsities=_numbers(sparsities), bits=tuple(int(b) for b in _numbers(bits)), method=method, seed=given["seed"],
-        orders=_names(orders),  # type: ignore[arg-type]  # checked there
-        training=_training(training, default.training), tuning=_training(tuning, default.tuning),
+        sparsities=texts.numbers(sparsities), bits=tuple(int(b) for b in texts.numbers(bits)), method=method,
+        seed=given["seed"],
+        orders=texts.names(orders),  # type: ignore[arg-type]  # checked there
+        training=texts.training(training, default.training), tuning=texts.training(tuning, default.tuning),
         latency_batch=latency_batch, latency_runs=latency_runs,
     )  # fmt: skip
