@@ -52,7 +52,7 @@ class Architecture:
 
 
 def _written(value: Option) -> str:
-    return "-".join(map(str, value)) if isinstance(value, tuple) and len(value) > 1 else str(value)
+    return "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def image_task(
     architecture = networks.parse(model)
     train, test = _first(found.train, train_images), _first(found.test, test_images)
     return Task(
-        name=f"{model} on {dataset}",
+        name=f"{architecture} on {dataset}",
         model=lambda: initialise(networks.build(architecture, found.image_shape, len(found.classes)), initialisation),
         train=TrainImages(train, batch_size, augment=augment, device=device),
         test=TestImages(test.to(device)),

@@ -161,7 +161,8 @@ class Task:
         try:
             if self.metric.measure is accuracy_percent:
                 return accuracy_percent(model, Pairs(test, self.device), self.predict)
-            return float(self.metric.measure(model, test))
+            with torch.no_grad():
+                return float(self.metric.measure(model, test))
         finally:
             model.train(training)
 

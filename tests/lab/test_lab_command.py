@@ -164,9 +164,10 @@ def test_wide_tables_are_split_and_never_cut(tmp_path: Path) -> None:
     from contest.lab.course_commands import show_table
 
     table = pd.DataFrame({"Name": ["a"], **{f"Column number {i}": [12345.678901 + i] for i in range(12)}})
-    console = Console(width=60, record=True, file=(tmp_path / "out").open("w"))
-    show_table(console, "wide", table)
-    text = console.export_text()
+    with (tmp_path / "out").open("w") as file:
+        console = Console(width=60, record=True, file=file)
+        show_table(console, "wide", table)
+        text = console.export_text()
     assert all(f"{12345.678901 + i:.2f}" in text for i in range(12)) and "…" not in text
 
 

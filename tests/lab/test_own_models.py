@@ -84,7 +84,7 @@ def test_every_method_scores_every_kind(name: str, method: str) -> None:
     task = TASKS[name]()
     model = task.new(0)
     obstacle = pruning.method(method).obstacle(model, task.scoring_batches(8), task.loss)
-    if (name, method) == ("tied", "synflow"):  # with absolute weights its gates are shut: nothing flows
+    if obstacle and (name, method) == ("tied", "synflow"):  # absolute weights may shut its gates: then nothing flows
         assert "the score 0" in obstacle
         return
     assert obstacle == ""
