@@ -62,7 +62,8 @@ class Bits:
     `layers` overrides single layers by module name or prefix, or "first" and "last": `{"first": (8, 8), "fc": (4, 8)}`
     gives (weight bits, bits of the layer's input). The first layer takes the 8-bit image as it is unless an override
     asks for fewer bits. `numbers` are the bits of what is left of a batch norm behind a quantised layer, one multiplier
-    and one shift a channel: 32, or 8 (integers and a scale).
+    and one shift a channel: 32, or 8 (integers and a scale). `symmetric`: weights of b bits, 1 to 7, are multiples from
+    -2^(b-1) to 2^(b-1): a rule that counts nonzero weights has the 0 in its bitmask, so that b bits hold all others.
     """
 
     weights: int = 32
@@ -70,6 +71,7 @@ class Bits:
     per_channel: bool = True
     layers: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     numbers: Literal[8, 32] = 32
+    symmetric: bool = field(default=False, metadata=_LATER)
 
     def __post_init__(self) -> None:
         for name, (weights, activations) in {"*": (self.weights, self.activations), **self.layers}.items():
@@ -82,7 +84,7 @@ class Bits:
 
     def __hash__(self) -> int:
         layers = tuple(sorted(self.layers.items()))
-        return hash((self.weights, self.activations, self.per_channel, self.numbers, layers))
+        return hash((self.weights, self.activations, self.per_channel, self.numbers, self.symmetric, layers))
 
     @property
     def quantised(self) -> bool:

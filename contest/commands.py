@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     "--number-bits", type=click.Choice(["8", "32"]), default="32", show_default=True,
     help="Bits of the multipliers and shifts that batch norms leave behind quantised convolutions.",
 )  # fmt: skip
+@click.option(
+    "--symmetric", is_flag=True,
+    help="Weights of b bits from -2^(b-1) to 2^(b-1), as the zeros are in a bitmask: 9 levels at 3 bits, 3 at 1.",
+)  # fmt: skip
 @click.option("--structured", type=float, default=0.0, help="p_s: fraction of weights in removed channels.")
 @click.option("--unstructured", type=float, default=0.0, help="p_u: fraction of the unpruned network's weights.")
 @click.option("--train", "train_options", default="", help="Float recipe, `epochs=30,learning_rate=0.1`.")
@@ -62,6 +66,7 @@ def train(
     bits: str,
     edge_bits: int | None,
     number_bits: str,
+    symmetric: bool,
     structured: float,
     unstructured: float,
     train_options: str,
@@ -91,7 +96,9 @@ def train(
     else:
         candidate = Candidate(
             networks.parse(what),
-            parse_bits(bits, edge_bits, cast(Literal[8, 32], int(number_bits))),
+            dataclasses.replace(
+                parse_bits(bits, edge_bits, cast(Literal[8, 32], int(number_bits))), symmetric=symmetric
+            ),
             structured,
             unstructured,
             parse_recipe(train_options, networks.recipe(what)),

@@ -174,7 +174,7 @@ def compress(
     model = networks.build(candidate.architecture, image_shape, classes)
     networks.see(model, _some(train, candidate.seed, FIRST_IMAGES))
     if start is not None:
-        start_from(start, model)
+        start_from(start, model, (provenance or {}).get("split_sha256") if validation is not None else None)
     macs, weights = networks.macs_and_weights(candidate.architecture, image_shape, classes)
     run.fit("train", model, candidate.train, candidate.seed)
     last = candidate.train

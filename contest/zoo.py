@@ -12,7 +12,8 @@ DIRECTORY = Path(__file__).parents[1] / "leaderboard" / "bundled"
 TEACHER = DIRECTORY / "teachers" / "fast-teacher.pt"
 """Learned from the training images of split 0 of CIFAR-10 alone; its manifest says how, and how good it is."""
 PARENTS = DIRECTORY / "parents"
-"""Float networks to start a compression from, of the same images."""
+"""Checkpoints of float networks to start a compression from (`contest train --start`), of the same images; each says
+under `provenance` how it was made and how good it is."""
 
 
 def teacher_files(given: Iterable[str | Path]) -> list[Path]:
@@ -31,4 +32,4 @@ def teacher_files(given: Iterable[str | Path]) -> list[Path]:
 
 def parent_files() -> list[Path]:
     """The bundled float parents."""
-    return sorted(PARENTS.glob("*.pt"))
+    return sorted(PARENTS.glob("*.ckpt"))

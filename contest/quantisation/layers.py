@@ -77,7 +77,7 @@ def quantise(model: nn.Module, bits: Bits, images: Tensor) -> nn.Module:
             continue
         parent, _, child = name.rpartition(".")
         old = model.get_submodule(name)
-        new = _quantised(old, layer, inputs.get(name), bits.per_channel)
+        new = _quantised(old, layer, inputs.get(name), bits)
         setattr(model.get_submodule(parent), child, new)
     return model
 
@@ -127,13 +127,16 @@ def activation_quantiser(layer: nn.Module) -> LearnedStep | None:
     return found if isinstance(found, LearnedStep) else None
 
 
-def _quantised(old: nn.Module, bits: LayerBits, seen: Tensor | None, per_channel: bool) -> nn.Module:
+def _quantised(old: nn.Module, bits: LayerBits, seen: Tensor | None, chosen: Bits) -> nn.Module:
     weight_quant = input_quant = None
     weight = old.get_parameter("weight")
     if bits.weights <= 8:
-        binary = bits.weights == 1
-        step = best_step(weight, bits.weights, True, binary, per_channel)
-        weight_quant = _weight_injector(LearnedStep(bits.weights, signed=True, step=step, weight=True, binary=binary))
+        symmetric = chosen.symmetric and bits.weights < 8
+        binary = bits.weights == 1 and not symmetric
+        step = best_step(weight, bits.weights, True, binary, chosen.per_channel, symmetric)
+        weight_quant = _weight_injector(
+            LearnedStep(bits.weights, signed=True, step=step, weight=True, binary=binary, symmetric=symmetric)
+        )
     if bits.inputs is not None and bits.inputs <= 8:
         assert seen is not None
         signed = bool((seen < 0).any())

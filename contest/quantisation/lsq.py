@@ -20,8 +20,13 @@ from torch import Tensor, nn
 SMALLEST_STEP = 1e-6
 
 
-def integer_range(bits: int, signed: bool) -> tuple[int, int]:
-    """(low, high) of a `bits`-bit code: 0..2^b - 1, or -2^(b-1)..2^(b-1) - 1. One signed bit is -1 and 0."""
+def integer_range(bits: int, signed: bool, symmetric: bool = False) -> tuple[int, int]:
+    """(low, high) of a `bits`-bit code: 0..2^b - 1, or -2^(b-1)..2^(b-1) - 1. One signed bit is -1 and 0.
+
+    symmetric: -2^(b-1)..2^(b-1), which are 2^b codes besides the 0 that a bitmask holds.
+    """
+    if symmetric:
+        return -(2 ** (bits - 1)), 2 ** (bits - 1)
     return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
 
 
@@ -133,14 +138,24 @@ class LearnedStep(nn.Module):
 
     `step` is [1] (per tensor) or [channels] (per output channel, weights only). `mask` (weights only, bool,
     the weight's shape) is applied behind the quantiser, so that a pruned binary weight is 0 and not +step.
+    `symmetric` (weights only): see `integer_range`.
     """
 
     mask: Tensor | None
 
-    def __init__(self, bits: int, *, signed: bool, step: Tensor, weight: bool, binary: bool = False) -> None:
+    def __init__(
+        self,
+        bits: int,
+        *,
+        signed: bool,
+        step: Tensor,
+        weight: bool,
+        binary: bool = False,
+        symmetric: bool = False,
+    ) -> None:
         super().__init__()
         self.bits, self.signed, self.is_weight, self.binary = bits, signed, weight, binary
-        self.low, self.high = (-1, 1) if binary else integer_range(bits, signed)
+        self.low, self.high = (-1, 1) if binary else integer_range(bits, signed, symmetric)
         self.step = nn.Parameter(step.detach().reshape(-1).float().clamp_min(SMALLEST_STEP))
         self.register_buffer("mask", None)
 
@@ -172,14 +187,16 @@ class LearnedStep(nn.Module):
 
 
 @torch.no_grad()
-def best_step(x: Tensor, bits: int, signed: bool, binary: bool = False, per_channel: bool = False) -> Tensor:
+def best_step(
+    x: Tensor, bits: int, signed: bool, binary: bool = False, per_channel: bool = False, symmetric: bool = False
+) -> Tensor:
     """The step with the least squared error, out of 40 fractions of the largest magnitude; [1] or [channels]."""
     rows = x.detach().float().reshape(x.shape[0], -1) if per_channel else x.detach().float().reshape(1, -1)
     if binary:
         return rows.abs().mean(1).clamp_min(SMALLEST_STEP)
     if not per_channel and rows.numel() > 200_000:
         rows = rows[:, :: rows.numel() // 100_000]
-    low, high = integer_range(bits, signed)
+    low, high = integer_range(bits, signed, symmetric)
     largest = rows.abs().amax(1).clamp_min(SMALLEST_STEP) / max(high, -low, 1)
     best, least = largest.clone(), torch.full_like(largest, float("inf"))
     for fraction in torch.linspace(0.05, 1.0, 40).tolist():

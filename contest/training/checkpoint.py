@@ -77,17 +77,19 @@ def load(path: Path, run: Mapping[str, Any], parts: Mapping[str, Part]) -> list[
     return history
 
 
-def start_from(path: Path, model: nn.Module) -> list[str]:
+def start_from(path: Path, model: nn.Module, split: str | None = None) -> list[str]:
     """Give the float `model` the weights of a training's checkpoint, averaged ones where it averaged.
 
     Tensors are taken where name and shape agree, so a network with fewer or more blocks can start from its relative;
     the others stay as they are. Of a quantised training the weights are taken as its quantisers showed them: a channel
     of small weights that all rounded to zero has no variance left, and its latent weights would blow up. Returns the
-    names taken. Raises UsageError for a file that is no checkpoint and where nothing agrees.
+    names taken. `split` is the hash of the split whose validation images will judge the network. Raises UsageError for
+    a file that is no checkpoint, where nothing agrees, and for one that says that it was trained on another split.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         parts, quantisers = state["parts"], state.get("quantisers", {})
+        learned = state.get("provenance", {}).get("split_sha256")
         known: dict[str, Tensor] = parts["average"]["tensors"] if "average" in parts else parts["model"]
         known = {name: _shown(name, tensor, known, quantisers) for name, tensor in known.items()}
         shapes = {name: tensor.shape for name, tensor in known.items()}
@@ -95,6 +97,11 @@ def start_from(path: Path, model: nn.Module) -> list[str]:
         raise UsageError(
             f"'{path}' is no checkpoint of a training ({type(error).__name__}): give a train.ckpt"
         ) from error
+    if None not in (split, learned) and learned != split:
+        raise UsageError(
+            f"'{path}' was trained on another split ({learned[:16]}; this one is {split[:16]}), so it knows images that "
+            "validation is measured on: start from a network of this split"
+        )
     own = model.state_dict()
     taken = [name for name, tensor in own.items() if shapes.get(name) == tensor.shape]
     if not any(weight.dim() > 1 for name, weight in model.named_parameters() if name in taken):

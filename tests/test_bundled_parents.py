@@ -1,0 +1,33 @@
+"""The float networks that come with the package: whole, from split 0 alone, and a start for a compression."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from contest import networks
+from contest.candidate import Candidate
+from contest.errors import UsageError
+from contest.training import start_from
+from contest.zoo import parent_files
+
+SPLIT = "5091ca8a4d93ae19"
+
+
+@pytest.mark.parametrize("path", parent_files(), ids=lambda path: path.stem)
+def test_a_parent_gives_its_network_every_weight(path: Path) -> None:
+    provenance = torch.load(path, weights_only=True)["provenance"]
+    candidate = Candidate.from_json(provenance["candidate"])
+    assert provenance["split_sha256"].startswith(SPLIT), "the training images of split 0 alone"
+    assert float(provenance["validation"].split()[0]) > 91
+    model = networks.build(candidate.architecture)
+    assert set(start_from(path, model, provenance["split_sha256"])) == set(model.state_dict())
+    assert path.stat().st_size < 500_000
+    with pytest.raises(UsageError, match=r"another split \(5091ca8a4d93ae19; this one is 0123\)"):
+        start_from(path, model, "0123")
+
+
+def test_there_is_a_parent() -> None:
+    assert [path.stem for path in parent_files()] == ["inverted-8m-float"]
