@@ -97,10 +97,10 @@ def start_from(path: Path, model: nn.Module, split: str | None = None) -> list[s
         raise UsageError(
             f"'{path}' is no checkpoint of a training ({type(error).__name__}): give a train.ckpt"
         ) from error
-    if None not in (split, learned) and learned != split:
+    if split is not None and learned is not None and learned != split:
         raise UsageError(
-            f"'{path}' was trained on another split ({learned[:16]}; this one is {split[:16]}), so it knows images that "
-            "validation is measured on: start from a network of this split"
+            f"'{path}' was trained on another split ({learned[:16]}; this one is {split[:16]}), so it knows images "
+            "that validation is measured on: start from a network of this split"
         )
     own = model.state_dict()
     taken = [name for name, tensor in own.items() if shapes.get(name) == tensor.shape]
