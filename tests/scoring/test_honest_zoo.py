@@ -5,14 +5,21 @@ The oracle of the multiply-accumulates is PyTorch's own counter. Networks are bu
 
 from __future__ import annotations
 
+import json
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from contest.zoo import DIRECTORY
 from scoring.analysis.cost_model import analyse
+from scoring.analysis.prepare import prepared
+from scoring.readers.read import read
 from scoring.readers.torch_trace import trace
+from scoring.report import Report
+from scoring.rules import load_rule, price
 from scoring.verification.second_counts import dispatched_macs
 
 QUICK = ("resnet18", "mobilenet_v2", "shufflenet_v2_x0_5", "squeezenet1_1", "efficientnet_b0", "mnasnet0_5")
@@ -51,6 +58,14 @@ def check_covered(model: nn.Module, size: int) -> None:
     assert found.allowances["work"] <= 1
     assert found.allowances["wiring"] < 1
     assert found.macs == dispatched_macs(model, image)
+
+
+@pytest.mark.parametrize("path", sorted(DIRECTORY.glob("*.pt")), ids=lambda path: path.stem)
+def test_bundled_entries_keep_their_score_to_the_unit(path: Path) -> None:
+    """Their reports were made under version 1 of the rules."""
+    report = Report.from_json(json.loads(path.with_suffix(".json").read_text("utf-8")))
+    costs = analyse(prepared(read(path).graph)[0])
+    assert {name: price(costs, load_rule(name)) for name in report.scores} == dict(report.scores)
 
 
 @pytest.mark.parametrize("name", QUICK)
