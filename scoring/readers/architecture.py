@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from contest.candidate import Architecture, Bits
-from contest.errors import UsageError
+from contest.errors import ContestError, UsageError
 from contest.networks import build
 from scoring.analysis.cost_model import analyse
 from scoring.costs import Costs, Number
@@ -31,7 +31,27 @@ def planned_costs(
     model = model.to("meta").eval()
     if not normalise and hasattr(model, "normalise"):
         model.normalise = nn.Identity()
-    return costs_of_module(model, bits or Bits(), image_shape)
+    if not architecture.family.startswith("timm/"):
+        return costs_of_module(model, bits or Bits(), image_shape)
+    try:
+        return costs_of_module(model, bits or Bits(), image_shape)
+    except ContestError:
+        raise
+    except Exception as error:  # code of others, on images that it may not have been written for
+        wanted = ",".join(map(str, _usual_shape(architecture.family.removeprefix("timm/"))))
+        shown = ",".join(map(str, image_shape))
+        raise UsageError(
+            f"'{architecture.family}' does not run on images of {shown} ({' '.join(str(error).split())[:150]}); it was "
+            f"made for others: try `--image-shape {wanted}`"
+        ) from error
+
+
+def _usual_shape(name: str) -> tuple[int, int, int]:
+    """The images that a timm network was trained on."""
+    import timm
+
+    found = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    return tuple(found.input_size) if found is not None else (3, 224, 224)
 
 
 def costs_of_module(model: nn.Module, bits: Bits, image_shape: tuple[int, int, int]) -> Costs:

@@ -168,6 +168,8 @@ def _square(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor
 @aten("pow")
 def _power(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     x = a[0]
+    if not isinstance(x, Tensor) or isinstance(a[1], Tensor):
+        return False
     if a[1] == 3 and r.value(x) not in r.constants:
         squared = r.hidden("Mul", [r.value(x), r.value(x)], tuple(x.shape), x.dtype)
         return r.node("Mul", [squared, r.value(x)], outs)
