@@ -313,3 +313,15 @@ def _padded(r: Recording, x: Tensor, pads: list[int], outs: list[Tensor]) -> boo
     for i in range(len(pads) // 2):
         before[x.dim() - 1 - i], after[x.dim() - 1 - i] = pads[2 * i], pads[2 * i + 1]
     return r.node("Pad", [r.value(x)], outs, pads=(*before, *after), mode="circular", value=0.0)
+
+
+@aten("stack")
+def _stack(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
+    """A new axis for each, and a concatenation along it."""
+    dim = int(_given(a, k, 1, "dim", 0)) % outs[0].dim()
+    names = [r.value(t) for t in a[0]]
+    if any(name in r.constants for name in names):
+        return False
+    shape = tuple(n if i != dim else 1 for i, n in enumerate(outs[0].shape))
+    apart = [r.hidden("Reshape", [name], shape, outs[0].dtype, shape=shape) for name in names]
+    return r.node("Concat", apart, outs, axis=dim)
