@@ -40,9 +40,12 @@ def _without_final_softmax(graph: Graph) -> Graph:
 
 
 def _canonical(value: Tensor) -> Tensor:
-    """Without signs of zeros and numbers too small to be normal, which could carry what nobody counts."""
+    """Without signs of zeros and numbers too small to be normal, which could carry what nobody counts.
+
+    Normal in float32, in which they are multiplied: a half below 6e-5 is a number like any other, and charged as one.
+    """
     if not value.is_floating_point() or value.device.type == "meta":
         return value
-    tiny = torch.finfo(value.dtype).tiny
+    tiny = torch.finfo(torch.float32).tiny
     odd = (value.abs() < tiny) & ((value != 0) | value.signbit())
     return torch.where(odd, torch.zeros_like(value), value) if bool(odd.any()) else value
