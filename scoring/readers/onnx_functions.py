@@ -5,7 +5,6 @@ Layers and what stands around them are in `onnx_operators`; what is here costs b
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from scoring.graph.builder import Building
@@ -154,6 +153,9 @@ def _blocks(b: Building, proto: Any, a: dict[str, Any]) -> None:
     """ONNX puts the place in a block before the channel (DCR); torch behind it (CRD)."""
     x, output, block = proto.input[0], proto.output[0], int(a["blocksize"])
     n, c, h, w = b.values[x].shape
+    if proto.op_type == "SpaceToDepth" and a.get("mode", b"DCR") == b"CRD":
+        b.emit("SpaceToDepth", (x,), output, block=block)
+        return
     if proto.op_type == "SpaceToDepth":
         split, perm = (n, c, h // block, block, w // block, block), (0, 3, 5, 1, 2, 4)
         final = (n, c * block * block, h // block, w // block)
@@ -171,22 +173,27 @@ def _blocks(b: Building, proto: Any, a: dict[str, Any]) -> None:
 @operator("Resize")
 def _resize(b: Building, proto: Any, a: dict[str, Any]) -> None:
     shape = tuple(b.values[proto.input[0]].shape)
+    size: tuple[int, ...]
     if len(proto.input) > 3 and proto.input[3]:
         size = b.ints(proto.input[3])
     else:
-        scales = b.constant(proto.input[2]).double().tolist()
-        size = tuple(math.floor(n * f) for n, f in zip(shape, scales, strict=True))
+        factors = b.constant(proto.input[2]).double().tolist()
+        if len(factors) != len(shape) or any(n * f != round(n * f) for n, f in zip(shape, factors, strict=True)):
+            raise Unsupported  # where a size is rounded, ONNX's places follow the factor and torch's the size
+        size = tuple(round(n * f) for n, f in zip(shape, factors, strict=True))
     mode = a.get("mode", b"nearest")
     where = a.get("coordinate_transformation_mode", b"half_pixel")
-    if size[:2] != shape[:2] or a.get("antialias", 0) or a.get("axes"):
+    if len(size) != len(shape) or size[:2] != shape[:2] or a.get("antialias", 0) or a.get("axes"):
         raise Unsupported
     whole = all(m % n == 0 for n, m in zip(shape[2:], size[2:], strict=True))
+    if mode == b"linear" and where == b"pytorch_half_pixel" and 1 in size[2:]:
+        raise Unsupported
     if mode == b"linear" and where in (b"half_pixel", b"pytorch_half_pixel", b"align_corners"):
         aligned = where == b"align_corners"
         b.emit("ResizeLinear", (proto.input[0],), proto.output[0], size=size[2:], align_corners=aligned)
     elif mode == b"nearest" and whole and _copies(where, a.get("nearest_mode", b"round_prefer_floor")):
-        factors = tuple(m // n for n, m in zip(shape[2:], size[2:], strict=True))
-        b.emit("ResizeNearest", (proto.input[0],), proto.output[0], factors=factors)
+        copies = tuple(m // n for n, m in zip(shape[2:], size[2:], strict=True))
+        b.emit("ResizeNearest", (proto.input[0],), proto.output[0], factors=copies)
     else:
         raise Unsupported
 
