@@ -149,6 +149,14 @@ class Candidate:
     tune: Recipe = Recipe(epochs=2.0, learning_rate=0.01, warmup_epochs=0.0)
     """Fine-tuning after channels were removed, and again (quantised, masks held) at the end."""
     seed: int = 0
+    pruning: str = field(default="magnitude", metadata=_LATER)
+    """The method of `contest.pruning` whose scores choose the zeros."""
+    channels: str = field(default="l1", metadata=_LATER)
+    """The importance by which channels are removed (`contest.pruning.structured`)."""
+    tune_seed: int = field(default=0, metadata=_LATER)
+    """Added to the seed of the tuning alone: seeds of one compression share their float training."""
+    start: str = field(default="", metadata=_LATER)
+    """The content (sha256, 16 digits) of a given float parent, which stands for the float training; empty: none."""
 
     def __post_init__(self) -> None:
         if not (0 <= self.structured < 1 and 0 <= self.unstructured < 1):

@@ -26,6 +26,7 @@ from contest.model_file.layers import WeightLayer
 from contest.model_file.manifest import Claims, Parent
 from contest.pruning.masks import exact_k, full, hold
 from contest.pruning.prunable import prunable
+from contest.pruning.registry import method
 from contest.training import Epoch, Evaluation, evaluate, fit, refresh_statistics, start_from
 
 if TYPE_CHECKING:
@@ -95,16 +96,17 @@ class _Run:
 
 
 class GradualMasks:
-    """Magnitude masks whose zeros grow epoch by epoch during the first half of a training, and hold from then on.
+    """Masks whose zeros grow epoch by epoch during the first half of a training, and hold from then on.
 
-    The zeros follow the cubic schedule of Zhu & Gupta 2017 (arXiv 1710.01878, eq. 1). Once zero, always zero: a pruned
-    weight has the smallest magnitude there is, so an interrupted run finds the same masks in the weights themselves.
+    The zeros follow the cubic schedule of Zhu & Gupta 2017 (arXiv 1710.01878, eq. 1), and are chosen by the scores of a
+    pruning method. Once zero, always zero, so an interrupted run finds the same masks in the weights themselves.
     """
 
     RAMP = 0.5
 
-    def __init__(self, model: nn.Module, zeros: int) -> None:
+    def __init__(self, model: nn.Module, zeros: int, score: Callable[[nn.Module], Mapping[str, Tensor]]) -> None:
         self.zeros, self.total = zeros, sum(p.numel() for p in prunable(model).values())
+        self._score = score
         self.masks = full(model)
         self._behind_quantisers(model)
 
@@ -122,7 +124,11 @@ class GradualMasks:
         self._draw(model, self.zeros)
 
     def _draw(self, model: nn.Module, zeros: int) -> None:
-        scores = {name: weight.detach().abs() for name, weight in prunable(model).items()}
+        weights = prunable(model)
+        scores = {
+            name: score.to(weights[name].device).masked_fill(weights[name].detach() == 0, -torch.inf)
+            for name, score in self._score(model).items()
+        }
         self.masks = exact_k(scores, self.total - zeros)
         self._behind_quantisers(model)
         hold(model, self.masks)
@@ -190,8 +196,8 @@ def compress(
         )
     if candidate.bits.quantised or zeros:
         _quantise(model, candidate, train)
-        masks = GradualMasks(model, zeros) if zeros else None
-        run.fit("tune", model, candidate.tune, candidate.seed + 2, masks)
+        masks = GradualMasks(model, zeros, scorer(candidate, train, device)) if zeros else None
+        run.fit("tune", model, candidate.tune, candidate.seed + candidate.tune_seed + 2, masks)
         last = candidate.tune
     refresh_statistics(model, train, last, device=device, seed=candidate.seed)
     half = candidate.bits.weights == 16
@@ -217,7 +223,26 @@ def compress(
 def _remove_channels(model: nn.Module, candidate: Candidate, image_shape: tuple[int, int, int]) -> nn.Module:
     from contest.pruning.structured import remove_channels
 
-    return remove_channels(model.cpu(), candidate.structured, image_shape)
+    return remove_channels(model.cpu(), candidate.structured, image_shape, candidate.channels)  # type: ignore[arg-type]
+
+
+def scorer(candidate: Candidate, train: Images, device: str) -> Callable[[nn.Module], Mapping[str, Tensor]]:
+    """The scores of the candidate's pruning method, on the images from which the quantisers' steps are chosen.
+
+    Raises UsageError for a method that does not exist.
+    """
+    chosen = method(candidate.pruning)
+    if candidate.pruning == "magnitude":  # without data, and so before every epoch for nothing
+        return lambda model: {name: weight.detach().abs() for name, weight in prunable(model).items()}
+
+    def score(model: nn.Module) -> Mapping[str, Tensor]:
+        images = _some(train, candidate.seed, CALIBRATION_IMAGES).to(device)
+        labels = train.labels[_places(train, candidate.seed, CALIBRATION_IMAGES).to(train.labels.device)].to(device)
+        model.to(device)
+        torch.manual_seed(candidate.seed)
+        return chosen(model, [(images, labels)], nn.functional.cross_entropy)
+
+    return score
 
 
 def _quantise(model: nn.Module, candidate: Candidate, train: Images) -> None:
@@ -229,8 +254,12 @@ def _quantise(model: nn.Module, candidate: Candidate, train: Images) -> None:
 
 def _some(train: Images, seed: int, count: int) -> Tensor:
     """`count` training images, float [N, C, H, W] in [0, 1]."""
-    chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
-    return train.pixels[chosen[:count].to(train.pixels.device)].cpu().float() / 255
+    return train.pixels[_places(train, seed, count).to(train.pixels.device)].cpu().float() / 255
+
+
+def _places(train: Images, seed: int, count: int) -> Tensor:
+    """Where `count` training images are, the same for the same seed."""
+    return torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:count]
 
 
 def _zeros(network: Network) -> int:

@@ -12,12 +12,15 @@ from click.core import ParameterSource
 
 from contest.errors import UsageError
 
-EPOCHS_HELP = "Epochs of a trial, float and quantised together; `10/40`: explore and refine."
+EPOCHS_HELP = (
+    "Without --budget: epochs of the whole study for each of --trials; `10/40`: and the float epochs that one network "
+    "gets at most."
+)
 
 
 @click.command()
 @click.option(
-    "--trials", type=click.IntRange(1), help="Candidates to train (default 20, or as many as --budget allows)."
+    "--trials", type=click.IntRange(1), help="Networks to compress (default 20, or as many as --budget allows)."
 )
 @click.option("--budget", help="Time to keep to, such as 2h or 45m: epochs and stages are chosen for this machine.")
 @click.option("--dataset", default="cifar10", show_default=True, help="cifar10, cifar100, mnist, digits or your own.")
@@ -27,6 +30,7 @@ EPOCHS_HELP = "Epochs of a trial, float and quantised together; `10/40`: explore
 @click.option(
     "--study", "directory", type=click.Path(path_type=Path), help="Study directory [default: studies/DATASET]."
 )
+@click.option("--plan", "plan_only", is_flag=True, help="Print the plan and what to expect of it, and end.")
 @click.option("--resume", is_flag=True, help="Go on with the study in that directory.")
 @click.option(
     "--objective",
@@ -49,7 +53,7 @@ EPOCHS_HELP = "Epochs of a trial, float and quantised together; `10/40`: explore
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="Long trainings of each finalist; the median counts.",
+    help="Tunings of the best network, each with a seed of its own.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps (mps is untested).")
 @click.option("--storage", help="postgresql://... shared by many machines [default: SQLite in the study directory].")
@@ -57,25 +61,19 @@ EPOCHS_HELP = "Epochs of a trial, float and quantised together; `10/40`: explore
 @click.option(
     "--margin",
     type=float,
-    help="Points of accuracy asked for above the threshold, such as 0.005 [default: the lower confidence bound].",
+    help="Points of accuracy asked for above the threshold, such as 0.005 [default: the lower bound at two sigma].",
 )
 @click.option("--threshold", type=float, help="Accuracy that must be reached [default: the rule's].")
 @click.option(
     "--finalists", type=click.IntRange(1), default=3, show_default=True, help="Networks that are read on the test set."
 )
-@click.option(
-    "--variants",
-    type=click.IntRange(0),
-    default=2,
-    show_default=True,
-    help="Rounds of cheaper variants of the best network.",
-)
+@click.option("--variants", type=click.IntRange(0), default=0, hidden=True, help="Without effect.")
 @click.option(
     "--teacher",
     "teachers",
     multiple=True,
     metavar="FILE|bundled",
-    help="A model.pt whose soft labels the refine stage learns from; of several, the mean of their logits. "
+    help="A model.pt from whose soft labels all networks learn; of several, the mean of their logits. "
     "`bundled`: the teacher of this package (CIFAR-10, 93.9 % on validation with mirror images).",
 )
 @click.option(
@@ -133,7 +131,7 @@ def search(**options: Any) -> int:  # fmt: skip
         directory = options["directory"] or f"studies/{options['dataset']}"
         console.print(f"\ninterrupted; go on with: contest search --resume --study {directory}")
         raise click.exceptions.Abort from None
-    return 0 if outcome.finalists else 1
+    return 0 if outcome is None or outcome.finalists else 1
 
 
 @click.command()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -17,24 +19,33 @@ from rich.table import Table
 
 from contest.errors import UsageError
 from search.output.progress import View, duration
-from search.policy.budget import Plan, make_plan, parse_duration
+from search.policy.account import converged_epochs, epoch_ratio, open_account
+from search.policy.budget import parse_duration
 from search.policy.finalists import Finalist, reads
-from search.run import Outcome, Run, Tools, estimate_left, set_explore_deadline
-from search.space.space import Space, check_space, make_space, read_space
+from search.policy.forecast import forecast
+from search.policy.plan import Plan
+from search.policy.speed import measure_speed
+from search.run import Outcome, Run, Tools, estimate_left
+from search.space.candidates import check_space
+from search.space.space import make_space, read_space
 from search.study.settings import Settings
 from search.study.storage import check_writable, open_storage, storage_url
 from search.study.study import FINISHED, Study, new_identity
 from search.trainers.isolated import IsolatedTrainer
 from search.trainers.pipeline import PipelineTrainer
+from search.workers.claim import situation
 
 DEFAULT_EPOCHS = {"digits": (8.0, 30.0), "mnist": (4.0, 12.0)}
-"""Explore and refine epochs by data set; (10, 40) for others."""
+"""Epochs of a study for each of its trials, by data set; the second is kept for studies of older versions."""
 
 
-def run_search(console: Console, **options: Any) -> Outcome:
+def run_search(console: Console, **options: Any) -> Outcome | None:
     """`contest search`: everything between the options and the summary."""
     begun: float = options.get("begun") or time.monotonic()
     directory: Path = options["directory"] or Path("studies") / options["dataset"]
+    if options["plan_only"]:
+        plan_only(console, begun, options)
+        return None
     settings = resumed(directory, options) if options["resume"] else fresh(directory, options)
     url = storage_url(settings.storage, directory)
     console.print(
@@ -42,35 +53,24 @@ def run_search(console: Console, **options: Any) -> Outcome:
         f"at least {settings.threshold:.1%}"
     )
     trainer = IsolatedTrainer(settings, directory, device=options["device"])
-    space = make_space(trainer.image_shape, settings.space)
+    space = make_space(trainer.image_shape, settings.narrowed, taught=settings.taught)
     check_space(space, settings.space)
     trainer.check_teachers()
-    deadline = None
-    if settings.budget_s is not None:
-        start_s = time.monotonic() - begun
-        # Each finalist is read in a process of its own, which starts about as long as this one did.
-        reading_s = min(0.3 * settings.budget_s, settings.finalists * start_s)
-        deadline = begun + settings.budget_s - reading_s
-        if not options["resume"]:
-            plan = plan_for(settings, trainer, space, deadline, epochs_given=bool(options["epochs"]))
-            plan = dataclasses.replace(plan, reading_s=reading_s)
-            settings = plan.settings
-            print_plan(console, plan, begun)
+    if settings.budget_s is not None and not options["resume"]:
+        settings = dataclasses.replace(settings, trials=options["trials"])
     settings.save(directory)
     trainer.settings = settings
     study = Study(
         directory, settings, space, open_storage(url, heartbeat_s=settings.heartbeat_s, grace_s=settings.grace_s)
     )
     study.optuna.set_user_attr(FINISHED, False)
-    if deadline is not None:
-        left = deadline - time.monotonic()
-        set_explore_deadline(study, 0.44 * left if settings.refine_epochs else 0.95 * left)
+    plan_study(console, study, trainer, begun)
     helpers = start_workers(directory, options)
-    view = View(study, trainer, console, lambda: estimate_left(study, deadline))
-    tools = Tools(score=scorer(settings), sensitivity=trainer.sensitivity, teacher=trainer.teach)
+    view = View(study, trainer, console, lambda: estimate_left(study, trainer.images))
+    tools = Tools(score=scorer(settings), teacher=trainer.teach)
     try:
         with view:
-            outcome = Run(study, trainer, tools, view, deadline)()
+            outcome = Run(study, trainer, tools, view)()
     except OSError as error:
         check_writable(directory, error)
         raise
@@ -80,6 +80,34 @@ def run_search(console: Console, **options: Any) -> Outcome:
             helper.terminate()
     print_summary(console, study, outcome)
     return outcome
+
+
+def plan_only(console: Console, begun: float, options: dict[str, Any]) -> None:
+    """`contest search --plan`: the plan, and nothing in the study directory."""
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder) / "plan"
+        settings = dataclasses.replace(fresh(directory, options), storage=None)
+        settings.save(directory)
+        trainer = PipelineTrainer(settings, directory, device=options["device"])
+        space = make_space(trainer.image_shape, settings.narrowed, taught=settings.taught)
+        study = Study(directory, settings, space, open_storage(storage_url(None, directory)))
+        plan_study(console, study, trainer, begun)
+        study.close()
+
+
+def plan_study(console: Console, study: Study, trainer: PipelineTrainer, begun: float) -> None:
+    """Open the study's account and say what is planned; with a budget of time, after a few steps were timed."""
+    settings = study.settings
+    if settings.budget_s is None:
+        print_plan(console, study, trainer, open_account(study, trainer.images), None)
+        return
+    start_s = time.monotonic() - begun
+    # Each finalist is read in a process of its own, which starts about as long as this one did.
+    reading_s = min(0.3 * settings.budget_s, settings.finalists * start_s)
+    speed = measure_speed(trainer, study.space)
+    ends_at = time.time() + settings.budget_s - (time.monotonic() - begun) - reading_s
+    plan = open_account(study, trainer.images, ends_at=ends_at, speed=speed)
+    print_plan(console, study, trainer, plan, ends_at + reading_s)
 
 
 def fresh(directory: Path, options: dict[str, Any]) -> Settings:
@@ -115,6 +143,7 @@ def fresh(directory: Path, options: dict[str, Any]) -> Settings:
         sampler=options["sampler"],
         seed=options["seed"],
         trials=options["trials"] or (None if budget_s else 20),
+        float_epochs=refine if options["epochs"] and "/" in options["epochs"] else 0.0,
         budget_s=budget_s,
         explore_epochs=explore,
         refine_epochs=refine,
@@ -158,6 +187,11 @@ def resumed(directory: Path, options: dict[str, Any]) -> Settings:
     Raises UsageError for an option that cannot change.
     """
     settings = Settings.load(directory)
+    if "float_epochs" not in json.loads((directory / "study.json").read_text()):
+        raise UsageError(
+            f"{directory} was made by a version without float parents: it can be reported, contest report {directory}, "
+            "but not continued; start a new study in another directory"
+        )
     given: set[str] = options.get("given", set())
     different = [name for name in FIXED if name in given and not _is_as_before(name, settings, options)]
     if different:
@@ -200,7 +234,7 @@ def rule_given(rule: str) -> str:
 
 
 def parse_epochs(text: str) -> tuple[float, float]:
-    """`10` -> (10, 40); `10/30` -> (10, 30); `10/0`: no refine stage."""
+    """`10` -> (10, 40); `10/30` -> (10, 30)."""
     try:
         explore, slash, refine = text.partition("/")
         return float(explore), float(refine) if slash else 4 * float(explore)
@@ -208,36 +242,40 @@ def parse_epochs(text: str) -> tuple[float, float]:
         raise UsageError(f"--epochs {text}: write a number, or two as in 10/40") from error
 
 
-def plan_for(
-    settings: Settings, trainer: PipelineTrainer, space: Space, deadline: float, *, epochs_given: bool
-) -> Plan:
-    """The plan for the time until `deadline`, after a few steps were timed."""
-    from search.policy.speed import measure_speed
+def print_plan(console: Console, study: Study, trainer: PipelineTrainer, plan: Plan, ends_at: float | None) -> None:
+    """What will be done, what is expected of it, and when it ends."""
+    parts = [f"first network {plan.parent:.3g} epochs float and {plan.child:.3g} quantised"]
+    if plan.shorts:
+        parts.append(f"{plan.shorts} settings compared for {plan.short:.3g} epochs each")
+    if plan.longs:
+        parts.append(f"about {plan.longs} long tunings of {plan.long:.3g}")
+    console.print(f"plan: {plan.whole:.1f} epochs in all; {'; '.join(parts)}", soft_wrap=True, highlight=False)
+    if study.settings.objective == "constrained" and not study.records():
+        console.print(expectation(study, trainer), soft_wrap=True, highlight=False)
+    if ends_at is not None:
+        console.print(f"ends at {time.strftime('%H:%M:%S', time.localtime(ends_at))}")
 
-    assert settings.budget_s is not None
-    # (a teacher is timed only where a budget could be long enough for one)
-    speed = measure_speed(trainer, space, teacher=not settings.teachers and settings.budget_s >= 1800)
-    plan = make_plan(settings, speed, deadline - time.monotonic(), epochs_given=epochs_given)
-    return dataclasses.replace(plan, settings=dataclasses.replace(plan.settings, budget_s=settings.budget_s))
 
-
-def print_plan(console: Console, plan: Plan, begun: float) -> None:
-    """What will be done, and when it ends."""
-    settings = plan.settings
-    end = time.strftime("%H:%M:%S", time.localtime(time.time() + plan.total_s))
-    console.print(f"one epoch of a typical network takes {plan.epoch_s:.1f} s here")
-    if plan.teacher_s:
-        console.print(f"teacher: {settings.teacher_epochs:g} epochs, {duration(plan.teacher_s)}")
-    trials = f"{settings.trials} trials" if settings.trials else "as many trials as fit"
-    console.print(f"explore: {trials} of {settings.explore_epochs:g} epochs, {duration(plan.explore_s)}")
-    if settings.refine_epochs:
-        count = (settings.refined or settings.finalists) * settings.seeds
-        console.print(f"refine: {count} trainings of {settings.refine_epochs:g} epochs, {duration(plan.refine_s)}")
-    else:
-        console.print("refine: no time for trainings longer than the explored ones")
-    console.print(f"test set: {settings.finalists} readings, about {duration(plan.reading_s)}")
-    total_s = time.monotonic() - begun + plan.total_s
-    console.print(f"expected end {end}, after {duration(total_s)} of {duration(settings.budget_s or 0)}")
+def expectation(study: Study, trainer: PipelineTrainer) -> str:
+    """What the plan promises, in words; it does not pretend to know what no training has shown."""
+    now, settings = situation(study, trainer), study.settings
+    if now is None:
+        return "every network that was asked for has been begun"
+    converged = converged_epochs(settings, trainer.images)
+    known = forecast(now, ratio=epoch_ratio(now.budget), converged=converged)
+    if known is None or not known.known:
+        return f"no forecast: nothing is known of trainings on '{settings.dataset}' before the first one here"
+    said = f"expected: {known.architecture}, {known.accuracy:.1%} on validation"
+    if known.score is None or known.chance < 0.5:
+        said += f"; {settings.threshold:.0%} is reached with a probability of {known.chance:.0%} only"
+        if known.enough is not None:
+            spent = settings.budget_s or 0.0
+            epochs = f"{known.enough * now.plan.whole:.0f} epochs"
+            amount = duration(known.enough * spent) if spent else epochs
+            said += f": it needs about {amount} here"
+        return said
+    said += f", score {known.score:.5f} at {settings.threshold:.0%}"
+    return said + (f" (80 %: {known.band[0]:.5f} to {known.band[1]:.5f})" if known.band else "")
 
 
 def scorer(settings: Settings) -> Any:

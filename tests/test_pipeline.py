@@ -13,7 +13,7 @@ from contest.candidate import Bits, Candidate, Recipe
 from contest.datasets import Split, load, split
 from contest.errors import TrainingError, UsageError
 from contest.model_file import Network
-from contest.pipeline import Verdict, compress
+from contest.pipeline import Outcome, compress
 from contest.training import Epoch
 
 SHORT = Recipe(epochs=2, batch_size=64, learning_rate=0.1, warmup_epochs=0, crop=1)
@@ -32,7 +32,7 @@ def digits() -> Split:
     return split(load("digits").train)
 
 
-def run(candidate: Candidate, digits: Split, directory: Path | None = None, **options: object) -> Verdict:
+def run(candidate: Candidate, digits: Split, directory: Path | None = None, **options: object) -> Outcome:
     return compress(
         candidate,
         digits.train,
@@ -49,16 +49,16 @@ def codes(network: Network) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def verdict(digits: Split) -> Verdict:
+def verdict(digits: Split) -> Outcome:
     return run(CANDIDATE, digits)
 
 
-def test_the_stages_come_in_order(verdict: Verdict) -> None:
+def test_the_stages_come_in_order(verdict: Outcome) -> None:
     assert [stage.name for stage in verdict.stages] == ["train", "channels", "tune"]
     assert verdict.validation is not None and verdict.validation.accuracy > 0.3
 
 
-def test_channels_are_gone_and_zeros_are_there(verdict: Verdict) -> None:
+def test_channels_are_gone_and_zeros_are_there(verdict: Outcome) -> None:
     manifest = verdict.network.manifest
     assert manifest.parent is not None
     weights = sum(t.numel() for t in codes(verdict.network).values())
@@ -70,11 +70,11 @@ def test_channels_are_gone_and_zeros_are_there(verdict: Verdict) -> None:
     assert manifest.claims.p_u == pytest.approx(zeros / manifest.parent.weights)
 
 
-def test_the_file_says_how_it_was_made(verdict: Verdict) -> None:
+def test_the_file_says_how_it_was_made(verdict: Outcome) -> None:
     assert Candidate.from_json(verdict.network.manifest.provenance["candidate"]) == CANDIDATE
 
 
-def test_same_seed_same_network(verdict: Verdict, digits: Split) -> None:
+def test_same_seed_same_network(verdict: Outcome, digits: Split) -> None:
     again = run(CANDIDATE, digits)
     for name, tensor in verdict.network.body.state_dict().items():
         assert torch.equal(again.network.body.state_dict()[name], tensor), name
@@ -82,7 +82,7 @@ def test_same_seed_same_network(verdict: Verdict, digits: Split) -> None:
 
 @pytest.mark.parametrize("stop_after", [1, 3, 5, 7])
 def test_interrupted_anywhere_the_network_is_the_same(
-    stop_after: int, verdict: Verdict, digits: Split, tmp_path: Path
+    stop_after: int, verdict: Outcome, digits: Split, tmp_path: Path
 ) -> None:
     seen: list[Epoch] = []
 

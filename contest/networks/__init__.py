@@ -5,6 +5,6 @@ model = networks.build(networks.parse("resnet:depth=20,width=12"), image_shape=(
 """
 
 from contest.networks.macs import macs_and_weights
-from contest.networks.registry import build, families, options, parse, presets, recipe, see
+from contest.networks.registry import build, families, family_rows, options, parse, presets, recipe, see
 
-__all__ = ["build", "families", "macs_and_weights", "options", "parse", "presets", "recipe", "see"]
+__all__ = ["build", "families", "family_rows", "macs_and_weights", "options", "parse", "presets", "recipe", "see"]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, cast
+from collections.abc import Mapping
+from typing import Annotated, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from contest.candidate import Option
 from contest.networks.blocks import Classifier, conv, make_activation, sequence
+from contest.networks.draws import Draw, stem_stride
 from contest.networks.options import Activation, Depths, Groups, ImageShape, Limit, Stride, Width
 
 
@@ -86,3 +88,19 @@ PRESETS: dict[str, dict[str, Option]] = {
     "densenet40": {"depths": (12, 12, 12), "bottleneck": 0, "reduction": 1.0, "stem_width": 16},
     "densenet121": {"growth": 32, "depths": (6, 12, 24, 16)},
 }
+
+DRAWS = {
+    "dense_growth": Draw((4, 8, 12)),
+    "dense_layers": Draw(low=3, high=12, step=1),
+    "groups": Draw((1, 2, 4)),
+    "stem_stride": Draw((1, 2)),
+}
+
+
+def from_draws(values: Mapping[str, Any]) -> dict[str, Option]:
+    return {
+        "growth": int(values["dense_growth"]),
+        "depths": (int(values["dense_layers"]),) * 3,
+        "groups": int(values["groups"]),
+        **stem_stride(values),
+    }

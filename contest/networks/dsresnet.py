@@ -6,6 +6,9 @@ He 2015: about 8 times fewer operations and weights.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import nn
 
 from contest.candidate import Option
@@ -19,6 +22,7 @@ from contest.networks.blocks import (
     stage_plan,
     stages_of_blocks,
 )
+from contest.networks.draws import SHORTCUT, STAGED, Draw, staged_with_shortcut
 from contest.networks.options import (
     Activation,
     Depths,
@@ -79,3 +83,9 @@ PRESETS: dict[str, dict[str, Option]] = {
     **{f"dsresnet{depth}": {"depth": depth} for depth in (8, 14, 20, 32, 44, 56)},
     "dsresnet10": {"widths": (32, 64, 128, 256), "depths": (1, 1, 1, 1)},
 }
+
+DRAWS = {**STAGED, **SHORTCUT, "kernel": Draw((3, 5))}
+
+
+def from_draws(values: Mapping[str, Any]) -> dict[str, Option]:
+    return {**staged_with_shortcut(values), "kernel": int(values["kernel"])}

@@ -120,3 +120,5 @@ _RECIPE = Recipe(
     crop=2,
 )
 RECIPES = {"fast-teacher": _RECIPE, "fast-teacher-wide": _RECIPE}
+
+ROW = {"not_searched": "it teaches: its first layer is made from images and it is never compressed"}

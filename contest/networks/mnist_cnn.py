@@ -44,3 +44,6 @@ def mnist_cnn(
         dropout2=nn.Dropout(dropout),
         fc=nn.Linear(hidden, classes),
     )
+
+
+ROW = {"by_default": False}

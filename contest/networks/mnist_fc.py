@@ -27,3 +27,6 @@ def mnist_fc(
         features = width
     layers["fc"] = nn.Linear(features, classes)
     return sequence(**layers)
+
+
+ROW = {"by_default": False}

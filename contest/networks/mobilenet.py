@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from torch import nn
 
 from contest.candidate import Option
 from contest.networks.blocks import Classifier, Residual, conv_norm, odd, sequence, stage_plan
+from contest.networks.draws import STAGED, Draw, staged
 from contest.networks.options import (
     Activation,
     Depths,
@@ -86,3 +88,15 @@ def inverted(channels: int, out: int, kernel: int, stride: int, expansion: float
 
 
 PRESETS: dict[str, dict[str, Option]] = {"mobilenetv2": {}}
+
+DRAWS = {**STAGED, "expansion": Draw((1.5, 2.0, 3.0, 4.0, 6.0)), "kernel": Draw((3, 5))}
+
+
+def from_draws(values: Mapping[str, Any]) -> dict[str, Option]:
+    return {
+        **staged(values),
+        "stem_width": int(values["width"]),
+        "expansion": float(values["expansion"]),
+        "kernel": int(values["kernel"]),
+        "head_width": 0,
+    }

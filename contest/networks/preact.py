@@ -16,6 +16,7 @@ from contest.networks.blocks import (
     stage_plan,
     stages_of_blocks,
 )
+from contest.networks.draws import SHORTCUT, STAGED, staged_with_shortcut
 from contest.networks.options import Activation, Depths, ImageShape, Stride, Strides, Width, Widths
 from contest.networks.resnet import Depth, blocks_of_depth
 
@@ -69,3 +70,6 @@ PRESETS: dict[str, dict[str, Option]] = {
     **{f"preact{depth}": {"depth": depth} for depth in (20, 32, 44, 56, 110)},
     "preact18": {"widths": (64, 128, 256, 512), "depths": (2, 2, 2, 2)},
 }
+
+DRAWS = {**STAGED, **SHORTCUT}
+from_draws = staged_with_shortcut

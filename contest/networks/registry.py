@@ -1,7 +1,8 @@
 """The one list of families. A family is a function in a module of this package; add its name here.
 
 A function takes `(image_shape, classes, *, options...)`; types and limits of the options stand in its
-signature (`contest.networks.options`). Its module's PRESETS are names for chosen options.
+signature (`contest.networks.options`). Its module's PRESETS are names for chosen options; how a search draws its
+options is in `contest.networks.draws`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from contest.candidate import Architecture, Recipe
 from contest.errors import UsageError, did_you_mean
+from contest.networks.draws import Family, derived
 from contest.networks.options import OptionSpec, bind, parse_options, specs
 
 if TYPE_CHECKING:
@@ -54,6 +56,21 @@ def presets() -> Mapping[str, Architecture]:
 def options(family: str) -> Mapping[str, OptionSpec]:
     """The options of a built-in family with their defaults and limits."""
     return specs(_function(family))
+
+
+@cache
+def family_rows() -> Mapping[str, Family]:
+    """Each family's row: its function, its options, how a search draws them, its first and last layer."""
+    rows = {}
+    for name in families():
+        module, function = _module(name), _function(name)
+        known = specs(function)
+        draws, from_draws = derived(name, known)
+        if hasattr(module, "DRAWS"):
+            draws, from_draws = dict(module.DRAWS), module.from_draws
+        extra = dict(getattr(module, "ROW", {}))
+        rows[name] = Family(name, function, known, draws, from_draws, **extra)
+    return rows
 
 
 def parse(text: str) -> Architecture:

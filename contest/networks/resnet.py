@@ -24,6 +24,7 @@ from contest.networks.blocks import (
     stage_plan,
     stages_of_blocks,
 )
+from contest.networks.draws import SHORTCUT, STAGED, staged_with_shortcut
 from contest.networks.options import Activation, Depths, ImageShape, Limit, Stride, Strides, Width, Widths
 
 Depth = Annotated[int, Limit(5, 1202)]
@@ -118,3 +119,6 @@ PRESETS: dict[str, dict[str, Option]] = {
     "resnet50": _imagenet((3, 4, 6, 3), "bottleneck"),
     "resnet101": _imagenet((3, 4, 23, 3), "bottleneck"),
 }
+
+DRAWS = {**STAGED, **SHORTCUT}
+from_draws = staged_with_shortcut

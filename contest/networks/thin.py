@@ -18,7 +18,8 @@ This is arithmetic about costs; which of them reaches 90 % is for the search to 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from torch import nn
 
@@ -37,6 +38,7 @@ from contest.networks.blocks import (
     stage_plan,
     stages_of_blocks,
 )
+from contest.networks.draws import SHORTCUT, STAGED, Draw, stage_widths, stages, stem_stride
 from contest.networks.dsresnet import separable
 from contest.networks.mobilenet import inverted
 from contest.networks.options import (
@@ -149,3 +151,31 @@ PRESETS: dict[str, dict[str, Option]] = {
     "thin8s": {"block": "separable", "widths": (20, 40, 80, 128), "depths": (1, 2, 3, 2)},
     "thin6i": {"block": "inverted", "widths": (12, 20, 40, 80), "depths": (1, 2, 3, 2), "head_width": 192},
 }
+
+DRAWS = {
+    **STAGED,
+    **SHORTCUT,
+    # Leave the full resolution right after the stem: there are no first stage's blocks then.
+    "early": Draw((False, True)),
+    "thin_block": Draw(("basic", "bottleneck", "inverted", "separable")),
+    "blocks_4": Draw(low=0, high=3, step=1),
+    "growth_4": Draw((1.0, 1.5, 2.0)),
+    "expansion": Draw((1.5, 2.0, 3.0, 4.0, 6.0)),  # of inverted blocks
+}
+
+
+def from_draws(values: Mapping[str, Any]) -> dict[str, Option]:
+    widths = list(stage_widths(values))
+    depths, strides = [int(values[f"blocks_{stage}"]) for stage in (1, 2, 3)], [1, 2, 2]
+    if values["blocks_4"]:
+        widths.append(2 * round(widths[-1] * values["growth_4"] / 2))
+        depths.append(int(values["blocks_4"]))
+        strides.append(2)
+    options: dict[str, Option] = {**stem_stride(values), "shortcut": str(values["shortcut"])}
+    options["block"] = str(values["thin_block"])
+    if values["thin_block"] == "inverted":
+        options["expansion"] = float(values["expansion"])
+    if values["early"]:
+        options["stem_width"] = widths[0]
+        widths, depths, strides = widths[1:], depths[1:], strides[1:]
+    return {**options, **stages(widths, depths, strides)}

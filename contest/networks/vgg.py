@@ -7,12 +7,14 @@ should.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from torch import nn
 
 from contest.candidate import Option
 from contest.networks.blocks import Classifier, conv_norm, stage_plan
+from contest.networks.draws import Draw
 from contest.networks.options import Activation, Depths, Dropout, Factor, ImageShape, Limit, Widths
 
 _DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -58,3 +60,20 @@ PRESETS: dict[str, dict[str, Option]] = {
     **{f"vgg{depth}": {"depth": depth} for depth in _DEPTHS},
     "vgg-early": {"stem_width": 24, "widths": (64, 256, 256), "depths": (2, 2, 2), "pool": "first"},
 }
+
+DRAWS = {
+    "vgg_width": Draw((0.0625, 0.125, 0.25, 0.5)),
+    "vgg_depth": Draw((11, 13, 16, 19)),
+    "vgg_stem": Draw((0, 8, 16)),
+    "vgg_pool": Draw(("last", "first")),
+}
+ROW = {"by_default": False}
+
+
+def from_draws(values: Mapping[str, Any]) -> dict[str, Option]:
+    return {
+        "width": float(values["vgg_width"]),
+        "depth": int(values["vgg_depth"]),
+        "stem_width": int(values["vgg_stem"]),
+        "pool": str(values["vgg_pool"]),
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -43,23 +43,37 @@ def rows(study: Study, judge: Judge) -> list[dict[str, Any]]:
     return found
 
 
+KINDS = {"long": "long tuning", "child": "short tuning", "parent": "float parent", "refine": "refined"}
+DONE = ("long tuning", "short tuning", "refined", "explored")
+"""Kinds of records that are networks which may be handed in."""
+
+
 def stage_of(record: Record) -> str:
-    if record.stage == "refine":
-        return "refined"
     if record.state == "PRUNED":
         return "stopped"
-    return "explored" if record.result and record.result.model else "paused"
+    if record.stage == "explore":
+        return "explored" if record.at_end else "paused"
+    return KINDS[record.stage]
 
 
-def _stage_colour() -> Any:
-    domain = ["refined", "explored", "paused", "stopped"]
-    return alt.Color("stage:N", scale=alt.Scale(domain=domain, range=[GREEN, BLUE, GREY, RED]), title=None)
+def _stage_colour(data: Sequence[Mapping[str, Any]]) -> Any:
+    colours = {
+        "long tuning": GREEN,
+        "refined": GREEN,
+        "short tuning": BLUE,
+        "explored": BLUE,
+        "float parent": GREY,
+        "paused": GREY,
+        "stopped": RED,
+    }
+    domain = [kind for kind in colours if any(row["stage"] == kind for row in data)]
+    return alt.Color("stage:N", scale=alt.Scale(domain=domain, range=[colours[kind] for kind in domain]), title=None)
 
 
 def front(data: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows trained to their end that no other such row beats in both score and accuracy, cheapest first."""
     best, kept = -1.0, []
-    done = [row for row in data if row["stage"] in ("explored", "refined")]
+    done = [row for row in data if row["stage"] in DONE]
     for row in sorted(done, key=lambda r: (r["score"], -r["accuracy"])):
         if row["accuracy"] > best:
             best = row["accuracy"]
@@ -87,7 +101,7 @@ def pareto(study: Study, judge: Judge, finalists: Sequence[dict[str, Any]] = ())
         .mark_rule(strokeDash=[6, 4], color=RED)
         .encode(y=alt.Y("y:Q", scale=span)),
         alt.Chart(alt.Data(values=front(data))).mark_line(color=GREY, interpolate="step-after").encode(x=x, y=y),
-        points.encode(x=x, y=y, color=_stage_colour(), tooltip=tips),
+        points.encode(x=x, y=y, color=_stage_colour(data), tooltip=tips),
     ]
     if finalists:
         layers.append(
@@ -109,18 +123,18 @@ def history(study: Study, judge: Judge) -> Chart:
     best: float | None = None
     steps = []
     for row in data:
-        enough = row["stage"] in ("explored", "refined") and row["forecast"] >= 100 * study.settings.threshold
+        enough = row["stage"] in DONE and row["forecast"] >= 100 * study.settings.threshold
         if enough and (best is None or row["score"] < best):
             best = row["score"]
         if best is not None:
             steps.append({"trial": row["trial"], "best": best})
     x = alt.X("trial:Q", title="trial", axis=alt.Axis(format="d"))
     y = alt.Y("score:Q", scale=alt.Scale(type="log", padding=20), title="score")
-    points = alt.Chart(alt.Data(values=data)).mark_circle(size=60).encode(x=x, y=y, color=_stage_colour())
+    points = alt.Chart(alt.Data(values=data)).mark_circle(size=60).encode(x=x, y=y, color=_stage_colour(data))
     line = alt.Chart(alt.Data(values=steps)).mark_line(color="black", interpolate="step-after")
     title = {
         "text": "History",
-        "subtitle": "line: lowest score of those trained to their end that reach the threshold or promise to",
+        "subtitle": "line: lowest score of a network whose lower bound of accuracy reaches the threshold",
     }
     layers = [points, line.encode(x=x, y=alt.Y("best:Q"))] if steps else [points]
     return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT, title=title)

@@ -73,7 +73,6 @@ def _page(study: Study, judge: Judge, finalists: Sequence[dict[str, Any]], chart
         ("objective", settings.objective),
         ("sampler, seed", f"{settings.sampler}, {settings.seed}"),
         ("trials", counts(study.records())),
-        ("epochs", f"{settings.explore_epochs:g} exploring, {settings.refine_epochs:g} refining"),
     ]
     stages = [
         [s.name, duration(s.seconds), f"{s.images:,}", s.trials, _number(s.best_score), _percent(s.best_accuracy)]
@@ -93,7 +92,7 @@ def _page(study: Study, judge: Judge, finalists: Sequence[dict[str, Any]], chart
             _number(r.result.price.total if r.result else None),
             _percent(r.result.accuracy if r.result else None),
         ]
-        for r in [*judge.ranked([r for r in judge.records if r.stage == "refine"]), *judge.leaders()][:12]
+        for r in judge.leaders()[:12]
     ]
     sections = [
         f"<h1>{html.escape(study.name)}</h1>",

@@ -20,6 +20,7 @@ from search.study.trial import Record
 from search.trainers.protocol import Progress, Trainer
 
 ROWS = 8
+STAGES = {"parent": "float parent", "child": "settings compared", "long": "long tuning"}
 
 
 class View:
@@ -29,7 +30,7 @@ class View:
         self._study, self._trainer, self._console, self._left_s = study, trainer, console, left_s
         self._started = time.monotonic()
         self._now = "starting"
-        self._stage = "explore"
+        self._stage = "starting"
         self._body: Table | Text = Text("")
         self._counts = ""
         self._seen: set[int] = set()
@@ -57,6 +58,7 @@ class View:
 
     def begin(self, work: Work) -> None:
         """A piece of work starts."""
+        self._stage = STAGES.get(work.stage, work.stage)
         self._now = f"trial {work.trial.number}: {work.candidate.architecture}"
 
     def epoch(self, work: Work, progress: Progress) -> None:
@@ -92,8 +94,9 @@ class View:
 def counts(records: list[Record]) -> str:
     """How many trials there are of each kind."""
     kinds = Counter(_kind(r) for r in records)
-    order = ("trained", "paused", "refined", "stopped", "refused", "repeated", "failed", "running", "waiting")
-    return ", ".join(f"{kinds[kind]} {kind}" for kind in order if kinds[kind]) or "nothing yet"
+    order = ("parent", "short", "long", "trained", "refined", "paused")
+    others = ("stopped", "refused", "repeated", "failed", "running", "waiting")
+    return ", ".join(f"{kinds[kind]} {kind}" for kind in (*order, *others) if kinds[kind]) or "nothing yet"
 
 
 def _kind(record: Record) -> str:
@@ -109,18 +112,19 @@ def _kind(record: Record) -> str:
         return "stopped"
     if record.stage == "refine":
         return "refined"
-    return "trained" if record.result.model else "paused"
+    if not record.at_end:
+        return "paused"
+    return {"child": "short"}.get(record.stage, "trained" if record.stage == "explore" else record.stage)
 
 
 def leaders_table(judge: Judge) -> Table:
-    """The best candidates so far: refined ones first, each at its furthest visit."""
+    """The best networks so far, and the parents while there are none."""
     table = Table(expand=False, pad_edge=False)
     for column in ("trial", "network", "bits w/a", "p_s", "p_u", "MACs"):
         table.add_column(column, justify="left" if column in ("network", "trial") else "right", no_wrap=True)
     for column in ("score", "validation", "forecast", ""):
         table.add_column(column, justify="right", no_wrap=True)
-    refined = judge.ranked([r for r in judge.records if r.stage == "refine"])
-    for record in [*refined, *judge.leaders()][:ROWS]:
+    for record in (judge.leaders() or judge.ranked(judge.records))[:ROWS]:
         table.add_row(*row(record, judge))
     return table
 
@@ -129,10 +133,7 @@ def row(record: Record, judge: Judge) -> list[str]:
     assert record.result is not None
     candidate, price = record.candidate, record.result.price
     enough = "[green]yes[/green]" if judge.feasible(record) else "no"
-    if record.stage == "refine":
-        stage = "refined"
-    else:
-        stage = "explored" if record.result.model else f"rung {record.rung}"
+    stage = record.stage if record.at_end else f"rung {record.rung}"
     return [
         str(record.number),
         short(candidate.architecture.family, candidate.architecture.options.get("widths")),

@@ -130,7 +130,7 @@ def write_slides(study: Study, path: Path) -> Path:
     if chart is not None:
         slide = deck.slide("Which choices mattered", "30 seconds: importance over all trials (PED-ANOVA).")
         deck.picture(slide, chart)
-    _scores(deck, study, finalists, judge.ranked([r for r in judge.records if r.stage == "refine"]) or judge.leaders())
+    _scores(deck, study, finalists, judge.leaders())
     slide = deck.slide("Accuracy against score", "1 minute: the dashed line is the accuracy that the contest asks for.")
     deck.picture(slide, pareto(study, judge, finalists))
     _lessons(deck, study)
@@ -164,7 +164,6 @@ def _experiments(deck: Deck, study: Study, shown: Record) -> None:
         [
             f"Trials: {counts(study.records())}",
             f"Sampler {settings.sampler}, seed {settings.seed}; price computed before training",
-            f"{settings.explore_epochs:g} epochs to explore, {settings.refine_epochs:g} to refine the best",
         ],
         size=18,
         height=1.4,

@@ -1,1 +1,1 @@
-"""What a search does next: proposals, ranking, budget, refinement, finalists."""
+"""What a search does next: plan, budget, knowledge, gain, proposals, ranking, finalists."""

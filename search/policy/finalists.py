@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 from contest.files import beside, write_text
 from search.policy.ranking import Judge
-from search.policy.refinement import finalists
 from search.study.study import Study
 from search.study.trial import Record
 
@@ -40,6 +39,14 @@ class Finalist:
         return found
 
 
+def finalists(study: Study, judge: Judge) -> list[Record]:
+    """The networks that will be read on the test set, best on validation first; one of each candidate."""
+    found: dict[str, Record] = {}
+    for record in judge.leaders():
+        found.setdefault(record.key, record)
+    return list(found.values())[: study.settings.finalists]
+
+
 def read_finalists(study: Study, judge: Judge, score: Scores) -> list[Finalist]:
     """Copy the finalists under `finalists/` and read each on the test set, unless it has been read before.
 
@@ -55,6 +62,7 @@ def read_finalists(study: Study, judge: Judge, score: Scores) -> list[Finalist]:
         if not report.exists():
             with beside(model) as part:
                 shutil.copyfile(study.directory / record.result.model, part)
+            write_text(home / "candidate.json", record.candidate.to_json() + "\n")
             _note_read(study.directory, record, place)
             write_text(report, json.dumps(score(model), indent=2) + "\n")
         found.append(Finalist(place, record, model, json.loads(report.read_text())))

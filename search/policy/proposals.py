@@ -1,220 +1,158 @@
-"""What to do next: queued work, then promotions, then new candidates that can still win."""
+"""What to do next, from what a study knows and what is left of its budget: one proposal at a time.
+
+First the best known network with the budget's own recipe; then settings compared from its float parent by short tunes;
+then whatever promises the largest saving per cost: a long tuning of a setting, a parent that goes on, a new parent.
+Nothing here trains or writes; the same study, budget and chance give the same proposal.
+"""
 
 from __future__ import annotations
 
-import logging
-import random
-import time
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-import optuna
-from optuna.trial import TrialState
+import numpy as np
 
-from contest.candidate import Candidate
-from contest.errors import ContestError
-from search.policy.ranking import Judge
-from search.space.space import Space, Value, to_candidate
-from search.space.starting_points import seeds
-from search.study.storage import StudyFullError
-from search.study.study import Study, Work, key_of
-from search.study.trial import Record, Stage
-from search.trainers.protocol import Trainer
+from search.policy.compression import FILE_OVERHEAD, Setting, with_length
+from search.policy.gain import REACHES, Worth
+from search.policy.knowledge import Parent
+from search.policy.parents import Parents
+from search.policy.plan import LEAST
+from search.policy.situation import Proposal, Situation
+from search.space.candidates import whole
+from search.study.study import key_of
+from search.study.trial import Stage
 
-log = logging.getLogger("search")
-
-EXPLORE_UNTIL = "explore_until"
-"""Study attribute: Unix time after which no new candidate is started."""
-PATIENCE = 12
-"""Proposals of the sampler that may be refused one after another before a neighbour of a leader is taken."""
-FILE_OVERHEAD = 1.02
-"""A network's file costs up to so many times what its price before training says."""
-NEIGHBOURS = 0.35
-"""Share of new candidates that are neighbours of a leader rather than the sampler's: near a good network
-there often is a better one, and a change of one or two dimensions is what a sampler of 25 rarely makes."""
+WORTH = 0.015
+"""Expected saving (log of the score), or accuracy, below which no long tuning is begun."""
+CLOSE = 3
+"""Settings from whose neighbourhood the pool is widened."""
 
 
-def next_work(study: Study, trainer: Trainer, *, new: bool = True) -> Work | None:
-    """Claim the next piece of work; None if there is nothing to do now.
+def next_proposal(now: Situation) -> Proposal | None:
+    """The next piece of work; None: nothing that fits is worth its cost."""
+    return Policy(now).next()
 
-    `new` allows new candidates; without it only queued and promoted work is taken.
-    """
-    refused = 0
-    while True:
-        rng = study.dice()
-        judge = Judge(study.settings, study.records(), trainer.classes)
-        if not study.waiting():
-            promoted = promotable(study, judge)
-            if promoted is not None:
-                study.enqueue(promoted.params, promoted.candidate, "explore", promoted.rung + 1)
-            elif not new or full(study):
-                return None
-            elif refused >= PATIENCE or (study.settings.sampler == "tpe" and rng.random() < NEIGHBOURS):
-                _enqueue_neighbour(study, trainer, judge, rng)
-            if refused > 20 * PATIENCE:
-                log.warning("%d proposals in a row cannot win: the space holds nothing below the incumbent", refused)
-                return None
-        trial = study.ask()
-        try:
-            work = _claim(study, trainer, judge, trial)
-        except StudyFullError as error:
-            study.refuse(trial, str(error))
+
+@dataclass(frozen=True)
+class Policy:
+    """Decides in one situation."""
+
+    now: Situation
+
+    def next(self) -> Proposal | None:
+        known = self.now.known
+        parents = [parent for parent in known.parents.values() if parent.finished]
+        if not parents:
+            return Parents(self.now).first()
+        for parent in parents:
+            if not known.children(parent.key):
+                child = self._first_child(parent)
+                if child is not None:
+                    return child
+        short = self._short(parents[0]) if self.now.plan.searches else None
+        if short is not None:
+            return short
+        options = [self._long(parent) for parent in parents]
+        if self.now.plan.searches:
+            options += [Parents(self.now).goes_on(), Parents(self.now).new()]
+        found = [option for option in options if option is not None]
+        return max(found, key=lambda option: option.gain, default=None) or self._another_seed()
+
+    def _first_child(self, parent: Parent) -> Proposal | None:
+        """The network that is there early: the largest gain among settings that probably reach the threshold."""
+        epochs = self._fitting(self.now.plan.child, parent)
+        options = self.now.pool(parent.candidate, parent.values, epochs or 0.0).grid()
+        if epochs is None or not options:
             return None
-        if work is not None:
-            return work
-        refused += 1
+        worth = self.now.gain.of(options, parent.key, parent.error)
+        place = worth.safe()
+        return _child(
+            "child", options[place], epochs, float(worth.gains[place]), float(worth.means[place]), "first network"
+        )
 
-
-def full(study: Study) -> bool:
-    """Whether every new candidate that the study was asked for has been started, or their time is over."""
-    until = study.optuna.user_attrs.get(EXPLORE_UNTIL)
-    if until is not None and time.time() >= float(until):
-        return True
-    return study.settings.trials is not None and study.claims.taken() >= study.settings.trials
-
-
-def promotable(study: Study, judge: Judge) -> Record | None:
-    """A paused candidate to go on with: of each rung the best 1 / reduction, as in ASHA (Li 2018, 1810.05934).
-
-    Rank is the study's objective on forecasts, so small networks are not measured against large ones. When no new
-    candidates are left, the best are promoted until there are enough finalists.
-    """
-    top = len(study.settings.rungs) - 1
-    if top == 0:
-        return None
-    begun = {(r.key, r.rung) for r in study.records() if r.stage == "explore"}
-    leaders = judge.leaders()
-    limit = judge.limit()
-    for rung in reversed(range(top)):
-        reached = [r for r in judge.records if r.stage == "explore" and r.rung == rung and r.state == "COMPLETE"]
-        allowed = -(-len(reached) // study.settings.reduction)
-        gone = sum((r.key, rung + 1) in begun for r in reached)
-        paused = [r for r in leaders if r.rung == rung and (r.key, rung + 1) not in begun and _can_win(r, limit)]
-        finalists = sum(r.rung == top for r in leaders)
-        short = full(study) and not study.running() and finalists < study.settings.finalists
-        if paused and (gone < allowed or short):
-            return paused[0]
-    return None
-
-
-def _can_win(record: Record, limit: float | None) -> bool:
-    return limit is None or (record.result is not None and record.result.price.total < limit)
-
-
-def _claim(study: Study, trainer: Trainer, judge: Judge, trial: optuna.Trial) -> Work | None:
-    """Make `trial` ours, or answer or refuse it (None). Raises StudyFullError if no new trial may start."""
-    values = study.values(trial)
-    todo: Mapping[str, Any] = trial.user_attrs.get("todo", {})
-    stage: Stage = todo.get("stage", "explore")
-    rung, retries = int(todo.get("rung", 0)), int(todo.get("retries", 0))
-    if "candidate" in todo:
-        candidate = Candidate.from_json(todo["candidate"])
-    else:
-        candidate = to_candidate(values, epochs=study.settings.explore_epochs, seed=study.settings.seed)
-    key = key_of(candidate)
-    try:
-        price = trainer.price(candidate)
-    except (ContestError, ValueError, RuntimeError) as error:
-        # A network that libraries refuse to build is the candidate's fault, and the study goes on.
-        study.describe(trial, key, candidate, stage, rung, None, retries)
-        study.fail(trial, f"cannot be built: {error}")
-        return None
-    study.describe(trial, key, candidate, stage, rung, price, retries)
-    if stage == "explore" and rung == 0 and retries == 0:
-        verdict = judge.before(candidate, price)
-        if verdict is not None:
-            study.refuse(trial, verdict.reason, violation=verdict.violation)
+    def _short(self, parent: Parent) -> Proposal | None:
+        """A setting to compare: the best in one draw of what the model thinks possible."""
+        children = self.now.known.children(parent.key)
+        if len(children) > self.now.plan.shorts or any(r.stage == "long" for r in children):
             return None
-    slots = study.settings.trials if stage == "explore" and rung == 0 else None
-    owner = study.claims.claim(f"{key}:{rung}", trial.number, slots=slots)
-    if owner != trial.number and not _inherit(study, judge, trial, f"{key}:{rung}", owner):
+        epochs = self._fitting(self.now.plan.short, parent, leave=self.now.plan.long)
+        if epochs is None:
+            return None
+        options = self._options(parent, epochs)
+        if not options:
+            return None
+        worth = self.now.gain.of(options, parent.key, parent.error, draw=True)
+        place = self._untried(options, worth, epochs)
+        if place is None:
+            return None
+        return _child("child", options[place], epochs, float(worth.gains[place]), float(worth.means[place]), "compared")
+
+    def _long(self, parent: Parent) -> Proposal | None:
+        """The setting that is worth most, tuned until it has converged, or for all that is left."""
+        epochs = self._fitting(max(self.now.plan.long, LEAST), parent)
+        if epochs is None:
+            return None
+        options = self._options(parent, epochs)
+        if not options:
+            return None
+        worth = self.now.gain.of(options, parent.key, parent.error)
+        place = self._untried(options, worth, epochs)
+        if place is None:
+            return None
+        gain, hopeless = float(worth.gains[place]), worth.chances[place] < REACHES
+        if self.now.known.judge.networks and (gain < WORTH or hopeless):
+            return None
+        return _child("long", options[place], epochs, gain, float(worth.means[place]), "worth most")
+
+    def _options(self, parent: Parent, epochs: float) -> list[Setting]:
+        """The grid of a parent's settings and what lies around the best of them and of those tried."""
+        pool = self.now.pool(parent.candidate, parent.values, epochs)
+        grid = pool.grid()
+        if not grid:
+            return []
+        worth = self.now.gain.of(grid, parent.key, parent.error)
+        near = [grid[place] for place in np.argsort(-worth.gains)[:CLOSE]]
+        known = self.now.known
+        tried = known.judge.ranked([r for r in known.children(parent.key) if r.is_network])
+        centres = [pool.setting(self.now.space.complete(r.params)) for r in tried[:CLOSE]]
+        return [*grid, *pool.around([*near, *(c for c in centres if c is not None)])]
+
+    def _untried(self, options: Sequence[Setting], worth: Worth, epochs: float) -> int | None:
+        """The best of those that nobody has begun with that length; None: all have been, or cost too much."""
+        limit = self.now.known.judge.limit()
+        for place in worth.order():
+            setting = options[place]
+            if limit is not None and setting.price.total * FILE_OVERHEAD >= limit:
+                continue
+            if key_of(with_length(setting, epochs).candidate) not in self.now.begun:
+                return place
         return None
-    return Work(trial, key, candidate, stage, rung, price)
+
+    def _another_seed(self) -> Proposal | None:
+        """Another seed of the best network, where several were asked for."""
+        now = self.now
+        leader = now.known.judge.confirmed()
+        if now.settings.seeds < 2 or leader is None or leader.result is None:
+            return None
+        for offset in range(1, now.settings.seeds):
+            candidate = replace(leader.candidate, tune_seed=offset)
+            cost = now.budget.cost(candidate, leader.result.price.macs, parent=False)
+            if key_of(candidate) not in now.begun and cost <= now.budget.left():
+                return Proposal("long", now.space.complete(leader.params), candidate, 0, "another seed")
+        return None
+
+    def _fitting(self, epochs: float, parent: Parent, *, leave: float = 0.0) -> float | None:
+        """Epochs of a tuning that ends in time: as planned, fewer, or all that is left; None: too few."""
+        budget = self.now.budget
+        affordable = budget.epochs_for(budget.left(), parent.macs, parent=False) - leave
+        if affordable < max(LEAST, 0.4 * epochs):
+            return None
+        if affordable < 1.6 * epochs and not leave:
+            epochs = affordable
+        epochs = min(epochs, affordable)
+        return max(min(whole(epochs, epochs), affordable), LEAST)
 
 
-def _inherit(study: Study, judge: Judge, trial: optuna.Trial, name: str, owner: int) -> bool:
-    """Take over what a dead worker left, or answer `trial` from the study. Whether it is ours now."""
-    frozen = study.trial(owner)
-    if frozen is not None and frozen.state == TrialState.FAIL and "reason" not in frozen.user_attrs:
-        if study.claims.take_over(name, owner, trial.number):
-            return True
-        study.refuse(trial, "another worker goes on with it")
-        return False
-    earlier = next((r for r in study.records() if r.number == owner), None)
-    if earlier is None or earlier.result is None or earlier.state != "COMPLETE":
-        state = earlier.reason or earlier.state.lower() if earlier else "taken"
-        study.refuse(trial, f"the same as trial {owner} ({state})")
-    else:
-        predicted = judge.predicted(earlier)
-        study.answer(trial, earlier, judge.violation(predicted), predicted)
-    return False
-
-
-def _enqueue_neighbour(study: Study, trainer: Trainer, judge: Judge, rng: random.Random) -> None:
-    """Queue an untried neighbour of one of the leaders that the judge would train, if one is found quickly."""
-    leaders = judge.leaders()[: max(3, study.settings.finalists)]
-    if not leaders:
-        return
-    known = {r.key for r in study.records()}
-    for values in _neighbours(study.space, leaders, rng):
-        candidate = to_candidate(values, epochs=study.settings.explore_epochs, seed=study.settings.seed)
-        if key_of(candidate) in known:
-            continue
-        try:
-            price = trainer.price(candidate)
-        except (ContestError, ValueError, RuntimeError):
-            continue  # not buildable: as good as not there
-        if judge.before(candidate, price) is None:
-            study.enqueue(study.space.asked(values), candidate, "explore", 0)
-            return
-
-
-def _neighbours(space: Space, leaders: list[Record], rng: random.Random) -> Iterator[dict[str, Value]]:
-    """Up to 60 points one to three dimensions away from a leader."""
-    for _ in range(60):
-        leader = rng.choice(leaders)
-        values = space.complete(leader.params)
-        for name in rng.sample(sorted(values), k=rng.choice((1, 1, 2, 3))):
-            values[name] = _step(space, name, values[name], rng)
-        yield space.complete(values)
-
-
-def _step(space: Space, name: str, value: Value, rng: random.Random) -> Value:
-    """A neighbouring value: the next choice up or down, the next grid point, a factor for floats."""
-    dimension = space.dimensions[name]
-    if dimension.choices:
-        place = dimension.choices.index(value) + rng.choice((-1, 1))
-        return dimension.choices[max(0, min(place, len(dimension.choices) - 1))]
-    assert not isinstance(value, str)
-    if dimension.step:
-        return dimension.nearest(value + rng.choice((-1, 1)) * dimension.step)
-    return dimension.nearest(value * rng.choice((0.6, 0.8, 1.25, 1.6)))
-
-
-def enqueue_seeds(study: Study, trainer: Trainer | None = None) -> None:
-    """Queue the known good starting points, as ordinary candidates, once per study.
-
-    Where accuracy below a score is asked for, each is made as wide as that score allows (prices come from `trainer`).
-    """
-    if study.records():
-        return
-    points = seeds(study.space)
-    if trainer is not None and study.settings.target_score is not None:
-        points = [_widest(point, study, trainer, study.settings.target_score) for point in points]
-    for values in points[: max(1, (study.settings.trials or 100) // 4)]:
-        candidate = to_candidate(values, epochs=study.settings.explore_epochs, seed=study.settings.seed)
-        study.enqueue(study.space.asked(values), candidate, "explore", 0)
-
-
-def _widest(values: dict[str, Value], study: Study, trainer: Trainer, target: float) -> dict[str, Value]:
-    """`values` with the largest width of the grid whose price stays below `target`; unchanged if none does."""
-    widths = study.space.dimensions["width"].grid()
-    low, high = -1, len(widths)  # prices rise with the width: halve the range
-    while high - low > 1:
-        middle = (low + high) // 2
-        candidate = to_candidate({**values, "width": widths[middle]}, epochs=study.settings.explore_epochs)
-        if trainer.price(candidate).total * FILE_OVERHEAD < target:
-            low = middle
-        else:
-            high = middle
-    return {**values, "width": widths[low]} if low >= 0 else values
+def _child(stage: Stage, setting: Setting, epochs: float, gain: float, mean: float, why: str) -> Proposal:
+    candidate = with_length(setting, epochs).candidate
+    return Proposal(stage, setting.values, candidate, 0, why, gain, 1 - 2**mean)

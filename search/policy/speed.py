@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 from contest.candidate import Candidate
 from search.policy.budget import Speed
-from search.space.space import to_candidate
+from search.space.candidates import to_candidate
 from search.space.starting_points import seeds
-from search.trainers.teacher import teacher_candidate
 
 if TYPE_CHECKING:
     from contest.training import Epoch
@@ -22,27 +21,30 @@ if TYPE_CHECKING:
 STEPS = 6
 
 
-def measure_speed(trainer: PipelineTrainer, space: Space, *, teacher: bool) -> Speed:
-    """Images per second of the first seed candidate, float and quantised, and of the teacher.
+def measure_speed(trainer: PipelineTrainer, space: Space) -> Speed:
+    """Images per second of the first starting point, float and quantised, and what a training costs besides.
 
     Each is trained for two short epochs, the second of which counts (the first sets things up).
     """
     candidate = to_candidate(seeds(space)[0], epochs=2, seed=0)
-    plain = replace(candidate, structured=0.0, train=replace(candidate.train, epochs=2.0, warmup_epochs=0.0))
-    plain = replace(plain, tune=replace(plain.tune, epochs=2.0))
-    speeds = _speeds(trainer, plain)
+    candidate = replace(
+        candidate,
+        structured=0.0,
+        train=replace(candidate.train, epochs=2.0, warmup_epochs=0.0, distillation=0.0),
+        tune=replace(candidate.tune, epochs=2.0, warmup_epochs=0.0, distillation=0.0),
+    )
     started = time.monotonic()
-    trainer.validate_once(plain)
+    trainer.validate_once(candidate)
     validation_s = time.monotonic() - started
-    teacher_speed = 0.0
-    if teacher:
-        big = teacher_candidate(trainer.settings, device=trainer.device)
-        teacher_speed = _speeds(trainer, replace(big, train=replace(big.train, epochs=2.0)))[0]
-    return Speed(speeds[0], speeds[-1], validation_s, trainer.images, teacher_speed)
+    speeds, seconds = _speeds(trainer, candidate)
+    images = STEPS * candidate.train.batch_size
+    steps_s = sum(2 * images / speed for speed in speeds)
+    start_s = max(0.1, seconds - steps_s)
+    return Speed(trainer.price(candidate).macs, speeds[0], speeds[-1], validation_s, start_s)
 
 
-def _speeds(trainer: PipelineTrainer, candidate: Candidate) -> list[float]:
-    """Images per second of the last epoch of each stage."""
+def _speeds(trainer: PipelineTrainer, candidate: Candidate) -> tuple[list[float], float]:
+    """Images per second of the last epoch of each stage, and the seconds of the whole."""
     from contest.pipeline import compress
 
     found: dict[int, float] = {}
@@ -53,6 +55,7 @@ def _speeds(trainer: PipelineTrainer, candidate: Candidate) -> list[float]:
         stage += epoch.epoch == 1
         found[stage] = epoch.images_per_second
 
+    started = time.monotonic()
     with tempfile.TemporaryDirectory() as directory:
         compress(
             candidate,
@@ -63,4 +66,4 @@ def _speeds(trainer: PipelineTrainer, candidate: Candidate) -> list[float]:
             directory=Path(directory),
             on_epoch=note,
         )
-    return list(found.values())
+    return list(found.values()), time.monotonic() - started

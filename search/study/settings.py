@@ -36,6 +36,8 @@ class Settings:
     """Epochs of one trial of the explore stage, float and quantised together."""
     refine_epochs: float = 40.0
     """The same for the long trainings of the refine stage; 0: no refine stage."""
+    float_epochs: float = 0.0
+    """Epochs of the first float training that are enough; 0: as known of the data set."""
     teacher_epochs: float = 0.0
     """Epochs of a teacher that is trained once for the study; 0: none (unless `teachers` names some)."""
     teachers: tuple[str, ...] = ()
@@ -91,9 +93,14 @@ class Settings:
         return load_rule(self.rule).name
 
     @property
-    def epochs_ratio(self) -> float:
-        """How many times longer a refine training is than an explore training (at least 1)."""
-        return max(1.0, self.refine_epochs / self.explore_epochs)
+    def taught(self) -> bool:
+        """Whether the study has a teacher."""
+        return bool(self.teachers or self.teacher_epochs)
+
+    @property
+    def narrowed(self) -> dict[str, Any]:
+        """What the study changes in the default space."""
+        return {"taught_epochs": self.taught_epochs, **self.space}
 
     def save(self, directory: Path) -> None:
         write_text(directory / "study.json", json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n")

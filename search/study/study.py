@@ -15,7 +15,7 @@ import random
 import secrets
 import socket
 import warnings
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,8 +24,9 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from contest.candidate import Candidate
-from search.space.space import Space, Value
+from contest.candidate import Candidate, plain
+from contest.networks.draws import Value
+from search.space.space import Space
 from search.study.sampler import _seed, directions, make_sampler
 from search.study.settings import Settings
 from search.study.storage import Claims, PatientStorage
@@ -39,6 +40,13 @@ MAX_RETRIES = 3
 def key_of(candidate: Candidate) -> str:
     """The identity of a candidate: equal candidates train to equal networks."""
     return hashlib.sha256(candidate.to_json().encode()).hexdigest()[:16]
+
+
+def float_key(candidate: Candidate) -> str:
+    """The identity of a candidate's float training: equal keys train to the same float network."""
+    options = sorted(candidate.architecture.options.items())
+    parts = (candidate.architecture.family, options, plain(candidate.train), candidate.seed, candidate.start)
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 class Study:
@@ -124,7 +132,7 @@ class Study:
         stage: Stage,
         rung: int,
         estimate: Price | None,
-        retries: int,
+        todo: Mapping[str, Any],
     ) -> None:
         """Write down what `trial` is about to do, before it does it."""
         work = {
@@ -133,7 +141,9 @@ class Study:
             "stage": stage,
             "rung": rung,
             "worker": WORKER,
-            "retries": retries,
+            "retries": int(todo.get("retries", 0)),
+            "forecast": todo.get("forecast"),
+            "why": todo.get("why", ""),
             "estimate": asdict(estimate) if estimate else None,
         }
         trial.set_user_attr("work", work)
@@ -173,13 +183,22 @@ class Study:
         self.optuna.tell(trial, state=TrialState.FAIL)
 
     def enqueue(
-        self, params: dict[str, Any], candidate: Candidate, stage: Stage, rung: int, *, retries: int = 0
+        self,
+        params: Mapping[str, Any],
+        candidate: Candidate,
+        stage: Stage,
+        rung: int,
+        *,
+        retries: int = 0,
+        forecast: float | None = None,
+        why: str = "",
     ) -> None:
         """Put work into the queue from which any worker takes it."""
-        attrs = {"todo": {"candidate": candidate.to_json(), "stage": stage, "rung": rung, "retries": retries}}
+        todo = {"candidate": candidate.to_json(), "stage": stage, "rung": rung, "retries": retries}
+        attrs = {"todo": {**todo, "forecast": forecast, "why": why}}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self.optuna.enqueue_trial(params, user_attrs=attrs)
+            self.optuna.enqueue_trial(dict(params), user_attrs=attrs)
 
     def waiting(self) -> bool:
         return self.storage.count(self.optuna._study_id, TrialState.WAITING) > 0
@@ -217,7 +236,8 @@ class Study:
         if retries <= MAX_RETRIES:
             candidate = Candidate.from_json(todo["candidate"])
             params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-            self.enqueue(params, candidate, todo["stage"], todo["rung"], retries=retries)
+            more = {"forecast": todo.get("forecast"), "why": todo.get("why", "")}
+            self.enqueue(params, candidate, todo["stage"], todo["rung"], retries=retries, **more)
 
     def _values(self, price: Price, predicted: float) -> list[float]:
         if self.settings.objective == "pareto":
@@ -265,22 +285,13 @@ def parse(trial: FrozenTrial) -> Record | None:
         reason=attrs.get("reason"),
         answered_by=attrs.get("answered_by"),
         worker=work.get("worker"),
+        forecast=work.get("forecast"),
+        why=work.get("why") or "",
     )
 
 
 def _told(trial: FrozenTrial) -> bool:
     return trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-
-
-def trained(records: Iterable[Record]) -> dict[str, Record]:
-    """The furthest explore visit of each candidate that has a result."""
-    best: dict[str, Record] = {}
-    for record in records:
-        if record.result is not None and record.stage == "explore":
-            known = best.get(record.key)
-            if known is None or record.rung >= known.rung:
-                best[record.key] = record
-    return best
 
 
 def _age_s(trial: FrozenTrial) -> float:

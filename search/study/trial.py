@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from contest.candidate import Candidate
 
-Stage = Literal["explore", "refine"]
+Stage = Literal["parent", "child", "long", "explore", "refine"]
+"""A float parent, a short or a long tuning of a child; the last two are of studies made before there were parents."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Result:
     seconds: float = 0.0
     model: str | None = None
     """The network's file, relative to the study directory; None while the trial is paused at a rung."""
+    loss: float | None = None
+    """Mean cross-entropy on validation of the network at the end; None while paused, and in older studies."""
 
     @property
     def accuracy(self) -> float:
@@ -51,10 +54,14 @@ class Result:
         """
         if margin is not None:
             return self.accuracy - margin
-        n, p = self.total, self.accuracy
-        centre = p + z * z / (2 * n)
-        spread = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return (centre - spread) / (1 + z * z / n)
+        return wilson_lower(self.accuracy, self.total, z)
+
+
+def wilson_lower(p: float, n: int, z: float) -> float:
+    """Wilson's lower bound, at `z` sigma, of a share of which `p` was seen among `n`."""
+    centre = p + z * z / (2 * n)
+    spread = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return (centre - spread) / (1 + z * z / n)
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,20 @@ class Record:
     """Why it was skipped, stopped or failed."""
     answered_by: int | None = None
     worker: str | None = None
+    forecast: float | None = None
+    """Accuracy on validation that was expected of the network before the training."""
+    why: str = ""
+    """Why it was begun."""
+
+    @property
+    def at_end(self) -> bool:
+        """Whether the training has come to its end, not to a rung before it."""
+        return self.result is not None and self.result.model is not None
+
+    @property
+    def is_network(self) -> bool:
+        """Whether it ended with a compressed network that may be handed in."""
+        return self.at_end and self.stage != "parent"
 
     @property
     def price(self) -> Price | None:

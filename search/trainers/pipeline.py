@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contest.candidate import Candidate, Recipe, plain
+from contest.candidate import Candidate, Recipe
 from contest.files import beside
 from contest.pipeline import stages
-from search.space.space import whole
 from search.study.settings import Settings
+from search.study.study import float_key
 from search.study.trial import Price
 from search.trainers.protocol import Progress, Trained
 from search.trainers.threads import choose_threads
@@ -25,7 +22,6 @@ if TYPE_CHECKING:
 
     from contest.datasets import Images
     from contest.training import Ensemble, Epoch
-    from search.trainers.bit_sensitivity import Sensitivity
 
 SMALL_SET = 25_000
 """Training sets below this many images give a fifth to validation, larger ones 5,000."""
@@ -117,11 +113,15 @@ class PipelineTrainer:
         model = save(outcome.network, directory / "model.pt")
         assert outcome.validation is not None
         return Trained(
-            outcome.validation.correct, outcome.validation.total, price_after(model, self.settings.rule), model
+            outcome.validation.correct,
+            outcome.validation.total,
+            price_after(model, self.settings.rule),
+            model,
+            outcome.validation.loss,
         )
 
     def some_images(self, count: int) -> Images:
-        """The first training images: for timing, and for asking a network which layers it can spare."""
+        """The first training images: for timing."""
         import torch
 
         return self._train.take(torch.arange(min(count, len(self._train))))
@@ -133,12 +133,6 @@ class PipelineTrainer:
 
         network = build(candidate.architecture, self.image_shape, self.classes)
         evaluate(network, self._validation, device=self.device, bf16=True)
-
-    def sensitivity(self, model: Path) -> list[Sensitivity]:
-        """Which layers of a trained network could do with fewer bits, on 1,000 training images."""
-        from search.trainers.bit_sensitivity import measure
-
-        return measure(model, self.some_images(1000), device=self.device)
 
     def teach(self) -> bool:
         """Make the study's teacher ready; False if it has none."""
@@ -179,23 +173,6 @@ class PipelineTrainer:
 
 def distils(candidate: Candidate) -> bool:
     return candidate.train.distillation > 0 or candidate.tune.distillation > 0
-
-
-def float_key(candidate: Candidate) -> str:
-    """The identity of a candidate's float training: equal keys train to the same float network."""
-    options = sorted(candidate.architecture.options.items())
-    parts = (candidate.architecture.family, options, plain(candidate.train), candidate.seed)
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-
-
-def with_epochs(candidate: Candidate, epochs: float) -> Candidate:
-    """The same candidate trained for `epochs` in all, its stages in the old proportion."""
-    factor = epochs / sum(e for _, e in stages(candidate))
-
-    def scaled(recipe: Recipe) -> Recipe:
-        return dataclasses.replace(recipe, epochs=whole(recipe.epochs * factor, epochs))
-
-    return dataclasses.replace(candidate, train=scaled(candidate.train), tune=scaled(candidate.tune))
 
 
 def _current(directory: Path, plan: list[tuple[str, float]]) -> tuple[str, float]:

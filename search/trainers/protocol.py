@@ -36,6 +36,8 @@ class Trained:
     total: int
     price: Price
     model: Path
+    loss: float | None = None
+    """Mean cross-entropy on validation."""
 
 
 class Trainer(Protocol):

@@ -26,7 +26,7 @@ def run_worker(directory: Path, storage: str | None, device: str, *, stay: bool)
     """`contest worker`: work on the study until it is finished (or, without `stay`, until nothing is left)."""
     study = open_study(directory, storage)
     trainer = IsolatedTrainer(study.settings, directory, device=device)
-    study.space = make_space(trainer.image_shape, study.settings.space)
+    study.space = make_space(trainer.image_shape, study.settings.narrowed, taught=study.settings.taught)
     os.environ.setdefault("CONTEST_WORKER", f"{socket.gethostname()}:{os.getpid()}")  # or it would propose like others
     try:
         return work_until_done(study, trainer, stay=lambda: stay and not study.optuna.user_attrs.get(FINISHED, False))

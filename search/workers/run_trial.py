@@ -12,12 +12,11 @@ import optuna
 
 from contest.errors import ContestError
 from contest.files import write_text
-from search.policy.extrapolation import EARLIEST
-from search.policy.ranking import Judge, Verdict
+from search.policy.ranking import Judge
 from search.study.storage import check_writable
 from search.study.study import Study, Work
 from search.study.trial import Record, Result
-from search.trainers.protocol import Progress, Trainer
+from search.trainers.protocol import Progress, Trained, Trainer
 
 log = logging.getLogger("search")
 
@@ -32,12 +31,6 @@ class _Pause(Exception):  # noqa: N818 - ends a training at a rung
     pass
 
 
-class _Stop(Exception):  # noqa: N818 - ends a hopeless training
-    def __init__(self, verdict: Verdict) -> None:
-        super().__init__(verdict.reason)
-        self.verdict = verdict
-
-
 Watch = Callable[[Work, Progress], None]
 
 
@@ -48,11 +41,10 @@ def run(
 
     watch: is called after each epoch. is_lost: whether somebody else has been given the work.
     """
-    judge = Judge(study.settings, study.records(), trainer.classes)
     directory = work.directory(study)
     curve = read_curve(directory)
     started, images = time.monotonic(), 0
-    end = study.settings.rungs[work.rung] if work.stage == "explore" else 1.0
+    end = study.settings.rungs[work.rung] if work.stage == "parent" else 1.0
 
     def on_epoch(progress: Progress) -> None:
         nonlocal images
@@ -64,22 +56,14 @@ def run(
             write_curve(directory, curve)
         if watch is not None:
             watch(work, progress)
-        if work.stage == "explore" and progress.fraction < 0.999:
-            # What others finish meanwhile, the judge hears of at the next visit: cheap, and steady.
-            verdict = judge.hopeless(curve, work.price) if progress.fraction >= EARLIEST else None
-            if verdict is not None:
-                raise _Stop(verdict)
-            if progress.fraction >= end - 1e-9:
-                raise _Pause
+        if end - 1e-9 <= progress.fraction < 0.999:
+            raise _Pause
 
-    verdict: Verdict | None = None
     trained = None
     try:
         trained = trainer.train(work.candidate, directory, on_epoch)
     except _Pause:
         pass
-    except _Stop as stop:
-        verdict = stop.verdict
     except Lost:
         log.warning("trial %d was given to another worker; its result here is dropped", work.trial.number)
         return
@@ -93,30 +77,47 @@ def run(
             log.warning("trial %d failed", work.trial.number, exc_info=error)
         study.fail(work.trial, reason)
         return
-    seconds = time.monotonic() - started
-    if trained is not None:
-        if not curve or curve[-1][0] < 0.999:
-            curve.append((1.0, trained.correct / trained.total))
-        else:
-            curve[-1] = (1.0, trained.correct / trained.total)
-    result = Result(
-        correct=trained.correct if trained else round(curve[-1][1] * trainer.validation),
-        total=trained.total if trained else trainer.validation,
-        price=trained.price if trained else work.price,
-        curve=tuple(curve),
+    _tell(study, trainer, work, _result(study, trainer, work, trained, curve, images, time.monotonic() - started))
+
+
+def _result(
+    study: Study,
+    trainer: Trainer,
+    work: Work,
+    trained: Trained | None,
+    curve: list[tuple[float, float]],
+    images: int,
+    seconds: float,
+) -> Result:
+    """What the training gave; of one that waits at a rung, what its last epoch showed."""
+    if trained is None:
+        correct, total = round(curve[-1][1] * trainer.validation), trainer.validation
+        return Result(correct, total, work.price, tuple(curve), images, round(seconds, 3))
+    last = (1.0, trained.correct / trained.total)
+    if curve and curve[-1][0] >= 0.999:
+        curve = curve[:-1]
+    return Result(
+        correct=trained.correct,
+        total=trained.total,
+        # A float parent counts as the network that it promises to become.
+        price=work.price if work.stage == "parent" else trained.price,
+        curve=(*curve, last),
         images=images,
         seconds=round(seconds, 3),
-        model=str(trained.model.relative_to(study.directory)) if trained else None,
+        model=str(trained.model.relative_to(study.directory)),
+        loss=trained.loss,
     )
-    _tell(study, judge, work, result, verdict)
 
 
-def _tell(study: Study, judge: Judge, work: Work, result: Result, verdict: Verdict | None) -> None:
-    record = Record(work.trial.number, "COMPLETE", work.key, work.stage, work.rung, work.candidate, result=result)
+def _tell(study: Study, trainer: Trainer, work: Work, result: Result) -> None:
+    judge = Judge(study.settings, [], trainer.classes)
+    record = Record(
+        work.trial.number, "COMPLETE", work.key, work.stage, work.rung, work.candidate, result=result,
+        forecast=work.trial.user_attrs.get("work", {}).get("forecast"),
+    )  # fmt: skip
     predicted = judge.predicted(record)
-    violation = verdict.violation if verdict and verdict.violation is not None else judge.violation(predicted)
     try:
-        study.tell(work.trial, result, violation, predicted, verdict.reason if verdict else None)
+        study.tell(work.trial, result, judge.violation(predicted), predicted, None)
     except (optuna.exceptions.UpdateFinishedTrialError, ValueError):
         # Optuna's tell raises ValueError where the trial is no longer running.
         log.warning("trial %d was given to another worker; its result here is dropped", work.trial.number)

@@ -10,9 +10,9 @@ from types import TracebackType
 
 from optuna.trial import TrialState
 
-from search.policy.proposals import next_work
 from search.study.study import Study, Work
 from search.trainers.protocol import Trainer
+from search.workers.claim import next_work
 from search.workers.run_trial import Watch, run
 
 log = logging.getLogger("search")

@@ -17,9 +17,8 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "search"))
-from fake_trainer import FakeTrainer
+from fake_trainer import FakeTrainer, enqueue_random
 
-from search.policy.proposals import enqueue_seeds
 from search.space.space import make_space
 from search.study.settings import Settings
 from search.study.storage import open_storage, storage_url
@@ -47,7 +46,7 @@ def main() -> None:
         settings.save(directory)
         space = make_space((3, 32, 32), {"family": ["resnet", "thin"]})
         study = Study(directory, settings, space, open_storage(storage_url(arguments.storage, directory)))
-        enqueue_seeds(study)
+        enqueue_random(study, arguments.trials, 4.0)
         marks = [time.process_time()]
         started = time.perf_counter()
         work_until_done(study, FakeTrainer(), on_done=lambda: marks.append(time.process_time()))

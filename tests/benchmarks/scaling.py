@@ -21,9 +21,8 @@ from pathlib import Path
 import sqlalchemy as sa
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "search"))
-from fake_trainer import FakeTrainer
+from fake_trainer import FakeTrainer, enqueue_random
 
-from search.policy.proposals import enqueue_seeds
 from search.space.space import make_space
 from search.study.settings import Settings
 from search.study.storage import open_storage, storage_url
@@ -86,12 +85,12 @@ def measure(workers: int, trials: int, epoch_s: float, storage: str | None) -> M
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder) / f"scaling-{workers}-{os.getpid()}-{int(time.time())}"
         Settings(
-            trials=trials, sampler="random", rungs=(1.0,), explore_epochs=4.0, refine_epochs=0.0, objective="pareto",
+            trials=trials, sampler="random", rungs=(1.0,), explore_epochs=4.0, objective="pareto",
             storage=storage,
         ).save(directory)  # fmt: skip
         study = open_at(directory)
         study.optuna.set_user_attr(FINISHED, False)
-        enqueue_seeds(study)
+        enqueue_random(study, trials, 4.0)
         statements = 0
 
         def count(*_: object) -> None:

@@ -1,18 +1,19 @@
-"""Does the search win? Ours against random search and against plain Optuna TPE, with equal training images.
+"""Does the search win? Ours, at equal trained images, against what anybody can do.
 
-    python tests/benchmarks/search_proof.py --images 150000 --epochs 0.8 --target 0.005 --results proof.jsonl
+    python tests/benchmarks/search_proof.py --dataset digits --images 40000 --seeds 5 --results digits.jsonl
+    python tests/benchmarks/search_proof.py --train-images 12000 --images 72000 --target 0.01 --results cifar.jsonl
 
 (a) random search with the plain pipeline: candidates drawn at random, each trained for `--epochs`.
-(b) Optuna TPE with the objective's constraint, without stages, rungs, price filter or seeds: what a plain
-    `study.optimize` loop gives.
-(c) ours: prices before training, rungs with resume, forecasts, neighbours, refinement.
+(b) Optuna TPE with the objective's constraint: what a plain `study.optimize` loop gives.
+(c) by hand: one fixed line. Digits: `resnet` 4-6-8, 3 bits, half zeros, half of the images float, half quantised.
+    CIFAR-10: `thin` 16, 32-64, 1-2, 4 bits, 40 % zeros, two thirds of the images float at 0.2, the rest at 0.03.
+(d) Optuna's Hyperband on the same space: trials report each epoch and are pruned.
+(e) `contest search` with nothing but the budget.
 
-All three draw from the same space and pay for each training image, until the budget is spent: `--images`, or what
-`--minutes` buy on this machine at the measured speed. With `--target` the best *validation* accuracy below that score
-wins; without it the lowest score among networks that reach the threshold on validation.
-
-Each run is one line of `--results`; runs that stand there are not repeated, so the program can be started again after
-a kill, or run by run (`--runs 1`) between other work on the machine. It ends with the table of all that is there.
+All pay for each training image until the budget is spent. With `--target` the best *validation* accuracy below that
+score wins; without it the lowest score among networks that reach the threshold on validation. What each method would
+hand in is read on the test set, here only. Each run is one line of `--results`; runs that stand there are not repeated,
+so the program can be started again after a kill, or run by run (`--runs 1`).
 """
 
 from __future__ import annotations
@@ -32,21 +33,27 @@ import optuna
 import torch
 from rich.console import Console
 
-from contest.candidate import Candidate
+from contest.candidate import Architecture, Bits, Candidate, Recipe
+from contest.datasets import load
 from contest.errors import ContestError
+from contest.model_file import load as load_network
+from contest.training import evaluate
+from scoring.rules import load_rule
 from search.output.progress import View
-from search.policy.budget import EXPLORE_SHARE, plan_refine
-from search.policy.proposals import EXPLORE_UNTIL
-from search.policy.speed import measure_speed
+from search.policy.account import ACCOUNT, open_account
 from search.run import Run, Tools
-from search.space.space import Space, make_space, to_candidate
+from search.space.candidates import to_candidate
+from search.space.space import Space, make_space
+from search.start import default_rule
 from search.study.settings import Settings
 from search.study.storage import open_storage, storage_url
 from search.study.study import Study
 from search.trainers.pipeline import PipelineTrainer
 from search.trainers.protocol import Progress, Trained
 
-RANDOM, TPE, OURS = "random search, plain pipeline", "Optuna TPE, plain loop", "contest search"
+RANDOM, TPE, HAND = "(a) random search", "(b) Optuna TPE", "(c) by hand"
+HYPERBAND, OURS = "(d) Optuna Hyperband", "(e) contest search"
+METHODS = (RANDOM, TPE, HAND, HYPERBAND, OURS)
 
 
 class SpentError(ContestError):
@@ -58,7 +65,7 @@ class Meter:
 
     def __init__(self, trainer: PipelineTrainer, budget: int) -> None:
         self.trainer, self.budget, self.spent = trainer, budget, 0
-        self.found: list[tuple[float, float, str]] = []
+        self.found: list[tuple[float, float, str, Path]] = []
         self.classes, self.images, self.validation = trainer.classes, trainer.images, trainer.validation
         self.price = trainer.price
 
@@ -66,70 +73,102 @@ class Meter:
         def pay(progress: Progress) -> None:
             self.spent += progress.images
             on_epoch(progress)
-            if self.spent >= self.budget and progress.fraction < 1:
+            if self.spent >= self.budget and progress.fraction < 1 - 1e-6:
                 raise SpentError("the budget of images is spent")
 
         if self.spent >= self.budget:
             raise SpentError("the budget of images is spent")
         trained = self.trainer.train(candidate, directory, pay)
-        self.found.append((trained.price.total, trained.correct / trained.total, str(candidate.architecture)))
+        if candidate.bits.quantised:
+            accuracy = trained.correct / trained.total
+            self.found.append((trained.price.total, accuracy, str(candidate.architecture), trained.model))
         return trained
 
 
-def plain(meter: Meter, space: Space, folder: Path, settings: Settings, sampler: optuna.samplers.BaseSampler) -> None:
-    """(a) and (b): ask, train to the end, tell."""
+def plain(meter: Meter, space: Space, folder: Path, settings: Settings, study: optuna.Study) -> None:
+    """(a), (b) and (d): ask, train, tell; a pruner may end a training after any epoch."""
     target = settings.target_score
-    study = optuna.create_study(sampler=sampler, direction="minimize" if target is None else "maximize")
     number = 0
     while meter.spent < meter.budget:
         trial = study.ask()
         candidate = to_candidate(space.values(trial), epochs=settings.explore_epochs, seed=settings.seed)
+
+        def watch(progress: Progress, trial: optuna.Trial = trial) -> None:
+            trial.report(progress.accuracy, round(100 * progress.fraction))
+            if progress.fraction < 1 - 1e-6 and trial.should_prune():
+                raise optuna.TrialPruned
+
         try:
-            trained = meter.train(candidate, folder / str(number), lambda _: None)
+            trained = meter.train(candidate, folder / "trials" / str(number), watch)
         except SpentError:
             return
-        except (ContestError, RuntimeError):
+        except optuna.TrialPruned:
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        except (ContestError, RuntimeError, ValueError):
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
         else:
             accuracy, score = trained.correct / trained.total, trained.price.total
             trial.set_constraint("limit", settings.threshold - accuracy if target is None else score - target)
-            study.tell(trial, score if target is None else accuracy)
+            study.tell(trial, accuracy if target is not None else score)
         number += 1
 
 
-class MeteredRun(Run):
-    """`contest search --budget`, with training images for time: the plan is the same, the clock is the meter."""
-
-    trainer: Meter
-
-    def _replan(self) -> None:
-        left = (self.trainer.budget - self.trainer.spent) / self.trainer.images
-        self.study.settings = plan_refine(self.study.settings, left, 1.0)
-
-    def _room(self) -> int:
-        tuned = [r.candidate.tune.epochs for r in self.study.records() if r.stage == "refine"]
-        each = max(tuned, default=0.0) * self.trainer.images
-        return int((self.trainer.budget - self.trainer.spent) / each) if each else 0
+def optuna_study(name: str, settings: Settings) -> optuna.Study:
+    sampler: optuna.samplers.BaseSampler = optuna.samplers.TPESampler(seed=settings.seed)
+    if name == RANDOM:
+        sampler = optuna.samplers.RandomSampler(seed=settings.seed)
+    pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
+    if name == HYPERBAND:  # accuracies are reported; where scores are the value, none may be compared with them
+        pruner = optuna.pruners.HyperbandPruner(min_resource=25, max_resource=100)
+    direction = "minimize" if settings.target_score is None else "maximize"
+    if name == HYPERBAND and settings.target_score is None:
+        pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=25)
+    return optuna.create_study(sampler=sampler, pruner=pruner, direction=direction)
 
 
-def ours(meter: Meter, space: Space, folder: Path, settings: Settings) -> None:
-    """(c): the shares of `--budget` explore and refine."""
-    study = Study(folder / "study", settings, space, open_storage(storage_url(None, folder)))
+def by_hand(meter: Meter, folder: Path, settings: Settings, epochs: float) -> None:
+    """(c): a candidate that a reader of docs/record would write down, with all of the images."""
+    if settings.dataset == "digits":
+        architecture = Architecture("resnet", {"widths": (4, 6, 8), "depths": (1, 1, 1)})
+        bits = Bits(3, 3, numbers=8, layers={"first": (8, 8), "last": (4, 4)})
+        recipe = Recipe(epochs=epochs / 2, batch_size=64, learning_rate=0.2, schedule="onecycle", flip=False, crop=1)
+        zeros, tune = 0.5, replace(recipe, learning_rate=0.02, schedule="cosine", warmup_epochs=0.0)
+    else:
+        options = {"stem_width": 16, "widths": (32, 64), "depths": (1, 2), "strides": (2, 2)}
+        architecture = Architecture("thin", options)  # type: ignore[arg-type]
+        bits = Bits(4, 4, numbers=8, layers={"first": (8, 8), "last": (8, 8)})
+        recipe = Recipe(epochs=2 * epochs / 3, batch_size=128, learning_rate=0.2, schedule="onecycle")
+        tune = replace(recipe, epochs=epochs / 3, learning_rate=0.03, schedule="cosine", warmup_epochs=0.0)
+        zeros = 0.4
+    candidate = Candidate(architecture, bits, unstructured=zeros, train=recipe, tune=tune, seed=settings.seed)
+    meter.train(candidate, folder / "trials" / "hand", lambda _: None)
+
+
+def ours(meter: Meter, space: Space, folder: Path, settings: Settings) -> str | None:
+    """(e); the file of the network that it would hand in."""
+    study = Study(folder, settings, space, open_storage(storage_url(None, folder)))
+    total = meter.budget / meter.images / (settings.trials or 1)
+    study.settings = replace(settings, explore_epochs=total)
+    open_account(study, meter.images)
+    print("   plan:", study.optuna.user_attrs[ACCOUNT]["plan"], flush=True)
     view = View(study, meter, Console(file=io.StringIO()), lambda: None)
-    tools = Tools(lambda model: {}, meter.trainer.sensitivity, lambda: False)
-
-    def stop_exploring() -> None:
-        if meter.spent >= EXPLORE_SHARE * meter.budget:
-            study.optuna.set_user_attr(EXPLORE_UNTIL, 0.0)
-
-    view.done = stop_exploring  # type: ignore[method-assign]
-    run = MeteredRun(study, meter, tools, view, None)
-    run.explore_and_refine()
+    run = Run(study, meter, Tools(lambda model: {}, lambda: False), view)
+    run.train()
+    chosen = next(iter(run._judge().leaders()), None)
+    for r in study.records():
+        if r.result:
+            c = r.candidate
+            print(
+                f"   {r.number} {r.stage} {r.why}: {c.architecture} w{c.bits.weights} a{c.bits.activations} "
+                f"zeros {c.unstructured:g} channels {c.structured:g} epochs {c.train.epochs:g}+{c.tune.epochs:.3g}: "
+                f"{r.result.price.total:.5f} at {r.result.accuracy:.2%}, expected {r.forecast or 0:.2%}"
+            )
     study.close()
+    return chosen.result.model if chosen and chosen.result else None
 
 
 class SubsetTrainer(PipelineTrainer):
-    """Trains on the first images only, so that a small budget still has epochs; validates on the whole split."""
+    """Trains on some of the images only, so that a small budget still has epochs; validates on the whole split."""
 
     def __init__(self, settings: Settings, directory: Path, train_images: int | None) -> None:
         super().__init__(settings, directory)
@@ -140,26 +179,45 @@ class SubsetTrainer(PipelineTrainer):
 
 def one_run(name: str, settings: Settings, images: int, train_images: int | None) -> dict[str, Any]:
     """One method with one seed and `images` to spend: a line of the results."""
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = SubsetTrainer(settings, Path(folder), train_images)
+    target = settings.target_score
+    with tempfile.TemporaryDirectory() as text:
+        folder = Path(text)
+        trainer = SubsetTrainer(settings, folder, train_images)
         space = make_space(trainer.image_shape, {})
         meter, started, used = Meter(trainer, images), time.monotonic(), time.process_time()
+        chosen: str | None = None
+        wins: tuple[float, float, str, Path] | None
         if name == OURS:
-            ours(meter, space, Path(folder), settings)
+            chosen = ours(meter, space, folder, settings)
+        elif name == HAND:
+            by_hand(meter, folder, settings, images / trainer.images)
         else:
-            samplers = {RANDOM: optuna.samplers.RandomSampler, TPE: optuna.samplers.TPESampler}
-            plain(meter, space, Path(folder), settings, samplers[name](seed=settings.seed))
-    target = settings.target_score
-    if target is None:
-        wins = min((f for f in meter.found if f[1] >= settings.threshold), default=None)
-    else:
-        wins = max((f for f in meter.found if f[0] <= target), key=lambda f: f[1], default=None)
+            plain(meter, space, folder, settings, optuna_study(name, settings))
+        if chosen is not None:
+            wins = next(f for f in meter.found if f[3] == folder / chosen)
+        elif target is None:
+            wins = min((f for f in meter.found if f[1] >= settings.threshold), default=None)
+        else:
+            wins = max((f for f in meter.found if f[0] <= target), key=lambda f: f[1], default=None)
+        test = None
+        if wins:
+            data = load(settings.dataset, Path(settings.data) if settings.data else None)
+            assert data.test is not None
+            test = evaluate(load_network(wins[3]), data.test).accuracy
+    if wins and target is None and wins[1] < settings.threshold:
+        wins = None
     return {
-        "seed": settings.seed, "method": name, "trained": len(meter.found), "images": meter.spent,
-        "all": [(round(score, 5), round(accuracy, 4)) for score, accuracy, _ in meter.found],
-        "score": wins and wins[0], "accuracy": wins and wins[1], "network": wins and wins[2],
-        "seconds": round(time.monotonic() - started), "cpu_seconds": round(time.process_time() - used),
-    }  # fmt: skip
+        "seed": settings.seed,
+        "method": name,
+        "trained": len(meter.found),
+        "images": meter.spent,
+        "score": wins and wins[0],
+        "accuracy": wins and wins[1],
+        "test": test,
+        "network": wins and wins[2],
+        "seconds": round(time.monotonic() - started),
+        "cpu_seconds": round(time.process_time() - used),
+    }
 
 
 def table(lines: list[dict[str, Any]], settings: Settings) -> str:
@@ -167,72 +225,74 @@ def table(lines: list[dict[str, Any]], settings: Settings) -> str:
     target = settings.target_score
     asked = f">= {settings.threshold:.0%}" if target is None else f"score <= {target:g}"
     goal = f"lowest score at {asked}" if target is None else f"best accuracy at {asked}"
-    rows = [f"| method | {goal}: median | by seed | runs that got there |", "| --- | ---: | --- | ---: |"]
-    for name in (RANDOM, TPE, OURS):
+    rows = [
+        f"| method | {goal}: median | by seed | test set | images | CPU s |",
+        "| --- | ---: | --- | --- | ---: | ---: |",
+    ]
+
+    def show(value: float | None) -> str:
+        return "-" if value is None else f"{value:.5f}" if target is None else f"{value:.2%}"
+
+    for name in METHODS:
         mine = sorted((x for x in lines if x["method"] == name), key=lambda x: x["seed"])
+        if not mine:
+            continue
         values = [x["score" if target is None else "accuracy"] for x in mine]
-
-        def show(value: float | None) -> str:
-            return "-" if value is None else f"{value:.5f}" if target is None else f"{value:.2%}"
-
         found = [v for v in values if v is not None]
+        tests = ", ".join("-" if x["test"] is None else f"{x['test']:.1%}" for x in mine)
+        images, seconds = (round(statistics.mean(x[k] for x in mine)) for k in ("images", "cpu_seconds"))
         median = show(statistics.median(found) if found else None)
-        rows.append(f"| {name} | {median} | {', '.join(map(show, values))} | {len(found)} of {len(values)} |")
+        rows.append(f"| {name} | {median} | {', '.join(map(show, values))} | {tests} | {images:,} | {seconds} |")
     return "\n".join(rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--minutes", type=float, default=20.0)
-    parser.add_argument("--images", type=int, help="training images a run; default: what --minutes buy here")
+    parser.add_argument("--images", type=int, default=40_000, help="training images a run")
     parser.add_argument("--train-images", type=int, help="train on so many of the training images [default: all]")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--dataset", default="cifar10")
     parser.add_argument("--rule", default=None)
-    parser.add_argument("--epochs", type=float, default=4.0)
-    parser.add_argument("--finalists", type=int, default=3, help="of our search; 1 where the budget is a few trials")
+    parser.add_argument("--epochs", type=float, default=4.0, help="of each trial of (a), (b) and (d)")
     parser.add_argument("--threshold", type=float)
     parser.add_argument("--target", type=float, help="compare accuracy below this score, not scores at the threshold")
     parser.add_argument("--results", type=Path, default=Path("search_proof.jsonl"))
     parser.add_argument("--runs", type=int, help="make at most so many runs now")
-    parser.add_argument("--only", help="only methods whose name has this in it")
+    parser.add_argument("--only", default="", help="only methods whose name has this in it")
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-    from scoring.rules import load_rule
-    from search.start import default_rule
-
+    torch.set_num_threads(1)
     rule = arguments.rule or default_rule(arguments.dataset)
     base = Settings(
-        dataset=arguments.dataset, rule=rule, threshold=arguments.threshold or load_rule(rule).threshold, trials=1000,
-        margin=0.0, objective="constrained" if arguments.target is None else "target", target_score=arguments.target,
-        explore_epochs=arguments.epochs, refine_epochs=4 * arguments.epochs, finalists=arguments.finalists,
-    )  # fmt: skip
-    if arguments.images is None:
-        with tempfile.TemporaryDirectory() as folder:
-            trainer = SubsetTrainer(base, Path(folder), arguments.train_images)
-            speed = measure_speed(trainer, make_space(trainer.image_shape, {}), teacher=False)
-        arguments.images = int(60 * arguments.minutes * trainer.images / speed.epoch_s())
-    setting = {
-        "dataset": base.dataset, "rule": rule, "epochs": arguments.epochs, "budget": arguments.images,
-        "threshold": base.threshold, "target": base.target_score, "finalists": base.finalists,
-        "train_images": arguments.train_images,
-    }  # fmt: skip
+        dataset=arguments.dataset,
+        rule=rule,
+        threshold=arguments.threshold or load_rule(rule).threshold,
+        trials=1000,
+        objective="constrained" if arguments.target is None else "target",
+        target_score=arguments.target,
+        explore_epochs=arguments.epochs,
+    )
+    names = ("dataset", "rule", "images", "epochs", "threshold", "target", "train_images")
+    setting = {name: getattr(arguments, name) for name in names}
 
     def known() -> list[dict[str, Any]]:
         found = arguments.results.read_text().splitlines() if arguments.results.exists() else []
         return [x for x in map(json.loads, found) if x["setting"] == setting]
 
     done = {(x["seed"], x["method"]) for x in known()}
-    names = [name for name in (RANDOM, TPE, OURS) if (arguments.only or "") in name]
-    wanted = [(s, name) for s in range(arguments.seeds) for name in names if (s, name) not in done]
+    wanted = [
+        (seed, name)
+        for seed in range(arguments.seeds)
+        for name in METHODS
+        if arguments.only in name and (seed, name) not in done
+    ]
     for seed, name in wanted[: arguments.runs]:
-        line = {"setting": setting, **one_run(name, replace(base, seed=seed), arguments.images, arguments.train_images)}
+        print(f"{name}, seed {seed}", flush=True)
+        line = one_run(name, replace(base, seed=seed), arguments.images, arguments.train_images)
         with arguments.results.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        print(json.dumps({k: v for k, v in line.items() if k != "setting"}), flush=True)
-    print(f"\n{base.dataset}, rule {rule}, {arguments.images:,} training images a run, trials of {arguments.epochs:g} "
-          f"epochs, {len(known())} of {3 * arguments.seeds} runs\n")  # fmt: skip
+            file.write(json.dumps({"setting": setting, **line}) + "\n")
+        print(json.dumps(line), flush=True)
+    print(f"\n{base.dataset}, rule {rule}, {arguments.images:,} training images a run\n")
     print(table(known(), base))
 
 

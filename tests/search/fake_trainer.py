@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from contest.candidate import Candidate
 from contest.errors import TrainingError, UsageError
+from contest.networks.draws import Value
 from contest.pipeline import stages
+from search.space.candidates import to_candidate
+from search.study.study import Study, float_key, key_of
 from search.study.trial import Price
-from search.trainers.bit_sensitivity import Sensitivity
 from search.trainers.protocol import Progress, Trained
 
 
@@ -66,7 +69,9 @@ class FakeTrainer:
         directory.mkdir(parents=True, exist_ok=True)
         epochs = max(2, math.ceil(sum(e for _, e in stages(candidate))))
         checkpoint = directory / "epoch"
-        begin = int(checkpoint.read_text()) if checkpoint.exists() else 0
+        shared = directory.parent.parent / "floats" / float_key(candidate)
+        floats = math.ceil(candidate.train.epochs)
+        begin = int(checkpoint.read_text()) if checkpoint.exists() else floats if shared.exists() else 0
         self.trained.append(candidate)
         for epoch in range(begin + 1, epochs + 1):
             if self.epoch_s:
@@ -75,6 +80,9 @@ class FakeTrainer:
                 with self.log.open("a") as file:
                     file.write(f"{directory.name} {epoch}\n")
             checkpoint.write_text(str(epoch))
+            if epoch == floats:
+                shared.parent.mkdir(exist_ok=True)
+                shared.touch()
             on_epoch(Progress(epoch / epochs, self.accuracy(candidate, epoch), 1e4, self.images, "train"))
         model = directory / "model.pt"
         model.write_text(candidate.to_json())
@@ -95,6 +103,34 @@ def fake_score(trainer: FakeTrainer, rule: str = "lab") -> Callable[[Path], dict
     return score
 
 
-def fake_sensitivity(model: Path) -> list[Sensitivity]:
-    candidate = Candidate.from_json(model.read_text())
-    return [Sensitivity("stages.1", candidate.bits.weights, candidate.bits.activations, 0.1)]
+class Dice:
+    """Answers a space's questions like an Optuna trial, from a seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.asked: list[str] = []
+
+    def suggest_categorical(self, name: str, choices: Sequence[Value]) -> Value:
+        self.asked.append(name)
+        return self.random.choice(list(choices))
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1) -> int:
+        self.asked.append(name)
+        return self.random.randrange(low, high + 1, step)
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        self.asked.append(name)
+        return self.random.uniform(low, high)
+
+
+def enqueue_random(study: Study, count: int, epochs: float) -> None:
+    """Queue `count` different candidates drawn from the study's space, as whole trainings."""
+    known: set[str] = set()
+    seed = 0
+    while len(known) < count:
+        values = study.space.values(Dice(seed))
+        candidate = to_candidate(values, epochs=epochs)
+        seed += 1
+        if key_of(candidate) not in known:
+            known.add(key_of(candidate))
+            study.enqueue(study.space.asked(values), candidate, "long", 0)

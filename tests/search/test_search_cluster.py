@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_trainer import FakeTrainer
+from fake_trainer import FakeTrainer, enqueue_random
 
-from search.policy.proposals import enqueue_seeds
 from search.space.space import make_space
 from search.study.settings import Settings
 from search.study.storage import open_storage, storage_url
@@ -54,12 +53,12 @@ def start_worker(directory: Path, number: int) -> subprocess.Popen[bytes]:
 
 def prepare(directory: Path, storage: str | None, trials: int) -> Study:
     Settings(
-        trials=trials, sampler="random", rungs=(1.0,), explore_epochs=4.0, refine_epochs=0.0, threshold=0.0,
+        trials=trials, sampler="random", rungs=(1.0,), explore_epochs=4.0, threshold=0.0,
         objective="pareto", storage=storage, heartbeat_s=1, grace_s=15,
     ).save(directory)  # fmt: skip
     study = open_shared(directory)
     study.optuna.set_user_attr(FINISHED, False)
-    enqueue_seeds(study)
+    enqueue_random(study, trials, 4.0)
     return study
 
 

@@ -13,12 +13,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fake_trainer import FakeTrainer
+from fake_trainer import FakeTrainer, enqueue_random
 from fragile_trainer import Fragile, make_failing, make_fragile, make_slow
 
 from contest.candidate import Candidate
 from contest.errors import TrainingError
-from search.policy.proposals import enqueue_seeds
 from search.space.space import make_space
 from search.study.settings import Settings
 from search.study.storage import UnwritableError, open_storage, storage_url
@@ -61,13 +60,13 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
 
 def study_in(directory: Path, trials: int = 6) -> Study:
     settings = Settings(
-        trials=trials, sampler="random", rungs=(1.0,), explore_epochs=4.0, refine_epochs=0.0, threshold=0.0,
+        trials=trials, sampler="random", rungs=(1.0,), explore_epochs=4.0, threshold=0.0,
         objective="pareto", heartbeat_s=1, grace_s=15, space={"family": ["resnet"], "weight_bits": [3, 4]},
     )  # fmt: skip
     settings.save(directory)
     space = make_space((3, 32, 32), settings.space)
     study = Study(directory, settings, space, open_storage(storage_url(None, directory)))
-    enqueue_seeds(study)
+    enqueue_random(study, trials, 4.0)
     return study
 
 

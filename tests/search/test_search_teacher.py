@@ -20,7 +20,7 @@ from search.trainers import teacher
 from search.trainers.pipeline import PipelineTrainer
 from search.workers.join import open_study
 
-SMALL = ["--dataset", "digits", "--epochs", "4/4", "--variants", "0", "--finalists", "1", "--family", "resnet",
+SMALL = ["--dataset", "digits", "--epochs", "4/4", "--finalists", "1", "--family", "resnet",
          "--fix", "structured=0", "--fix", "width=4", "--trials", "1"]  # fmt: skip
 
 
@@ -85,17 +85,17 @@ def test_a_teacher_interrupted_while_it_trains_goes_on(tmp_path: Path, monkeypat
 
 
 @pytest.mark.usefixtures("small_teacher")
-def test_the_refine_stage_learns_from_a_teacher_in_both_trainings(tmp_path: Path) -> None:
+def test_parents_and_children_learn_from_a_teacher(tmp_path: Path) -> None:
     directory = tmp_path / "taught"
     options = [*SMALL, "--teacher-epochs", "2", "--study", str(directory)]
     result = CliRunner().invoke(search, options, catch_exceptions=False)
     assert result.exit_code == 0 and "teacher" in result.output
     study = open_study(directory)
-    refined = [r for r in study.records() if r.stage == "refine" and r.result]
-    explored = [r for r in study.records() if r.stage == "explore"]
+    refined = [r for r in study.records() if r.is_network]
+    parents = [r for r in study.records() if r.stage == "parent"]
     study.close()
-    assert refined and all(r.candidate.train.distillation > 0 < r.candidate.tune.distillation for r in refined)
-    assert not any(r.candidate.train.distillation or r.candidate.tune.distillation for r in explored)
+    assert refined and parents
+    assert all(r.candidate.train.distillation > 0 < r.candidate.tune.distillation for r in refined)
     network = load(directory / "trials" / refined[0].key / "model.pt")
     assert Candidate.from_json(network.manifest.provenance["candidate"]).tune.distillation > 0
 
@@ -123,7 +123,7 @@ def test_the_teacher_answers_for_whole_epochs_where_it_is_asked_to(tmp_path: Pat
     result = CliRunner().invoke(search, options, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     study = open_study(tmp_path)
-    (refined,) = [r.candidate for r in study.records() if r.stage == "refine" and r.result]
+    (refined,) = [r.candidate for r in study.records() if r.is_network]
     study.close()
     assert refined.train.taught_epochs == refined.tune.taught_epochs == 3
     (file,) = (tmp_path / "teacher").glob("answers-*.pt")

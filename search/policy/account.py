@@ -1,0 +1,73 @@
+"""The budget and the plan of a study, as every worker reads them from its attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from search.policy.budget import Budget, Speed
+from search.policy.learning_curve import PRIORS
+from search.policy.plan import Plan, make_plan
+from search.study.settings import Settings
+from search.study.study import Study
+from search.study.trial import Record
+
+ACCOUNT = "account"
+"""Study attribute: images in all, or the end of the time (Unix) with the machine's speed, and the plan."""
+CONVERGED = 40.0
+"""Epochs of a float training that hardly gains any more, of a data set of which nothing is known."""
+
+
+def open_account(study: Study, images: int, *, ends_at: float | None = None, speed: Speed | None = None) -> Plan:
+    """Write down what may be spent from now on; the plan for it."""
+    attribute: dict[str, Any] = {
+        "total": total_images(study.settings, images) if ends_at is None else None,
+        "ends_at": ends_at,
+        "speed": asdict(speed) if speed else None,
+    }
+    study.optuna.set_user_attr(ACCOUNT, attribute)
+    records = study.records()
+    budget = account(study, images, records)
+    whole = budget.left() / budget.epoch(speed.macs if speed else 1, parent=True)
+    if ends_at is None:
+        whole = (attribute["total"] or 0.0) / images
+    plan = make_plan(whole, epoch_ratio(budget), converged_epochs(study.settings, images))
+    study.optuna.set_user_attr(ACCOUNT, {**attribute, "plan": asdict(plan)})
+    return plan
+
+
+def epoch_ratio(budget: Budget) -> float:
+    """What a quantised epoch costs in float ones."""
+    return budget.epoch(1, parent=False) / budget.epoch(1, parent=True)
+
+
+def account(study: Study, images: int, records: Sequence[Record]) -> Budget:
+    """What is left, for any worker of the study."""
+    known = study.optuna.user_attrs.get(ACCOUNT)
+    if known is None:
+        return Budget(images, records, total=total_images(study.settings, images))
+    speed = Speed(**known["speed"]) if known.get("speed") else None
+    if known.get("ends_at") is None:
+        return Budget(images, records, total=known["total"])
+    return Budget(images, records, ends_at=known["ends_at"], speed=speed)
+
+
+def plan_of(study: Study, budget: Budget) -> Plan:
+    """The plan that was written down, or the one for the budget as it was before anything was spent."""
+    known = study.optuna.user_attrs.get(ACCOUNT)
+    if known is not None and "plan" in known:
+        return Plan(**known["plan"])
+    return make_plan(budget.total / budget.images, 1.0, converged_epochs(study.settings, budget.images))
+
+
+def total_images(settings: Settings, images: int) -> float:
+    """Without a time: as many epochs for each trial as were asked for."""
+    return (settings.trials or 1) * settings.explore_epochs * images
+
+
+def converged_epochs(settings: Settings, images: int) -> float:
+    """Epochs of the first network's float training that help it: asked for, or known of the data set."""
+    prior = PRIORS.get(settings.dataset)
+    known = prior.converged * prior.images / images if prior else CONVERGED
+    return settings.float_epochs or known

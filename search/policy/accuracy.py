@@ -1,0 +1,191 @@
+"""How accurate a compressed network is: a regression on its compression settings, learned from the study's children.
+
+    log2(error of the child / error of its float parent) = w . features(setting) + what is the parent's own
+
+is linear in few features whose weights are known roughly beforehand (docs/record: what 4 and 3 bits, zeros and longer
+tuning cost and give), so six short tunings say more than any model that begins from nothing. It is Bayesian: each
+forecast has a standard deviation, and the probability to reach a threshold follows. The price needs no model: it is
+calculated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contest.candidate import Candidate
+from contest.pruning import methods
+
+Vector = NDArray[np.float64]
+
+METHODS = sorted(set(methods()) - {"magnitude"})
+FEATURES: Sequence[tuple[str, float, float]] = (
+    # name, expected weight, sigma of the expectation: doublings of the error for one unit of the feature
+    ("intercept", 0.0, 0.10),
+    ("weights", 1.0, 0.6),  # 2^(1 - bits): 4 bits 0.125, 3 bits 0.25, 2 bits 0.5
+    ("activations", 0.8, 0.6),
+    ("first", 0.3, 0.3),
+    ("last", 0.2, 0.2),
+    ("depthwise", 0.5, 0.4),
+    ("zeros", 0.15, 0.12),  # z * -log2(1 - z): half of the weights 0.5, 0.7 of them 1.2
+    ("channels", 4.0, 2.5),
+    ("numbers", 0.02, 0.03),
+    ("unhealed", 1.0, 0.7),  # of the damage that bits, zeros and channels do, what a short tuning has not healed yet
+    ("length", -0.06, 0.05),  # doublings of the tuning's steps
+    ("rate", 0.0, 0.05),  # doublings of the tuning's learning rate
+    ("rate2", 0.01, 0.02),
+    # On the digits, half of the weights, one draw of masks: every other method loses a factor of two and more.
+    *((f"pruning {name}", 2.0, 1.2) for name in METHODS),
+)
+_EXPECTED = {name: expected for name, expected, _ in FEATURES}
+SPREAD = 0.10
+"""Sigma of log2 of the error between seeds of one setting, besides the chance of the counted images."""
+PARENT = 0.10
+"""Sigma of what is a parent's own."""
+RATE = 0.02
+STEPS = 400.0
+HEALING = 60.0
+"""Steps of a tuning after which half of the damage of compression is healed that tuning can heal."""
+LOSS_SPREAD = 0.15
+"""Sigma of log2(loss / error): the loss says with few images what the count of errors cannot."""
+
+
+def features(candidate: Candidate, images: int) -> Vector:
+    """The settings of a child in the order of `FEATURES`; `images` of an epoch."""
+    bits = candidate.bits
+    inner = [pair for name, pair in bits.layers.items() if name.startswith("stages.") and "depthwise" not in name]
+    stages = 3
+    share = len(inner) / stages if inner else 0.0
+    weights = (1 - share) * _coarse(bits.weights) + share * _mean([_coarse(w) for w, _ in inner])
+    inputs = (1 - share) * _coarse(bits.activations) + share * _mean([_coarse(a) for _, a in inner])
+    deep = [pair for name, pair in bits.layers.items() if "depthwise" in name]
+    first = bits.layers.get("stem", bits.layers.get("first", (bits.weights, 8)))
+    last = bits.layers.get("fc", bits.layers.get("last", (bits.weights, bits.activations)))
+    rate = math.log2(max(candidate.tune.learning_rate, 1e-5) / RATE)
+    zeros, channels = _removed(candidate.unstructured / (1 - candidate.structured)), _removed(candidate.structured)
+    steps = max(1.0, candidate.tune.epochs * images / candidate.tune.batch_size)
+    damage = sum(_EXPECTED[n] * v for n, v in
+                 (("weights", weights), ("activations", inputs), ("zeros", zeros), ("channels", channels)))  # fmt: skip
+    return np.array(
+        [
+            1.0,
+            weights,
+            inputs,
+            _coarse(min(first)),
+            _coarse(min(last)),
+            _mean([_coarse(min(pair)) for pair in deep]) if deep else 0.0,
+            zeros,
+            channels,
+            1.0 if bits.numbers == 8 else 0.0,
+            damage / (1 + steps / HEALING),
+            math.log2(steps / STEPS),
+            rate,
+            rate * rate,
+            *(zeros * (candidate.pruning == name) for name in METHODS),
+        ]
+    )
+
+
+def _coarse(bits: int) -> float:
+    return float(2.0 ** (1 - bits)) if bits <= 8 else 0.0
+
+
+def _removed(share: float) -> float:
+    return -share * math.log2(max(1 - share, 1e-3))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An error as validation images show it: log2 of it, and the sigma of that."""
+
+    log_error: float
+    sigma: float
+
+
+def measured(correct: int, total: int, loss: float | None, loss_ratio: float | None) -> Measured:
+    """Errors counted and, where the study knows how losses go with errors, the loss, weighed by their certainty."""
+    error = (total - correct + 0.5) / (total + 1)
+    variance = (1 - error) / (total * error) / math.log(2) ** 2
+    counted = math.log2(error)
+    if loss is None or loss_ratio is None or loss <= 0:
+        return Measured(counted, math.sqrt(variance))
+    weight = LOSS_SPREAD**2 / (LOSS_SPREAD**2 + variance)
+    combined = weight * counted + (1 - weight) * (math.log2(loss) - loss_ratio)
+    return Measured(combined, math.sqrt(1 / (1 / variance + 1 / LOSS_SPREAD**2)))
+
+
+def loss_ratio(results: Sequence[tuple[int, int, float | None]]) -> float | None:
+    """log2(loss / error) over (correct, total, loss) of a study; None before three are known."""
+    known = [(t - c + 0.5, t + 1, loss) for c, t, loss in results if loss is not None and loss > 0]
+    if len(known) < 3:
+        return None
+    weights = [wrong for wrong, _, _ in known]  # the certainty of a count grows with it
+    ratios = [math.log2(loss * total / wrong) for wrong, total, loss in known]
+    return sum(w * r for w, r in zip(weights, ratios, strict=True)) / sum(weights)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A tuned child: its settings, its parent, and the two errors."""
+
+    features: Vector
+    parent: str
+    parent_error: Measured
+    error: Measured
+
+
+class CompressionModel:
+    """Bayesian linear regression with the priors of `FEATURES`; exact, in milliseconds."""
+
+    def __init__(self, observations: Sequence[Observation]) -> None:
+        self.parents = sorted({o.parent for o in observations})
+        size = len(FEATURES) + len(self.parents)
+        mean = np.zeros(size)
+        mean[: len(FEATURES)] = [expected for _, expected, _ in FEATURES]
+        variance = np.full(size, PARENT**2)
+        variance[: len(FEATURES)] = [sigma**2 for _, _, sigma in FEATURES]
+        for place, parent in enumerate(self.parents, start=len(FEATURES)):
+            # A parent's error is known as well as its images say; its children share that mistake.
+            variance[place] += max(o.parent_error.sigma for o in observations if o.parent == parent) ** 2
+        precision, right = np.diag(1 / variance), mean / variance
+        for o in observations:
+            row = self._row(o.features, o.parent)
+            weight = 1 / (SPREAD**2 + o.error.sigma**2)
+            precision += weight * np.outer(row, row)
+            right += weight * (o.error.log_error - o.parent_error.log_error) * row
+        self.covariance = np.linalg.inv(precision)
+        self.mean = self.covariance @ right
+
+    def _row(self, feature: Vector, parent: str) -> Vector:
+        row = np.zeros(len(FEATURES) + len(self.parents))
+        row[: len(FEATURES)] = feature
+        if parent in self.parents:
+            row[len(FEATURES) + self.parents.index(parent)] = 1.0
+        return row
+
+    def predict(self, settings: Sequence[Vector], parent: str, parent_error: Measured) -> tuple[Vector, Vector]:
+        """Mean and sigma of log2 of the error of each of `settings` on that parent."""
+        rows = np.stack([self._row(setting, parent) for setting in settings])
+        variance = np.einsum("ij,jk,ik->i", rows, self.covariance, rows) + SPREAD**2
+        if parent not in self.parents:
+            variance = variance + PARENT**2 + parent_error.sigma**2
+        return parent_error.log_error + rows @ self.mean, np.sqrt(variance)
+
+    def weight(self, name: str) -> float:
+        """The fitted weight of a feature."""
+        return float(self.mean[[n for n, _, _ in FEATURES].index(name)])
+
+
+def reach(mean: Vector, sigma: Vector, needed: float, total: int) -> Vector:
+    """The probability that an error counted on `total` images is at most `needed`."""
+    chance = math.sqrt((1 - needed) / (total * needed)) / math.log(2)
+    z = (math.log2(needed) - mean) / np.sqrt(sigma**2 + chance**2)
+    return np.array([0.5 * (1 + math.erf(value / math.sqrt(2))) for value in z])

@@ -1,0 +1,81 @@
+"""What a budget will come to, before anything is trained: accuracy and score, with their probabilities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from search.policy.gain import CAUTIOUS, log_error
+from search.policy.parents import Parents
+from search.policy.plan import make_plan
+from search.policy.situation import Proposal, Situation
+
+LONGEST = 4096.0
+"""Times the budget up to which it is asked what would be enough."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Expectations of the network that a study will hand in."""
+
+    known: bool
+    """Whether anything is known of trainings on this data set."""
+    architecture: str
+    accuracy: float
+    """On validation, of the setting that most probably reaches the threshold."""
+    chance: float
+    """That it does."""
+    score: float | None
+    """Of the cheapest setting that rather reaches the threshold than not; None: none does."""
+    band: tuple[float, float] | None
+    """Scores of the settings that reach it with 10 and with 90 %."""
+    enough: float | None
+    """By what factor the budget would have to grow for the threshold to be probable; None: by none that is known."""
+
+
+def forecast(now: Situation, *, ratio: float, converged: float) -> Forecast | None:
+    """What the plan of `now` promises, from what is known of the data set; None: no starting point can be built.
+
+    ratio: cost of a quantised epoch in float ones; converged: epochs of a float training that suffice.
+    """
+    first = Parents(now).first()
+    if first is None:
+        return None
+    means, chances, prices = _settings(now, first)
+    best = int(np.argmax(chances))
+    enough = None
+    if chances[best] < CAUTIOUS:
+        factor = 1.0
+        while enough is None and factor < LONGEST:
+            factor *= 1.25
+            more = replace(now, plan=make_plan(factor * now.plan.whole, ratio, converged))
+            longer = Parents(more).first()
+            if longer is not None and float(_settings(more, longer)[1].max()) >= CAUTIOUS:
+                enough = factor
+
+    def cheapest(chance: float) -> float | None:
+        found = prices[chances >= chance]
+        return float(found.min()) if len(found) else None
+
+    low, high = cheapest(0.1), cheapest(0.9)
+    band = (low, high) if low is not None and high is not None else None
+    accuracy = 1 - 2 ** float(means[best])
+    return Forecast(
+        now.known.curve.known,
+        str(first.candidate.architecture),
+        accuracy,
+        float(chances[best]),
+        cheapest(0.5),
+        band,
+        enough,
+    )
+
+
+def _settings(now: Situation, parent: Proposal) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(mean of log2 of the error, probability, price) of all settings of a parent that is to be trained."""
+    options = now.pool(parent.candidate, parent.values, now.long_epochs).grid()
+    images = parent.candidate.train.epochs * now.known.images
+    error = now.known.curve.error(parent.candidate.architecture, options[0].price.macs, images)
+    worth = now.gain.of(options, "", log_error(*error))
+    return worth.means, worth.chances, np.array([setting.price.total for setting in options])

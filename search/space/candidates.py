@@ -1,0 +1,141 @@
+"""How values of the space become candidates: float parents, and children that share a parent's training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from contest.candidate import Architecture, Bits, Candidate, Recipe
+from contest.networks.registry import family_rows
+from search.space.space import Space
+
+FLOAT = Bits()
+
+
+def architecture_of(v: Mapping[str, Any]) -> Architecture:
+    family = str(v["family"])
+    return Architecture(family, family_rows()[family].from_draws(v))
+
+
+def float_candidate(v: Mapping[str, Any], *, epochs: float, seed: int = 0) -> Candidate:
+    """The float parent that `v` (values of one family) stand for."""
+    train = Recipe(
+        epochs=epochs,
+        batch_size=int(v["batch_size"]),
+        learning_rate=float(v["learning_rate"]),
+        weight_decay=float(v["weight_decay"]),
+        schedule=v["schedule"],
+        warmup_epochs=round(min(1.0, 0.1 * epochs), 2),
+        label_smoothing=float(v["label_smoothing"]),
+        ema_decay=float(v["ema_decay"]),
+        flip=bool(v["flip"]),
+        crop=int(v["crop"]),
+        cutout=int(v["cutout"]),
+        mixup=float(v["mixup"]),
+        cutmix=float(v["cutmix"]),
+        distillation=float(v["distillation"]),
+        temperature=float(v["temperature"]),
+        taught_epochs=int(v["taught_epochs"]) if v["distillation"] else 0,
+    )
+    return Candidate(architecture_of(v), train=train, tune=replace(train, epochs=0.0, warmup_epochs=0.0), seed=seed)
+
+
+def compressed(parent: Candidate, v: Mapping[str, Any], *, tune_epochs: float) -> Candidate:
+    """A child of `parent`: its compression and its tuning are what `v` says, its float training is the parent's."""
+    structured = float(v["structured"])
+    tune = replace(
+        parent.train,
+        # Networks that lose channels are tuned twice, before and after quantisation.
+        epochs=tune_epochs / (2 if structured else 1),
+        learning_rate=float(v["tune_learning_rate"]),
+        schedule="cosine",
+        warmup_epochs=round(min(0.2, 0.1 * tune_epochs), 3),
+        cutout=0,
+        mixup=0.0,
+        cutmix=0.0,
+        distillation=float(v["distillation"]),
+        temperature=float(v["temperature"]),
+    )
+    return replace(
+        parent,
+        bits=bits_of(parent.architecture, v),
+        structured=structured,
+        unstructured=round(float(v["sparsity"]) * (1 - structured), 4),
+        # What decides nothing is as it always is, or equal networks would count as different ones.
+        pruning=str(v["pruning"]) if v["sparsity"] else "magnitude",
+        channels=str(v["channels"]) if structured else "l1",
+        tune=tune,
+    )
+
+
+def to_candidate(v: Mapping[str, Any], *, epochs: float, seed: int = 0) -> Candidate:
+    """The candidate that `v` stand for by themselves, trained for `epochs` in all."""
+    tune = whole(epochs * float(v["tune_share"]), epochs)
+    parent = float_candidate(v, epochs=whole(epochs - tune, epochs), seed=seed)
+    return compressed(parent, v, tune_epochs=tune)
+
+
+def check_space(space: Space, changes: Mapping[str, Any]) -> None:
+    """Raise UsageError for a narrowed dimension of which some value makes no candidate (17 bits, a sparsity of 2)."""
+    for name in changes:
+        draw = space.dimensions[name]
+        for value in draw.choices or (draw.low, draw.high):
+            to_candidate(space.complete({name: value}), epochs=10.0)
+
+
+def bits_of(architecture: Architecture, v: Mapping[str, Any]) -> Bits:
+    """Bits of a child, layer by layer where first, last, outer stages and depthwise layers differ from the rest."""
+    base = Bits(int(v["weight_bits"]), int(v["activation_bits"]), numbers=int(v["number_bits"]))  # type: ignore[arg-type]
+    row = family_rows()[architecture.family]
+    first = int(v["first_bits"])
+    layers = {
+        row.first: (max(base.weights, first), max(base.activations, first)),
+        row.last: (max(base.weights, int(v["last_bits"])), max(base.activations, int(v["last_bits"]))),
+    }
+    depths = architecture.options.get("depths")
+    stages = len(depths) if isinstance(depths, tuple) else 0
+    for stage, shift in ((0, int(v["shift_1"])), (min(3, stages) - 1, int(v["shift_3"]))):
+        if shift and stages and f"stages.{stage}" in staged_modules(architecture):
+            layers[f"stages.{stage}"] = (_shifted(base.weights, shift), _shifted(base.activations, shift))
+    if int(v["depthwise_shift"]):
+        for name in depthwise(architecture):
+            pair = (
+                _shifted(base.weights, int(v["depthwise_shift"])),
+                _shifted(base.activations, int(v["depthwise_shift"])),
+            )
+            layers[name] = pair
+    return replace(base, layers=layers)
+
+
+@lru_cache(maxsize=4096)
+def _modules(architecture: Architecture) -> tuple[frozenset[str], tuple[str, ...]]:
+    """(names of modules, those of depthwise convolutions) of an architecture, without its weights."""
+    import torch
+    from torch import nn
+
+    from contest.networks import build
+
+    with torch.device("meta"):
+        network = build(architecture, (3, 32, 32), 10)
+    modules = dict(network.named_modules())
+    deep = [n for n, m in modules.items() if isinstance(m, nn.Conv2d) and m.groups == m.in_channels > 1]
+    return frozenset(modules), tuple(deep)
+
+
+def staged_modules(architecture: Architecture) -> frozenset[str]:
+    return _modules(architecture)[0]
+
+
+def depthwise(architecture: Architecture) -> tuple[str, ...]:
+    return _modules(architecture)[1]
+
+
+def whole(epochs: float, total: float) -> float:
+    """Whole epochs, at least one, where a training has several; it is paused and shown after each."""
+    return float(max(1, round(epochs))) if total >= 4 else round(epochs, 2)
+
+
+def _shifted(bits: int, shift: int) -> int:
+    return min(8, max(1, bits + shift))
