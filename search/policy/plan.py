@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 FEW = 10.0
 SEARCHES = 20.0
-TUNE_SHARE = 0.2
+TUNE_SHARE = 0.1
 """Of the first network's epochs where it takes all of the budget; measured, docs/search.md."""
 FLOAT_SHARE = 0.4
 SHORT_SHARE = 0.18

@@ -38,13 +38,13 @@ from contest.datasets import load
 from contest.errors import ContestError
 from contest.model_file import load as load_network
 from contest.training import evaluate
+from scoring.commands import rule_of
 from scoring.rules import load_rule
 from search.output.progress import View
 from search.policy.account import ACCOUNT, open_account
 from search.run import Run, Tools
 from search.space.candidates import to_candidate
 from search.space.space import Space, make_space
-from search.start import default_rule
 from search.study.settings import Settings
 from search.study.storage import open_storage, storage_url
 from search.study.study import Study
@@ -262,7 +262,7 @@ def main() -> None:
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     torch.set_num_threads(1)
-    rule = arguments.rule or default_rule(arguments.dataset)
+    rule = arguments.rule or rule_of(arguments.dataset)
     base = Settings(
         dataset=arguments.dataset,
         rule=rule,
