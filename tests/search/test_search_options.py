@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from fake_trainer import FakeTrainer
+from fake_trainer import FakeTrainer, enqueue_random
 
 from contest.errors import UsageError
 from search.commands import search
-from search.policy.proposals import enqueue_seeds
 from search.space.space import make_space
 from search.study.settings import Settings
 from search.study.storage import open_storage, storage_url
@@ -54,11 +53,11 @@ def test_a_wrong_option_leaves_nothing_behind(tmp_path: Path, arguments: list[st
 def begun(directory: Path, storage: str | None = None, **more: object) -> Study:
     settings = Settings(
         identity=new_identity(directory), trials=3, sampler="random", rungs=(1.0,), explore_epochs=4.0,
-        refine_epochs=0.0, threshold=0.0, objective="pareto", space=SPACE, storage=storage, **more,  # type: ignore[arg-type]
+        threshold=0.0, objective="pareto", space=SPACE, storage=storage, **more,  # type: ignore[arg-type]
     )  # fmt: skip
     settings.save(directory)
     study = opened(directory)
-    enqueue_seeds(study)
+    enqueue_random(study, 3, 4.0)
     work_until_done(study, FakeTrainer())
     return study
 
@@ -75,12 +74,10 @@ def test_a_study_is_itself_when_it_is_renamed_or_copied(tmp_path: Path, older: b
     if older:  # the name in the database was that of the folder, and the settings had no identity
         study.close()
         shutil.rmtree(tmp_path / "one")
-        Settings(trials=3, sampler="random", rungs=(1.0,), refine_epochs=0.0, threshold=0.0, space=SPACE).save(
-            tmp_path / "one"
-        )
+        Settings(trials=3, sampler="random", rungs=(1.0,), threshold=0.0, space=SPACE).save(tmp_path / "one")
         study = opened(tmp_path / "one")
         assert study.name == "one"
-        enqueue_seeds(study)
+        enqueue_random(study, 3, 4.0)
         work_until_done(study, FakeTrainer())
     before = [(r.number, r.key, r.state) for r in study.records()]
     assert len(before) >= 3
