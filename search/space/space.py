@@ -179,14 +179,11 @@ def _changed(name: str, old: Draw, change: Any) -> Draw:
 
 def _check_kind(name: str, old: Draw, choices: tuple[Value, ...]) -> None:
     """A number where numbers are drawn, a text that is known where texts are."""
-    texts = [c for c in old.choices if isinstance(c, str)]
+    words = [choice for choice in old.choices if isinstance(choice, str)]
     for choice in choices:
-        if texts and choice not in texts:
-            raise UsageError(f"space: {name} = {choice!r} makes no network: it is one of {', '.join(texts)}")
-        if not texts and isinstance(choice, str):
-            raise UsageError(f"space: {name} = {choice!r} makes no network: it is a number")
-        if name.endswith("_bits") and choice not in (*range(1, 9), 16, 32):
-            raise UsageError(f"space: {name} = {choice!r} makes no network: bits are 1 to 8, 16 or 32")
+        if (isinstance(choice, str) or words) and choice not in words:
+            allowed = ", ".join(map(str, old.choices)) or f"{old.low:g} to {old.high:g}"
+            raise UsageError(f"space: {name} = {choice!r} makes no network; in the default space it is {allowed}")
 
 
 def read_space(path: Path) -> dict[str, Any]:

@@ -129,7 +129,7 @@ def enqueue_random(study: Study, count: int, epochs: float) -> None:
     seed = 0
     while len(known) < count:
         values = study.space.values(Dice(seed))
-        candidate = to_candidate(values, epochs=epochs)
+        candidate = to_candidate(values, epochs=epochs, seed=study.settings.seed)
         seed += 1
         if key_of(candidate) not in known:
             known.add(key_of(candidate))

