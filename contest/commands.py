@@ -25,35 +25,46 @@ if TYPE_CHECKING:
 @click.option("--bits", default="32", show_default=True, help="Bits of weights and activations, `3` or `2/3`.")
 @click.option("--edge-bits", type=int, help="Bits of the first and the last layer, where they differ.")
 @click.option(
-    "--number-bits", type=click.Choice(["8", "32"]), default="32", show_default=True,
+    "--number-bits",
+    type=click.Choice(["8", "32"]),
+    default="32",
+    show_default=True,
     help="Bits of the multipliers and shifts that batch norms leave behind quantised convolutions.",
-)  # fmt: skip
+)
 @click.option(
-    "--symmetric", is_flag=True,
+    "--symmetric",
+    is_flag=True,
     help="Weights of b bits from -2^(b-1) to 2^(b-1), as the zeros are in a bitmask: 9 levels at 3 bits, 3 at 1.",
-)  # fmt: skip
+)
 @click.option("--structured", type=float, default=0.0, help="p_s: fraction of weights in removed channels.")
 @click.option("--unstructured", type=float, default=0.0, help="p_u: fraction of the unpruned network's weights.")
 @click.option("--train", "train_options", default="", help="Float recipe, `epochs=30,learning_rate=0.1`.")
 @click.option("--tune", "tune_options", default="", help="Recipe after pruning and quantisation, likewise.")
 @click.option(
-    "--teacher", "teachers", type=click.Path(path_type=Path), multiple=True, metavar="FILE|bundled",
+    "--teacher",
+    "teachers",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE|bundled",
     help="A model.pt whose predictions are distilled; given several times, the mean of their logits. `bundled`: the "
     "teacher of this package (CIFAR-10).",
-)  # fmt: skip
+)
 @click.option(
-    "--teacher-views", type=click.Choice(["1", "2", "6"]),
+    "--teacher-views",
+    type=click.Choice(["1", "2", "6"]),
     help="Views of an image that a teacher's answer is the mean of: itself; and its mirror image; and both moved by a "
     "pixel two ways  [default: 2, with taught_epochs 1]",
-)  # fmt: skip
+)
 @click.option(
-    "--teacher-cache", type=click.Path(file_okay=False, path_type=Path),
+    "--teacher-cache",
+    type=click.Path(file_okay=False, path_type=Path),
     help="Folder of teachers' answers, shared by trainings and studies  [default: --directory]",
-)  # fmt: skip
+)
 @click.option(
-    "--start", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    "--start",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A train.ckpt or tune.ckpt (of --directory) of a relative: weights whose name and shape agree begin as there.",
-)  # fmt: skip
+)
 @click.option("--all-images", is_flag=True, help="Train on the validation images too (a finalist's refit).")
 @click.option("--seed", type=int, default=0, show_default=True, help="Everything random comes from it.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps (mps is untested).")
@@ -116,9 +127,14 @@ def train(
 
         def teach(recipe: Recipe) -> Tensor:
             return soft_labels(
-                teacher, training, device=chosen, views=int(teacher_views) if teacher_views else None, recipe=recipe,
-                cache=teacher_cache or directory, progress=True,
-            )  # fmt: skip
+                teacher,
+                training,
+                device=chosen,
+                views=int(teacher_views) if teacher_views else None,
+                recipe=recipe,
+                cache=teacher_cache or directory,
+                progress=True,
+            )
 
     outcome = compress(
         candidate,

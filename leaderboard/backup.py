@@ -49,9 +49,12 @@ def export(database: Database, files: FileStore, target: Path) -> dict[str, int]
             tar.add(files.path(sha256), f"files/{sha256}")
         counts["files"] = len(hashes)
         manifest = {
-            "format": FORMAT, "version": VERSION, "revision": database.revision(), "made": now().isoformat(),
+            "format": FORMAT,
+            "version": VERSION,
+            "revision": database.revision(),
+            "made": now().isoformat(),
             "counts": counts,
-        }  # fmt: skip
+        }
         _add(tar, "manifest.json", json.dumps(manifest, indent=2).encode())
     partial.replace(target)
     return counts

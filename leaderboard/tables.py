@@ -32,8 +32,14 @@ def print_ranking(contest: Mapping[str, Any], rows: Mapping[str, Sequence[Mappin
 def print_submission(entry: Mapping[str, Any]) -> None:
     """One submission: its state, why, and its figures."""
     console = Console()
-    console.print(Text.assemble(("submission ", ""), (str(entry["id"]), "bold"), f" of {entry['team']}: ",
-                                (entry["state"].replace("_", " "), "bold")))  # fmt: skip
+    console.print(
+        Text.assemble(
+            ("submission ", ""),
+            (str(entry["id"]), "bold"),
+            f" of {entry['team']}: ",
+            (entry["state"].replace("_", " "), "bold"),
+        )
+    )
     if entry.get("reason"):
         console.print(Text(entry["reason"]))
     if entry.get("score") is not None:

@@ -124,18 +124,24 @@ def _narrower(costs: Costs, group: set[str]) -> Costs:
 
 def _scaled(op: Operation, factor: float, outputs: float) -> Operation:
     changes: dict[str, Any] = {
-        "macs": op.macs * factor, "weights": op.weights * factor, "nonzeros": op.nonzeros * factor,
+        "macs": op.macs * factor,
+        "weights": op.weights * factor,
+        "nonzeros": op.nonzeros * factor,
         "outputs": op.outputs * outputs,
-    }  # fmt: skip
+    }
     return replace(op, **changes)
 
 
 def advice_table(found: Sequence[Advice], rule: Rule) -> Table:
     """For people: gains in units of the score, the largest of each row in bold."""
     table = Table(
-        title=f"Where the points are, under {rule.name}", title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0),
-        caption="score that each change would save; channels of coupled layers go together", caption_justify="left",
-    )  # fmt: skip
+        title=f"Where the points are, under {rule.name}",
+        title_justify="left",
+        box=SIMPLE,
+        padding=(0, 1, 0, 0),
+        caption="score that each change would save; channels of coupled layers go together",
+        caption_justify="left",
+    )
     table.add_column("layer", min_width=22)
     for column in ("costs", *CHANGES.values(), "coupled"):
         table.add_column(column, justify="right", min_width=7, max_width=10)

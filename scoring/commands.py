@@ -103,9 +103,13 @@ def score(
     rule = rule or (rule_of(dataset) if dataset else "lab")
     if table is not None:
         passed_on = {
-            "--rule": rule, "--data": data, "--holdout": holdout, "--state-key": state_key, "--declare": declare,
+            "--rule": rule,
+            "--data": data,
+            "--holdout": holdout,
+            "--state-key": state_key,
+            "--declare": declare,
             "--image-shape": image_shape,
-        }  # fmt: skip
+        }
         options = [str(part) for name, value in passed_on.items() if value is not None for part in (name, value)]
         options += ["--no-accuracy"] if no_accuracy else []
         return _many(Path(target), table, arch, [*options, *(["--trust"] if trust else [])])
@@ -239,9 +243,15 @@ def _architecture_report(name: str, bits: str, rule: Rule, shape: tuple[int, int
 
 
 def _file_report(
-    path: Path, code: tuple[str | None, str | None, str | None], shape: tuple[int, int, int], rule: Rule,
-    tests: DataSet | None, private: Images | None, trust: bool, details: bool,
-) -> Report:  # fmt: skip
+    path: Path,
+    code: tuple[str | None, str | None, str | None],
+    shape: tuple[int, int, int],
+    rule: Rule,
+    tests: DataSet | None,
+    private: Images | None,
+    trust: bool,
+    details: bool,
+) -> Report:
     from scoring.score import score_file, score_module
 
     images, classes = (tests.test, tests.classes) if tests else (None, ())
@@ -255,9 +265,16 @@ def _file_report(
     notes: list[str] = []
     model = load_module(arch, path, state_key=state_key, notes=notes)
     return score_module(
-        model, shape, images=images, rule=rule, holdout=private, classes=classes, details=details, notes=notes,
+        model,
+        shape,
+        images=images,
+        rule=rule,
+        holdout=private,
+        classes=classes,
+        details=details,
+        notes=notes,
         declared=parse_bits(declare) if declare else None,
-    )  # fmt: skip
+    )
 
 
 def test_set(rule: Rule, directory: Path | None, console: Any) -> DataSet | None:

@@ -68,9 +68,12 @@ def agreement(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Agreement:
     """Where two networks' answers to the same images are right."""
     only_a, only_b = np.flatnonzero(a & ~b), np.flatnonzero(b & ~a)
     return Agreement(
-        int((a & b).sum()), tuple(only_a.tolist()), tuple(only_b.tolist()), int((~a & ~b).sum()),
+        int((a & b).sum()),
+        tuple(only_a.tolist()),
+        tuple(only_b.tolist()),
+        int((~a & ~b).sum()),
         mcnemar(len(only_a), len(only_b)),
-    )  # fmt: skip
+    )
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
@@ -105,10 +108,14 @@ def to_json(a: Side, b: Side) -> dict[str, Any]:
     """Both reports, the layers in pairs, and the images by their numbers."""
     found = agreement(a.right, b.right) if a.right is not None and b.right is not None else None
     return {
-        "a": a.report.to_json(), "b": b.report.to_json(), "images": None if found is None else asdict(found),
-        "layers": [{"a": p.a and p.a["name"], "b": p.b and p.b["name"], "difference": p.difference}
-                   for p in paired_layers(a.report, b.report)],
-    }  # fmt: skip
+        "a": a.report.to_json(),
+        "b": b.report.to_json(),
+        "images": None if found is None else asdict(found),
+        "layers": [
+            {"a": p.a and p.a["name"], "b": p.b and p.b["name"], "difference": p.difference}
+            for p in paired_layers(a.report, b.report)
+        ],
+    }
 
 
 def show(a: Side, b: Side) -> Group:

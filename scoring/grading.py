@@ -22,9 +22,26 @@ from scoring.report_tables import Tail
 ENDINGS = (".pt", ".pth", ".safetensors", ".onnx", ".ckpt", ".bin", ".npz", ".t7", ".h5", ".keras", ".tflite")
 """Of the files that a folder is searched for; what is no network of ours is a row that says why."""
 COLUMNS = (
-    "file", "status", "score", "params", "ops", "accuracy", "low", "high", "claimed", "macs", "weights", "nonzeros",
-    "weight_bits", "activation_bits", "rule", "seconds", "reason", "arch", "sha256",
-)  # fmt: skip
+    "file",
+    "status",
+    "score",
+    "params",
+    "ops",
+    "accuracy",
+    "low",
+    "high",
+    "claimed",
+    "macs",
+    "weights",
+    "nonzeros",
+    "weight_bits",
+    "activation_bits",
+    "rule",
+    "seconds",
+    "reason",
+    "arch",
+    "sha256",
+)
 UNFINISHED = ("error",)
 """Rows that are tried again on the next run: the machine may have been the reason."""
 
@@ -130,14 +147,19 @@ def _row(entry: Entry, options: Sequence[str]) -> dict[str, str]:
 def _figures(report: Mapping[str, Any]) -> dict[str, str]:
     score, accuracy, measured = report["scores"][report["rule"]], report["accuracy"] or {}, report["measured"]
     figures = {
-        "status": report["status"], "score": score["total"], "rule": f"{report['rule']} {report['rule_version']}",
+        "status": report["status"],
+        "score": score["total"],
+        "rule": f"{report['rule']} {report['rule_version']}",
         **{term: score.get(term) for term in ("params", "ops")},
-        "accuracy": accuracy.get("value"), "low": accuracy.get("low"), "high": accuracy.get("high"),
+        "accuracy": accuracy.get("value"),
+        "low": accuracy.get("low"),
+        "high": accuracy.get("high"),
         "claimed": " ".join(f"{key}={value:g}" for key, value in report["claimed"].items()),
-        "weight_bits": measured["q_w"], "activation_bits": measured["q_a"],
+        "weight_bits": measured["q_w"],
+        "activation_bits": measured["q_a"],
         **{key: measured[key] for key in ("macs", "weights", "nonzeros")},
         "reason": "; ".join((*report["problems"], *report["flags"])),
-    }  # fmt: skip
+    }
     return {key: _cell(value) for key, value in figures.items()}
 
 

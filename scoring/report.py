@@ -210,15 +210,24 @@ def layer_rows(costs: Costs, rule: Rule) -> list[dict[str, Any]]:
         ops = operation_ops(op, rule)
         rows.append(
             {
-                "name": op.name, "kind": op.kind, "macs": op.macs, "products": op.products, "steps": op.steps,
+                "name": op.name,
+                "kind": op.kind,
+                "macs": op.macs,
+                "products": op.products,
+                "steps": op.steps,
                 "weights": op.weights,
-                "nonzeros": op.nonzeros, "weight_bits": op.weight_bits, "activation_bits": op.activation_bits,
-                "operation_bits": op.operation_bits, "numbers": sum(n.count for n in own), "shared": op.shared,
-                "params": params, "ops": ops,
+                "nonzeros": op.nonzeros,
+                "weight_bits": op.weight_bits,
+                "activation_bits": op.activation_bits,
+                "operation_bits": op.operation_bits,
+                "numbers": sum(n.count for n in own),
+                "shared": op.shared,
+                "params": params,
+                "ops": ops,
                 "params_share": params / score.params if score.params else 0.0,
                 "ops_share": ops / score.ops if score.ops else 0.0,
             }
-        )  # fmt: skip
+        )
     return rows
 
 
@@ -262,8 +271,12 @@ def _details(examination: Examination, labels: NDArray[np.int64], classes: Seque
     table = confusion(predictions, labels, count)
     names = list(classes) if len(classes) == count else [str(i) for i in range(count)]
     per_class = [
-        {"name": name, "correct": int(row[i]), "total": int(row.sum()),
-         "accuracy": float(row[i] / row.sum()) if row.sum() else None}
+        {
+            "name": name,
+            "correct": int(row[i]),
+            "total": int(row.sum()),
+            "accuracy": float(row[i] / row.sum()) if row.sum() else None,
+        }
         for i, (name, row) in enumerate(zip(names, table, strict=True))
-    ]  # fmt: skip
+    ]
     return {"per_class": per_class, "confusion": table.tolist()}

@@ -137,10 +137,15 @@ def _layers(report: Report) -> Table:
         bits = f"{row['weight_bits'] or '-'}/{row['activation_bits']}"
         share = 100 * (row["params"] + row["ops"]) / total
         table.add_row(
-            Tail(row["name"]), _short(row["macs"] + row["products"] + row.get("steps", 0)), _short(row["weights"]),
-            f"{100 * zeros:.0f} %" if row["weights"] else "", bits, _term(row["params"]), _term(row["ops"]),
+            Tail(row["name"]),
+            _short(row["macs"] + row["products"] + row.get("steps", 0)),
+            _short(row["weights"]),
+            f"{100 * zeros:.0f} %" if row["weights"] else "",
+            bits,
+            _term(row["params"]),
+            _term(row["ops"]),
             f"{share:.1f} %",
-        )  # fmt: skip
+        )
     return table
 
 

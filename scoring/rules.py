@@ -100,10 +100,17 @@ def load_rule(name: str) -> Rule:
 
 def _rule(source: str, data: dict[str, Any]) -> Rule:
     types: dict[str, tuple[type, ...]] = {
-        "name": (str,), "dataset": (str,), "threshold": (int, float), "params_reference": (int, float),
-        "operations_reference": (int, float), "convention": (str,), "version": (int,), "footnote": (str,),
-        "terms": (dict,), "history": (str,),
-    }  # fmt: skip
+        "name": (str,),
+        "dataset": (str,),
+        "threshold": (int, float),
+        "params_reference": (int, float),
+        "operations_reference": (int, float),
+        "convention": (str,),
+        "version": (int,),
+        "footnote": (str,),
+        "terms": (dict,),
+        "history": (str,),
+    }
     optional = {"convention", "version", "footnote", "history", "terms"}
     for key in data:
         if key not in types:

@@ -157,9 +157,14 @@ def sha256(path: Path) -> str:
 
 
 def _reported(
-    found: list[Examination], images: Images | None, holdout: Images | None, rule: Rule, classes: Sequence[str],
-    details: bool, file: dict[str, Any],
-) -> Report:  # fmt: skip
+    found: list[Examination],
+    images: Images | None,
+    holdout: Images | None,
+    rule: Rule,
+    classes: Sequence[str],
+    details: bool,
+    file: dict[str, Any],
+) -> Report:
     first = found[0] if images is not None else replace(found[0], logits=None, reordered=None, repeatable=None)
     labels = None if images is None else images.labels.numpy()
     report = make_report(

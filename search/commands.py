@@ -107,7 +107,7 @@ EPOCHS_HELP = (
 @click.option(
     "--gpus-per-worker", type=float, default=0.0, show_default=True, help="With --ray: share of a GPU for each worker."
 )
-def search(**options: Any) -> int:  # fmt: skip
+def search(**options: Any) -> int:
     """Search for the network with the lowest score at the accuracy that the contest asks for.
 
     The study directory holds everything: `--resume` goes on after Ctrl-C, kill -9 or with more --trials. The
@@ -145,7 +145,7 @@ def search(**options: Any) -> int:  # fmt: skip
 @click.option("--storage", help="The study's database [default: what the study was started with].")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps (mps is untested).")
 @click.option("--exit-when-idle", is_flag=True, help="End when there is nothing to do, not when the study ends.")
-def worker(directory: Path, storage: str | None, device: str, exit_when_idle: bool) -> None:  # fmt: skip
+def worker(directory: Path, storage: str | None, device: str, exit_when_idle: bool) -> None:
     """Work on a study that `contest search` started, from this machine, until it ends."""
     _share_the_cores(1)
     from search.workers.join import run_worker

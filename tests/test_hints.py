@@ -16,8 +16,13 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "HOME": str(folder), "XDG_DATA_HOME": str(folder / "data"), "COLUMNS": "80"}
     return subprocess.run(
         [sys.executable, "-m", "contest", *arguments],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=1800, check=False,
-    )  # fmt: skip
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=1800,
+        check=False,
+    )
 
 
 def hints(text: str) -> list[list[str]]:

@@ -39,17 +39,24 @@ def _common(experiment: str, model: str, batch_size: int, initialisation: str = 
         click.option("--augment", is_flag=True, help="Random crops, and flips where they keep the class."),
         click.option("--train-images", type=int, help="Only the first so many, for a quick look."),
         click.option("--test-images", type=int, help="Only the first so many."),
-        click.option("--initialisation", default=initialisation, show_default=True,
-                     help="torch (plain layers), kaiming (SynFlow's code) or family (the contest's recipes)."),
-        click.option("--prunable", multiple=True,
-                     help="Which weights: a name, module, pattern ('lstm.weight_*'), or default; may be repeated."),
+        click.option(
+            "--initialisation",
+            default=initialisation,
+            show_default=True,
+            help="torch (plain layers), kaiming (SynFlow's code) or family (the contest's recipes).",
+        ),
+        click.option(
+            "--prunable",
+            multiple=True,
+            help="Which weights: a name, module, pattern ('lstm.weight_*'), or default; may be repeated.",
+        ),
         click.option("--out", type=click.Path(path_type=Path), required=True, help="Results folder."),
         click.option("--seed", default=0, show_default=True, help="Everything random comes from it."),
         click.option("--seeds", default=1, show_default=True, help="Runs from so many seeds: means and bands."),
         click.option("--again", multiple=True, help="Compute these finished cells anew, such as 'kept-0*'."),
         click.option("--device", default="cpu", show_default=True, help="auto, cpu or cuda (built-in tasks only)."),
         click.option("--threads", type=int, help="Of torch and ONNX Runtime (default: torch's own)."),
-    )  # fmt: skip
+    )
 
     def decorate(function: F) -> F:
         @functools.wraps(function)
@@ -64,9 +71,10 @@ def _common(experiment: str, model: str, batch_size: int, initialisation: str = 
             models = [name.strip() for name in given.get("models", "").split(";") if name.strip()] or [given["model"]]
             tasks = [_task(given, name) for name in models]
             show_results(
-                execute(experiment, tasks, given["out"], chosen, seeds=given["seeds"], progress=True,
-                        again=given["again"])
-            )  # fmt: skip
+                execute(
+                    experiment, tasks, given["out"], chosen, seeds=given["seeds"], progress=True, again=given["again"]
+                )
+            )
 
         for option in reversed(options):
             command = option(command)
@@ -107,22 +115,43 @@ def _task(given: dict[str, Any], model: str) -> Task:
 @click.option("--method", default="magnitude", show_default=True, help="A method, or your own package.module:function.")
 @click.option("--variants", default="none,kept,initial", show_default=True, help="Or a step k to rewind to.")
 @click.option("--training", default="", help="epochs=2,optimiser=adam,learning_rate=0.001")
-@click.option("--disk", type=click.Choice(["dense", "coo", "csr", "packed"]), default="packed", show_default=True,
-              help="The format whose size stands in the tables and the plot.")  # fmt: skip
+@click.option(
+    "--disk",
+    type=click.Choice(["dense", "coo", "csr", "packed"]),
+    default="packed",
+    show_default=True,
+    help="The format whose size stands in the tables and the plot.",
+)
 @click.option("--latency-batch", default=256, show_default=True, help="Samples in one timed run.")
 @click.option("--latency-runs", default=20, show_default=True, help="Timed runs.")
 @click.option("--latency-warmup", default=3, show_default=True, help="Runs before the timed ones.")
 def repeated(
-    rounds: int, fraction: float, method: str, variants: str, training: str, disk: Any, latency_batch: int,
-    latency_runs: int, latency_warmup: int, **given: Any,
-) -> Any:  # fmt: skip
+    rounds: int,
+    fraction: float,
+    method: str,
+    variants: str,
+    training: str,
+    disk: Any,
+    latency_batch: int,
+    latency_runs: int,
+    latency_warmup: int,
+    **given: Any,
+) -> Any:
     """Prune a fraction of what remains, again and again: no retraining, retraining, rewinding."""
     from contest.lab import Repeated, Training
 
     return Repeated(
-        rounds, fraction, method, texts.names(variants), texts.training(training, Training()), given["seed"], disk=disk,
-        latency_batch=latency_batch, latency_runs=latency_runs, latency_warmup=latency_warmup,
-    )  # fmt: skip
+        rounds,
+        fraction,
+        method,
+        texts.names(variants),
+        texts.training(training, Training()),
+        given["seed"],
+        disk=disk,
+        latency_batch=latency_batch,
+        latency_runs=latency_runs,
+        latency_warmup=latency_warmup,
+    )
 
 
 @lab.command()
@@ -142,26 +171,41 @@ def repeated(
 @click.option("--pretraining", default="", help="Before magnitude pruning, likewise (200 epochs in the original).")
 @click.option("--scoring-samples", default=256, show_default=True, help="Images from which data-driven methods score.")
 def compare(
-    models: str, methods: str, ratios: str, sparsities: str, exponents: str, look_at: float, training: str,
-    pretraining: str, scoring_samples: int, **given: Any,
-) -> Any:  # fmt: skip
+    models: str,
+    methods: str,
+    ratios: str,
+    sparsities: str,
+    exponents: str,
+    look_at: float,
+    training: str,
+    pretraining: str,
+    scoring_samples: int,
+    **given: Any,
+) -> Any:
     """Prune once by several methods at several compression ratios, and train every network."""
     from contest.lab import Compare
 
     default = Compare()
     return Compare(
-        texts.methods(methods), texts.ratios(ratios, sparsities, exponents, default.ratios), look_at,
-        texts.training(training, default.training), texts.training(pretraining, default.pretraining), given["seed"],
+        texts.methods(methods),
+        texts.ratios(ratios, sparsities, exponents, default.ratios),
+        look_at,
+        texts.training(training, default.training),
+        texts.training(pretraining, default.pretraining),
+        given["seed"],
         scoring_samples,
-    )  # fmt: skip
+    )
 
 
 @lab.command()
 @_common("finetune", "mnist_cnn", 256)
 @click.option("--sparsity", default=0.9, show_default=True, help="Of each weight tensor, or of all by other methods.")
 @click.option("--layer", "layers", multiple=True, help="conv1.weight=0.5: a sparsity for one layer; others stay whole.")
-@click.option("--ratios", type=click.Path(path_type=Path, dir_okay=False),
-              help="A file of ratios from `contest lab sensitivity`, instead of --layer.")  # fmt: skip
+@click.option(
+    "--ratios",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A file of ratios from `contest lab sensitivity`, instead of --layer.",
+)
 @click.option(
     "--method", default="fine-grained", show_default=True, help="A pruning method, or your own package.module:function."
 )
@@ -171,9 +215,17 @@ def compare(
 @click.option("--look-at", default="", help="The convolution whose kernels are drawn (default: the first).")
 @click.option("--kernels", default=64, show_default=True, help="How many kernels at most.")
 def finetune(
-    sparsity: float, layers: tuple[str, ...], ratios: Path | None, method: str, layer_by_layer: bool, training: str,
-    tuning: str, look_at: str, kernels: int, **given: Any,
-) -> Any:  # fmt: skip
+    sparsity: float,
+    layers: tuple[str, ...],
+    ratios: Path | None,
+    method: str,
+    layer_by_layer: bool,
+    training: str,
+    tuning: str,
+    look_at: str,
+    kernels: int,
+    **given: Any,
+) -> Any:
     """Prune a trained network, fine-tune it with the mask held, and look at each stage."""
     from contest.lab import FineTune
 
@@ -184,10 +236,16 @@ def finetune(
     if ratios is not None:
         each = texts.ratios_of(ratios)
     return FineTune(
-        sparsity=sparsity, layers=each, method=method, layer_by_layer=layer_by_layer, look_at=look_at, kernels=kernels,
-        training=texts.training(training, default.training), tuning=texts.training(tuning, default.tuning),
+        sparsity=sparsity,
+        layers=each,
+        method=method,
+        layer_by_layer=layer_by_layer,
+        look_at=look_at,
+        kernels=kernels,
+        training=texts.training(training, default.training),
+        tuning=texts.training(tuning, default.tuning),
         seed=given["seed"],
-    )  # fmt: skip
+    )
 
 
 @lab.command()
@@ -216,9 +274,14 @@ def sensitivity(
     if not all(members for _, members in named):
         raise UsageError(f"--group is {', '.join(groups)}; it must be name=layer,layer")
     return Sensitivity(
-        texts.numbers(sparsities), named, method, texts.training(training, default.training), texts.numbers(targets),
-        texts.training(tuning, default.tuning), given["seed"],
-    )  # fmt: skip
+        texts.numbers(sparsities),
+        named,
+        method,
+        texts.training(training, default.training),
+        texts.numbers(targets),
+        texts.training(tuning, default.tuning),
+        given["seed"],
+    )
 
 
 @lab.command()
@@ -234,17 +297,31 @@ def sensitivity(
 @click.option("--runs", default=50, show_default=True, help="Timed runs.")
 @click.option("--warmup", default=10, show_default=True, help="Runs before the timed ones.")
 def deploy(
-    sparsities: str, removed: str, method: str, training: str, tuning: str, batch: int, runs: int, warmup: int,
+    sparsities: str,
+    removed: str,
+    method: str,
+    training: str,
+    tuning: str,
+    batch: int,
+    runs: int,
+    warmup: int,
     **given: Any,
-) -> Any:  # fmt: skip
+) -> Any:
     """Run pruned networks in PyTorch and in ONNX Runtime: latency, agreement, size."""
     from contest.lab import Deploy
 
     default = Deploy()
     return Deploy(
-        texts.numbers(sparsities), texts.numbers(removed), method, texts.training(training, default.training),
-        texts.training(tuning, default.tuning), batch, runs, warmup, given["seed"],
-    )  # fmt: skip
+        texts.numbers(sparsities),
+        texts.numbers(removed),
+        method,
+        texts.training(training, default.training),
+        texts.training(tuning, default.tuning),
+        batch,
+        runs,
+        warmup,
+        given["seed"],
+    )
 
 
 @lab.command()
@@ -265,17 +342,28 @@ def deploy(
 @click.option("--latency-batch", default=1, show_default=True, help="Samples in one timed run.")
 @click.option("--latency-runs", default=30, show_default=True, help="Timed runs.")
 def quantise(
-    sparsities: str, bits: str, orders: str, method: str, training: str, tuning: str, latency_batch: int,
-    latency_runs: int, **given: Any,
-) -> Any:  # fmt: skip
+    sparsities: str,
+    bits: str,
+    orders: str,
+    method: str,
+    training: str,
+    tuning: str,
+    latency_batch: int,
+    latency_runs: int,
+    **given: Any,
+) -> Any:
     """Prune and quantise on a grid, together and one after the other."""
     from contest.lab import Quantise
 
     default = Quantise()
     return Quantise(
-        sparsities=texts.numbers(sparsities), bits=tuple(int(b) for b in texts.numbers(bits)), method=method,
+        sparsities=texts.numbers(sparsities),
+        bits=tuple(int(b) for b in texts.numbers(bits)),
+        method=method,
         seed=given["seed"],
         orders=texts.names(orders),  # type: ignore[arg-type]  # checked there
-        training=texts.training(training, default.training), tuning=texts.training(tuning, default.tuning),
-        latency_batch=latency_batch, latency_runs=latency_runs,
-    )  # fmt: skip
+        training=texts.training(training, default.training),
+        tuning=texts.training(tuning, default.tuning),
+        latency_batch=latency_batch,
+        latency_runs=latency_runs,
+    )

@@ -186,9 +186,15 @@ def tasks_of(table: TaskTable, experiment: str, **machine: Any) -> list[Task]:
 
 
 def run(
-    lab: Lab, folder: Path, *, quick: bool = False, seeds: int = 1, progress: bool = False,
-    finish: Callable[[Task], Task] = lambda task: task, **machine: Any,
-) -> Path:  # fmt: skip
+    lab: Lab,
+    folder: Path,
+    *,
+    quick: bool = False,
+    seeds: int = 1,
+    progress: bool = False,
+    finish: Callable[[Task], Task] = lambda task: task,
+    **machine: Any,
+) -> Path:
     """Run (or finish) all steps, each in its own folder, and write one page with everything and room for answers.
 
     Args:
@@ -201,9 +207,14 @@ def run(
         if step.experiment:
             tasks = [finish(task) for task in tasks_of(lab.table(step, quick), step.experiment, **machine)]
             results = execute(
-                step.experiment, tasks, folder / step.folder, lab.options(step, quick), seeds=seeds, progress=progress,
+                step.experiment,
+                tasks,
+                folder / step.folder,
+                lab.options(step, quick),
+                seeds=seeds,
+                progress=progress,
                 questions=step.questions,
-            )  # fmt: skip
+            )
         sections.append((step, results))
     return write_page(lab, sections, folder)
 

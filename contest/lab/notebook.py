@@ -24,16 +24,41 @@ from contest import lab, pruning
 RESULTS = Path("results")  # what is finished stays here: a cell that is run again reads it"""
 
 SHOWN = {
-    "repeated": ("none", "kept", "initial", "layers-none", "sizes", "accuracy-by-sparsity", "disk-size-by-accuracy",
-                 "latency-by-accuracy", "layers"),
-    "compare": ("networks-by-method", "accuracy", "testing-time", "flops", "training-loss", "test-loss",
-                "layer-sparsity", "layer-flops"),
-    "finetune": ("stages", "layers", "kernels-dense", "kernels-pruned", "kernels-tuned", "samples-dense",
-                 "samples-pruned", "samples-tuned"),
+    "repeated": (
+        "none",
+        "kept",
+        "initial",
+        "layers-none",
+        "sizes",
+        "accuracy-by-sparsity",
+        "disk-size-by-accuracy",
+        "latency-by-accuracy",
+        "layers",
+    ),
+    "compare": (
+        "networks-by-method",
+        "accuracy",
+        "testing-time",
+        "flops",
+        "training-loss",
+        "test-loss",
+        "layer-sparsity",
+        "layer-flops",
+    ),
+    "finetune": (
+        "stages",
+        "layers",
+        "kernels-dense",
+        "kernels-pruned",
+        "kernels-tuned",
+        "samples-dense",
+        "samples-pruned",
+        "samples-tuned",
+    ),
     "sensitivity": ("sensitivity", "ratios", "gain"),
     "deploy": ("deploy", "latency", "accuracy"),
     "quantise": ("grid", "accuracy-by-bits", "accuracy-together", "accuracy-by-size"),
-}  # fmt: skip
+}
 """What a step shows where its file names nothing."""
 
 

@@ -122,9 +122,13 @@ def combined(runs: Sequence[Results], folder: Path, questions: Sequence[str] = (
     configuration["seeds"] = [run.configuration["seed"] for run in runs]
     configuration.pop("seed")
     results = Results(
-        folder, first.title, f"{first.summary} Mean and standard deviation of {len(runs)} seeds.", configuration,
-        first.machine, questions=questions,
-    )  # fmt: skip
+        folder,
+        first.title,
+        f"{first.summary} Mean and standard deviation of {len(runs)} seeds.",
+        configuration,
+        first.machine,
+        questions=questions,
+    )
     results.notes += [*first.notes, "Sentences above that name single cells are of the first seed."]
     for name in first.tables:
         own = [run.tables[name] for run in runs if name in run.tables]

@@ -38,8 +38,9 @@ def methods(text: str) -> tuple[str, ...]:
 
 def ratios(ratios: str, sparsities: str, exponents: str, default: tuple[float, ...]) -> tuple[float, ...]:
     """Compression ratios, however they were said: c itself, a sparsity 1 - 1/c, or an exponent with c = 10^e."""
-    given = [name for name, text in (("--ratios", ratios), ("--sparsities", sparsities), ("--exponents", exponents))
-             if text]  # fmt: skip
+    given = [
+        name for name, text in (("--ratios", ratios), ("--sparsities", sparsities), ("--exponents", exponents)) if text
+    ]
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} say the same thing; give one of them")
     if exponents:

@@ -35,8 +35,9 @@ def forward(model: nn.Module, inputs: Inputs) -> Outputs:
             return model(**inputs)
     elif type(inputs) in (tuple, list):
         kinds = [p.kind for p in inspect.signature(model.forward).parameters.values()]
-        places = sum(kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-                     for kind in kinds)  # fmt: skip
+        places = sum(
+            kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD) for kind in kinds
+        )
         if inspect.Parameter.VAR_POSITIONAL in kinds or places >= len(inputs) > 1:
             return model(*inputs)
     return model(inputs)

@@ -99,9 +99,21 @@ def soft_labels(
 
 
 TRAINING_ONLY = {
-    "epochs", "optimiser", "learning_rate", "momentum", "weight_decay", "schedule", "warmup_epochs", "label_smoothing",
-    "ema_decay", "lookahead", "norm_bias_rate", "clip_norm", "distillation", "temperature",
-}  # fmt: skip
+    "epochs",
+    "optimiser",
+    "learning_rate",
+    "momentum",
+    "weight_decay",
+    "schedule",
+    "warmup_epochs",
+    "label_smoothing",
+    "ema_decay",
+    "lookahead",
+    "norm_bias_rate",
+    "clip_norm",
+    "distillation",
+    "temperature",
+}
 """Fields of a recipe that leave its images as they are. A field that is missing here asks for answers of its own."""
 
 

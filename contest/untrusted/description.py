@@ -47,8 +47,9 @@ def check_shape(name: str, shape: Iterable[object]) -> tuple[int, ...]:
     if 0 in sizes:
         raise RefusedError(f"tensor '{shown(name)}' has shape {sizes}: empty; remove it")
     if max(sizes, default=1) > MAX_ELEMENTS or math.prod(sizes) > MAX_ELEMENTS:
-        raise RefusedError(f"tensor '{shown(name)}' has shape {shown(repr(sizes))}: too large, more than "
-                           f"{MAX_ELEMENTS:,} numbers")  # fmt: skip
+        raise RefusedError(
+            f"tensor '{shown(name)}' has shape {shown(repr(sizes))}: too large, more than {MAX_ELEMENTS:,} numbers"
+        )
     return sizes
 
 

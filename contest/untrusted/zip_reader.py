@@ -131,8 +131,9 @@ def _end_of_archive(content: bytes) -> tuple[int, int, int]:
 def _central_entry(content: bytes, place: int, stop: int) -> tuple[str, Entry, int]:
     if place + _CENTRAL.size > stop or content[place : place + 4] != b"PK\x01\x02":
         raise RefusedError("the zip archive's directory is damaged")
-    (_, _, _, flags, method, _, _, _, packed, size, name_size, extra, comment, disk, _, attributes,
-     header) = _CENTRAL.unpack_from(content, place)  # fmt: skip
+    (_, _, _, flags, method, _, _, _, packed, size, name_size, extra, comment, disk, _, attributes, header) = (
+        _CENTRAL.unpack_from(content, place)
+    )
     raw = content[place + _CENTRAL.size : place + _CENTRAL.size + name_size]
     try:
         name = raw.decode()

@@ -221,9 +221,13 @@ def _rows(
         if point.about:
             tip["about"] = point.about
         return {
-            "kind": kind, "name": point.name, "accuracy": point.accuracy, "score": point.score, "url": point.url,
+            "kind": kind,
+            "name": point.name,
+            "accuracy": point.accuracy,
+            "score": point.score,
+            "url": point.url,
             "tip": tip,
-        }  # fmt: skip
+        }
 
     kinds = {id(point): "front" for point in front if point.accuracy >= threshold}
     entries = [
@@ -264,14 +268,18 @@ def _labels(
         point, (px, py) = named[label.index], every[label.index]
         rows.append(
             {
-                "name": _short(point.name), "score": point.score, "accuracy": point.accuracy,
-                "reference": id(point) not in own, "leader": label.leader,
+                "name": _short(point.name),
+                "score": point.score,
+                "accuracy": point.accuracy,
+                "reference": id(point) not in own,
+                "leader": label.leader,
                 "align": label.align,
-                "dx": round(label.anchor[0] - px, 1), "dy": round(label.anchor[1] - py, 1),
+                "dx": round(label.anchor[0] - px, 1),
+                "dy": round(label.anchor[1] - py, 1),
                 "lx": round(min(max(px, label.box.left), label.box.right) - px, 1),
                 "ly": round(min(max(py, label.box.top), label.box.bottom) - py, 1),
             }
-        )  # fmt: skip
+        )
     return rows
 
 

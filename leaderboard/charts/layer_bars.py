@@ -80,9 +80,15 @@ def layer_specification(layers: Sequence[Layer], look: Look) -> dict[str, Any]:
         .configure(font="Helvetica, Arial, Liberation Sans, sans-serif", padding=4)
         .configure_view(stroke=None)
         .configure_axis(
-            labelFontSize=look.font - 2, titleFontSize=look.font - 1, titleFontWeight="normal", labelColor=look.quiet,
-            titleColor=look.ink, gridColor=look.grid, domainColor=look.quiet, tickColor=look.quiet,
+            labelFontSize=look.font - 2,
+            titleFontSize=look.font - 1,
+            titleFontWeight="normal",
+            labelColor=look.quiet,
+            titleColor=look.ink,
+            gridColor=look.grid,
+            domainColor=look.quiet,
+            tickColor=look.quiet,
         )
         .configure_legend(labelFontSize=look.font - 1, labelColor=look.ink)
-    )  # fmt: skip
+    )
     return dict(chart.to_dict())

@@ -24,10 +24,17 @@ def threshold_line(threshold: float, area: Frame) -> list[Any]:
     return [
         base.mark_rule(color=look.quiet, strokeWidth=2, strokeDash=[8, 5], clip=True),
         base.mark_text(
-            text=f"{percent(threshold)} line", align="right", baseline="bottom", dx=-4, dy=-4, color=look.quiet,
-            fontSize=look.small, fontWeight="bold", clip=True,
+            text=f"{percent(threshold)} line",
+            align="right",
+            baseline="bottom",
+            dx=-4,
+            dy=-4,
+            color=look.quiet,
+            fontSize=look.small,
+            fontWeight="bold",
+            clip=True,
         ).encode(x=alt.value(look.width)),
-    ]  # fmt: skip
+    ]
 
 
 def front_line(front: Sequence[tuple[float, float]], x: Any, y: Any, area: Frame) -> Any:
@@ -46,31 +53,43 @@ def points(rows: list[dict[str, Any]], x: Any, y: Any, threshold: float, look: L
     import altair as alt
 
     titles = {
-        "front": "entry on the Pareto front", "entry": "entry", "below": f"below {percent(threshold)}",
+        "front": "entry on the Pareto front",
+        "entry": "entry",
+        "below": f"below {percent(threshold)}",
         "reference": "reference, not ranked",
-    }  # fmt: skip
+    }
     present = [kind for kind in titles if any(row["kind"] == kind for row in rows)]
     domain = [titles[kind] for kind in present]
     for row in rows:
         row["kind"] = titles[row["kind"]]
     styles = [look.kinds[kind] for kind in present]
     legend = alt.Legend(
-        title=None, orient="top", direction="horizontal", symbolSize=look.dot, columns=0 if look.width > 700 else 2,
+        title=None,
+        orient="top",
+        direction="horizontal",
+        symbolSize=look.dot,
+        columns=0 if look.width > 700 else 2,
         symbolOpacity=1.0,
-    )  # fmt: skip
+    )
     chart = (
         alt.Chart(alt.Data(values=rows))
         .mark_point(
-            size=look.dot, filled=True, opacity=1, strokeWidth=2, clip=True,
-            tooltip=alt.expr("datum.tip"), cursor=alt.expr("datum.url ? 'pointer' : 'default'"),
+            size=look.dot,
+            filled=True,
+            opacity=1,
+            strokeWidth=2,
+            clip=True,
+            tooltip=alt.expr("datum.tip"),
+            cursor=alt.expr("datum.url ? 'pointer' : 'default'"),
         )
         .encode(
-            x=x, y=y,
+            x=x,
+            y=y,
             fill=alt.Fill("kind:N", scale=alt.Scale(domain=domain, range=[s[0] for s in styles]), legend=legend),
             stroke=alt.Stroke("kind:N", scale=alt.Scale(domain=domain, range=[s[1] for s in styles]), legend=legend),
             shape=alt.Shape("kind:N", scale=alt.Scale(domain=domain, range=[s[2] for s in styles]), legend=legend),
         )
-    )  # fmt: skip
+    )
     if look.interactive:
         # The wheel alone belongs to the page: a chart that swallows it traps the reader.
         zoom = alt.selection_interval(bind="scales", name="view", zoom="wheel![event.ctrlKey || event.metaKey]")
@@ -99,11 +118,17 @@ def label_layers(rows: list[dict[str, Any]], x: Any, y: Any, look: Look) -> list
             layers.append(
                 alt.Chart(alt.Data(values=some))
                 .mark_text(
-                    align=offset("align"), baseline="middle", fontSize=look.small, color=colour, fontStyle=style,
-                    dx=offset("dx"), dy=offset("dy"), clip=True,
+                    align=offset("align"),
+                    baseline="middle",
+                    fontSize=look.small,
+                    color=colour,
+                    fontStyle=style,
+                    dx=offset("dx"),
+                    dy=offset("dy"),
+                    clip=True,
                 )
                 .encode(x=x, y=y, text="name:N")
-            )  # fmt: skip
+            )
     return layers
 
 
@@ -115,11 +140,17 @@ def notes(lines: Sequence[str], look: Look) -> Any:
     return (
         alt.Chart(alt.Data(values=[{}]))
         .mark_text(
-            text=lines or [""], align="left", baseline="top", fontSize=look.note, color=look.quiet,
-            lineHeight=1.35 * look.note, clip=False, tooltip=None,
+            text=lines or [""],
+            align="left",
+            baseline="top",
+            fontSize=look.note,
+            color=look.quiet,
+            lineHeight=1.35 * look.note,
+            clip=False,
+            tooltip=None,
         )
         .encode(x=alt.value(0), y=alt.value(look.height + 2.6 * look.font + 26))
-    )  # fmt: skip
+    )
 
 
 def configured(chart: Any, look: Look) -> Any:
@@ -129,12 +160,23 @@ def configured(chart: Any, look: Look) -> Any:
         .configure_view(stroke=None)
         .configure_title(fontSize=1.35 * look.font, color=look.ink, fontWeight=600)
         .configure_axis(
-            labelFontSize=0.9 * look.font, titleFontSize=look.font, titleFontWeight="normal", titlePadding=12,
-            labelColor=look.quiet, titleColor=look.ink, gridColor=look.grid, domainColor=look.quiet,
+            labelFontSize=0.9 * look.font,
+            titleFontSize=look.font,
+            titleFontWeight="normal",
+            titlePadding=12,
+            labelColor=look.quiet,
+            titleColor=look.ink,
+            gridColor=look.grid,
+            domainColor=look.quiet,
             tickColor=look.quiet,
         )
         .configure_legend(
-            labelFontSize=0.9 * look.font, labelColor=look.ink, labelLimit=400, symbolStrokeWidth=2, columnPadding=24,
-            rowPadding=4, offset=12,
+            labelFontSize=0.9 * look.font,
+            labelColor=look.ink,
+            labelLimit=400,
+            symbolStrokeWidth=2,
+            columnPadding=24,
+            rowPadding=4,
+            offset=12,
         )
-    )  # fmt: skip
+    )

@@ -94,6 +94,8 @@ def frame(points: Sequence[tuple[float, float]], threshold: float, look: Look) -
         for digit in ((1, 2, 5) if look.width / math.log10(high / low) > 10 * look.font else (1,))
     ]
     return Frame(
-        look, (low, high), (max(bottom - margin, 0.0), min(top + margin, 1.0 + margin / 2)),
+        look,
+        (low, high),
+        (max(bottom - margin, 0.0), min(top + margin, 1.0 + margin / 2)),
         [tick for tick in ticks if low <= tick <= high],
-    )  # fmt: skip
+    )

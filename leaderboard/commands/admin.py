@@ -37,16 +37,33 @@ for _command in (*team_commands.COMMANDS, *timing.COMMANDS, *marking.COMMANDS):
 @click.option("--max-mib", default=64, show_default=True, help="Largest file.")
 @click.option("--team-mib", default=2048, show_default=True, help="What all files of a team may take.")
 @click.option("--private-until", help="2026-12-24T18:00 (UTC): until then only organisers see the ranking.")
-@click.option("--feedback", type=_feedback, default="full", show_default=True,
-              help="coarse: accuracies in steps of half a point while the contest is open.")  # fmt: skip
+@click.option(
+    "--feedback",
+    type=_feedback,
+    default="full",
+    show_default=True,
+    help="coarse: accuracies in steps of half a point while the contest is open.",
+)
 @click.option("--isolation", default="", help="Weakest isolation of the scoring process that is ranked.")
 @click.option("--pseudonyms", is_flag=True, help="Everybody but organisers sees pseudonyms.")
 @click.option("--top", type=click.IntRange(1), help="Everybody but organisers sees so many places.")
 @local
 def create(
-    name: str, rule: str, title: str, daily: int, total: int, max_mib: int, team_mib: int, private_until: str | None,
-    feedback: Any, isolation: str, pseudonyms: bool, top: int | None, directory: Path | None, database: str | None,
-) -> None:  # fmt: skip
+    name: str,
+    rule: str,
+    title: str,
+    daily: int,
+    total: int,
+    max_mib: int,
+    team_mib: int,
+    private_until: str | None,
+    feedback: Any,
+    isolation: str,
+    pseudonyms: bool,
+    top: int | None,
+    directory: Path | None,
+    database: str | None,
+) -> None:
     """Make a contest from a rule; it is open at once."""
     from leaderboard.domain import contests
     from leaderboard.settings import MEBIBYTE
@@ -54,11 +71,20 @@ def create(
 
     with opened_database(directory, database) as opened, opened.write() as session:
         contest = contests.create(
-            session, name, load_rule(rule), title=title, daily_limit=daily, total_limit=total,
-            max_bytes=max_mib * MEBIBYTE, team_bytes=team_mib * MEBIBYTE, private_until=moment(private_until),
-            feedback=feedback, isolation=isolation, shown_names="pseudonyms" if pseudonyms else "names",
+            session,
+            name,
+            load_rule(rule),
+            title=title,
+            daily_limit=daily,
+            total_limit=total,
+            max_bytes=max_mib * MEBIBYTE,
+            team_bytes=team_mib * MEBIBYTE,
+            private_until=moment(private_until),
+            feedback=feedback,
+            isolation=isolation,
+            shown_names="pseudonyms" if pseudonyms else "names",
             shown_places=top,
-        )  # fmt: skip
+        )
     click.echo(f"contest '{contest.slug}' is open, threshold {contest.threshold:g}")
     click.echo(contests.told_rule(contest))
 
@@ -83,11 +109,26 @@ def create(
 @contest_option
 @local
 def set_(
-    daily: int | None, total: int | None, team_mib: int | None, private_until: str | None, feedback: str | None,
-    opens: str | None, deadline: str | None, grace_min: float | None, interval_min: float | None,
-    practice: bool | None, counts: str | None, final_at: str | None, final_counts: str | None, final_data: str | None,
-    names: bool | None, top: int | None, name: str, directory: Path | None, database: str | None,
-) -> None:  # fmt: skip
+    daily: int | None,
+    total: int | None,
+    team_mib: int | None,
+    private_until: str | None,
+    feedback: str | None,
+    opens: str | None,
+    deadline: str | None,
+    grace_min: float | None,
+    interval_min: float | None,
+    practice: bool | None,
+    counts: str | None,
+    final_at: str | None,
+    final_counts: str | None,
+    final_data: str | None,
+    names: bool | None,
+    top: int | None,
+    name: str,
+    directory: Path | None,
+    database: str | None,
+) -> None:
     """Change a contest's dates, limits, privacy or feedback."""
     from leaderboard.domain import contests
 
@@ -150,9 +191,14 @@ def add_team(team: str, name: str, directory: Path | None, database: str | None)
 @contest_option
 @local
 def token(
-    team: str | None, organiser: bool, label: str, days: int | None, name: str,
-    directory: Path | None, database: str | None,
-) -> None:  # fmt: skip
+    team: str | None,
+    organiser: bool,
+    label: str,
+    days: int | None,
+    name: str,
+    directory: Path | None,
+    database: str | None,
+) -> None:
     """Print a new token of TEAM (or of an organiser): only now, only here."""
     from leaderboard.domain import contests, tokens
 

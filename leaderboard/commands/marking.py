@@ -14,8 +14,11 @@ from leaderboard.commands.options import changing, contest_option, local, opened
 @click.command()
 @click.option("--csv", "out", type=click.Path(path_type=Path), help="Where the table goes; else the screen.")
 @click.option("--formula", help="Points: an expression such as '6 - 2 * log10(score / best)'.")
-@click.option("--table", type=click.Path(path_type=Path, exists=True, dir_okay=False),
-              help="Points by steps: a CSV file that begins with 'rank,points' (or score, baselines).")  # fmt: skip
+@click.option(
+    "--table",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Points by steps: a CSV file that begins with 'rank,points' (or score, baselines).",
+)
 @contest_option
 @local
 def grades(
@@ -62,8 +65,12 @@ def files(out: Path, name: str, directory: Path | None, database: str | None) ->
 
 
 @click.command()
-@click.option("--state", type=click.Choice(["none", "below", "ranked"]), required=True,
-              help="Members of teams with nothing scored, below the threshold, or ranked.")  # fmt: skip
+@click.option(
+    "--state",
+    type=click.Choice(["none", "below", "ranked"]),
+    required=True,
+    help="Members of teams with nothing scored, below the threshold, or ranked.",
+)
 @contest_option
 @local
 def addresses(state: str, name: str, directory: Path | None, database: str | None) -> None:

@@ -33,8 +33,13 @@ def _write_tokens(path: Path, handouts: Sequence[Handout]) -> None:
 
 @click.command()
 @click.argument("roster", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--out", type=click.Path(path_type=Path), default=Path("tokens.csv"), show_default=True,
-              help="Where the tokens go: once, and readable for you alone.")  # fmt: skip
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("tokens.csv"),
+    show_default=True,
+    help="Where the tokens go: once, and readable for you alone.",
+)
 @contest_option
 @local
 def teams(roster: Path, out: Path, name: str, directory: Path | None, database: str | None) -> None:

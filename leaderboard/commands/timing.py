@@ -20,9 +20,15 @@ from leaderboard.commands.options import changing, contest_option, local, moment
 @contest_option
 @local
 def team_limits(
-    team: str, deadline: str | None, daily: int | None, total: int | None, interval_min: float | None, name: str,
-    directory: Path | None, database: str | None,
-) -> None:  # fmt: skip
+    team: str,
+    deadline: str | None,
+    daily: int | None,
+    total: int | None,
+    interval_min: float | None,
+    name: str,
+    directory: Path | None,
+    database: str | None,
+) -> None:
     """Give TEAM its own deadline (an extension), quota or interval."""
     from leaderboard.domain import contests
 

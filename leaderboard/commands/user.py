@@ -47,9 +47,19 @@ _contest = click.option("--contest", "name", default="", help="The contest's nam
 @local
 @_remote
 def submit(
-    file: Path, team: str, note: str, rule: str, wait: bool, as_json: bool, name: str, data: Path | None,
-    directory: Path | None, database: str | None, url: str | None, token: str | None,
-) -> int:  # fmt: skip
+    file: Path,
+    team: str,
+    note: str,
+    rule: str,
+    wait: bool,
+    as_json: bool,
+    name: str,
+    data: Path | None,
+    directory: Path | None,
+    database: str | None,
+    url: str | None,
+    token: str | None,
+) -> int:
     """Score FILE anew and enter it in the leaderboard: your own on this machine, or one at --url.
 
     Exit code 0: ranked; 1: below the threshold; 2: refused; 4: it failed through no fault of the file.
@@ -134,9 +144,17 @@ def _submit_here(file: Path, team: str, note: str, rule: str, name: str, setting
 @local
 @_remote
 def leaderboard(
-    as_json: bool, markdown: bool, bundled: bool, rule: str, limit: int, name: str,
-    directory: Path | None, database: str | None, url: str | None, token: str | None,
-) -> None:  # fmt: skip
+    as_json: bool,
+    markdown: bool,
+    bundled: bool,
+    rule: str,
+    limit: int,
+    name: str,
+    directory: Path | None,
+    database: str | None,
+    url: str | None,
+    token: str | None,
+) -> None:
     """Show the ranking of those at or above the threshold, and apart those below."""
     from leaderboard.tables import print_ranking
 
@@ -153,8 +171,13 @@ def leaderboard(
 
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path), default=Path("plot"), show_default=True,
-              help="A name with .png, .svg, .pdf or .html, or without for all four.")  # fmt: skip
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("plot"),
+    show_default=True,
+    help="A name with .png, .svg, .pdf or .html, or without for all four.",
+)
 @click.option("--title", help="Above the chart.")
 @click.option("--bundled", is_flag=True, help="The networks that come with this package.")
 @click.option("--rule", default="lab", show_default=True, help="With --bundled: the rule that ranks.")
@@ -162,9 +185,16 @@ def leaderboard(
 @local
 @_remote
 def plot(
-    out: Path, title: str | None, bundled: bool, rule: str, name: str,
-    directory: Path | None, database: str | None, url: str | None, token: str | None,
-) -> None:  # fmt: skip
+    out: Path,
+    title: str | None,
+    bundled: bool,
+    rule: str,
+    name: str,
+    directory: Path | None,
+    database: str | None,
+    url: str | None,
+    token: str | None,
+) -> None:
     """Draw accuracy against score: the threshold, the Pareto front, the references."""
     from leaderboard.charts import accuracy_score
     from scoring.rules import Rule
@@ -185,9 +215,14 @@ Rows = dict[str, list[dict[str, Any]]]
 
 
 def _rows(
-    bundled: bool, rule: str, name: str, directory: Path | None, database: str | None, url: str | None,
+    bundled: bool,
+    rule: str,
+    name: str,
+    directory: Path | None,
+    database: str | None,
+    url: str | None,
     token: str | None,
-) -> tuple[dict[str, Any], Rows]:  # fmt: skip
+) -> tuple[dict[str, Any], Rows]:
     """The contest and both sections of its ranking, from wherever was asked for."""
     from leaderboard.domain.ranking import SECTIONS
     from scoring.rules import load_rule
@@ -207,17 +242,28 @@ def _bundled_rows(rule: Rule) -> tuple[dict[str, Any], Rows]:
     from leaderboard.domain import bundled_entries as bundled
 
     contest = {
-        "name": "bundled", "title": "Networks that come with this package", "rule": rule.to_json(),
-        "rule_name": rule.name, "rule_version": rule.version, "threshold": rule.threshold, "dataset": rule.dataset,
-    }  # fmt: skip
+        "name": "bundled",
+        "title": "Networks that come with this package",
+        "rule": rule.to_json(),
+        "rule_name": rule.name,
+        "rule_version": rule.version,
+        "threshold": rule.threshold,
+        "dataset": rule.dataset,
+    }
     rows: Rows = {"ranked": [], "below_threshold": []}
     for entry in bundled.entries(rule):
         if entry.state in rows:
             row = {
-                "rank": len(rows[entry.state]) + 1, "team": entry.name, "score": entry.score, "params": entry.params,
-                "ops": entry.ops, "accuracy": entry.accuracy, "rule_name": rule.name, "rule_version": rule.version,
+                "rank": len(rows[entry.state]) + 1,
+                "team": entry.name,
+                "score": entry.score,
+                "params": entry.params,
+                "ops": entry.ops,
+                "accuracy": entry.accuracy,
+                "rule_name": rule.name,
+                "rule_version": rule.version,
                 "measured": dict(entry.report.measured),
-            }  # fmt: skip
+            }
             rows[entry.state].append(row)
     return contest, rows
 
@@ -261,10 +307,20 @@ def _local_rows(name: str, settings: Settings) -> tuple[dict[str, Any], Rows]:
 @_data
 @local
 def serve(
-    host: str, port: int, workers: int, rule: str, tls: bool, proxies: str, hosts: str, metrics: bool,
-    metrics_token: str, max_upload_mib: int, data: Path | None,
-    directory: Path | None, database: str | None,
-) -> None:  # fmt: skip
+    host: str,
+    port: int,
+    workers: int,
+    rule: str,
+    tls: bool,
+    proxies: str,
+    hosts: str,
+    metrics: bool,
+    metrics_token: str,
+    max_upload_mib: int,
+    data: Path | None,
+    directory: Path | None,
+    database: str | None,
+) -> None:
     """Serve the leaderboard: pages, API, and a queue that scores strangers' files in their own process."""
     from leaderboard.app import create_app, settle
     from leaderboard.service.http import run
@@ -272,10 +328,17 @@ def serve(
     from leaderboard.settings import MEBIBYTE
 
     settings = settings_of(
-        directory, database, data=data, workers=workers, secure_cookies=tls, trusted_proxies=proxies,
-        max_upload_bytes=max_upload_mib * MEBIBYTE, metrics=metrics, metrics_token=metrics_token,
+        directory,
+        database,
+        data=data,
+        workers=workers,
+        secure_cookies=tls,
+        trusted_proxies=proxies,
+        max_upload_bytes=max_upload_mib * MEBIBYTE,
+        metrics=metrics,
+        metrics_token=metrics_token,
         hosts=tuple(name.strip() for name in hosts.split(",") if name.strip()),
-    )  # fmt: skip
+    )
     _first_start(settings, rule)
     configure_logging()
     app = create_app(settings)

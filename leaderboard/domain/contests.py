@@ -16,10 +16,25 @@ from scoring.rules import Rule, load_rule
 from scoring.rules import built_in as built_in_rules
 
 CHANGEABLE = (
-    "daily_limit", "total_limit", "team_bytes", "private_until", "feedback", "title", "about", "shown_names",
-    "shown_places", "opens_at", "deadline", "grace_s", "interval_s", "practice", "counts", "final_at", "final_counts",
+    "daily_limit",
+    "total_limit",
+    "team_bytes",
+    "private_until",
+    "feedback",
+    "title",
+    "about",
+    "shown_names",
+    "shown_places",
+    "opens_at",
+    "deadline",
+    "grace_s",
+    "interval_s",
+    "practice",
+    "counts",
+    "final_at",
+    "final_counts",
     "final_data",
-)  # fmt: skip
+)
 
 
 COUNTS = ("best", "last", "chosen")
@@ -206,9 +221,7 @@ def add_team(session: Session, contest: Contest, name: str, actor: str = "comman
     if find_team_or_none(session, contest, name) is not None:
         raise UsageError(f"contest '{contest.slug}' has a team '{name}' already; choose another name")
     taken = set(session.scalars(select(Team.pseudonym).where(Team.contest_id == contest.id)))
-    team = Team(
-        contest_id=contest.id, name=name, name_key=name_key(name), pseudonym=pseudonym(taken.__contains__)
-    )  # fmt: skip
+    team = Team(contest_id=contest.id, name=name, name_key=name_key(name), pseudonym=pseudonym(taken.__contains__))
     session.add(team)
     session.flush()
     record(session, actor, "add team", contest, team=name)

@@ -20,15 +20,32 @@ from leaderboard.domain.ranking_cache import places_of
 from leaderboard.storage.tables import SCORED, Contest, Member, Standing, Submission, Team
 
 _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod, ast.USub: operator.neg, ast.UAdd: operator.pos,
-    ast.Not: operator.not_, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge,
-    ast.Eq: operator.eq, ast.NotEq: operator.ne,
-}  # fmt: skip
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
+    ast.Not: operator.not_,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+}
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "min": min, "max": max, "abs": abs, "round": round, "log": math.log, "log10": math.log10, "log2": math.log2,
+    "min": min,
+    "max": max,
+    "abs": abs,
+    "round": round,
+    "log": math.log,
+    "log10": math.log10,
+    "log2": math.log2,
     "sqrt": math.sqrt,
-}  # fmt: skip
+}
 NAMES = ("score", "accuracy", "rank", "teams", "threshold", "best", "baselines", "submissions", "late", "ranked")
 """What a formula may speak of. A team without a figure has infinity as its score and rank, and 0 as its accuracy."""
 
@@ -149,28 +166,39 @@ def _team(session: Session, contest: Contest, team: Team, points: Points | None)
     mine = Submission.team_id == team.id
     count, first, last, late = session.execute(
         select(
-            func.count(), func.min(Submission.created_at), func.max(Submission.created_at),
+            func.count(),
+            func.min(Submission.created_at),
+            func.max(Submission.created_at),
             func.sum(case((Submission.late, 1), else_=0)),
         ).where(mine, Submission.practice.is_(False))
-    ).one()  # fmt: skip
+    ).one()
     standing = session.scalar(select(Standing).where(Standing.team_id == team.id))
     best = session.get(Submission, standing.submission_id) if standing else None
     rank = ranking.place(session, contest, best.id) if best else None
     values = _values(session, contest, best, rank, count, bool(best and best.late))
     told: dict[str, Any] = {
-        "team": team.name, "real name": team.real_name, "rank": rank or "",
-        "score": best.score if best else "", "accuracy": best.accuracy if best else "",
-        "submission": best.id if best else "", "submissions": count, "late submissions": late or 0,
-        "first": _moment(first), "last": _moment(last), "late": "late" if best and best.late else "",
+        "team": team.name,
+        "real name": team.real_name,
+        "rank": rank or "",
+        "score": best.score if best else "",
+        "accuracy": best.accuracy if best else "",
+        "submission": best.id if best else "",
+        "submissions": count,
+        "late submissions": late or 0,
+        "first": _moment(first),
+        "last": _moment(last),
+        "late": "late" if best and best.late else "",
         "baselines beaten": int(values["baselines"]),
-        "claimed otherwise": _claims(best) if best else "", "remarks": _remarks(team, best),
-    }  # fmt: skip
+        "claimed otherwise": _claims(best) if best else "",
+        "remarks": _remarks(team, best),
+    }
     if contest.final_begun_at is not None:
         row = next((row for row in final.ranking(session, contest) if row.team.id == team.id), None)
         told |= {
-            "final rank": (row and row.rank) or "", "final score": row.score if row else "",
+            "final rank": (row and row.rank) or "",
+            "final score": row.score if row else "",
             "final accuracy": row.accuracy if row else "",
-        }  # fmt: skip
+        }
     if points is not None:
         value = points(values)
         told["points"] = "" if value is None else round(value, 4)
@@ -185,10 +213,17 @@ def _values(
     score = best.score if best and rank and best.score is not None else math.inf
     beaten = sum(score < place.score for place in places if not place.rank)
     return {
-        "score": score, "accuracy": (best.accuracy or 0.0) if best else 0.0, "rank": float(rank or math.inf),
-        "teams": float(len(teams)), "threshold": contest.threshold, "best": teams[0].score if teams else math.inf,
-        "baselines": float(beaten), "submissions": float(count), "late": float(late), "ranked": float(bool(rank)),
-    }  # fmt: skip
+        "score": score,
+        "accuracy": (best.accuracy or 0.0) if best else 0.0,
+        "rank": float(rank or math.inf),
+        "teams": float(len(teams)),
+        "threshold": contest.threshold,
+        "best": teams[0].score if teams else math.inf,
+        "baselines": float(beaten),
+        "submissions": float(count),
+        "late": float(late),
+        "ranked": float(bool(rank)),
+    }
 
 
 def _claims(best: Submission) -> str:

@@ -130,23 +130,45 @@ def _under(name: str) -> Callable[[Report, Rule, Own], float | None]:
 
 _Formula = Callable[[Report, Rule, Own], float | None]
 _CAUSES: tuple[tuple[str, str, _Formula], ...] = (
-    ("operations doubled", "a multiply-accumulate is two operations under 8.3e8 and one under 2.8e8: one figure was "
-     "divided by the other's reference", _doubled),
-    ("zeros taken off operations", "unstructured zeros save storage, not operations: only removed channels do",
-     _zeros_off_operations),
-    ("p_s applied twice", "channels that are gone from the file are gone from its counts: multiplying by (1 - p_s) "
-     "takes them off again", _removed_twice),
+    (
+        "operations doubled",
+        "a multiply-accumulate is two operations under 8.3e8 and one under 2.8e8: one figure was "
+        "divided by the other's reference",
+        _doubled,
+    ),
+    (
+        "zeros taken off operations",
+        "unstructured zeros save storage, not operations: only removed channels do",
+        _zeros_off_operations,
+    ),
+    (
+        "p_s applied twice",
+        "channels that are gone from the file are gone from its counts: multiplying by (1 - p_s) takes them off again",
+        _removed_twice,
+    ),
     ("the reference of rule lab", "8.3e8 operations: the course's text until 2025-02", _under("lab")),
-    ("the reference of rule lab-macs", "2.8e8 multiply-accumulates: the course's text since 2025-02",
-     _under("lab-macs")),
+    (
+        "the reference of rule lab-macs",
+        "2.8e8 multiply-accumulates: the course's text since 2025-02",
+        _under("lab-macs"),
+    ),
     ("MicroNet's reference", "the script that the course's text gave until 2024", _under("micronet")),
-    ("bits claimed for a float file", "the file holds 16 or 32 bits a weight, whatever the training simulated: write "
-     "the integers and their scales", _claimed_bits),
-    ("latent weights", "BinaryConnect's float weights were saved instead of their signs: one bit was meant, the file "
-     "holds all", _latent),
-    ("weights alone", "batch norms, biases and scales are numbers that inference needs: they are charged, too",
-     _weights_alone),
-)  # fmt: skip
+    (
+        "bits claimed for a float file",
+        "the file holds 16 or 32 bits a weight, whatever the training simulated: write the integers and their scales",
+        _claimed_bits,
+    ),
+    (
+        "latent weights",
+        "BinaryConnect's float weights were saved instead of their signs: one bit was meant, the file holds all",
+        _latent,
+    ),
+    (
+        "weights alone",
+        "batch norms, biases and scales are numbers that inference needs: they are charged, too",
+        _weights_alone,
+    ),
+)
 
 
 def _grown(report: Report, rule: Rule, earlier: Report) -> float | None:

@@ -28,8 +28,16 @@ from leaderboard.text import name_key, one_line
 _MEASURED_AS = {"p_s": ("p_s_weights", "p_s_ops")}
 """What a file claims under one name is measured as two: either may be meant."""
 _MORE_IS_BETTER = ("p_s", "p_s_weights", "p_s_ops", "p_u", "accuracy")
-_ROUNDING = {"p_s": 5e-4, "p_s_weights": 5e-4, "p_s_ops": 5e-4, "p_u": 5e-4, "accuracy": 5e-5,
-             "q_w": 5e-3, "q_a": 5e-3, "q_ops": 5e-3}  # fmt: skip
+_ROUNDING = {
+    "p_s": 5e-4,
+    "p_s_weights": 5e-4,
+    "p_s_ops": 5e-4,
+    "p_u": 5e-4,
+    "accuracy": 5e-5,
+    "q_w": 5e-3,
+    "q_a": 5e-3,
+    "q_ops": 5e-3,
+}
 """Half a unit of the last digit that anybody writes: a tenth of a percent, a hundredth of a bit."""
 _RELATIVE_ROUNDING = 5e-4
 _CHUNK = 1000
@@ -258,11 +266,17 @@ def _same(key: str, claim: object, value: object) -> bool:
 
 def _rows(session: Session, contest: Contest, places: Sequence[Place]) -> list[Row]:
     columns = (
-        Submission.id, Submission.created_at, Submission.score_with_bitmask, Submission.accuracy_low,
-        Submission.accuracy_high, Submission.rule_name, Submission.rule_version, Submission.measured,
+        Submission.id,
+        Submission.created_at,
+        Submission.score_with_bitmask,
+        Submission.accuracy_low,
+        Submission.accuracy_high,
+        Submission.rule_name,
+        Submission.rule_version,
+        Submission.measured,
         Submission.claimed,
         Submission.validated_at,
-    )  # fmt: skip
+    )
     found: dict[int, Any] = {}
     for start in range(0, len(places), _CHUNK):
         wanted = [place.submission_id for place in places[start : start + _CHUNK]]
@@ -302,6 +316,16 @@ def _point(place: Place, section: Section, submission: Any) -> Point:
         return value if isinstance(value, int | float) and math.isfinite(value) else None
 
     return Point(
-        place.submission_id, place.team, place.score, place.accuracy, submission.created_at, section, place.params,
-        place.ops, number("nonzeros"), number("macs"), number("q_w"), number("q_a"),
-    )  # fmt: skip
+        place.submission_id,
+        place.team,
+        place.score,
+        place.accuracy,
+        submission.created_at,
+        section,
+        place.params,
+        place.ops,
+        number("nonzeros"),
+        number("macs"),
+        number("q_w"),
+        number("q_a"),
+    )

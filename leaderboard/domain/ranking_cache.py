@@ -93,13 +93,20 @@ def _read(session: Session, contest: Contest, section: Section, whole: bool) -> 
     names = (Team.pseudonym, Team.pseudonym) if hidden_names else (Team.name, Team.name_key)
     statement = (
         select(
-            Standing.team_id, *names, Standing.submission_id, Standing.score, Standing.params,
-            Standing.ops, Standing.accuracy, Team.baseline, type_coerce(Standing.submitted_at, NullType),
+            Standing.team_id,
+            *names,
+            Standing.submission_id,
+            Standing.score,
+            Standing.params,
+            Standing.ops,
+            Standing.accuracy,
+            Team.baseline,
+            type_coerce(Standing.submitted_at, NullType),
         )
         .join(Team, Team.id == Standing.team_id)
         .where(Standing.contest_id == contest.id, Standing.section == section)
         .order_by(*order_of(contest, section))
-    )  # fmt: skip
+    )
     places, rank = [], 0
     rows: Sequence[Any] = session.connection().execute(statement).all()
     for row in rows:

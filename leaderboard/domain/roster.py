@@ -74,8 +74,10 @@ def parse(text: str) -> list[Person]:
     delimiter = max(",;\t", key=head.count)
     reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, strict=True)
     heads = {(name or "").strip().casefold(): name for name in reader.fieldnames or ()}
-    known = {what: next((heads[n] for n in names if n in heads), None)
-             for what, names in (("team", _TEAM), ("mail", _MAIL), ("name", _NAME), ("real", _REAL))}  # fmt: skip
+    known = {
+        what: next((heads[n] for n in names if n in heads), None)
+        for what, names in (("team", _TEAM), ("mail", _MAIL), ("name", _NAME), ("real", _REAL))
+    }
     if known["mail"] is None:
         raise UsageError(f"the roster's first line names no column of mails; it must have one of {', '.join(_MAIL)}")
     people: list[Person] = []
@@ -137,9 +139,7 @@ def import_roster(
         session.flush()
         if team is not None and (moved or member.joined_at is None):
             done.handouts.append(_hand_out(session, member, team))
-    contests.record(
-        session, actor, "read roster", contest, teams=done.teams, added=done.added, changed=done.changed
-    )  # fmt: skip
+    contests.record(session, actor, "read roster", contest, teams=done.teams, added=done.added, changed=done.changed)
     return done
 
 

@@ -426,10 +426,16 @@ def rescore(session: Session, contest: Contest, rule: Rule, actor: str = "comman
         update(Submission)
         .where(Submission.contest_id == contest.id)
         .values(
-            state=State.QUEUED, claim="", lease_until=None, attempts=0, announced_at=None, our_fault=False, priority=1,
+            state=State.QUEUED,
+            claim="",
+            lease_until=None,
+            attempts=0,
+            announced_at=None,
+            our_fault=False,
+            priority=1,
             retry_at=None,
         )
-    )  # fmt: skip
+    )
     count = int(queued.rowcount)  # type: ignore[attr-defined]
     session.expire_all()
     standings.rebuild(session, contest)

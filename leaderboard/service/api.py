@@ -131,13 +131,30 @@ def get_ranking(
 
     def view(session: Session, found: Contest) -> bytes:
         result = ranking.page(
-            session, found, section, sort=sort, descending=descending, query=team,
-            max_score=max_score, min_accuracy=min_accuracy, page=page, size=size, whole=viewer.admin,
-        )  # fmt: skip
-        return RankingView(
-            section=section, total=result.total, page=result.page, pages=result.pages, size=result.size,
-            rows=list(result.rows),
-        ).model_dump_json().encode()  # fmt: skip
+            session,
+            found,
+            section,
+            sort=sort,
+            descending=descending,
+            query=team,
+            max_score=max_score,
+            min_accuracy=min_accuracy,
+            page=page,
+            size=size,
+            whole=viewer.admin,
+        )
+        return (
+            RankingView(
+                section=section,
+                total=result.total,
+                page=result.page,
+                pages=result.pages,
+                size=result.size,
+                rows=list(result.rows),
+            )
+            .model_dump_json()
+            .encode()
+        )
 
     return _revised(request, board, contest, viewer, if_none_match, view)
 
@@ -148,9 +165,13 @@ def get_points(
 ) -> Response:
     """What a chart draws: the best of each team, at most 1,000 ranked and 1,000 below the threshold."""
     return _revised(
-        request, board, contest, viewer, if_none_match,
+        request,
+        board,
+        contest,
+        viewer,
+        if_none_match,
         lambda session, found: _POINTS.dump_json(ranking.points(session, found, whole=viewer.admin)),
-    )  # fmt: skip
+    )
 
 
 @router.get("/contests/{contest}/records", response_model=list[Record], responses={304: {}, **_problems(401, 404)})
@@ -159,9 +180,13 @@ def get_records(
 ) -> Response:
     """The history of the record, the oldest first."""
     return _revised(
-        request, board, contest, viewer, if_none_match,
+        request,
+        board,
+        contest,
+        viewer,
+        if_none_match,
         lambda session, found: _RECORDS.dump_json(ranking.history(session, found, whole=viewer.admin)),
-    )  # fmt: skip
+    )
 
 
 @router.get(
@@ -315,9 +340,13 @@ def get_log(submission: Id, board: TheBoard, viewer: TheViewer) -> LogView:
         lines = [] if hidden else list(submissions.shown_log(found))
         expected_s = None if waiting is None else submissions.expected_s(session, waiting)
         return LogView(
-            state=found.state, reason=reason, next_step=next_step(found.state), lines=lines, ahead=waiting,
+            state=found.state,
+            reason=reason,
+            next_step=next_step(found.state),
+            lines=lines,
+            ahead=waiting,
             expected_s=expected_s,
-        )  # fmt: skip
+        )
 
 
 @router.get("/submissions/{submission}/file", response_class=FileResponse, responses=_problems(401, 403, 404))

@@ -59,7 +59,16 @@ class HeaderDeadline(H11Protocol):
 def run(app: Any, host: str, port: int, proxies: str) -> None:
     """Serve until SIGTERM or SIGINT."""
     uvicorn.run(
-        app, host=host, port=port, http=HeaderDeadline, log_config=None, access_log=False, server_header=False,
-        proxy_headers=True, forwarded_allow_ips=proxies, timeout_keep_alive=15, timeout_graceful_shutdown=20,
+        app,
+        host=host,
+        port=port,
+        http=HeaderDeadline,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=True,
+        forwarded_allow_ips=proxies,
+        timeout_keep_alive=15,
+        timeout_graceful_shutdown=20,
         limit_concurrency=500,
-    )  # fmt: skip
+    )

@@ -17,13 +17,35 @@ from leaderboard.storage.tables import SCORED, Contest, State, Submission, Team
 from scoring.report import Report
 
 FROM_LABELS: dict[str, Any] = {
-    "accuracy": None, "accuracy_problem": None, "flags": (), "details": None, "holdout": None, "predictions": None,
-}  # fmt: skip
+    "accuracy": None,
+    "accuracy_problem": None,
+    "flags": (),
+    "details": None,
+    "holdout": None,
+    "predictions": None,
+}
 """The fields of a report that hold something of the test set's or the hold-out's labels, and what hides it."""
-FROM_THE_FILE = frozenset({
-    "rule", "rule_version", "dataset", "threshold", "scores", "measured", "claimed", "layers", "numbers",
-    "unknown_operations", "file_problems", "rankable", "status", "notes", "file", "costs", "provenance",
-})  # fmt: skip
+FROM_THE_FILE = frozenset(
+    {
+        "rule",
+        "rule_version",
+        "dataset",
+        "threshold",
+        "scores",
+        "measured",
+        "claimed",
+        "layers",
+        "numbers",
+        "unknown_operations",
+        "file_problems",
+        "rankable",
+        "status",
+        "notes",
+        "file",
+        "costs",
+        "provenance",
+    }
+)
 """The others: they follow from the file alone, and from whether the threshold is reached, which the state says."""
 
 
@@ -183,9 +205,14 @@ def final_view(row: FinalRow, contest: Contest, viewer: Viewer) -> FinalView:
     """A line of the final ranking with the name that the viewer may know."""
     name = team_name(row.team, contest, viewer)
     return FinalView(
-        rank=row.rank, team_id=row.team.id, team=name, submission=row.submission_id, state=row.state, score=row.score,
+        rank=row.rank,
+        team_id=row.team.id,
+        team=name,
+        submission=row.submission_id,
+        state=row.state,
+        score=row.score,
         accuracy=row.accuracy,
-    )  # fmt: skip
+    )
 
 
 def submission_view(submission: Submission, contest: Contest, viewer: Viewer) -> SubmissionView:
@@ -273,6 +300,11 @@ def report_json(report: Report, contest: Contest, viewer: Viewer) -> dict[str, A
     if report.accuracy is not None and shown.accuracy is None:
         value = ranking.shown_accuracy(contest, report.accuracy.value)
         data["accuracy"] = {
-            "value": value, "correct": None, "total": report.accuracy.total, "low": None, "high": None, "loss": None,
-        }  # fmt: skip
+            "value": value,
+            "correct": None,
+            "total": report.accuracy.total,
+            "low": None,
+            "high": None,
+            "loss": None,
+        }
     return data

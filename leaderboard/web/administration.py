@@ -125,9 +125,13 @@ def validate(
 
 @router.post("/contests/{slug}/announce")
 def announce(
-    slug: Slug, visit: TheVisit, title: Annotated[str, Form(max_length=2000)] = "",
-    body: Annotated[str, Form(max_length=20_000)] = "", answer: Annotated[str, Form()] = "", csrf: Csrf = "",
-) -> Response:  # fmt: skip
+    slug: Slug,
+    visit: TheVisit,
+    title: Annotated[str, Form(max_length=2000)] = "",
+    body: Annotated[str, Form(max_length=20_000)] = "",
+    answer: Annotated[str, Form()] = "",
+    csrf: Csrf = "",
+) -> Response:
     """Tell everybody something."""
     check_organiser(visit, csrf)
     try:
@@ -163,9 +167,16 @@ def marks_page(slug: Slug, visit: TheVisit, formula: Annotated[str, Query(max_le
         contest = contests.find(session, slug)
         rows, alike = marks.rows(session, contest, points), copies.find(session, contest)
     return visit.page(
-        "marks.html", status=422 if notice else 200, contest=contest, here="admin", rows=rows, formula=formula,
-        notice=notice, alike=alike, names=marks.NAMES,
-    )  # fmt: skip
+        "marks.html",
+        status=422 if notice else 200,
+        contest=contest,
+        here="admin",
+        rows=rows,
+        formula=formula,
+        notice=notice,
+        alike=alike,
+        names=marks.NAMES,
+    )
 
 
 @router.get("/contests/{slug}/marks.csv")
@@ -232,6 +243,12 @@ def _page(
             for contest in contests.listing(session)
         ]
     return visit.page(
-        "admin.html", status=status, here="admin", boards=boards, notice=notice, token=token, token_of=token_of,
+        "admin.html",
+        status=status,
+        here="admin",
+        boards=boards,
+        notice=notice,
+        token=token,
+        token_of=token_of,
         query=query,
-    )  # fmt: skip
+    )

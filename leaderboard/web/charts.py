@@ -33,10 +33,17 @@ def look_for(width: int, theme: Theme) -> Look:
     width = max(width // _STEP * _STEP, 280)
     narrow = width < 640
     return Look(
-        width=width - _AXIS, height=round(min(max(0.48 * width, 300), 500)), font=12 if narrow else 14,
-        small=10 if narrow else 12, note=11 if narrow else 12, dot=60 if narrow else 90, dark=theme == "dark",
-        interactive=True, title=False, labels=8 if narrow else 40,
-    )  # fmt: skip
+        width=width - _AXIS,
+        height=round(min(max(0.48 * width, 300), 500)),
+        font=12 if narrow else 14,
+        small=10 if narrow else 12,
+        note=11 if narrow else 12,
+        dot=60 if narrow else 90,
+        dark=theme == "dark",
+        interactive=True,
+        title=False,
+        labels=8 if narrow else 40,
+    )
 
 
 @router.get("/contests/{slug}/chart.json")
@@ -88,11 +95,18 @@ def _points(visit: Visit, contest: Contest) -> list[accuracy_score.Point]:
         found = ranking.points(session, contest, whole=visit.viewer.admin)
     return [
         accuracy_score.Point(
-            p.team, p.accuracy, p.score, params=p.params, ops=p.ops, url=f"/submissions/{p.submission_id}",
-            about=f"submitted {p.submitted_at:%Y-%m-%d}", network=_network(p), baseline=p.baseline,
+            p.team,
+            p.accuracy,
+            p.score,
+            params=p.params,
+            ops=p.ops,
+            url=f"/submissions/{p.submission_id}",
+            about=f"submitted {p.submitted_at:%Y-%m-%d}",
+            network=_network(p),
+            baseline=p.baseline,
         )
         for p in found
-    ]  # fmt: skip
+    ]
 
 
 def _network(point: ranking.Point) -> dict[str, str]:

@@ -126,7 +126,17 @@ def markdown(text: str) -> Markup:
 
 
 FILTERS = {
-    "score": score, "percent": percent, "accuracy": accuracy, "points": points, "share": share, "count": count,
-    "bits": bits, "breakable": breakable, "cell": cell, "duration": duration, "markdown": markdown,
-    "size": size, "dataset": dataset,
-}  # fmt: skip
+    "score": score,
+    "percent": percent,
+    "accuracy": accuracy,
+    "points": points,
+    "share": share,
+    "count": count,
+    "bits": bits,
+    "breakable": breakable,
+    "cell": cell,
+    "duration": duration,
+    "markdown": markdown,
+    "size": size,
+    "dataset": dataset,
+}

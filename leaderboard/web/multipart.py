@@ -38,11 +38,16 @@ class UploadForm:
         self._parser = MultipartParser(
             options[b"boundary"],
             {
-                "on_part_begin": self._begin, "on_header_field": self._on_header, "on_header_value": self._on_value,
-                "on_header_end": self._on_header_end, "on_headers_finished": self._on_headers,
-                "on_part_data": self._on_data, "on_part_end": self._end, "on_end": self._on_end,
+                "on_part_begin": self._begin,
+                "on_header_field": self._on_header,
+                "on_header_value": self._on_value,
+                "on_header_end": self._on_header_end,
+                "on_headers_finished": self._on_headers,
+                "on_part_data": self._on_data,
+                "on_part_end": self._end,
+                "on_end": self._on_end,
             },
-        )  # fmt: skip
+        )
 
     def feed(self, chunk: bytes) -> None:
         """Take the next piece of the body."""

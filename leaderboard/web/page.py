@@ -78,9 +78,13 @@ class Visit:
     def start_session(self, response: Response, cookie: str) -> None:
         """Hand the browser a session cookie: unreadable for scripts, never sent along by other sites' forms."""
         response.set_cookie(
-            SESSION_COOKIE, cookie, max_age=SESSION_S, httponly=True, samesite="lax",
+            SESSION_COOKIE,
+            cookie,
+            max_age=SESSION_S,
+            httponly=True,
+            samesite="lax",
             secure=self.board.settings.secure_cookies,
-        )  # fmt: skip
+        )
 
     def csrf_field(self) -> Markup:
         """The hidden field of a form; begins a visitor's session if there is none."""

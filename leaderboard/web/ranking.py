@@ -89,9 +89,15 @@ def parse(base: str, query: Mapping[str, str]) -> View:
     if sort and sort not in ranking.SORTS:
         raise UsageError(f"sort '{sort[:40]}' is none of {', '.join(ranking.SORTS)}")
     return View(
-        base, "below_threshold" if section == "below_threshold" else "ranked", sort, query.get("descending") == "1",
-        query.get("q", "").strip()[:80], _limit(query, "max_score"), _limit(query, "min_accuracy"), int(page),
-    )  # fmt: skip
+        base,
+        "below_threshold" if section == "below_threshold" else "ranked",
+        sort,
+        query.get("descending") == "1",
+        query.get("q", "").strip()[:80],
+        _limit(query, "max_score"),
+        _limit(query, "min_accuracy"),
+        int(page),
+    )
 
 
 def _limit(query: Mapping[str, str], name: str) -> float | None:
@@ -146,18 +152,31 @@ def _ranking_page(visit: Visit, contest: Contest, view: View, notice: str) -> di
         return {**data, "private": True, "notice": notice}
     with visit.board.database.read() as session:
         page = ranking.page(
-            session, contest, view.section, sort=view.sort, descending=view.descending, query=view.query,
-            max_score=view.max_score, min_accuracy=None if view.min_accuracy is None else view.min_accuracy / 100,
-            page=view.page, size=PAGE_SIZE, whole=visit.viewer.admin,
-        )  # fmt: skip
+            session,
+            contest,
+            view.section,
+            sort=view.sort,
+            descending=view.descending,
+            query=view.query,
+            max_score=view.max_score,
+            min_accuracy=None if view.min_accuracy is None else view.min_accuracy / 100,
+            page=view.page,
+            size=PAGE_SIZE,
+            whole=visit.viewer.admin,
+        )
         newest = next(iter(contests.notices(session, contest)), None)
         best, ranked_teams = ranking.leader(session, contest, whole=visit.viewer.admin), ranking.count(session, contest)
         records = ranking.history(session, contest, whole=visit.viewer.admin)
     return {
-        **data, "private": False, "notice": notice, "page": page, "best": best, "ranked_teams": ranked_teams,
+        **data,
+        "private": False,
+        "notice": notice,
+        "page": page,
+        "best": best,
+        "ranked_teams": ranked_teams,
         "newest": newest,
         "records": records,
-    }  # fmt: skip
+    }
 
 
 @router.get("/contests/{slug}/news")
@@ -176,6 +195,11 @@ def rules(slug: Slug, visit: TheVisit) -> Response:
         contest = contests.find(session, slug)
     rule = contests.rule_of(contest)
     return visit.page(
-        "rules.html", contest=contest, here="rules", rule=rule, convention=_CONVENTIONS[rule.convention],
-        references=accuracy_score.references(rule.name), coarse_step=ranking.COARSE_STEP,
-    )  # fmt: skip
+        "rules.html",
+        contest=contest,
+        here="rules",
+        rule=rule,
+        convention=_CONVENTIONS[rule.convention],
+        references=accuracy_score.references(rule.name),
+        coarse_step=ranking.COARSE_STEP,
+    )

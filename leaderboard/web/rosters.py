@@ -35,7 +35,7 @@ def read(slug: Slug, visit: TheVisit, table: Annotated[str, Form(max_length=60_0
     """Read a pasted table; the new tokens are shown in this answer and never again."""
     return _change(
         visit, csrf, slug, lambda s, contest: roster.import_roster(s, contest, roster.parse(table), ACTOR).handouts
-    )  # fmt: skip
+    )
 
 
 @router.post("/codes")
@@ -63,7 +63,7 @@ def rename(
     """Another name on the board, or for organisers."""
     return _change(
         visit, csrf, slug, lambda s, _: roster.rename(s, find_team(s, slug, team_id), name, real_name, ACTOR)
-    )  # fmt: skip
+    )
 
 
 @router.post("/teams/{team_id}/member")
@@ -71,16 +71,18 @@ def add_member(slug: Slug, team_id: Id, visit: TheVisit, mail: Line = "", name: 
     """A late member, with a token."""
     return _change(
         visit, csrf, slug, lambda s, _: [roster.add_member(s, find_team(s, slug, team_id), mail, name, ACTOR)]
-    )  # fmt: skip
+    )
 
 
 @router.post("/teams/{team_id}/merge")
 def merge(slug: Slug, team_id: Id, visit: TheVisit, into: Annotated[int, Form(ge=1)], csrf: Csrf = "") -> Response:
     """Everything of one team to another."""
     return _change(
-        visit, csrf, slug,
+        visit,
+        csrf,
+        slug,
         lambda s, _: roster.merge(s, find_team(s, slug, team_id), find_team(s, slug, into), ACTOR),
-    )  # fmt: skip
+    )
 
 
 @router.post("/teams/{team_id}/rotate")
@@ -113,6 +115,14 @@ def _page(
             people[member.team_id].append(member)
         teams, codes = contests.teams(session, contest), joining.codes(session, contest)
     return visit.page(
-        "roster.html", status=status, contest=contest, here="admin", base=f"/admin/contests/{slug}", teams=teams,
-        people=people, codes=codes, notice=notice, handouts=handouts,
-    )  # fmt: skip
+        "roster.html",
+        status=status,
+        contest=contest,
+        here="admin",
+        base=f"/admin/contests/{slug}",
+        teams=teams,
+        people=people,
+        codes=codes,
+        notice=notice,
+        handouts=handouts,
+    )

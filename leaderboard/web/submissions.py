@@ -184,9 +184,16 @@ def why(submission: Id, visit: TheVisit) -> Response:
     except UsageError as error:
         notice = str(error)
     return visit.page(
-        "why.html", status=422 if notice else 200, contest=contest, number=submission, typed=typed, causes=causes,
-        figure=figure, score=report.scores[contest.rule_name].total, notice=notice,
-    )  # fmt: skip
+        "why.html",
+        status=422 if notice else 200,
+        contest=contest,
+        number=submission,
+        typed=typed,
+        causes=causes,
+        figure=figure,
+        score=report.scores[contest.rule_name].total,
+        notice=notice,
+    )
 
 
 def _own_number(key: str, text: str) -> float | None:
@@ -239,12 +246,20 @@ def tries(slug: Slug, team_id: Id, visit: TheVisit) -> Response:
         views = [submission_view(row, contest, visit.viewer) for row in rows]
     table = [
         {
-            "number": v.id, "submitted": f"{v.created_at:%Y-%m-%d %H:%M:%S}", "file": v.file_name, "note": v.note,
-            "state": v.state, "reason": v.reason, "score": v.score, "params": v.params, "ops": v.ops,
-            "accuracy": v.accuracy, **(v.measured or {}),
+            "number": v.id,
+            "submitted": f"{v.created_at:%Y-%m-%d %H:%M:%S}",
+            "file": v.file_name,
+            "note": v.note,
+            "state": v.state,
+            "reason": v.reason,
+            "score": v.score,
+            "params": v.params,
+            "ops": v.ops,
+            "accuracy": v.accuracy,
+            **(v.measured or {}),
         }
         for v in reversed(views)
-    ]  # fmt: skip
+    ]
     keys = list(dict.fromkeys(key for row in table for key in row))
     text = marks.to_csv([{key: row.get(key, "") for key in keys} for row in table])
     headers = {"Content-Disposition": f'attachment; filename="{slug}-tries.csv"'}
@@ -266,9 +281,15 @@ def compare(visit: TheVisit, ids: Annotated[list[str] | None, Query(alias="id", 
         same = pair[0].contest_id == pair[1].contest_id
     message = "" if same else "These two are of different contests: their scores do not compare."
     return visit.page(
-        "compare.html", contest=pair[0].contest if same else None, ids=wanted, pair=views, message=message,
-        rows=_lines(views), layers=[layers_of(report) for report in reports], verdict=_verdict(views) if same else "",
-    )  # fmt: skip
+        "compare.html",
+        contest=pair[0].contest if same else None,
+        ids=wanted,
+        pair=views,
+        message=message,
+        rows=_lines(views),
+        layers=[layers_of(report) for report in reports],
+        verdict=_verdict(views) if same else "",
+    )
 
 
 @router.get("/contests/{slug}/teams/{team_id}")

@@ -70,16 +70,18 @@ async def _take(visit: Visit, contest: Contest, team: Team, accepted: datetime) 
     check_declared(request, limit + FORM_OVERHEAD_BYTES, limit)
     with board.uploading(team), board.files.incoming(limit) as incoming:
         form = UploadForm(
-            request.headers.get("content-type", ""), "file", incoming,
+            request.headers.get("content-type", ""),
+            "file",
+            incoming,
             before_file=lambda fields: visit.check_csrf(fields.get("csrf")),
-        )  # fmt: skip
+        )
         async for chunk in request.stream():
             form.feed(chunk)
         form.finish()  # a form without a file ends here: none gets on without its token
         note = form.fields.get("note", "")
         submission, _ = await run_in_threadpool(
             board.submit, contest, team, incoming, name=form.file_name, note=note, at=accepted
-        )  # fmt: skip
+        )
     request.app.state.metrics.uploads.inc(incoming.size_bytes)
     return f"/submissions/{submission.id}"
 
@@ -95,7 +97,17 @@ def _form(visit: Visit, contest: Contest, notice: str = "", status: int = 200) -
             with contextlib.suppress(ContestError):  # what speaks against an upload stands on the page anyway
                 practice = submissions.check_open(session, contest, team).practice
     return visit.page(
-        "submit.html", status=status, contest=contest, here="submit", notice=notice, may_submit=team is not None,
-        own_deadline=team.deadline if team else None, waiting=waiting, expected_s=expected_s, practice=practice,
-        quota=quota, note="", max_bytes=upload_limit(visit.board, contest),
-    )  # fmt: skip
+        "submit.html",
+        status=status,
+        contest=contest,
+        here="submit",
+        notice=notice,
+        may_submit=team is not None,
+        own_deadline=team.deadline if team else None,
+        waiting=waiting,
+        expected_s=expected_s,
+        practice=practice,
+        quota=quota,
+        note="",
+        max_bytes=upload_limit(visit.board, contest),
+    )

@@ -23,8 +23,12 @@ _STEPS = frozenset(
     {"Add", "Sub", "Mul", "Div", "Neg", "Erf", "Tanh", "Sigmoid", "HardSigmoid", "Softplus", "Relu", "Clip", "Identity"}
 )
 _KNOWN: tuple[tuple[str, Mapping[str, Any]], ...] = (
-    ("Silu", {}), ("HardSwish", {}), ("Gelu", {"approximate": "none"}), ("Gelu", {"approximate": "tanh"}), ("Mish", {}),
-)  # fmt: skip
+    ("Silu", {}),
+    ("HardSwish", {}),
+    ("Gelu", {"approximate": "none"}),
+    ("Gelu", {"approximate": "tanh"}),
+    ("Mish", {}),
+)
 _JOINING = frozenset({"Add", "Sub", "Mul", "Div", "Max", "Min"})
 _FUNCTION_STEPS = _JOINING | ACTIVATION_KINDS | {"Neg", "Abs", "Identity"}
 _MOST_STEPS = 16
@@ -109,9 +113,12 @@ def _single_value(
         makers = [graph.producers[value] for value in open_values if value in graph.producers]
         step = max(makers, key=lambda node: order[id(node)], default=None)
         inputs = _changing(graph, step, kinds) if step is not None else None
-        if step is None or inputs is None or len(steps) == _MOST_STEPS or graph.shapes[step.output] != (
-            graph.shapes[end.output]
-        ):  # fmt: skip
+        if (
+            step is None
+            or inputs is None
+            or len(steps) == _MOST_STEPS
+            or graph.shapes[step.output] != (graph.shapes[end.output])
+        ):
             return
         open_values = (open_values - {step.output}) | set(inputs)
         steps.append(step)

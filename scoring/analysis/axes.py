@@ -204,11 +204,19 @@ def _to_depth(graph: Graph, node: Node, found: dict[str, Axes]) -> Axes:
 
 
 _RULES: dict[str, Callable[[Graph, Node, dict[str, Axes]], Axes]] = {
-    "Conv": _layer, "ConvTranspose": _layer, "Linear": _layer, "MatMul": _product, "Reshape": _reshaped,
-    "Transpose": _transposed, "Expand": _expanded, "Concat": _concatenated, "Gather": _gathered,
-    "DepthToSpace": _to_space, "SpaceToDepth": _to_depth,
+    "Conv": _layer,
+    "ConvTranspose": _layer,
+    "Linear": _layer,
+    "MatMul": _product,
+    "Reshape": _reshaped,
+    "Transpose": _transposed,
+    "Expand": _expanded,
+    "Concat": _concatenated,
+    "Gather": _gathered,
+    "DepthToSpace": _to_space,
+    "SpaceToDepth": _to_depth,
     **{kind: _reduced for kind in POOLING_KINDS if kind.startswith("Reduce")},
-}  # fmt: skip
+}
 
 
 def elements_read(graph: Graph, node: Node, axes: dict[str, Axes]) -> int:

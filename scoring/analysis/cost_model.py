@@ -137,10 +137,15 @@ class _Analysis:
     def _row(self, node: Node, kind: str, bits: int, *, products: int = 0, steps: int = 0) -> None:
         self.operations.append(
             Operation(
-                node.name, kind, products=products, steps=steps, outputs=self._elements(node.output),
-                activation_bits=bits, operation_bits=bits,
+                node.name,
+                kind,
+                products=products,
+                steps=steps,
+                outputs=self._elements(node.output),
+                activation_bits=bits,
+                operation_bits=bits,
             )
-        )  # fmt: skip
+        )
 
     def _demand(self, node: Node, sort: str, bits: int | None = None) -> int:
         bits = self._bits(node.output) if bits is None else bits
@@ -245,9 +250,15 @@ class _Analysis:
             if value and graph.is_constant(value):
                 self._charge(value, node.name)
         self._append_layer(
-            node, _macs(graph, node), weights=weights, nonzeros=nonzeros, weight_bits=weight_bits,
-            activation_bits=bits, operation_bits=compute_bits, shared=shared,
-        )  # fmt: skip
+            node,
+            _macs(graph, node),
+            weights=weights,
+            nonzeros=nonzeros,
+            weight_bits=weight_bits,
+            activation_bits=bits,
+            operation_bits=compute_bits,
+            shared=shared,
+        )
 
     # Numbers ----------------------------------------------------------------------------------------------------
 
@@ -278,9 +289,11 @@ class _Analysis:
                 self._elementwise(node, steps=2)
         elif not constants and node.kind in ("Add", "Sub"):
             self._demand(node, SUM, self._widest(node))
-        elif constants and (node.kind != "Div" or graph.is_constant(node.inputs[1])) and (
-            self._is_affine(node, constants[0])
-        ):  # fmt: skip
+        elif (
+            constants
+            and (node.kind != "Div" or graph.is_constant(node.inputs[1]))
+            and (self._is_affine(node, constants[0]))
+        ):
             self._affine(node)
         elif node.kind in ("Mul", "Div"):
             self._elementwise(node, products=1)
@@ -414,10 +427,16 @@ class _Analysis:
 
 
 _PRICED: dict[Price, Callable[[_Analysis, Node], None]] = {
-    Price.LAYER: _Analysis._layer, Price.ARITHMETIC: _Analysis._arithmetic, Price.ACTIVATION: _Analysis._activation,
-    Price.QUANTISER: _Analysis._quantiser, Price.MOVE: _Analysis._move, Price.FREE: _Analysis._free,
-    Price.POOL: _Analysis._pool, Price.READ: _Analysis._read, Price.ELEMENT: _Analysis._element,
-}  # fmt: skip
+    Price.LAYER: _Analysis._layer,
+    Price.ARITHMETIC: _Analysis._arithmetic,
+    Price.ACTIVATION: _Analysis._activation,
+    Price.QUANTISER: _Analysis._quantiser,
+    Price.MOVE: _Analysis._move,
+    Price.FREE: _Analysis._free,
+    Price.POOL: _Analysis._pool,
+    Price.READ: _Analysis._read,
+    Price.ELEMENT: _Analysis._element,
+}
 
 
 def total_macs(graph: Graph) -> int:

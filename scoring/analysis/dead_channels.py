@@ -16,9 +16,11 @@ from scoring.graph.graph import Graph, Node
 from scoring.graph.interpreter import run_graph
 from scoring.graph.kinds import KINDS, POOLING_KINDS, Price
 
-_ELEMENTWISE = POOLING_KINDS | {"Pad", "ResizeNearest", "Identity"} | {
-    name for name, kind in KINDS.items() if kind.price in (Price.ACTIVATION, Price.QUANTISER, Price.FREE)
-}  # fmt: skip
+_ELEMENTWISE = (
+    POOLING_KINDS
+    | {"Pad", "ResizeNearest", "Identity"}
+    | {name for name, kind in KINDS.items() if kind.price in (Price.ACTIVATION, Price.QUANTISER, Price.FREE)}
+)
 """One value in, one out, each channel for itself."""
 
 
@@ -42,9 +44,11 @@ def _layers(graph: Graph) -> list[Node]:
 def _has_empty_channels(graph: Graph) -> bool:
     """A quick look: only whole rows or columns of zeros can make channels dead."""
     for node in _layers(graph):
-        used = (graph.constants[node.inputs[1]] != 0).flatten(2).any(2) if node.kind == "Conv" else (
-            graph.constants[node.inputs[1]] != 0
-        )  # fmt: skip
+        used = (
+            (graph.constants[node.inputs[1]] != 0).flatten(2).any(2)
+            if node.kind == "Conv"
+            else (graph.constants[node.inputs[1]] != 0)
+        )
         if not bool(used.any(1).all()) or not bool(used.any(0).all()):
             return True
     return False
@@ -115,9 +119,11 @@ class _Channels:
         changing = [i for i in node.inputs if i and not graph.is_constant(i)]
         if _is_dense(graph, node):
             self._fresh(out)
-            weight = graph.constants[node.inputs[1]].flatten(2).ne(0).any(2) if node.kind == "Conv" else (
-                graph.constants[node.inputs[1]] != 0
-            )  # fmt: skip
+            weight = (
+                graph.constants[node.inputs[1]].flatten(2).ne(0).any(2)
+                if node.kind == "Conv"
+                else (graph.constants[node.inputs[1]] != 0)
+            )
             self.zero[out] = ~(weight & ~self.zero[x]).any(1) & _bias_is_zero(graph, node)
         elif _is_depthwise(graph, node):
             self._like(x, out)
@@ -184,9 +190,11 @@ class _Channels:
         graph, x = self.graph, node.inputs[0]
         out = self.needed[node.output]
         if _is_dense(graph, node):
-            weight = graph.constants[node.inputs[1]].flatten(2).ne(0).any(2) if node.kind == "Conv" else (
-                graph.constants[node.inputs[1]] != 0
-            )  # fmt: skip
+            weight = (
+                graph.constants[node.inputs[1]].flatten(2).ne(0).any(2)
+                if node.kind == "Conv"
+                else (graph.constants[node.inputs[1]] != 0)
+            )
             self.needed[x] |= (weight & out[:, None]).any(0)
         elif _is_depthwise(graph, node):
             self.needed[x] |= out & graph.constants[node.inputs[1]].flatten(1).ne(0).any(1)

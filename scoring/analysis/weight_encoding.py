@@ -56,8 +56,13 @@ def encoding(graph: Graph, value: str) -> Encoding:
         return replace(inner, scales=tuple(Scale(s.value, _moved(graph, node, s.axis)) for s in inner.scales))
     if node.kind == "Cast":
         inner = encoding(graph, node.inputs[0])
-        return inner if inner.quantised else replace(inner, bits=max(inner.bits, plain.bits), compute_bits=max(
-            inner.compute_bits, plain.compute_bits))  # fmt: skip
+        return (
+            inner
+            if inner.quantised
+            else replace(
+                inner, bits=max(inner.bits, plain.bits), compute_bits=max(inner.compute_bits, plain.compute_bits)
+            )
+        )
     if node.kind == "Mul":
         return _product(graph, node) or plain
     if node.kind == "DequantizeLinear":

@@ -197,9 +197,23 @@ def _nothing(graph: Graph, node: Node) -> Attributes:
 _WINDOWS = ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "AdaptiveAveragePool", "AdaptiveMaxPool")
 _RESIZES = ("ResizeNearest", "ResizeLinear")
 _MARKED = (
-    "Softmax", "LogSoftmax", "Concat", "Cast", "Linear", "MatMul", "BatchNormalization", "DepthToSpace", "SpaceToDepth",
-    "Gelu", "Normalise", "RmsNormalise", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin",
-)  # fmt: skip
+    "Softmax",
+    "LogSoftmax",
+    "Concat",
+    "Cast",
+    "Linear",
+    "MatMul",
+    "BatchNormalization",
+    "DepthToSpace",
+    "SpaceToDepth",
+    "Gelu",
+    "Normalise",
+    "RmsNormalise",
+    "ReduceMean",
+    "ReduceSum",
+    "ReduceMax",
+    "ReduceMin",
+)
 _RULES: dict[str, Callable[[Graph, Node], Attributes]] = {
     **dict.fromkeys((*_WINDOWS, *_RESIZES), _window),
     **dict.fromkeys(_MARKED, _nothing),

@@ -43,8 +43,9 @@ def conv_transpose(inputs: Inputs, a: Attributes) -> Tensor:
     before, after = a["pads"][:dims], a["pads"][dims:]
     if tuple(before) != tuple(after):
         raise RefusedError("a transposed convolution with unequal padding is not supported")
-    result: Tensor = conv(x, weight, bias[0] if bias else None, a["stride"], before, a["output_padding"], a["groups"],
-                          a["dilation"])  # fmt: skip
+    result: Tensor = conv(
+        x, weight, bias[0] if bias else None, a["stride"], before, a["output_padding"], a["groups"], a["dilation"]
+    )
     return result
 
 
@@ -92,9 +93,11 @@ def pad(inputs: Inputs, a: Attributes) -> Tensor:
 
 
 _ROUNDING: dict[str, Callable[[Tensor], Tensor]] = {
-    "ROUND": torch.Tensor.round_, "HALF_EVEN": torch.Tensor.round_, "FLOOR": torch.Tensor.floor_,
+    "ROUND": torch.Tensor.round_,
+    "HALF_EVEN": torch.Tensor.round_,
+    "FLOOR": torch.Tensor.floor_,
     "CEIL": torch.Tensor.ceil_,
-}  # fmt: skip
+}
 """In place: a quantiser's time is that of the memory it walks through."""
 
 

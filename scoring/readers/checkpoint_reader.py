@@ -29,14 +29,13 @@ _MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
 _TENSOR_BUILDERS = ("_rebuild_tensor_v2", "_rebuild_tensor", "_rebuild_qtensor", "_rebuild_parameter")
 _BUILDERS: dict[tuple[str, str], Any] = {
     **{("torch._utils", name): getattr(torch._utils, name) for name in _TENSOR_BUILDERS},
-    **{(module, name): getattr(_multiarray, name) for module in _MULTIARRAY
-       for name in ("_reconstruct", "scalar")},
+    **{(module, name): getattr(_multiarray, name) for module in _MULTIARRAY for name in ("_reconstruct", "scalar")},
     ("collections", "OrderedDict"): OrderedDict,
     ("numpy", "dtype"): np.dtype,
     ("numpy", "ndarray"): np.ndarray,
     ("torch", "Size"): torch.Size,
     ("_codecs", "encode"): lambda text, encoding="latin1": text.encode("latin1"),
-}  # fmt: skip
+}
 """All that may be called: what builds tensors, arrays and numbers from bytes."""
 
 

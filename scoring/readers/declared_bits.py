@@ -46,9 +46,12 @@ def with_declared_bits(graph: Graph, declared: Mapping[str, int]) -> Graph:
     bits = {name: declared.get(name, declared.get("*")) for name in layers}
     nodes: list[Node] = []
     graph = replace(
-        graph, constants=dict(graph.constants), stored=dict(graph.stored), shapes=dict(graph.shapes),
+        graph,
+        constants=dict(graph.constants),
+        stored=dict(graph.stored),
+        shapes=dict(graph.shapes),
         types=dict(graph.types),
-    )  # fmt: skip
+    )
     for node in graph.nodes:
         wanted = bits.get(node.name) if layers.get(node.name) is node else None
         if wanted is not None:

@@ -98,9 +98,9 @@ def check_tensor(tensor: Any) -> int:
     if count > MAX_ELEMENTS:
         raise RefusedError(f"tensor '{name}' has {count:,} elements; the limit is {MAX_ELEMENTS:,}")
     typed = sum(
-        len(field) for field in (tensor.float_data, tensor.int32_data, tensor.int64_data, tensor.double_data,
-                                 tensor.uint64_data)
-    )  # fmt: skip
+        len(field)
+        for field in (tensor.float_data, tensor.int32_data, tensor.int64_data, tensor.double_data, tensor.uint64_data)
+    )
     if max(typed, len(tensor.raw_data)) * 8 < count * 4 and count:
         raise RefusedError(f"tensor '{name}' has {count:,} elements by its shape, but not in its data")
     return count

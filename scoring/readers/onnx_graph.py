@@ -37,8 +37,12 @@ CLAIM_KEY = "contest.claim."
 PROVENANCE_KEY = "contest.provenance."
 MAX_KEY = 200
 """Characters in the name of a fact."""
-_TYPES = {onnx.TensorProto.FLOAT: torch.float32, onnx.TensorProto.FLOAT16: torch.float16,
-          onnx.TensorProto.DOUBLE: torch.float64, onnx.TensorProto.BFLOAT16: torch.bfloat16}  # fmt: skip
+_TYPES = {
+    onnx.TensorProto.FLOAT: torch.float32,
+    onnx.TensorProto.FLOAT16: torch.float16,
+    onnx.TensorProto.DOUBLE: torch.float64,
+    onnx.TensorProto.BFLOAT16: torch.bfloat16,
+}
 
 
 def read_onnx(path: Path) -> Subject:
@@ -244,11 +248,17 @@ class Builder:
         inputs = {name: self.values[name] for name in proto.input if name}
         constant = all(name in self.constants for name in inputs)
         try:
-            session = ReferenceEvaluator(onnx.helper.make_model(
-                onnx.helper.make_graph([proto], "one", [onnx.helper.make_empty_tensor_value_info(n) for n in inputs],
-                                       [onnx.helper.make_empty_tensor_value_info(n) for n in proto.output if n]),
-                opset_imports=self.model.opset_import,
-            ))  # fmt: skip
+            session = ReferenceEvaluator(
+                onnx.helper.make_model(
+                    onnx.helper.make_graph(
+                        [proto],
+                        "one",
+                        [onnx.helper.make_empty_tensor_value_info(n) for n in inputs],
+                        [onnx.helper.make_empty_tensor_value_info(n) for n in proto.output if n],
+                    ),
+                    opset_imports=self.model.opset_import,
+                )
+            )
             results = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
         except Exception as error:  # the reference implementation raises whatever its operator raises
             raise RefusedError(
@@ -335,16 +345,37 @@ class Builder:
 
 
 RANGES = {
-    onnx.TensorProto.UINT16: (0, 65_535), onnx.TensorProto.INT16: (-32_768, 32_767), onnx.TensorProto.UINT4: (0, 15),
+    onnx.TensorProto.UINT16: (0, 65_535),
+    onnx.TensorProto.INT16: (-32_768, 32_767),
+    onnx.TensorProto.UINT4: (0, 15),
     onnx.TensorProto.INT4: (-8, 7),
-    **{getattr(onnx.TensorProto, name): bounds for name, bounds in (("UINT2", (0, 3)), ("INT2", (-2, 1)))
-       if hasattr(onnx.TensorProto, name)},
-}  # fmt: skip
+    **{
+        getattr(onnx.TensorProto, name): bounds
+        for name, bounds in (("UINT2", (0, 3)), ("INT2", (-2, 1)))
+        if hasattr(onnx.TensorProto, name)
+    },
+}
 """Integer types without one of torch's own, or that torch computes little with: kept in a wider one."""
 _ON_CODES = (
-    "DequantizeLinear", "Clip", "MaxPool", "GlobalMaxPool", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose",
-    "Slice", "Split", "Gather", "Expand", "Identity", "DepthToSpace", "SpaceToDepth", "Shape", "Dropout",
-)  # fmt: skip
+    "DequantizeLinear",
+    "Clip",
+    "MaxPool",
+    "GlobalMaxPool",
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+    "Unsqueeze",
+    "Transpose",
+    "Slice",
+    "Split",
+    "Gather",
+    "Expand",
+    "Identity",
+    "DepthToSpace",
+    "SpaceToDepth",
+    "Shape",
+    "Dropout",
+)
 
 
 def _array(proto: Any) -> tuple[Tensor, int | None]:

@@ -114,9 +114,11 @@ def _arithmetic(b: Building, proto: Any, a: dict[str, Any]) -> None:
     if left in b.constants and right in b.constants and not b.values[left].is_floating_point():
         x, y = b.values[left], b.values[right]
         functions: dict[str, Callable[[], torch.Tensor]] = {
-            "Add": lambda: x + y, "Sub": lambda: x - y, "Mul": lambda: x * y,
+            "Add": lambda: x + y,
+            "Sub": lambda: x - y,
+            "Mul": lambda: x * y,
             "Div": lambda: torch.div(x, y, rounding_mode="trunc"),
-        }  # fmt: skip
+        }
         b.fold(proto.output[0], functions[proto.op_type]())
         return
     if proto.op_type == "Div" and not b.values[left].is_floating_point():
@@ -141,11 +143,16 @@ def _power(b: Building, proto: Any, a: dict[str, Any]) -> None:
 @operator("Cast")
 def _cast(b: Building, proto: Any, a: dict[str, Any]) -> None:
     types = {
-        onnx.TensorProto.FLOAT: torch.float32, onnx.TensorProto.FLOAT16: torch.float16,
-        onnx.TensorProto.DOUBLE: torch.float64, onnx.TensorProto.BFLOAT16: torch.bfloat16,
-        onnx.TensorProto.INT8: torch.int8, onnx.TensorProto.UINT8: torch.uint8, onnx.TensorProto.INT32: torch.int32,
-        onnx.TensorProto.INT64: torch.int64, onnx.TensorProto.BOOL: torch.bool,
-    }  # fmt: skip
+        onnx.TensorProto.FLOAT: torch.float32,
+        onnx.TensorProto.FLOAT16: torch.float16,
+        onnx.TensorProto.DOUBLE: torch.float64,
+        onnx.TensorProto.BFLOAT16: torch.bfloat16,
+        onnx.TensorProto.INT8: torch.int8,
+        onnx.TensorProto.UINT8: torch.uint8,
+        onnx.TensorProto.INT32: torch.int32,
+        onnx.TensorProto.INT64: torch.int64,
+        onnx.TensorProto.BOOL: torch.bool,
+    }
     if a["to"] not in types:
         raise Unsupported
     to = types[a["to"]]
@@ -295,8 +302,16 @@ def _global_average(b: Building, proto: Any, a: dict[str, Any]) -> None:
 @operator("GlobalMaxPool")
 def _global_max(b: Building, proto: Any, a: dict[str, Any]) -> None:
     kernel = shape_of(b, proto.input[0])[2:]
-    b.emit("MaxPool", (proto.input[0],), proto.output[0], kernel=kernel, stride=kernel, pads=(0,) * 2 * len(kernel),
-           dilation=(1,) * len(kernel), ceil=False)  # fmt: skip
+    b.emit(
+        "MaxPool",
+        (proto.input[0],),
+        proto.output[0],
+        kernel=kernel,
+        stride=kernel,
+        pads=(0,) * 2 * len(kernel),
+        dilation=(1,) * len(kernel),
+        ceil=False,
+    )
 
 
 @operator("ReduceMean", "ReduceSum")

@@ -16,9 +16,13 @@ from scoring.graph.builder import Building, Codes
 from scoring.readers.onnx_operators import Unsupported, operator, optional
 
 _INTEGERS = {
-    onnx.TensorProto.UINT8: (0, 255), onnx.TensorProto.INT8: (-128, 127), onnx.TensorProto.UINT16: (0, 65_535),
-    onnx.TensorProto.INT16: (-32_768, 32_767), onnx.TensorProto.UINT4: (0, 15), onnx.TensorProto.INT4: (-8, 7),
-}  # fmt: skip
+    onnx.TensorProto.UINT8: (0, 255),
+    onnx.TensorProto.INT8: (-128, 127),
+    onnx.TensorProto.UINT16: (0, 65_535),
+    onnx.TensorProto.INT16: (-32_768, 32_767),
+    onnx.TensorProto.UINT4: (0, 15),
+    onnx.TensorProto.INT4: (-8, 7),
+}
 
 
 @operator("QuantizeLinear")
@@ -87,8 +91,9 @@ def _quant(b: Building, proto: Any, a: dict[str, Any]) -> None:
     number, narrow = int(bits.item()), int(bool(a.get("narrow", 0)))
     low = -(2 ** (number - 1)) + narrow if signed else 0
     high = 2 ** (number - 1) - 1 if signed else 2**number - 1 - narrow
-    b.emit("Quant", (x, scale, zero), proto.output[0], low=low, high=high, bits=number, rounding=rounding,
-           point_first=True)  # fmt: skip
+    b.emit(
+        "Quant", (x, scale, zero), proto.output[0], low=low, high=high, bits=number, rounding=rounding, point_first=True
+    )
 
 
 @operator("BipolarQuant")

@@ -77,11 +77,16 @@ def _on_codes(name: str, kind: str, values: int) -> None:
 
 
 for _name, _kind, _values in (
-    ("QLinearAdd", "Add", 2), ("QLinearMul", "Mul", 2), ("QLinearMatMul", "MatMul", 2),
-    ("QLinearSigmoid", "Sigmoid", 1), ("QLinearLeakyRelu", "LeakyRelu", 1),
+    ("QLinearAdd", "Add", 2),
+    ("QLinearMul", "Mul", 2),
+    ("QLinearMatMul", "MatMul", 2),
+    ("QLinearSigmoid", "Sigmoid", 1),
+    ("QLinearLeakyRelu", "LeakyRelu", 1),
     ("QLinearGlobalAveragePool", "GlobalAveragePool", 1),
-    ("QLinearAveragePool", "AveragePool", 1), ("QLinearReduceMean", "ReduceMean", 1), ("QLinearSoftmax", "Softmax", 1),
-):  # fmt: skip
+    ("QLinearAveragePool", "AveragePool", 1),
+    ("QLinearReduceMean", "ReduceMean", 1),
+    ("QLinearSoftmax", "Softmax", 1),
+):
     _on_codes(_name, _kind, _values)
 
 

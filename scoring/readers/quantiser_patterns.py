@@ -33,10 +33,12 @@ def with_quantisers(graph: Graph) -> Graph:
                 end, quantiser = found
                 new[id(end)] = quantiser
     graph = replace(
-        graph, nodes=[new.get(id(node), node) for node in graph.nodes], constants={**graph.constants, **extra},
+        graph,
+        nodes=[new.get(id(node), node) for node in graph.nodes],
+        constants={**graph.constants, **extra},
         shapes={**graph.shapes, **{name: tuple(t.shape) for name, t in extra.items()}},
         types={**graph.types, **{name: t.dtype for name, t in extra.items()}},
-    )  # fmt: skip
+    )
     return replace(graph, nodes=_read(graph))
 
 

@@ -44,9 +44,14 @@ def _read_ours(path: Path) -> Subject:
     parent = Parent(manifest.parent.weights, manifest.parent.macs) if manifest.parent else None
     claims = {key: value for key, value in manifest.claims.model_dump().items() if value is not None}
     subject = subject_of_module(
-        network, manifest.image_shape, declared_bits=declared, parent=parent, claims=claims,
-        provenance=manifest.provenance, prefix="body.",
-    )  # fmt: skip
+        network,
+        manifest.image_shape,
+        declared_bits=declared,
+        parent=parent,
+        claims=claims,
+        provenance=manifest.provenance,
+        prefix="body.",
+    )
     logits = subject.graph.shapes[subject.graph.output][-1:]
     if logits != (manifest.classes,):
         raise RefusedError(

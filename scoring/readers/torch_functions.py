@@ -35,9 +35,18 @@ def _function(kind: str, *names: str, **attributes: Any) -> None:
     aten(*names)(translate)
 
 
-for _kind, _name in (("Exp", "exp"), ("Log", "log"), ("Sqrt", "sqrt"), ("Reciprocal", "reciprocal"), ("Sin", "sin"),
-                     ("Cos", "cos"), ("Floor", "floor"), ("Ceil", "ceil"), ("Round", "round"),
-                     ("Not", "logical_not")):  # fmt: skip
+for _kind, _name in (
+    ("Exp", "exp"),
+    ("Log", "log"),
+    ("Sqrt", "sqrt"),
+    ("Reciprocal", "reciprocal"),
+    ("Sin", "sin"),
+    ("Cos", "cos"),
+    ("Floor", "floor"),
+    ("Ceil", "ceil"),
+    ("Round", "round"),
+    ("Not", "logical_not"),
+):
     _function(_kind, _name)
 _function("Pow", "rsqrt", exponent=-0.5)
 
@@ -115,10 +124,16 @@ def _of_two(kind: str) -> TorchTranslation:
 
 
 for _kind, _names in (
-    ("Max", ("maximum", "fmax")), ("Min", ("minimum", "fmin")), ("Equal", ("eq",)), ("Greater", ("gt", "greater")),
-    ("GreaterOrEqual", ("ge", "greater_equal")), ("Less", ("lt", "less")), ("LessOrEqual", ("le", "less_equal")),
-    ("And", ("logical_and",)), ("Or", ("logical_or",)),
-):  # fmt: skip
+    ("Max", ("maximum", "fmax")),
+    ("Min", ("minimum", "fmin")),
+    ("Equal", ("eq",)),
+    ("Greater", ("gt", "greater")),
+    ("GreaterOrEqual", ("ge", "greater_equal")),
+    ("Less", ("lt", "less")),
+    ("LessOrEqual", ("le", "less_equal")),
+    ("And", ("logical_and",)),
+    ("Or", ("logical_or",)),
+):
     aten(*_names)(_of_two(_kind))
 
 
@@ -181,8 +196,16 @@ def _vector_norm(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
 # Normalisations ---------------------------------------------------------------------------------------------------
 
 
-def _normalised(r: Recording, x: Tensor, kind: str, axes: tuple[int, ...], eps: float, scale: list[Tensor | None],
-                outs: list[Tensor], axis: int) -> bool:  # fmt: skip
+def _normalised(
+    r: Recording,
+    x: Tensor,
+    kind: str,
+    axes: tuple[int, ...],
+    eps: float,
+    scale: list[Tensor | None],
+    outs: list[Tensor],
+    axis: int,
+) -> bool:
     """The normalisation, then a multiplier and a shift along an axis (-1: the last ones, as they are)."""
     shape = tuple(x.shape)
     steps = [(op, t) for op, t in zip(("Mul", "Add"), scale, strict=False) if t is not None]

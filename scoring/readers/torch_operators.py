@@ -47,8 +47,17 @@ def _pair(value: Any, dims: int) -> tuple[int, ...]:
 # Layers ---------------------------------------------------------------------------------------------------------
 
 
-def _conv(r: Recording, args: Sequence[Any], outs: list[Tensor], stride: Any, padding: Any, dilation: Any,
-          transposed: bool, output_padding: Any, groups: int) -> bool:  # fmt: skip
+def _conv(
+    r: Recording,
+    args: Sequence[Any],
+    outs: list[Tensor],
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    output_padding: Any,
+    groups: int,
+) -> bool:
     x, weight, bias = args
     dims = weight.dim() - 2
     if isinstance(padding, str):
@@ -58,8 +67,11 @@ def _conv(r: Recording, args: Sequence[Any], outs: list[Tensor], stride: Any, pa
     else:
         before = after = list(_pair(padding, dims))
     attributes: dict[str, Any] = {
-        "stride": _pair(stride, dims), "pads": (*before, *after), "dilation": _pair(dilation, dims), "groups": groups
-    }  # fmt: skip
+        "stride": _pair(stride, dims),
+        "pads": (*before, *after),
+        "dilation": _pair(dilation, dims),
+        "groups": groups,
+    }
     if transposed:
         attributes["output_padding"] = _pair(output_padding, dims)
     inputs = [r.value(x), r.value(weight)] + ([r.value(bias)] if bias is not None else [])
@@ -70,16 +82,34 @@ def _conv(r: Recording, args: Sequence[Any], outs: list[Tensor], stride: Any, pa
 def _convolution(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     if a[0].dim() != a[1].dim():
         return False
-    return _conv(r, (a[0], a[1], get(a, k, 2, "bias")), outs, get(a, k, 3, "stride", 1), get(a, k, 4, "padding", 0),
-                 get(a, k, 5, "dilation", 1), False, 0, get(a, k, 6, "groups", 1))  # fmt: skip
+    return _conv(
+        r,
+        (a[0], a[1], get(a, k, 2, "bias")),
+        outs,
+        get(a, k, 3, "stride", 1),
+        get(a, k, 4, "padding", 0),
+        get(a, k, 5, "dilation", 1),
+        False,
+        0,
+        get(a, k, 6, "groups", 1),
+    )
 
 
 @aten("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 def _conv_transpose(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
     layer = (a[0], a[1], get(a, k, 2, "bias"))
     output_padding, groups = get(a, k, 5, "output_padding", 0), get(a, k, 6, "groups", 1)
-    return _conv(r, layer, outs, get(a, k, 3, "stride", 1), get(a, k, 4, "padding", 0),
-                 get(a, k, 7, "dilation", 1), True, output_padding, groups)  # fmt: skip
+    return _conv(
+        r,
+        layer,
+        outs,
+        get(a, k, 3, "stride", 1),
+        get(a, k, 4, "padding", 0),
+        get(a, k, 7, "dilation", 1),
+        True,
+        output_padding,
+        groups,
+    )
 
 
 @aten("convolution")
@@ -155,8 +185,12 @@ def _binary(kind: str, alpha: bool = False) -> TorchTranslation:
     return translate
 
 
-for _names, _kind in ((("add",), "Add"), (("sub", "subtract"), "Sub"), (("mul", "multiply"), "Mul"),
-                      (("div", "divide", "true_divide"), "Div")):  # fmt: skip
+for _names, _kind in (
+    (("add",), "Add"),
+    (("sub", "subtract"), "Sub"),
+    (("mul", "multiply"), "Mul"),
+    (("div", "divide", "true_divide"), "Div"),
+):
     aten(*_names)(_binary(_kind, alpha=_kind in ("Add", "Sub")))
 
 
@@ -265,8 +299,10 @@ def _pool(kind: str) -> TorchTranslation:
         kernel = _pair(size, dims)
         padding = _pair(get(a, k, 3, "padding", 0), dims)
         attributes: dict[str, Any] = {
-            "kernel": kernel, "stride": _pair(get(a, k, 2, "stride") or kernel, dims), "pads": padding * 2
-        }  # fmt: skip
+            "kernel": kernel,
+            "stride": _pair(get(a, k, 2, "stride") or kernel, dims),
+            "pads": padding * 2,
+        }
         if kind == "MaxPool":
             attributes["dilation"] = _pair(get(a, k, 4, "dilation", 1), dims)
             attributes["ceil"] = bool(get(a, k, 5, "ceil_mode", False))
@@ -292,8 +328,16 @@ def _adaptive(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tens
         return r.node("ReduceMean", [r.value(x)], outs, axes=tuple(range(2, x.dim())), keepdims=True)
     if all(n % s == 0 for n, s in zip(x.shape[2:], size, strict=True)):
         kernel = tuple(n // s for n, s in zip(x.shape[2:], size, strict=True))
-        return r.node("AveragePool", [r.value(x)], outs, kernel=kernel, stride=kernel, pads=(0,) * (2 * dims),
-                      ceil=False, count_include_pad=True)  # fmt: skip
+        return r.node(
+            "AveragePool",
+            [r.value(x)],
+            outs,
+            kernel=kernel,
+            stride=kernel,
+            pads=(0,) * (2 * dims),
+            ceil=False,
+            count_include_pad=True,
+        )
     return r.node("AdaptiveAveragePool", [r.value(x)], outs, size=size)
 
 

@@ -168,9 +168,11 @@ def _converted_conv(relu: bool) -> Callable[..., bool]:
         weight, *bias = _unpacked(r, packed)
         dims = x.dim() - 2
         attributes = {
-            "stride": _numbers(packed.stride(), dims), "pads": _numbers(packed.padding(), dims) * 2,
-            "dilation": _numbers(packed.dilation(), dims), "groups": int(packed.groups()),
-        }  # fmt: skip
+            "stride": _numbers(packed.stride(), dims),
+            "pads": _numbers(packed.padding(), dims) * 2,
+            "dilation": _numbers(packed.dilation(), dims),
+            "groups": int(packed.groups()),
+        }
         return _layer(r, "Conv", [r.value(x), weight, *bias], out, relu, **attributes)
 
     return translate

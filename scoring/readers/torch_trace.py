@@ -130,9 +130,15 @@ class Recorder(TorchDispatchMode):
         return result
 
     def _record(
-        self, func: Any, translation: Any, args: Any, kwargs: Any, inputs: list[Tensor], outputs: list[Tensor],
+        self,
+        func: Any,
+        translation: Any,
+        args: Any,
+        kwargs: Any,
+        inputs: list[Tensor],
+        outputs: list[Tensor],
         random: bool,
-    ) -> None:  # fmt: skip
+    ) -> None:
         stale = [t for t in inputs if id(t) in self.stale]
         self.used.update(name for t in inputs if (name := self.names.get(id(t))) in self.stored)
         names = [self.value(t) for t in inputs]
@@ -263,9 +269,16 @@ class Recorder(TorchDispatchMode):
             self.problems.append("the network returns several things; the first is taken as its logits")
         unused = [n for n in self.stored if n not in self.used and not _is_bookkeeping(n)]
         graph = Graph(
-            nodes=self.nodes, input=self.input, output=self.value(output), shapes=self.shapes, types=self.types,
-            constants=self.constants, stored=self.stored, unused=tuple(unused), problems=tuple(self.problems),
-        )  # fmt: skip
+            nodes=self.nodes,
+            input=self.input,
+            output=self.value(output),
+            shapes=self.shapes,
+            types=self.types,
+            constants=self.constants,
+            stored=self.stored,
+            unused=tuple(unused),
+            problems=tuple(self.problems),
+        )
         return with_activations(with_quantisers(graph))
 
 

@@ -20,8 +20,15 @@ _VERSION = 1  # flag of landlock_create_ruleset: give the version of the interfa
 _PATH_BENEATH = 1
 _EXECUTE, _READ_FILE, _READ_DIR = 1, 4, 8
 _ALL_OF_VERSION_1 = (1 << 13) - 1
-DEVICES_AND_FACTS = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom", "/proc/cpuinfo", "/proc/meminfo",
-                     "/proc/self")  # fmt: skip
+DEVICES_AND_FACTS = (
+    "/dev/null",
+    "/dev/zero",
+    "/dev/random",
+    "/dev/urandom",
+    "/proc/cpuinfo",
+    "/proc/meminfo",
+    "/proc/self",
+)
 
 
 def available() -> bool:

@@ -187,10 +187,18 @@ def _command(mode: str, scratch: Path) -> list[str]:
 
 def _environment(limits: Limits) -> dict[str, str]:
     fixed = {
-        "PATH": "/usr/bin:/bin", "HOME": "/tmp", "TMPDIR": "/tmp", "LANG": "C.UTF-8", "CUDA_VISIBLE_DEVICES": "",
-        "OMP_NUM_THREADS": str(limits.threads), "MKL_NUM_THREADS": str(limits.threads), "OPENBLAS_NUM_THREADS": "1",
-        "MALLOC_ARENA_MAX": "2", "TORCHINDUCTOR_CACHE_DIR": "/tmp", "PYTHONHASHSEED": "0",
-    }  # fmt: skip
+        "PATH": "/usr/bin:/bin",
+        "HOME": "/tmp",
+        "TMPDIR": "/tmp",
+        "LANG": "C.UTF-8",
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": str(limits.threads),
+        "MKL_NUM_THREADS": str(limits.threads),
+        "OPENBLAS_NUM_THREADS": "1",
+        "MALLOC_ARENA_MAX": "2",
+        "TORCHINDUCTOR_CACHE_DIR": "/tmp",
+        "PYTHONHASHSEED": "0",
+    }
     return {**{k: os.environ[k] for k in PASSED_ON if k in os.environ}, **fixed}
 
 
@@ -198,9 +206,15 @@ def _run(command: list[str], scratch: Path, limits: Limits) -> _Ended:
     deadline = time.monotonic() + limits.wall_s
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, cwd="/",
-            env=_environment(limits), start_new_session=True, close_fds=True,
-        )  # fmt: skip
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            cwd="/",
+            env=_environment(limits),
+            start_new_session=True,
+            close_fds=True,
+        )
         assert process.stdout is not None
         try:
             with process.stdout as pipe:

@@ -91,8 +91,10 @@ def unpack(data: bytes, images: int) -> tuple[Hello, Examination | Failure | Pas
 
     Raises RefusedError for anything that is not exactly an answer.
     """
-    frames = _frames(data, {b"H": MAX_HELLO, b"E": MAX_ERROR, b"R": MAX_COSTS, b"L": images * MAX_CLASSES * 4,
-                            b"P": images * 8, b"O": 0})  # fmt: skip
+    frames = _frames(
+        data,
+        {b"H": MAX_HELLO, b"E": MAX_ERROR, b"R": MAX_COSTS, b"L": images * MAX_CLASSES * 4, b"P": images * 8, b"O": 0},
+    )
     kinds = [kind for kind, _ in frames]
     if not frames or kinds[0] != b"H":
         raise _garbage("it does not begin with its level")
@@ -172,9 +174,14 @@ def _examination(parts: list[memoryview], images: int) -> Examination:
     if reordered.min() < 0 or reordered.max() >= classes:
         raise _garbage("its predictions are not classes")
     return Examination(
-        header.costs, header.claims, header.image_shape, logits.astype(np.float32), reordered.astype(np.int64),
-        header.repeatable, header.provenance,
-    )  # fmt: skip
+        header.costs,
+        header.claims,
+        header.image_shape,
+        logits.astype(np.float32),
+        reordered.astype(np.int64),
+        header.repeatable,
+        header.provenance,
+    )
 
 
 def _check_costs(costs: Costs) -> None:

@@ -66,9 +66,14 @@ class Examination:
                 logits = content["logits"] if images else None
                 reordered = content["reordered"] if images else None
             found = Examination(
-                Costs.from_json(header["costs"]), header["claims"], tuple(header["image_shape"]), logits, reordered,
-                header["repeatable"], header["provenance"],
-            )  # fmt: skip
+                Costs.from_json(header["costs"]),
+                header["claims"],
+                tuple(header["image_shape"]),
+                logits,
+                reordered,
+                header["repeatable"],
+                header["provenance"],
+            )
         except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
             raise RefusedError(f"the examination of the network came back damaged: {error}") from error
         if logits is not None and reordered is not None:

@@ -25,10 +25,16 @@ OPSET = 20
 IR_VERSION = 9
 _CONSTANT_KINDS = ("Cast", "Mul", "Add", "Sub", "Reshape", "Transpose", "Slice", "Gather", "Concat", "Identity")
 _TYPES = {
-    torch.float32: TensorProto.FLOAT, torch.float16: TensorProto.FLOAT16, torch.float64: TensorProto.DOUBLE,
-    torch.bfloat16: TensorProto.BFLOAT16, torch.int8: TensorProto.INT8, torch.uint8: TensorProto.UINT8,
-    torch.int32: TensorProto.INT32, torch.int64: TensorProto.INT64, torch.bool: TensorProto.BOOL,
-}  # fmt: skip
+    torch.float32: TensorProto.FLOAT,
+    torch.float16: TensorProto.FLOAT16,
+    torch.float64: TensorProto.DOUBLE,
+    torch.bfloat16: TensorProto.BFLOAT16,
+    torch.int8: TensorProto.INT8,
+    torch.uint8: TensorProto.UINT8,
+    torch.int32: TensorProto.INT32,
+    torch.int64: TensorProto.INT64,
+    torch.bool: TensorProto.BOOL,
+}
 
 
 def write_onnx(
@@ -140,8 +146,17 @@ def _plain(op: str, **names: str) -> Write:
 def _conv(w: _Writer, node: Node) -> None:
     a = node.attributes
     extra = {"output_padding": a["output_padding"]} if node.kind == "ConvTranspose" else {}
-    w._put(node.kind, list(node.inputs), node.output, node.name, strides=a["stride"], pads=a["pads"],
-           dilations=a["dilation"], group=a["groups"], **extra)  # fmt: skip
+    w._put(
+        node.kind,
+        list(node.inputs),
+        node.output,
+        node.name,
+        strides=a["stride"],
+        pads=a["pads"],
+        dilations=a["dilation"],
+        group=a["groups"],
+        **extra,
+    )
 
 
 def _linear(w: _Writer, node: Node) -> None:
@@ -196,11 +211,20 @@ def _clip(w: _Writer, node: Node) -> None:
 
 def _pool(w: _Writer, node: Node) -> None:
     a = node.attributes
-    extra: dict[str, Any] = {"dilations": a["dilation"]} if node.kind == "MaxPool" else {
-        "count_include_pad": int(a["count_include_pad"])
-    }  # fmt: skip
-    w._put(node.kind, list(node.inputs), node.output, node.name, kernel_shape=a["kernel"], strides=a["stride"],
-           pads=a["pads"], ceil_mode=int(a["ceil"]), **extra)  # fmt: skip
+    extra: dict[str, Any] = (
+        {"dilations": a["dilation"]} if node.kind == "MaxPool" else {"count_include_pad": int(a["count_include_pad"])}
+    )
+    w._put(
+        node.kind,
+        list(node.inputs),
+        node.output,
+        node.name,
+        kernel_shape=a["kernel"],
+        strides=a["stride"],
+        pads=a["pads"],
+        ceil_mode=int(a["ceil"]),
+        **extra,
+    )
 
 
 def _reduce(w: _Writer, node: Node) -> None:
@@ -250,8 +274,15 @@ def _gate(gate: str, **attributes: float) -> Write:
 
 def _resize(w: _Writer, node: Node) -> None:
     scales = w._store(f"{node.output}^scales", torch.tensor([1.0, 1.0, *node.attributes["factors"]]))
-    w._put("Resize", [node.inputs[0], "", scales], node.output, node.name, mode="nearest", nearest_mode="floor",
-           coordinate_transformation_mode="asymmetric")  # fmt: skip
+    w._put(
+        "Resize",
+        [node.inputs[0], "", scales],
+        node.output,
+        node.name,
+        mode="nearest",
+        nearest_mode="floor",
+        coordinate_transformation_mode="asymmetric",
+    )
 
 
 def _prelu(w: _Writer, node: Node) -> None:
@@ -272,16 +303,52 @@ def _depth_to_space(w: _Writer, node: Node) -> None:
 
 
 _WRITERS: dict[str, Write] = {
-    **{kind: _plain(kind) for kind in ("MatMul", "Add", "Sub", "Mul", "Div", "Relu", "Sigmoid", "Tanh", "Erf", "Mish",
-                                       "HardSwish", "Selu", "Softsign", "Sign", "Abs", "Neg", "Identity")},
+    **{
+        kind: _plain(kind)
+        for kind in (
+            "MatMul",
+            "Add",
+            "Sub",
+            "Mul",
+            "Div",
+            "Relu",
+            "Sigmoid",
+            "Tanh",
+            "Erf",
+            "Mish",
+            "HardSwish",
+            "Selu",
+            "Softsign",
+            "Sign",
+            "Abs",
+            "Neg",
+            "Identity",
+        )
+    },
     **{kind: _plain(kind, axis="axis") for kind in ("Softmax", "LogSoftmax", "Concat", "Gather")},
     **{kind: _plain(kind, alpha="alpha") for kind in ("Elu", "Celu")},
-    "Conv": _conv, "ConvTranspose": _conv, "Linear": _linear, "BatchNormalization": _batch_norm,
-    "Quant": _quantiser, "Clip": _clip, "MaxPool": _pool, "AveragePool": _pool, "ReduceMean": _reduce,
-    "ReduceSum": _reduce, "Reshape": _reshape, "Expand": _expand, "Slice": _slice, "Pad": _pad, "Cast": _cast,
-    "Transpose": _plain("Transpose", perm="perm"), "Gelu": _plain("Gelu", approximate="approximate"),
-    "LeakyRelu": _plain("LeakyRelu", alpha="negative_slope"), "Silu": _gate("Sigmoid"), "PRelu": _prelu,
+    "Conv": _conv,
+    "ConvTranspose": _conv,
+    "Linear": _linear,
+    "BatchNormalization": _batch_norm,
+    "Quant": _quantiser,
+    "Clip": _clip,
+    "MaxPool": _pool,
+    "AveragePool": _pool,
+    "ReduceMean": _reduce,
+    "ReduceSum": _reduce,
+    "Reshape": _reshape,
+    "Expand": _expand,
+    "Slice": _slice,
+    "Pad": _pad,
+    "Cast": _cast,
+    "Transpose": _plain("Transpose", perm="perm"),
+    "Gelu": _plain("Gelu", approximate="approximate"),
+    "LeakyRelu": _plain("LeakyRelu", alpha="negative_slope"),
+    "Silu": _gate("Sigmoid"),
+    "PRelu": _prelu,
     "HardSigmoid": _hard_sigmoid,
-    "Softplus": _plain("Softplus"), "ResizeNearest": _resize,
+    "Softplus": _plain("Softplus"),
+    "ResizeNearest": _resize,
     "DepthToSpace": _depth_to_space,
-}  # fmt: skip
+}

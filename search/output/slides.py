@@ -93,7 +93,7 @@ class Deck:
 
     def _write(
         self, shape: Any, lines: Sequence[str], *, top: float, height: float, size: int, bold: bool = False
-    ) -> None:  # fmt: skip
+    ) -> None:
         from pptx.enum.text import MSO_ANCHOR, PP_ALIGN
         from pptx.util import Pt
 

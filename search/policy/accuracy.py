@@ -68,8 +68,10 @@ def features(candidate: Candidate, images: int) -> Vector:
     rate = math.log2(max(candidate.tune.learning_rate, 1e-5) / RATE)
     zeros, channels = _removed(candidate.unstructured / (1 - candidate.structured)), _removed(candidate.structured)
     steps = max(1.0, candidate.tune.epochs * images / candidate.tune.batch_size)
-    damage = sum(_EXPECTED[n] * v for n, v in
-                 (("weights", weights), ("activations", inputs), ("zeros", zeros), ("channels", channels)))  # fmt: skip
+    damage = sum(
+        _EXPECTED[n] * v
+        for n, v in (("weights", weights), ("activations", inputs), ("zeros", zeros), ("channels", channels))
+    )
     return np.array(
         [
             1.0,

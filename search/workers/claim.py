@@ -68,9 +68,13 @@ def situation(study: Study, trainer: Trainer) -> Situation | None:
     records = study.records()
     budget = account(study, trainer.images, records)
     known = Knowledge(
-        study.settings, records, study.space,
-        images=trainer.images, validation=trainer.validation, classes=trainer.classes,
-    )  # fmt: skip
+        study.settings,
+        records,
+        study.space,
+        images=trainer.images,
+        validation=trainer.validation,
+        classes=trainer.classes,
+    )
     return Situation(known, study.space, trainer, budget, plan_of(study, budget), study.dice())
 
 

@@ -112,9 +112,15 @@ def _result(
 def _tell(study: Study, trainer: Trainer, work: Work, result: Result) -> None:
     judge = Judge(study.settings, [], trainer.classes)
     record = Record(
-        work.trial.number, "COMPLETE", work.key, work.stage, work.rung, work.candidate, result=result,
+        work.trial.number,
+        "COMPLETE",
+        work.key,
+        work.stage,
+        work.rung,
+        work.candidate,
+        result=result,
         forecast=work.trial.user_attrs.get("work", {}).get("forecast"),
-    )  # fmt: skip
+    )
     predicted = judge.predicted(record)
     try:
         study.tell(work.trial, result, judge.violation(predicted), predicted, None)

@@ -46,9 +46,31 @@ CHILD_BYTES = 4_000_000_000
 IMAGES = 4
 INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**32 - 1, 2**63 - 1, 2**64 - 1)
 SCALARS = (
-    None, True, 0, -1, 1, 9, 2**31, 2**63, 10**30, 0.5, -0.0, 1e308, "", "x", "../../x", "os.system", "\u202e",
-    "a" * 500, [], {}, [[]], [0], [3, 3], {"": 0},
-)  # fmt: skip
+    None,
+    True,
+    0,
+    -1,
+    1,
+    9,
+    2**31,
+    2**63,
+    10**30,
+    0.5,
+    -0.0,
+    1e308,
+    "",
+    "x",
+    "../../x",
+    "os.system",
+    "\u202e",
+    "a" * 500,
+    [],
+    {},
+    [[]],
+    [0],
+    [3, 3],
+    {"": 0},
+)
 
 
 @dataclass
@@ -187,8 +209,11 @@ class Corpus:
                 return "x.pt", makers.torch_bytes(content)
             case _:
                 names = list(self.entries)
-                renamed = {draw(st.sampled_from((n, n, n, n, "x/" + n, n + "/", "../" + n, n[:-1]))): d
-                           for n, d in self.entries.items() if n != names[0] or draw(st.booleans())}  # fmt: skip
+                renamed = {
+                    draw(st.sampled_from((n, n, n, n, "x/" + n, n + "/", "../" + n, n[:-1]))): d
+                    for n, d in self.entries.items()
+                    if n != names[0] or draw(st.booleans())
+                }
                 return "x.pt", makers.zip_bytes(renamed)
 
 
@@ -309,9 +334,12 @@ def run(minutes: float, first_seed: int, keep: Path, isolated_every_s: float, ba
 
         @seed(number)
         @settings(
-            max_examples=batch, deadline=None, database=None, phases=[Phase.generate],
+            max_examples=batch,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate],
             suppress_health_check=list(HealthCheck),
-        )  # fmt: skip
+        )
         @given(st.data())
         def one(data: st.DataObject) -> None:
             if data.draw(st.integers(0, 4)) == 0:

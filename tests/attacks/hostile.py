@@ -161,8 +161,11 @@ case("zip cut in half", lambda: honest()[: len(honest()) // 2], "cut off")
 case("zip without its last byte", lambda: honest()[:-1], "cut off")
 case("zip with something behind it", lambda: honest() + b"#!/bin/sh", "cut off, or something follows")
 case("zip with something before it", lambda: b"PK\x03\x04" + bytes(60) + honest(), "zip archive")
-case("zip bomb", lambda: zip_bytes({"a/data.pkl": b"N.", "a/data/0": bytes(50_000_000)}, zipfile.ZIP_DEFLATED),
-     "compressed")  # fmt: skip
+case(
+    "zip bomb",
+    lambda: zip_bytes({"a/data.pkl": b"N.", "a/data/0": bytes(50_000_000)}, zipfile.ZIP_DEFLATED),
+    "compressed",
+)
 case("zip in a zip", lambda: zip_bytes({"a/inner.zip": honest()}), "no torch file has")
 case("entry twice", _raw_twice, "twice")
 case("encrypted entry", lambda: _central_flag(8, 1), "encrypted")
@@ -178,10 +181,16 @@ case("zip comment", _with_comment, "something follows")
 case("entry with two names", lambda: _patched(b"byteorder", b"bytehidden"[:9], 0), "two ways")
 case("overlapping entries", _overlapping, "twice|overlaps")
 case("directory that counts wrongly", _miscounted, "several parts")
-case("TorchScript", lambda: zip_bytes({"m/data.pkl": b"N.", "m/code/__torch__.py": b"", "m/constants.pkl": b""}),
-     "TorchScript.*contest convert")  # fmt: skip
-case("torch.export (.pt2)", lambda: zip_bytes({"m/archive_format": b"pt2", "m/models/model.json": b"{}"}),
-     "torch.export.*contest convert")  # fmt: skip
+case(
+    "TorchScript",
+    lambda: zip_bytes({"m/data.pkl": b"N.", "m/code/__torch__.py": b"", "m/constants.pkl": b""}),
+    "TorchScript.*contest convert",
+)
+case(
+    "torch.export (.pt2)",
+    lambda: zip_bytes({"m/archive_format": b"pt2", "m/models/model.json": b"{}"}),
+    "torch.export.*contest convert",
+)
 case("Keras", lambda: zip_bytes({"config.json": b"{}", "model.weights.h5": b""}), "Keras.*tf2onnx")
 case("NumPy archive", lambda: zip_bytes({"w.npy": b"\x93NUMPY"}), "npz.*contest convert")
 case("no data.pkl", lambda: zip_bytes({"a/version": b"3"}), "no data.pkl")
@@ -189,10 +198,16 @@ case("data.pkl of 9 MB", lambda: torch_with_pickle(pickled.PROTOCOL + b"N" * 9_0
 case("big-endian", lambda: zip_bytes({"a/data.pkl": b"N.", "a/byteorder": b"big"}), "little-endian")
 case("huge version record", lambda: zip_bytes({"a/data.pkl": b"N.", "a/version": bytes(10_000)}), "larger than")
 case("data that no tensor uses", lambda: zip_bytes({**_entries(), _entry_top() + "data/999": b"a table"}), "hides data")
-case("storage cut short", lambda: zip_bytes({k: v[:-1] if k.endswith("data/0") else v for k, v in _entries().items()}),
-     "should have")  # fmt: skip
-case("storage missing", lambda: zip_bytes({k: v for k, v in _entries().items() if not k.endswith("data/0")}),
-     "not in the archive")  # fmt: skip
+case(
+    "storage cut short",
+    lambda: zip_bytes({k: v[:-1] if k.endswith("data/0") else v for k, v in _entries().items()}),
+    "should have",
+)
+case(
+    "storage missing",
+    lambda: zip_bytes({k: v for k, v in _entries().items() if not k.endswith("data/0")}),
+    "not in the archive",
+)
 
 
 def _entry_top() -> str:
@@ -211,13 +226,30 @@ def _imports(module: str, attribute: str, *arguments: bytes) -> Callable[[], byt
 
 
 for _module, _attribute in (
-    ("os", "system"), ("posix", "system"), ("subprocess", "Popen"), ("builtins", "exec"), ("builtins", "eval"),
-    ("builtins", "__import__"), ("builtins", "getattr"), ("numpy", "load"), ("numpy.core.multiarray", "_reconstruct"),
-    ("torch.hub", "load"), ("torch", "load"), ("torch.jit", "load"), ("runpy", "run_path"), ("ctypes", "CDLL"),
-    ("__main__", "Net"), ("__builtin__", "compile"), ("pickle", "loads"), ("shutil", "rmtree"),
-):  # fmt: skip
-    pickle_case(f"pickle imports {_module}.{_attribute}", _imports(_module, _attribute, pickled.text("true")),
-                "without running code")  # fmt: skip
+    ("os", "system"),
+    ("posix", "system"),
+    ("subprocess", "Popen"),
+    ("builtins", "exec"),
+    ("builtins", "eval"),
+    ("builtins", "__import__"),
+    ("builtins", "getattr"),
+    ("numpy", "load"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("torch.hub", "load"),
+    ("torch", "load"),
+    ("torch.jit", "load"),
+    ("runpy", "run_path"),
+    ("ctypes", "CDLL"),
+    ("__main__", "Net"),
+    ("__builtin__", "compile"),
+    ("pickle", "loads"),
+    ("shutil", "rmtree"),
+):
+    pickle_case(
+        f"pickle imports {_module}.{_attribute}",
+        _imports(_module, _attribute, pickled.text("true")),
+        "without running code",
+    )
 
 pickle_case("bytearray of a terabyte", _imports("builtins", "bytearray", pickled.plain(10**12)), "bytearray")
 pickle_case("set, complex and codecs", _imports("_codecs", "encode", pickled.text("x")), "_codecs.encode")
@@ -233,16 +265,25 @@ pickle_case(
 pickle_case("extension registry", lambda: pickled.PROTOCOL + b"\x82\x01.", "uses 'EXT1'")
 pickle_case("call of a call", lambda: pickled.holding(pickled.tensor() + b")R"), "calls 'a value'")
 pickle_case("persistent id by text", lambda: pickled.PROTOCOL + b"Pstorage\n.", "uses 'PERSID'")
-pickle_case("nested persistent ids", lambda: pickled.holding(pickled.tensor(data=pickled.of(pickled.storage()) + b"Q")),
-            "not a storage")  # fmt: skip
-pickle_case("persistent id of something else", lambda: pickled.holding(pickled.text("file:///etc/passwd") + b"Q"),
-            "not a storage")  # fmt: skip
+pickle_case(
+    "nested persistent ids",
+    lambda: pickled.holding(pickled.tensor(data=pickled.of(pickled.storage()) + b"Q")),
+    "not a storage",
+)
+pickle_case(
+    "persistent id of something else",
+    lambda: pickled.holding(pickled.text("file:///etc/passwd") + b"Q"),
+    "not a storage",
+)
 pickle_case(
     "100,000 nested lists", lambda: pickled.PROTOCOL + b"]" * 100_000 + b"a" * 99_999 + b".", "not a model file"
 )
 pickle_case("list that holds itself", lambda: pickled.PROTOCOL + b"]q\x00h\x00a.", "not a model file")
-pickle_case("billion laughs", lambda: pickled.PROTOCOL + b")" + b"q\x00h\x00h\x00\x86" * 5_000 + b".",
-            "damaged|not a model file")  # fmt: skip
+pickle_case(
+    "billion laughs",
+    lambda: pickled.PROTOCOL + b")" + b"q\x00h\x00h\x00\x86" * 5_000 + b".",
+    "damaged|not a model file",
+)
 pickle_case(
     "number of two gigabytes", lambda: pickled.PROTOCOL + b"\x8b\xff\xff\xff\x7f" + bytes(10) + b".", "damaged|LONG4"
 )
@@ -255,11 +296,15 @@ pickle_case("mark that is missing", lambda: pickled.PROTOCOL + b"u.", "damaged")
 pickle_case("two values", lambda: pickled.PROTOCOL + b"NN.", "damaged")
 pickle_case("name that is no UTF-8", lambda: pickled.PROTOCOL + b"X\x02\x00\x00\x00\xff\xfe.", "damaged")
 pickle_case("key that is a number", lambda: pickled.PROTOCOL + b"}K\x01K\x02s.", "key that is not text")
-pickle_case("tensor name twice",
-            lambda: pickled.PROTOCOL + b"}(" + 2 * (pickled.text("w") + b"N") + b"u.", "in the file twice")  # fmt: skip
+pickle_case(
+    "tensor name twice", lambda: pickled.PROTOCOL + b"}(" + 2 * (pickled.text("w") + b"N") + b"u.", "in the file twice"
+)
 pickle_case("future protocol", lambda: b"\x80\x63N.", "uses 'PROTO'")
-pickle_case("state dictionary of a network", lambda: pickled.PROTOCOL + pickled.mapping(w=pickled.tensor()) + b".",
-            "not a model file of this project.*contest convert")  # fmt: skip
+pickle_case(
+    "state dictionary of a network",
+    lambda: pickled.PROTOCOL + pickled.mapping(w=pickled.tensor()) + b".",
+    "not a model file of this project.*contest convert",
+)
 
 # Tensors that are not what they seem
 
@@ -271,25 +316,35 @@ pickle_case("offset beyond the storage", lambda: pickled.holding(pickled.tensor(
 pickle_case("negative size", lambda: pickled.holding(pickled.tensor((-4,))), "not a list of sizes")
 pickle_case("size that is a truth value", lambda: pickled.holding(pickled.tensor((True,))), "not a list of sizes")
 pickle_case("size that is a float", lambda: pickled.holding(pickled.tensor((4.0,))), "not a list of sizes")
-pickle_case("product of sizes that overflows", lambda: pickled.holding(pickled.tensor((2**40, 2**40), (2**40, 1))),
-            "too large")  # fmt: skip
+pickle_case(
+    "product of sizes that overflows", lambda: pickled.holding(pickled.tensor((2**40, 2**40), (2**40, 1))), "too large"
+)
 pickle_case("forty dimensions", lambda: pickled.holding(pickled.tensor((1,) * 40, (1,) * 40)), "40 dimensions")
 pickle_case("more sizes than strides", lambda: pickled.holding(pickled.tensor((2, 2), (1,))), "not a dense tensor")
 pickle_case("storage smaller than its tensor", lambda: pickled.holding(pickled.tensor((1000,))), "view of other data")
 pickle_case("storage larger than its tensor", lambda: pickled.holding(pickled.tensor((2,))), "view of other data")
-pickle_case("storage that says 10^15", lambda: pickled.holding(pickled.tensor(data=pickled.storage(elements=10**15))),
-            "view of other data|should have")  # fmt: skip
+pickle_case(
+    "storage that says 10^15",
+    lambda: pickled.holding(pickled.tensor(data=pickled.storage(elements=10**15))),
+    "view of other data|should have",
+)
 pickle_case(
     "storage on a GPU", lambda: pickled.holding(pickled.tensor(data=pickled.storage(device="cuda:0"))), "device"
 )
 pickle_case("storage on meta", lambda: pickled.holding(pickled.tensor(data=pickled.storage(device="meta"))), "device")
-pickle_case("storage of quantised numbers",
-            lambda: pickled.holding(pickled.tensor(data=pickled.storage("QInt8Storage"))), "QInt8Storage")  # fmt: skip
+pickle_case(
+    "storage of quantised numbers",
+    lambda: pickled.holding(pickled.tensor(data=pickled.storage("QInt8Storage"))),
+    "QInt8Storage",
+)
 pickle_case(
     "two tensors in one storage", lambda: pickled.root(v=pickled.tensor(), w=pickled.tensor()), "share one storage"
 )
-pickle_case("storage that is a path", lambda: pickled.holding(pickled.tensor(data=pickled.storage(key="../../x"))),
-            "not in the archive")  # fmt: skip
+pickle_case(
+    "storage that is a path",
+    lambda: pickled.holding(pickled.tensor(data=pickled.storage(key="../../x"))),
+    "not in the archive",
+)
 
 
 def state_case(label: str, value: Callable[[], Any], message: str, name: str = "fc.bias") -> None:

@@ -126,8 +126,11 @@ onnx_case("sparse tensor", _sparse, "sparse")
 onnx_case("20,001 nodes", _nodes, "nodes; the limit")
 onnx_case("name of 10,000 letters", lambda m: setattr(m.graph.node[1], "name", "x" * 10_000), "the limit is")
 onnx_case("optional input", _optional, "not a dense tensor")
-onnx_case("images of a terabyte", lambda m: setattr(m.graph.input[0].type.tensor_type.shape.dim[2], "dim_value", 10**9),
-          "declared shape")  # fmt: skip
+onnx_case(
+    "images of a terabyte",
+    lambda m: setattr(m.graph.input[0].type.tensor_type.shape.dim[2], "dim_value", 10**9),
+    "declared shape",
+)
 onnx_case(
     "two inputs", lambda m: m.graph.input.append(helper.make_tensor_value_info("x", 1, [1, 3, 8, 8])), "one input"
 )

@@ -15,9 +15,14 @@ OPSET = 17
 
 
 def model(
-    nodes: Sequence[onnx.NodeProto], arrays: Arrays, *, outputs: int = 10, channels: int = 3, size: int = 8,
+    nodes: Sequence[onnx.NodeProto],
+    arrays: Arrays,
+    *,
+    outputs: int = 10,
+    channels: int = 3,
+    size: int = 8,
     batch: str | int = "n",
-) -> onnx.ModelProto:  # fmt: skip
+) -> onnx.ModelProto:
     """A model from image [n,C,size,size] to logits [n,outputs]."""
     graph = helper.make_graph(
         list(nodes),

@@ -69,22 +69,33 @@ def N(op: str, inputs: Iterable[str], outputs: Iterable[str], **attributes: Any)
 
 
 def network(
-    nodes: list[onnx.NodeProto], arrays: Mapping[str, Array], *, bits: Mapping[str, int] | None = None,
-    first: bool = True, qonnx: bool = False, shape: tuple[int, int, int] = (3, SIDE, SIDE), batch: str | int = "n",
-) -> onnx.ModelProto:  # fmt: skip
+    nodes: list[onnx.NodeProto],
+    arrays: Mapping[str, Array],
+    *,
+    bits: Mapping[str, int] | None = None,
+    first: bool = True,
+    qonnx: bool = False,
+    shape: tuple[int, int, int] = (3, SIDE, SIDE),
+    batch: str | int = "n",
+) -> onnx.ModelProto:
     """The whole network around `nodes`, which lead from 'x' to 'y'. bits: declared for tensors of codes."""
     before = [N("Conv", ["image", "first"], ["x0"], pads=[1] * 4), N("Relu", ["x0"], ["x"])] if first else []
-    after = [N("Relu", ["y"], ["r"]), N("GlobalAveragePool", ["r"], ["p"]), N("Flatten", ["p"], ["flattened"]),
-             N("Gemm", ["flattened", "last"], ["logits"], transB=1)]  # fmt: skip
+    after = [
+        N("Relu", ["y"], ["r"]),
+        N("GlobalAveragePool", ["r"], ["p"]),
+        N("Flatten", ["p"], ["flattened"]),
+        N("Gemm", ["flattened", "last"], ["logits"], transB=1),
+    ]
     every = [*before, *nodes, *after]
     stored = {"first": FIRST, "last": LAST, **arrays}
     used = {name for node in every for name in node.input}
     graph = helper.make_graph(
-        every, "planted",
+        every,
+        "planted",
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, [batch, *shape])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch, 10])],
         [numpy_helper.from_array(np.asarray(a), name) for name, a in stored.items() if name in used],
-    )  # fmt: skip
+    )
     opsets = [helper.make_opsetid("", 17)] + ([helper.make_opsetid("qonnx.custom_op.general", 1)] if qonnx else [])
     model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
     for name, number in (bits or {}).items():
@@ -101,8 +112,11 @@ def float_twin() -> onnx.ModelProto:
 
 def codes_twin(codes: Array = CODES, bits: int = 3) -> onnx.ModelProto:
     """Integer weights with one scale, as few bits as they need."""
-    nodes = [N("Cast", ["w"], ["wf"], to=TensorProto.FLOAT), N("Mul", ["wf", "s"], ["ws"]),
-             N("Conv", ["x", "ws"], ["y"])]  # fmt: skip
+    nodes = [
+        N("Cast", ["w"], ["wf"], to=TensorProto.FLOAT),
+        N("Mul", ["wf", "s"], ["ws"]),
+        N("Conv", ["x", "ws"], ["y"]),
+    ]
     arrays = {"w": codes.reshape(C, C, 1, 1).astype(np.int8), "s": f32(1.0)}
     return network(nodes, arrays, bits={"w": bits})
 

@@ -46,8 +46,16 @@ def qonnx(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def quant(x: str, y: str, scale: str = "s", bits: str = "b", signed: int = 1) -> onnx.NodeProto:
     """A QONNX quantiser."""
-    return node("Quant", [x, scale, "z", bits], [y], name=f"quant_{y}", domain="qonnx.custom_op.general",
-                signed=signed, narrow=0, rounding_mode="ROUND")  # fmt: skip
+    return node(
+        "Quant",
+        [x, scale, "z", bits],
+        [y],
+        name=f"quant_{y}",
+        domain="qonnx.custom_op.general",
+        signed=signed,
+        narrow=0,
+        rounding_mode="ROUND",
+    )
 
 
 QUANTISER = {"s": f32(0.1), "z": f32(0), "b": f32(3)}
@@ -108,8 +116,13 @@ def test_zeros_that_grew_back(tmp_path: Path) -> None:
     for name, tensor in masked["state"].items():
         if name.endswith("codes"):
             tensor.view(-1)[::2] = 0
-    regrown = {**masked, "state": {n: torch.where(t == 0, torch.ones_like(t), t) if n.endswith("codes") else t
-                                   for n, t in masked["state"].items()}}  # fmt: skip
+    regrown = {
+        **masked,
+        "state": {
+            n: torch.where(t == 0, torch.ones_like(t), t) if n.endswith("codes") else t
+            for n, t in masked["state"].items()
+        },
+    }
     kept, lost = score(masked, tmp_path), score(regrown, tmp_path)
     assert kept.measured["nonzeros"] <= kept.measured["weights"] / 2 + 10
     assert lost.measured["nonzeros"] == lost.measured["weights"] and lost.score.params > kept.score.params
@@ -233,12 +246,22 @@ def test_tensor_that_nothing_uses(tmp_path: Path) -> None:
 TABLES = {
     "added": ([node("Add", ["x", "table"], ["y"], name="add")], (1, 4, 8, 8)),
     "multiplied": ([node("Mul", ["x", "table"], ["y"], name="mul")], (1, 4, 8, 8)),
-    "in a constant node": ([node("Constant", [], ["t"], value=onnx.numpy_helper.from_array(weights(1, 4, 8, 8))),
-                            node("Add", ["x", "t"], ["y"], name="add")], ()),
+    "in a constant node": (
+        [
+            node("Constant", [], ["t"], value=onnx.numpy_helper.from_array(weights(1, 4, 8, 8))),
+            node("Add", ["x", "t"], ["y"], name="add"),
+        ],
+        (),
+    ),
     "slopes": ([node("PRelu", ["x", "table"], ["y"], name="prelu")], (4, 8, 8)),
-    "concatenated": ([node("Slice", ["x", "i0", "i2", "i1"], ["half"], name="slice"),
-                      node("Concat", ["half", "table"], ["y"], name="concat", axis=1)], (1, 2, 8, 8)),
-}  # fmt: skip
+    "concatenated": (
+        [
+            node("Slice", ["x", "i0", "i2", "i1"], ["half"], name="slice"),
+            node("Concat", ["half", "table"], ["y"], name="concat", axis=1),
+        ],
+        (1, 2, 8, 8),
+    ),
+}
 
 
 @pytest.mark.parametrize("how", TABLES)
@@ -277,57 +300,84 @@ PER_CHANNEL = f32([0.3, -0.7, 0.2, 0.9]).reshape(1, 4, 1, 1)
 TO_SPACE = [node("Transpose", ["m"], ["t"], name="turn", perm=[0, 2, 1, 3])]
 DISGUISED: dict[str, tuple[list[onnx.NodeProto], dict[str, Any]]] = {
     "Mul and ReduceSum": (
-        [node("Mul", ["x", "c"], ["m"], name="mul"),
-         node("ReduceSum", ["m", "axes"], ["s1"], name="sum", keepdims=1),
-         node("Expand", ["s1", "shape"], ["y"], name="expand")],
+        [
+            node("Mul", ["x", "c"], ["m"], name="mul"),
+            node("ReduceSum", ["m", "axes"], ["s1"], name="sum", keepdims=1),
+            node("Expand", ["s1", "shape"], ["y"], name="expand"),
+        ],
         {"c": PER_CHANNEL, "axes": np.asarray([1]), "shape": np.asarray([1, 4, 1, 1])},
     ),
     "Mul and ReduceMean": (
-        [node("Mul", ["x", "c"], ["m"], name="mul"),
-         node("ReduceMean", ["m"], ["s1"], name="mean", axes=[1], keepdims=1),
-         node("Expand", ["s1", "shape"], ["y"], name="expand")],
+        [
+            node("Mul", ["x", "c"], ["m"], name="mul"),
+            node("ReduceMean", ["m"], ["s1"], name="mean", axes=[1], keepdims=1),
+            node("Expand", ["s1", "shape"], ["y"], name="expand"),
+        ],
         {"c": PER_CHANNEL, "shape": np.asarray([1, 4, 1, 1])},
     ),
     "Mul, Transpose and AveragePool": (
-        [node("Mul", ["x", "c"], ["m"], name="mul"), *TO_SPACE,
-         node("AveragePool", ["t"], ["s1"], name="average", kernel_shape=[4, 1]),
-         node("Transpose", ["s1"], ["s2"], name="back", perm=[0, 2, 1, 3]),
-         node("Expand", ["s2", "shape"], ["y"], name="expand")],
+        [
+            node("Mul", ["x", "c"], ["m"], name="mul"),
+            *TO_SPACE,
+            node("AveragePool", ["t"], ["s1"], name="average", kernel_shape=[4, 1]),
+            node("Transpose", ["s1"], ["s2"], name="back", perm=[0, 2, 1, 3]),
+            node("Expand", ["s2", "shape"], ["y"], name="expand"),
+        ],
         {"c": PER_CHANNEL, "shape": np.asarray([1, 4, 1, 1])},
     ),
     "batch norm, Transpose and AveragePool": (
-        [node("BatchNormalization", ["x", "c", "o", "o", "one"], ["m"], name="bn"), *TO_SPACE,
-         node("AveragePool", ["t"], ["s1"], name="average", kernel_shape=[4, 1]),
-         node("Transpose", ["s1"], ["s2"], name="back", perm=[0, 2, 1, 3]),
-         node("Expand", ["s2", "shape"], ["y"], name="expand")],
+        [
+            node("BatchNormalization", ["x", "c", "o", "o", "one"], ["m"], name="bn"),
+            *TO_SPACE,
+            node("AveragePool", ["t"], ["s1"], name="average", kernel_shape=[4, 1]),
+            node("Transpose", ["s1"], ["s2"], name="back", perm=[0, 2, 1, 3]),
+            node("Expand", ["s2", "shape"], ["y"], name="expand"),
+        ],
         {"c": PER_CHANNEL.reshape(4), "o": f32(np.zeros(4)), "one": f32(np.ones(4)), "shape": np.asarray([1, 4, 1, 1])},
     ),
     "slopes, Transpose and AveragePool": (
-        [node("Abs", ["x"], ["positive"], name="abs"), node("Neg", ["positive"], ["negative"], name="neg"),
-         node("PRelu", ["negative", "c"], ["m"], name="prelu"), *TO_SPACE,
-         node("AveragePool", ["t"], ["s1"], name="average", kernel_shape=[4, 1]),
-         node("Transpose", ["s1"], ["s2"], name="back", perm=[0, 2, 1, 3]),
-         node("Expand", ["s2", "shape"], ["y"], name="expand")],
+        [
+            node("Abs", ["x"], ["positive"], name="abs"),
+            node("Neg", ["positive"], ["negative"], name="neg"),
+            node("PRelu", ["negative", "c"], ["m"], name="prelu"),
+            *TO_SPACE,
+            node("AveragePool", ["t"], ["s1"], name="average", kernel_shape=[4, 1]),
+            node("Transpose", ["s1"], ["s2"], name="back", perm=[0, 2, 1, 3]),
+            node("Expand", ["s2", "shape"], ["y"], name="expand"),
+        ],
         {"c": PER_CHANNEL.reshape(4, 1, 1), "shape": np.asarray([1, 4, 1, 1])},
     ),
     "shifted copies, scaled and added (a depthwise convolution)": (
         [node("Pad", ["x", "pads"], ["padded"], name="pad")]
-        + [step for i in range(9) for step in (
-            node("Slice", ["padded", f"b{i}", f"e{i}", "hw"], [f"s{i}"], name=f"shift{i}"),
-            node("Mul", [f"s{i}", f"c{i}"], [f"m{i}"], name=f"mul{i}"))]
-        + [node("Add", ["m0" if i == 1 else f"a{i - 1}", f"m{i}"], ["y" if i == 8 else f"a{i}"], name=f"add{i}")
-           for i in range(1, 9)],
-        {"pads": np.asarray([0, 0, 1, 1, 0, 0, 1, 1]), "hw": np.asarray([2, 3]),
-         **{f"b{i}": np.asarray([i // 3, i % 3]) for i in range(9)},
-         **{f"e{i}": np.asarray([i // 3 + 8, i % 3 + 8]) for i in range(9)},
-         **{f"c{i}": PER_CHANNEL + f32(0.01 * i) for i in range(9)}},
+        + [
+            step
+            for i in range(9)
+            for step in (
+                node("Slice", ["padded", f"b{i}", f"e{i}", "hw"], [f"s{i}"], name=f"shift{i}"),
+                node("Mul", [f"s{i}", f"c{i}"], [f"m{i}"], name=f"mul{i}"),
+            )
+        ]
+        + [
+            node("Add", ["m0" if i == 1 else f"a{i - 1}", f"m{i}"], ["y" if i == 8 else f"a{i}"], name=f"add{i}")
+            for i in range(1, 9)
+        ],
+        {
+            "pads": np.asarray([0, 0, 1, 1, 0, 0, 1, 1]),
+            "hw": np.asarray([2, 3]),
+            **{f"b{i}": np.asarray([i // 3, i % 3]) for i in range(9)},
+            **{f"e{i}": np.asarray([i // 3 + 8, i % 3 + 8]) for i in range(9)},
+            **{f"c{i}": PER_CHANNEL + f32(0.01 * i) for i in range(9)},
+        },
     ),
     "products and GlobalAveragePool": (
-        [node("Mul", ["x", "x"], ["m"], name="mul"), node("GlobalAveragePool", ["m"], ["g"], name="pool2"),
-         node("Add", ["x", "g"], ["y"], name="add")],
+        [
+            node("Mul", ["x", "x"], ["m"], name="mul"),
+            node("GlobalAveragePool", ["m"], ["g"], name="pool2"),
+            node("Add", ["x", "g"], ["y"], name="add"),
+        ],
         {},
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("how", DISGUISED)
@@ -341,8 +391,11 @@ def test_work_in_disguise_is_priced(how: str, tmp_path: Path) -> None:
 
 def test_factors_along_several_dimensions(tmp_path: Path) -> None:
     """A factor for each channel, row and column is a table of 4 + 8 + 8 numbers, not one multiplier a channel."""
-    nodes = [node("Mul", ["x", "c"], ["m1"], name="channels"), node("Mul", ["m1", "h"], ["m2"], name="rows"),
-             node("Mul", ["m2", "v8"], ["y"], name="columns")]  # fmt: skip
+    nodes = [
+        node("Mul", ["x", "c"], ["m1"], name="channels"),
+        node("Mul", ["m1", "h"], ["m2"], name="rows"),
+        node("Mul", ["m2", "v8"], ["y"], name="columns"),
+    ]
     arrays = {"c": PER_CHANNEL, "h": weights(1, 1, 8, 1), "v8": weights(1, 1, 1, 8)}
     report, plain = score(graph(nodes, **arrays), tmp_path), score(graph([node("Identity", ["x"], ["y"])]), tmp_path)
     assert charged(report) - charged(plain) >= 20 * 32
@@ -500,8 +553,10 @@ def test_code_book_entries_that_nothing_looks_up(tmp_path: Path) -> None:
 
     def looked_up(entries: int) -> onnx.ModelProto:
         index = np.random.default_rng(0).integers(0, 4, (4, 4, 3, 3))
-        nodes = [node("Gather", ["t", "i"], ["u"], name="table"),
-                 node("Conv", ["x", "u"], ["y"], name="second", pads=[1] * 4)]  # fmt: skip
+        nodes = [
+            node("Gather", ["t", "i"], ["u"], name="table"),
+            node("Conv", ["x", "u"], ["y"], name="second", pads=[1] * 4),
+        ]
         return graph(nodes, t=weights(entries), i=index)
 
     small, large = score(looked_up(4), tmp_path), score(looked_up(132), tmp_path)
@@ -511,8 +566,10 @@ def test_code_book_entries_that_nothing_looks_up(tmp_path: Path) -> None:
 
 
 def dequantised(codes: NDArray[Any], zero: NDArray[Any]) -> onnx.ModelProto:
-    nodes = [node("DequantizeLinear", ["c", "s", "z"], ["u"], name="weights", axis=0),
-             node("Conv", ["x", "u"], ["y"], name="second", pads=[1] * 4)]  # fmt: skip
+    nodes = [
+        node("DequantizeLinear", ["c", "s", "z"], ["u"], name="weights", axis=0),
+        node("Conv", ["x", "u"], ["y"], name="second", pads=[1] * 4),
+    ]
     return graph(nodes, c=codes, s=np.full(zero.shape, 0.1, np.float32), z=zero)
 
 
@@ -539,8 +596,10 @@ def test_connections_in_an_index(tmp_path: Path) -> None:
     """Sums over chosen channels are a layer whose weights are the choice: it is charged as wiring, bit by bit."""
 
     def chosen(index: list[int]) -> float:
-        nodes = [node("Gather", ["x", "i"], ["many"], name="choice", axis=1),
-                 node("Conv", ["many", "u"], ["y"], name="second")]  # fmt: skip
+        nodes = [
+            node("Gather", ["x", "i"], ["many"], name="choice", axis=1),
+            node("Conv", ["many", "u"], ["y"], name="second"),
+        ]
         model = graph(nodes, i=np.array(index, np.int64), u=weights(4, len(index), 1, 1))
         return charged(score(model, tmp_path))
 
@@ -553,9 +612,15 @@ def test_numbers_in_padding(tmp_path: Path) -> None:
     """Constant channels from the border of a padding would be biases for nothing."""
 
     def padded(value: float) -> onnx.ModelProto:
-        return graph([node("Pad", ["x", "pads", "c"], ["q"], name="border"),
-                      node("Conv", ["q", "u"], ["y"], name="second", pads=[1] * 4)],
-                     pads=np.array([0, 0, 0, 0, 0, 1, 0, 0]), c=f32(value), u=weights(4, 5, 3, 3))  # fmt: skip
+        return graph(
+            [
+                node("Pad", ["x", "pads", "c"], ["q"], name="border"),
+                node("Conv", ["q", "u"], ["y"], name="second", pads=[1] * 4),
+            ],
+            pads=np.array([0, 0, 0, 0, 0, 1, 0, 0]),
+            c=f32(value),
+            u=weights(4, 5, 3, 3),
+        )
 
     assert charged(score(padded(0.37), tmp_path)) - charged(score(padded(0.0), tmp_path)) == 32
 
@@ -574,9 +639,12 @@ def test_values_that_join_a_grid(how: str, bits: int, tmp_path: Path) -> None:
         "constant off the grid": node("Concat", ["b1", "k"], ["j"], name="join", axis=1),
         "padding off the grid": node("Pad", ["b1", "pads", "c"], ["j"], name="join"),
     }
-    nodes = [quant("x", "b1"), *([second[how]] if how in second else []),
-             join.get(how, node("Concat", ["b1", "b2"], ["j"], name="join", axis=1)),
-             node("Conv", ["j", "u"], ["y"], name="second", pads=[1] * 4)]  # fmt: skip
+    nodes = [
+        quant("x", "b1"),
+        *([second[how]] if how in second else []),
+        join.get(how, node("Concat", ["b1", "b2"], ["j"], name="join", axis=1)),
+        node("Conv", ["j", "u"], ["y"], name="second", pads=[1] * 4),
+    ]
     arrays: dict[str, Any] = {**QUANTISER, "u": weights(4, 8, 3, 3)}
     if how == "other step":
         arrays["s2"] = f32(0.03)
@@ -625,8 +693,10 @@ def test_shared_weights_are_stored_once_and_run_twice(tmp_path: Path) -> None:
     """Allowed, and no gift: the second use stores nothing, and every operation is charged again."""
 
     def twice(second: str) -> onnx.ModelProto:
-        nodes = [node("Conv", ["x", "u"], ["a"], name="one", pads=[1] * 4),
-                 node("Conv", ["a", second], ["y"], name="two", pads=[1] * 4)]  # fmt: skip
+        nodes = [
+            node("Conv", ["x", "u"], ["a"], name="one", pads=[1] * 4),
+            node("Conv", ["a", second], ["y"], name="two", pads=[1] * 4),
+        ]
         extra = {} if second == "u" else {second: weights(4, 4, 3, 3) + 1}
         return graph(nodes, u=weights(4, 4, 3, 3), **extra)
 
@@ -637,10 +707,12 @@ def test_shared_weights_are_stored_once_and_run_twice(tmp_path: Path) -> None:
 
 def test_shared_codes_at_two_scales_are_two_weights(tmp_path: Path) -> None:
     codes = np.random.default_rng(0).integers(-4, 4, (4, 4, 3, 3)).astype(np.int8)
-    nodes = [node("DequantizeLinear", ["c", "s1"], ["u1"], name="w1"),
-             node("DequantizeLinear", ["c", "s2"], ["u2"], name="w2"),
-             node("Conv", ["x", "u1"], ["a"], name="one", pads=[1] * 4),
-             node("Conv", ["a", "u2"], ["y"], name="two", pads=[1] * 4)]  # fmt: skip
+    nodes = [
+        node("DequantizeLinear", ["c", "s1"], ["u1"], name="w1"),
+        node("DequantizeLinear", ["c", "s2"], ["u2"], name="w2"),
+        node("Conv", ["x", "u1"], ["a"], name="one", pads=[1] * 4),
+        node("Conv", ["a", "u2"], ["y"], name="two", pads=[1] * 4),
+    ]
     report = score(graph(nodes, c=codes, s1=f32(0.1), s2=f32(0.7)), tmp_path)
     assert layer(report, "one")["weights"] == layer(report, "two")["weights"] == 4 * 4 * 9
 

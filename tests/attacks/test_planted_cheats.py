@@ -22,11 +22,21 @@ LEAST = 0.95
 SAME_FUNCTION = 2e-2
 """Largest difference of logits to the twin's, relative to the largest: the cheats by small numbers are not exact."""
 OTHER_FUNCTION = {
-    "a_table_of_activations", "overlapping_windows_of_one_tensor", "an_index_of_an_index", "a_chain_of_one_bit_scales",
-    "a_second_code_book_behind_a_small_one", "steps_of_the_input_carry_weights", "a_gate_by_the_batch_size",
-    "a_gate_by_a_tiny_number", "a_crop_by_the_batch_size", "a_scale_for_each_piece", "an_index_that_repeats_channels",
-    "scales_along_the_input_channels", "four_channels_in_one_integer", "a_layer_in_double_precision",
-}  # fmt: skip
+    "a_table_of_activations",
+    "overlapping_windows_of_one_tensor",
+    "an_index_of_an_index",
+    "a_chain_of_one_bit_scales",
+    "a_second_code_book_behind_a_small_one",
+    "steps_of_the_input_carry_weights",
+    "a_gate_by_the_batch_size",
+    "a_gate_by_a_tiny_number",
+    "a_crop_by_the_batch_size",
+    "a_scale_for_each_piece",
+    "an_index_that_repeats_channels",
+    "scales_along_the_input_channels",
+    "four_channels_in_one_integer",
+    "a_layer_in_double_precision",
+}
 """Their twin is one of the same size, or of what is run; QONNX and doubles do not run in ONNX Runtime."""
 
 

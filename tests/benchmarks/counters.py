@@ -100,10 +100,16 @@ def layers_of(model: nn.Module, shape: tuple[int, int, int]) -> tuple[list[Layer
         weights = own.weight.numel() if own is not None else operation.weights
         rows.append(
             Layer(
-                operation.name, operation.kind == "linear", operation.macs, weights, operation.outputs, channels,
-                own is not None and own.bias is not None, own,
+                operation.name,
+                operation.kind == "linear",
+                operation.macs,
+                weights,
+                operation.outputs,
+                channels,
+                own is not None and own.bias is not None,
+                own,
             )
-        )  # fmt: skip
+        )
     return rows, products
 
 

@@ -27,8 +27,12 @@ def run(study: Path, trials: int, *arguments: str, **environment: str) -> subpro
     """The command to its end."""
     return subprocess.run(
         [*COMMAND, "--trials", str(trials), "--study", str(study), *arguments],
-        env={**os.environ, **environment}, capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
-    )  # fmt: skip
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
 
 
 def ended_well(done: subprocess.CompletedProcess[str], study: Path) -> str | None:

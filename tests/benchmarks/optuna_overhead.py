@@ -62,8 +62,10 @@ def main() -> None:
             each = (marks[last] - marks[first]) / (last - first)
             share = each / arguments.trial_seconds
             print(f"| {first} to {last} | {1000 * each:.0f} | {share:.2%} | {each / 0.02:.1f} s |")
-    print(f"| all {trials} | {1000 * used / trials:.0f} | {used / trials / arguments.trial_seconds:.2%} "
-          f"| {used / trials / 0.02:.1f} s |")  # fmt: skip
+    print(
+        f"| all {trials} | {1000 * used / trials:.0f} | {used / trials / arguments.trial_seconds:.2%} "
+        f"| {used / trials / 0.02:.1f} s |"
+    )
 
 
 if __name__ == "__main__":

@@ -85,9 +85,13 @@ def measure(workers: int, trials: int, epoch_s: float, storage: str | None) -> M
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder) / f"scaling-{workers}-{os.getpid()}-{int(time.time())}"
         Settings(
-            trials=trials, sampler="random", rungs=(1.0,), explore_epochs=4.0, objective="pareto",
+            trials=trials,
+            sampler="random",
+            rungs=(1.0,),
+            explore_epochs=4.0,
+            objective="pareto",
             storage=storage,
-        ).save(directory)  # fmt: skip
+        ).save(directory)
         study = open_at(directory)
         study.optuna.set_user_attr(FINISHED, False)
         enqueue_random(study, trials, 4.0)

@@ -215,12 +215,13 @@ TASKS: dict[str, Callable[[], lab.Task]] = {
     "only-recurrent": lambda: task("only-recurrent", OnlyRecurrent, FRAMES, SOUND),
     "attention": lambda: task("attention", Attention, FRAMES, SOUND),
     "tied": lambda: task("tied", Tied, WORDS, NEXT, loss=language),
-    "dictionary": lambda: task("dictionary", Dictionary, WORDS, TOPIC, loss=named,
-                               metric=lab.Metric("Accuracy", own_accuracy, unit="%")),
+    "dictionary": lambda: task(
+        "dictionary", Dictionary, WORDS, TOPIC, loss=named, metric=lab.Metric("Accuracy", own_accuracy, unit="%")
+    ),
     "named": lambda: lab.Task("named", Named, Batches(), Batches(), loss=named),
     "two": lambda: lab.Task("two", Two, DataLoader(Pairs(), 32, shuffle=True), DataLoader(Pairs(), 32)),
     "padded": lambda: lab.Task("padded", Padded, Sequences(), Sequences()),
     "weight-norm": lambda: task("weight-norm", WeightNormed, FRAMES, SOUND),
     "lazy": lambda: task("lazy", Lazy, FRAMES, SOUND),
     "one-logit": lambda: task("one-logit", OneLogit, FRAMES, SOUND, loss=binary),
-}  # fmt: skip
+}

@@ -36,9 +36,15 @@ def images(seed: int, number: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 def net() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2),
-        nn.Flatten(), nn.Linear(32, 2),
-    )  # fmt: skip
+        nn.Conv2d(1, 6, 3),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.Conv2d(6, 8, 3),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(32, 2),
+    )
 
 
 @pytest.fixture
@@ -196,7 +202,7 @@ def test_a_folder_belongs_to_one_configuration(tmp_path: Path) -> None:
 def test_compare(task: lab.Task, tmp_path: Path) -> None:
     options = lab.Compare(
         ("random", "magnitude", "snip"), (1, 2, 4), look_at=4, training=FAST, pretraining=FAST, scoring_samples=32
-    )  # fmt: skip
+    )
     results = lab.compare([task, replace(task, name="again")], tmp_path, options)
     assert results.tables["networks-by-method"].columns.tolist() == ["Network", "random", "magnitude", "snip"]
     flops = results.tables["flops-0"]
@@ -229,9 +235,12 @@ def test_finetune(task: lab.Task, tmp_path: Path, method: str) -> None:
 
 def test_finetune_layer_by_layer(task: lab.Task, tmp_path: Path) -> None:
     options = lab.FineTune(
-        method="filter-l1", layer_by_layer=True, layers=(("0.weight", 0.5), ("3.weight", 0.25)), training=FAST,
+        method="filter-l1",
+        layer_by_layer=True,
+        layers=(("0.weight", 0.5), ("3.weight", 0.25)),
+        training=FAST,
         tuning=FAST,
-    )  # fmt: skip
+    )
     layers = lab.finetune(task, tmp_path, options).tables["layers"]
     assert layers["Nonzero"].tolist() == [27, 432 - 108, 64]
 
@@ -298,9 +307,11 @@ def test_onnx_runtime_must_not_round_the_biases_of_qcdq(bits: int, tmp_path: Pat
 
 def test_macs_of_layers_by_hand() -> None:
     model = nn.Sequential(
-        nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.Conv2d(8, 8, 3, groups=4), nn.ConvTranspose2d(8, 4, 2, stride=2),
+        nn.Conv2d(3, 8, 3, stride=2, padding=1),
+        nn.Conv2d(8, 8, 3, groups=4),
+        nn.ConvTranspose2d(8, 4, 2, stride=2),
         nn.Linear(4, 5),
-    )  # fmt: skip
+    )
     macs = layer_macs(model, torch.rand(2, 3, 8, 8))
     assert list(macs.values()) == [8 * 27 * 16, 8 * 2 * 9 * 4, 8 * 4 * 4 * 4, 4 * 5 * 4 * 4]
 
@@ -356,7 +367,8 @@ def test_learning_rates_written_out(training: lab.Training, rates: list[float]) 
     model = nn.Linear(1, 1, bias=False)
     seen = [float(model.weight.detach())]
     batches = [(torch.ones(1, 1), torch.zeros(1))] * 2
-    lab.train(model, batches, lambda out, _: out.mean(), training,
-              after_step=lambda m: seen.append(float(m.weight.detach())))  # fmt: skip
+    lab.train(
+        model, batches, lambda out, _: out.mean(), training, after_step=lambda m: seen.append(float(m.weight.detach()))
+    )
     steps = [a - b for a, b in pairwise(seen)]
     assert steps == pytest.approx(rates, abs=1e-5)

@@ -123,8 +123,22 @@ def test_compression_as_ratio_sparsity_or_exponent_is_the_same(tmp_path: Path) -
 
 def test_seeds_give_means_with_standard_deviations_and_bands(tmp_path: Path) -> None:
     model = ["--model", "mnist_fc:hidden=12", "--dataset", "digits"]
-    done("repeated", *model, *FEW, *ONCE, "--rounds", "1", "--variants", "none", "--seeds", "3", "--latency-runs", "2",
-         "--out", str(tmp_path))  # fmt: skip
+    done(
+        "repeated",
+        *model,
+        *FEW,
+        *ONCE,
+        "--rounds",
+        "1",
+        "--variants",
+        "none",
+        "--seeds",
+        "3",
+        "--latency-runs",
+        "2",
+        "--out",
+        str(tmp_path),
+    )
     own = [pd.read_csv(tmp_path / f"seed-{seed}" / "tables" / "none.csv")["Accuracy (%)"] for seed in range(3)]
     side = pd.concat(own, axis=1)
     table = pd.read_csv(tmp_path / "tables" / "none.csv")

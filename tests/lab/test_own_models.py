@@ -36,10 +36,11 @@ EXPERIMENTS: dict[str, Callable[[lab.Task, Path], Any]] = {
         task, out, lab.Deploy((0.0, 0.5), (0.5,), training=ONCE, tuning=ONCE, runs=2, warmup=1)
     ),
     "quantise": lambda task, out: lab.quantise(
-        task, out,
+        task,
+        out,
         lab.Quantise((0.0, 0.5), (32, 4), ("together",), training=ONCE, tuning=ONCE, latency_runs=2),
     ),
-}  # fmt: skip
+}
 
 
 def runs_or_says_why(name: str, experiment: str, out: Path) -> str:
@@ -88,8 +89,13 @@ def test_every_method_scores_every_kind(name: str, method: str) -> None:
         assert "the score 0" in obstacle
         return
     assert obstacle == ""
-    masks = pruning.prune(model, f"{method}:rounds=3" if method == "synflow" else method, 0.5,
-                          batches=task.scoring_batches(8), loss=task.loss)  # fmt: skip
+    masks = pruning.prune(
+        model,
+        f"{method}:rounds=3" if method == "synflow" else method,
+        0.5,
+        batches=task.scoring_batches(8),
+        loss=task.loss,
+    )
     total = sum(mask.numel() for mask in masks.values())
     assert sum(int(mask.sum()) for mask in masks.values()) == total - round(total / 2)
 
@@ -215,8 +221,14 @@ def test_a_method_that_cannot_score_is_an_empty_column_with_its_reason(tmp_path:
     """CTC has no second derivative, which GraSP needs; the others go on, and methods can be added afterwards."""
     words = torch.randint(1, 5, (96, 2))
     batches = [(FRAMES[i : i + 32], words[i : i + 32]) for i in (0, 32, 64)]
-    task = lab.Task("speech", lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 5)), batches, batches,
-                    loss=ctc, metric=lab.Metric("Outputs", lambda m, b: float(m(FRAMES).mean())))  # fmt: skip
+    task = lab.Task(
+        "speech",
+        lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 5)),
+        batches,
+        batches,
+        loss=ctc,
+        metric=lab.Metric("Outputs", lambda m, b: float(m(FRAMES).mean())),
+    )
     options = lab.Compare(("magnitude", "grasp"), (4,), 4, ONCE, ONCE, 0, 32)
     results = lab.compare([task], tmp_path, options)
     table = results.tables["accuracy"]

@@ -30,9 +30,13 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_repeated_pruning_of_a_speech_model(example: Path) -> None:
     task = lab.load_task("speech:task")
     options = lab.Repeated(
-        rounds=2, fraction=0.9, variants=("none", "kept"), latency_runs=3, latency_batch=8,
+        rounds=2,
+        fraction=0.9,
+        variants=("none", "kept"),
+        latency_runs=3,
+        latency_batch=8,
         training=lab.Training(epochs=5, learning_rate=0.003),
-    )  # fmt: skip
+    )
     results = lab.repeated(task, example / "results", options)
     plain, kept = results.tables["none"], results.tables["kept"]
     errors = "Word error rate (%)"

@@ -126,9 +126,10 @@ def test_coarse_feedback_hides_figures_everywhere(client: TestClient, board: Boa
     told = f"accuracy {value} ({correct} of 10,000) is below the threshold"
     more = {
         "details": {"per_class": [{"name": "cat", "accuracy": value}], "confusion": [[int(correct)]]},
-        "holdout": {"value": value, "gap": value, "p_value": value}, "flags": [f"hold-out {value}"],
+        "holdout": {"value": value, "gap": value, "p_value": value},
+        "flags": [f"hold-out {value}"],
         "problems": [told] if state == "below_threshold" else [],
-    }  # fmt: skip
+    }
     if state == "refused":
         more |= {"status": "flagged", "rankable": False, "problems": ["tensor 'x' is used by nothing", told]}
     entry = enter(client, alpha, report={"accuracy": value, **more})

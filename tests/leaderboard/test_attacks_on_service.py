@@ -26,10 +26,24 @@ from leaderboard.settings import Settings
 Make = Callable[[str], str]
 SUBMIT = "/api/v1/contests/cifar/submissions"
 NASTY = [
-    "../../../../etc/passwd", "..\\..\\windows\\system32", "/etc/passwd", "a/../../b.pt", "nul\x00byte.pt",
-    "<script>alert(1)</script>.pt", "'; DROP TABLE teams; --", "\u202egpj.tp", "x" * 255, "", " ", ".", "..",
-    "%2e%2e%2f", "CON", "line\r\nSet-Cookie: a=b", '"><img src=x onerror=alert(1)>',
-]  # fmt: skip
+    "../../../../etc/passwd",
+    "..\\..\\windows\\system32",
+    "/etc/passwd",
+    "a/../../b.pt",
+    "nul\x00byte.pt",
+    "<script>alert(1)</script>.pt",
+    "'; DROP TABLE teams; --",
+    "\u202egpj.tp",
+    "x" * 255,
+    "",
+    " ",
+    ".",
+    "..",
+    "%2e%2e%2f",
+    "CON",
+    "line\r\nSet-Cookie: a=b",
+    '"><img src=x onerror=alert(1)>',
+]
 
 
 CAP = 200_000
@@ -77,9 +91,21 @@ def test_notes_are_kept_as_text(client: TestClient, token: Make, note: str) -> N
 
 @pytest.mark.parametrize(
     "query",
-    ["team=' OR 1=1 --", "team=%25", "team=_", "team=x\x00y", "team=\ud800", "min_accuracy=1e999", "max_score=nan",
-     "sort=score;DROP TABLE teams", "sort=(SELECT 1)", "page=1 UNION SELECT 1", "descending=1'", "section=x' OR '1"],
-)  # fmt: skip
+    [
+        "team=' OR 1=1 --",
+        "team=%25",
+        "team=_",
+        "team=x\x00y",
+        "team=\ud800",
+        "min_accuracy=1e999",
+        "max_score=nan",
+        "sort=score;DROP TABLE teams",
+        "sort=(SELECT 1)",
+        "page=1 UNION SELECT 1",
+        "descending=1'",
+        "section=x' OR '1",
+    ],
+)
 def test_filters_are_values_not_sql(client: TestClient, token: Make, query: str) -> None:
     alpha = auth(token("Alpha"))
     number = client.post(SUBMIT, content=content(report={}), headers=alpha).json()["submission"]["id"]

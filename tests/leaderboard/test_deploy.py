@@ -154,10 +154,13 @@ def test_the_commands_run_in_a_clean_environment(tmp_path: Path) -> None:
     server.start()
     port = free_port()
     environment = {
-        "PATH": f"{home}/bin:/usr/bin:/bin", "HOME": str(tmp_path), "CONTEST_LEADERBOARD": str(tmp_path / "board"),
-        "CONTEST_DATABASE": server.new_database("contest"), "CONTEST_SECRET": "s" * 40,
+        "PATH": f"{home}/bin:/usr/bin:/bin",
+        "HOME": str(tmp_path),
+        "CONTEST_LEADERBOARD": str(tmp_path / "board"),
+        "CONTEST_DATABASE": server.new_database("contest"),
+        "CONTEST_SECRET": "s" * 40,
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
-    }  # fmt: skip
+    }
     services = compose()["services"]
     web_words = [*services["web"]["command"], "--port", str(port)]
     written = [tmp_path / "web.log", tmp_path / "worker.log"]

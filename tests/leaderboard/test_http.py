@@ -33,9 +33,12 @@ def live(settings: Settings, board: Board) -> Iterator[tuple[str, int]]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     config = uvicorn.Config(
-        create_app(replace(settings, workers=0), scripted), port=port, http=Hurried, log_config=None,
+        create_app(replace(settings, workers=0), scripted),
+        port=port,
+        http=Hurried,
+        log_config=None,
         timeout_keep_alive=30,
-    )  # fmt: skip
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -44,11 +44,22 @@ def test_formulas(text: str, expected: float | None) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "__import__('os').system('true')", "score.__class__", "(lambda: 1)()", "[1 for x in ()]", "open('/etc/passwd')",
-        "f'{score}'", "'a' * 9", "secret", "2 ** 10 ** 10", "", "1 +", "x := 3", "round(score, ndigits=2)",
+        "__import__('os').system('true')",
+        "score.__class__",
+        "(lambda: 1)()",
+        "[1 for x in ()]",
+        "open('/etc/passwd')",
+        "f'{score}'",
+        "'a' * 9",
+        "secret",
+        "2 ** 10 ** 10",
+        "",
+        "1 +",
+        "x := 3",
+        "round(score, ndigits=2)",
         "(" * 400 + "1" + ")" * 400,
     ],
-)  # fmt: skip
+)
 def test_a_formula_is_arithmetic_and_nothing_else(text: str) -> None:
     with pytest.raises(UsageError):
         Formula.parse(text)
@@ -76,9 +87,11 @@ def marked(board: Board) -> Board:
         roster.import_roster(session, contest, roster.parse(table))
         contests.add_baseline(session, contest, "ResNet8, 4 bits")
     for name, report in (
-        ("Alpha", {"score": 0.01, "claimed": {"p_u": 0.9}}), ("ResNet8, 4 bits", {"score": 0.02}),
-        ("Beta", {"score": 0.03}), ("Beta", {"accuracy": 0.5}),
-    ):  # fmt: skip
+        ("Alpha", {"score": 0.01, "claimed": {"p_u": 0.9}}),
+        ("ResNet8, 4 bits", {"score": 0.02}),
+        ("Beta", {"score": 0.03}),
+        ("Beta", {"accuracy": 0.5}),
+    ):
         contest, team = both(board, name)
         board.work.score(submit(board, contest, team, content(report=report), name="net.pt")[0].id)
     return board
@@ -97,8 +110,11 @@ def test_grades(marked: Board, settings: Settings, tmp_path: Path) -> None:
     assert done.exit_code == 0 and "4 rows" in done.output
     rows = list(csv.DictReader(io.StringIO(out.read_text(encoding="utf-8"))))
     assert [(r["name"], r["team"], r["rank"], r["points"]) for r in rows] == [
-        ("Ada", "Alpha", "1", "10.0"), ("Bob", "Alpha", "1", "10.0"), ("Cyd", "Beta", "2", "8.0"), ("Dan", "", "", ""),
-    ]  # fmt: skip
+        ("Ada", "Alpha", "1", "10.0"),
+        ("Bob", "Alpha", "1", "10.0"),
+        ("Cyd", "Beta", "2", "8.0"),
+        ("Dan", "", "", ""),
+    ]
     assert rows[0]["number"] == "'=1+1", "no spreadsheet takes it for a formula"
     assert rows[0]["claimed otherwise"] == "p_u: claimed 0.9, measured 0.5"
     assert (rows[2]["submissions"], rows[2]["baselines beaten"]) == ("2", "0")
@@ -119,8 +135,10 @@ def test_a_baseline_is_on_the_board_without_a_rank(marked: Board) -> None:
         contest = contests.find(session, "cifar")
         rows = ranking.page(session, contest).rows
         assert [(row.rank, row.team, row.baseline) for row in rows] == [
-            (1, "Alpha", False), (0, "ResNet8, 4 bits", True), (2, "Beta", False),
-        ]  # fmt: skip
+            (1, "Alpha", False),
+            (0, "ResNet8, 4 bits", True),
+            (2, "Beta", False),
+        ]
         assert ranking.count(session, contest) == 2 and ranking.place(session, contest, 2) is None
         assert [record.team for record in ranking.history(session, contest)] == ["Alpha"]
         with pytest.raises(UsageError, match="is a team"):

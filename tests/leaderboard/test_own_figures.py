@@ -15,9 +15,16 @@ OPS = 2 * 10e6 * 4 / 32 / 8.3e8
 NUMBERS = 2_000 / 5.6e6
 TERMS = {"params": WEIGHTS + NUMBERS, "ops": OPS, "total": WEIGHTS + NUMBERS + OPS, "total_with_bitmask": 1.0}
 MEASURED = {
-    "weights": 100_000, "nonzeros": 40_000, "q_w": 4.0, "q_a": 4.0, "q_ops": 4.0, "macs": 10_000_000,
-    "p_s_weights": 0.3, "p_s_ops": 0.3, "p_u": 0.42,
-}  # fmt: skip
+    "weights": 100_000,
+    "nonzeros": 40_000,
+    "q_w": 4.0,
+    "q_a": 4.0,
+    "q_ops": 4.0,
+    "macs": 10_000_000,
+    "p_s_weights": 0.3,
+    "p_s_ops": 0.3,
+    "p_u": 0.42,
+}
 MICRONET = {**TERMS, "total": 0.0123}
 REPORT = make_report(scores={"lab": TERMS, "micronet": MICRONET}, measured=MEASURED)
 

@@ -24,13 +24,29 @@ BIG = ("submissions", "results")
 """Tables that grow with every submission. Contests are few, and a ranking needs all its standings once a revision."""
 RANKING = "/api/v1/contests/load/ranking"
 QUESTIONS = (
-    RANKING, f"{RANKING}?page=3", f"{RANKING}?team=17", f"{RANKING}?max_score=0.1&min_accuracy=0.91",
-    f"{RANKING}?sort=team&descending=1", f"{RANKING}?section=below_threshold", "/api/v1/contests/load/points",
-    "/api/v1/contests/load/records", "/api/v1/contests/load/submissions", "/api/v1/contests/load/submissions?before=99",
-    "/api/v1/contests/load/submissions?team_id=5", "/api/v1/contests/load/submissions?state=refused",
-    "/api/v1/submissions/4321", "/api/v1/me", "/", "/contests/load", "/contests/load?q=17&sort=ops",
-    "/contests/load/teams/7", "/submissions/17", "/compare?id=3&id=4", "/contests/load/chart.json", "/metrics",
-)  # fmt: skip
+    RANKING,
+    f"{RANKING}?page=3",
+    f"{RANKING}?team=17",
+    f"{RANKING}?max_score=0.1&min_accuracy=0.91",
+    f"{RANKING}?sort=team&descending=1",
+    f"{RANKING}?section=below_threshold",
+    "/api/v1/contests/load/points",
+    "/api/v1/contests/load/records",
+    "/api/v1/contests/load/submissions",
+    "/api/v1/contests/load/submissions?before=99",
+    "/api/v1/contests/load/submissions?team_id=5",
+    "/api/v1/contests/load/submissions?state=refused",
+    "/api/v1/submissions/4321",
+    "/api/v1/me",
+    "/",
+    "/contests/load",
+    "/contests/load?q=17&sort=ops",
+    "/contests/load/teams/7",
+    "/submissions/17",
+    "/compare?id=3&id=4",
+    "/contests/load/chart.json",
+    "/metrics",
+)
 
 Statement = tuple[str, Any]
 

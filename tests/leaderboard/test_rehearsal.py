@@ -65,15 +65,26 @@ def test_a_class_from_roster_to_marks(settings: Settings, board: Board, tmp_path
             entered[team] = submit(team, n=i, **script)
         assert submit("Team 3", refuse="it is a pickled module") and submit("Team 4", crash=1)
         assert submit("Team 5", report={"accuracy": 0.7}) and submit("Team 6", n=9, report={"score": 0.019})
-        client.post(SUBMIT, content=content(n=0, report={"score": 0.01, "accuracy": 0.91}, private={"accuracy": 0.905}),
-                    headers=auth(tokens["Team 29"]))  # Team 0's very file  # fmt: skip
+        client.post(
+            SUBMIT,
+            content=content(n=0, report={"score": 0.01, "accuracy": 0.91}, private={"accuracy": 0.905}),
+            headers=auth(tokens["Team 29"]),
+        )  # Team 0's very file
         for _ in range(50):
             board.work.score()
         run(settings, "rerun", str(entered["Team 7"]))
         board.work.score()
         end = now()
-        run(settings, "set", "--deadline", f"{end:%Y-%m-%dT%H:%M:%S}", "--final-data", "private",
-            "--final-at", f"{end + timedelta(hours=1):%Y-%m-%dT%H:%M:%S}")  # fmt: skip
+        run(
+            settings,
+            "set",
+            "--deadline",
+            f"{end:%Y-%m-%dT%H:%M:%S}",
+            "--final-data",
+            "private",
+            "--final-at",
+            f"{end + timedelta(hours=1):%Y-%m-%dT%H:%M:%S}",
+        )
         run(settings, "team", "Team 8", "--deadline", f"{end + timedelta(hours=2):%Y-%m-%dT%H:%M:%S}")
         assert submit("Team 9", n=99, report={}) == 403
         late = submit("Team 8", n=98, report={"score": 0.001}, private={"accuracy": 0.906})

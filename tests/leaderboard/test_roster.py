@@ -56,14 +56,18 @@ def test_a_roster_makes_teams_once(any_board: Board) -> None:
     with any_board.database.write() as session:
         done = roster.import_roster(session, contests.find(session, "cifar"), people)
     assert (done.teams, done.added, [h.mail for h in done.handouts]) == (
-        2, 4, ["Ada@Example.edu", "grace@example.edu", "konrad@example.edu"],
-    )  # fmt: skip
+        2,
+        4,
+        ["Ada@Example.edu", "grace@example.edu", "konrad@example.edu"],
+    )
     with any_board.database.write() as session:  # again, with one more
         more = [*people, roster.Person("new@example.edu", team="zuse", name="New")]
         again = roster.import_roster(session, contests.find(session, "cifar"), more)
     assert (again.teams, again.added, [(h.team, h.mail) for h in again.handouts]) == (
-        0, 1, [("Zuse", "new@example.edu")],
-    )  # fmt: skip
+        0,
+        1,
+        [("Zuse", "new@example.edu")],
+    )
     with any_board.database.read() as session:
         viewer = tokens.check(session, done.handouts[0].token)
         zuse = contests.find_team(session, contests.find(session, "cifar"), "Zuse")
@@ -188,13 +192,28 @@ def class_of_three(board: Board, settings: Settings) -> dict[str, str]:
 
 
 PATHS = (
-    "/", "/contests/cifar", "/contests/cifar?section=below_threshold", "/contests/cifar?q=alpha",
-    "/contests/cifar/chart.json", "/contests/cifar/plot.svg", "/submissions/1", "/submissions/2", "/submissions/3",
-    "/compare?id=1&id=2", "/contests/cifar/teams/1", "/contests/cifar/teams/2", "/contests/cifar/teams/3",
-    "/api/v1/contests/cifar/ranking", "/api/v1/contests/cifar/points", "/api/v1/contests/cifar/records",
-    "/api/v1/contests/cifar/submissions", "/api/v1/submissions/1", "/api/v1/submissions/1/report", "/metrics",
+    "/",
+    "/contests/cifar",
+    "/contests/cifar?section=below_threshold",
+    "/contests/cifar?q=alpha",
+    "/contests/cifar/chart.json",
+    "/contests/cifar/plot.svg",
+    "/submissions/1",
+    "/submissions/2",
+    "/submissions/3",
+    "/compare?id=1&id=2",
+    "/contests/cifar/teams/1",
+    "/contests/cifar/teams/2",
+    "/contests/cifar/teams/3",
+    "/api/v1/contests/cifar/ranking",
+    "/api/v1/contests/cifar/points",
+    "/api/v1/contests/cifar/records",
+    "/api/v1/contests/cifar/submissions",
+    "/api/v1/submissions/1",
+    "/api/v1/submissions/1/report",
+    "/metrics",
     "/api/v1/contests",
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("asker", ["public", "team", "admin"])

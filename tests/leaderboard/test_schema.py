@@ -32,9 +32,12 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FastAPI,
     """A service with one ranked and one refused submission; headers of nobody, a team, an organiser, a wrong token."""
     directory = tmp_path_factory.mktemp("schema")
     settings = Settings(
-        directory=directory, requests_per_minute=10**9, writes_per_minute=10**9, max_upload_bytes=10_000,
+        directory=directory,
+        requests_per_minute=10**9,
+        writes_per_minute=10**9,
+        max_upload_bytes=10_000,
         workers=0,  # each call starts and stops the application: worker threads would be most of the time
-    )  # fmt: skip
+    )
     board = open_board(settings, scripted)
     with board.database.write() as session:
         contest = contests.create(session, "cifar", load_rule("lab"), daily_limit=10**6, total_limit=10**6)

@@ -21,11 +21,19 @@ from leaderboard.web.formats import markdown
 @pytest.mark.parametrize(
     "text",
     [
-        "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "[x](javascript:alert(1))", "![x](http://e.vil/x)",
-        "[x](data:text/html;base64,PHNjcmlwdD4=)", "<a href='javascript:alert(1)'>x</a>", "[x]( java\nscript:alert(1))",
-        "`<b>`", "<!-- x --><iframe>", '[x](http://e.vil/" onmouseover="alert(1))', "[x](vbscript:x)",
+        "<script>alert(1)</script>",
+        "<img src=x onerror=alert(1)>",
+        "[x](javascript:alert(1))",
+        "![x](http://e.vil/x)",
+        "[x](data:text/html;base64,PHNjcmlwdD4=)",
+        "<a href='javascript:alert(1)'>x</a>",
+        "[x]( java\nscript:alert(1))",
+        "`<b>`",
+        "<!-- x --><iframe>",
+        '[x](http://e.vil/" onmouseover="alert(1))',
+        "[x](vbscript:x)",
     ],
-)  # fmt: skip
+)
 def test_an_organisers_markdown_is_no_html(text: str) -> None:
     shown = str(markdown(text))
     tags = set(re.findall(r"<\s*/?\s*([a-z0-9]+)", shown))
@@ -90,8 +98,10 @@ def test_a_team_takes_its_work_home(site: tuple[TestClient, dict[str, str]]) -> 
         csv.DictReader(io.StringIO(client.get("/contests/cifar/teams/1/tries.csv").content.decode("utf-8-sig")))
     )
     assert [(row["number"], row["state"], row["score"]) for row in rows] == [
-        ("1", "ranked", "0.02"), ("2", "refused", ""), ("3", "ranked", "0.01"),
-    ]  # fmt: skip
+        ("1", "ranked", "0.02"),
+        ("2", "refused", ""),
+        ("3", "ranked", "0.01"),
+    ]
     assert "not a network" in rows[1]["reason"]
     page = client.get("/submissions/3").text
     assert "/compare?id=1&amp;id=3" in page and "the file" in page

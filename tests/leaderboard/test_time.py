@@ -180,13 +180,32 @@ def test_waiting_is_told(any_board: Board) -> None:
 
 PUBLIC, PRIVATE = 0.913, 0.917437
 PATHS = (
-    "/", "/contests/cifar", "/contests/cifar/final", "/contests/cifar/chart.json", "/contests/cifar/plot.svg",
-    "/contests/cifar/rules", "/contests/cifar/submit", "/submissions/1", "/submissions/1/state",
-    "/submissions/1/layers.json", "/contests/cifar/teams/1", "/compare?id=1&id=2", "/metrics", "/readyz",
-    "/api/v1/contests", "/api/v1/contests/cifar", "/api/v1/contests/cifar/ranking", "/api/v1/contests/cifar/points",
-    "/api/v1/contests/cifar/records", "/api/v1/contests/cifar/submissions", "/api/v1/contests/cifar/final",
-    "/api/v1/submissions/1", "/api/v1/submissions/1/report", "/api/v1/submissions/1/log", "/api/v1/me",
-)  # fmt: skip
+    "/",
+    "/contests/cifar",
+    "/contests/cifar/final",
+    "/contests/cifar/chart.json",
+    "/contests/cifar/plot.svg",
+    "/contests/cifar/rules",
+    "/contests/cifar/submit",
+    "/submissions/1",
+    "/submissions/1/state",
+    "/submissions/1/layers.json",
+    "/contests/cifar/teams/1",
+    "/compare?id=1&id=2",
+    "/metrics",
+    "/readyz",
+    "/api/v1/contests",
+    "/api/v1/contests/cifar",
+    "/api/v1/contests/cifar/ranking",
+    "/api/v1/contests/cifar/points",
+    "/api/v1/contests/cifar/records",
+    "/api/v1/contests/cifar/submissions",
+    "/api/v1/contests/cifar/final",
+    "/api/v1/submissions/1",
+    "/api/v1/submissions/1/report",
+    "/api/v1/submissions/1/log",
+    "/api/v1/me",
+)
 
 
 def sign_in(client: TestClient, token: str) -> dict[str, str]:
@@ -198,10 +217,17 @@ def sign_in(client: TestClient, token: str) -> dict[str, str]:
     return auth(token)
 
 
-OTHER_EACH_TIME = "|".join((
-    r'name="csrf" value="[^"]+"', r"clip[0-9]+", r"gradient_[0-9]+", r"contest_http.*", r"contest_[a-z_]+_created.*",
-    r"python_.*", r"process_.*",
-))  # fmt: skip
+OTHER_EACH_TIME = "|".join(
+    (
+        r'name="csrf" value="[^"]+"',
+        r"clip[0-9]+",
+        r"gradient_[0-9]+",
+        r"contest_http.*",
+        r"contest_[a-z_]+_created.*",
+        r"python_.*",
+        r"process_.*",
+    )
+)
 
 
 def answers(settings: Settings, token: str) -> dict[str, tuple[int, str, str]]:
@@ -274,8 +300,9 @@ def test_the_final_phase_scores_the_counting_submission_once(any_board: Board) -
     with any_board.database.read() as session:
         rows = final.ranking(session, contests.find(session, "cifar"))
         assert [(row.rank, row.team.name, row.score, row.accuracy) for row in rows] == [
-            (1, "Alpha", 0.03, 0.95), (None, "Beta", 0.5, 0.1),
-        ]  # fmt: skip
+            (1, "Alpha", 0.03, 0.95),
+            (None, "Beta", 0.5, 0.1),
+        ]
         assert not final.may_see(contests.find(session, "cifar"), Viewer("team", 1, 1))
         assert final.may_see(contests.find(session, "cifar"), Viewer("admin"))
 

@@ -150,8 +150,11 @@ def test_numbers_of_eight_bits_are_nearly_the_numbers(family: str, tmp_path: Pat
 def test_batch_norms_fold_where_they_alone_read_a_convolution() -> None:
     shape = (3, 16, 16)
     names = set(norms_behind(networks.parse(SMALL["thin"]), shape, 10))
-    convolutions = {n for n, m in networks.build(networks.parse(SMALL["thin"]), shape, 10).named_modules()
-                    if isinstance(m, nn.Conv2d)}  # fmt: skip
+    convolutions = {
+        n
+        for n, m in networks.build(networks.parse(SMALL["thin"]), shape, 10).named_modules()
+        if isinstance(m, nn.Conv2d)
+    }
     assert names == convolutions
     # Before activation, the sum of two branches is normalised: only what lies inside a branch folds.
     inside = norms_behind(networks.parse(SMALL["preact"]), shape, 10)

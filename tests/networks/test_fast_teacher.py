@@ -88,9 +88,14 @@ def test_it_learns_and_comes_back_from_its_file(tmp_path: Path) -> None:
     for on_epoch in (stop, None):
         try:
             resumed = compress(
-                candidate, data.train, data.validation, image_shape=(1, 8, 8), classes=10, directory=stopped,
+                candidate,
+                data.train,
+                data.validation,
+                image_shape=(1, 8, 8),
+                classes=10,
+                directory=stopped,
                 on_epoch=on_epoch,
-            )  # fmt: skip
+            )
         except KeyboardInterrupt:
             continue
     assert torch.equal(resumed.network(images), out.network(images))

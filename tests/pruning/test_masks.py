@@ -71,9 +71,15 @@ def test_fine_grained_is_pytorchs_l1_unstructured_in_each_layer() -> None:
 
 def test_biases_and_batch_norm_are_not_prunable() -> None:
     model = nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ConvTranspose2d(4, 6, 2), nn.Conv1d(3, 3, 3, groups=3), nn.PReLU(),
-        nn.Embedding(9, 4), nn.LayerNorm(4), nn.Linear(4, 2),
-    )  # fmt: skip
+        nn.Conv2d(3, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ConvTranspose2d(4, 6, 2),
+        nn.Conv1d(3, 3, 3, groups=3),
+        nn.PReLU(),
+        nn.Embedding(9, 4),
+        nn.LayerNorm(4),
+        nn.Linear(4, 2),
+    )
     assert list(pruning.prunable(model)) == ["0.weight", "2.weight", "3.weight", "7.weight"]
 
 

@@ -56,9 +56,12 @@ def test_training_file_packed_file_and_score_agree(bits: int, tmp_path: Path) ->
     data = split(load("digits").train, 300)
     recipe = Recipe(epochs=1, batch_size=64, warmup_epochs=0, crop=1)
     candidate = Candidate(
-        networks.parse("thin:widths=8-12,depths=1-1,strides=1-2"), Bits(bits, 4, symmetric=True, layers={"fc": (8, 8)}),
-        unstructured=0.2, train=recipe, tune=recipe,
-    )  # fmt: skip
+        networks.parse("thin:widths=8-12,depths=1-1,strides=1-2"),
+        Bits(bits, 4, symmetric=True, layers={"fc": (8, 8)}),
+        unstructured=0.2,
+        train=recipe,
+        tune=recipe,
+    )
     assert Candidate.from_json(candidate.to_json()) == candidate
     network = compress(candidate, data.train, image_shape=(1, 8, 8), classes=10).network
     codes = {n: t for n, t in network.body.state_dict().items() if n.endswith(".codes")}

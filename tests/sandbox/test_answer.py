@@ -134,13 +134,22 @@ def test_arrays_that_lie() -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        b"", b"x", HELLO[:-1], HELLO * 2, HELLO * 10, result_file.frame(b"R", b"{}"), result_file.frame(b"H", b"{}"),
+        b"",
+        b"x",
+        HELLO[:-1],
+        HELLO * 2,
+        HELLO * 10,
+        result_file.frame(b"R", b"{}"),
+        result_file.frame(b"H", b"{}"),
         HELLO + result_file.frame(b"E", b"[" * 10_000),
-        HELLO + result_file.frame(b"E", b'{"kind": "fine", "message": "x"}'), HELLO + result_file.frame(b"Z", b""),
-        HELLO + b"CONTEST1R" + (2**63).to_bytes(8, "little"), result_file.frame(b"H", b'{"level": "trusted"}'),
-        HELLO + result_file.frame(b"E", b" " * 30_000), HELLO + result_file.frame(b"R", b"[" * 100_000),
+        HELLO + result_file.frame(b"E", b'{"kind": "fine", "message": "x"}'),
+        HELLO + result_file.frame(b"Z", b""),
+        HELLO + b"CONTEST1R" + (2**63).to_bytes(8, "little"),
+        result_file.frame(b"H", b'{"level": "trusted"}'),
+        HELLO + result_file.frame(b"E", b" " * 30_000),
+        HELLO + result_file.frame(b"R", b"[" * 100_000),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_answer(data: bytes) -> None:
     with pytest.raises(RefusedError, match="gave an answer that is not one"):
         result_file.unpack(data, 0)

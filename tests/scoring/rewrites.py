@@ -23,12 +23,21 @@ class Step:
 
 
 SAME = {
-    "residual": 2, "scale": 3, "shuffle": 3, "copy": 2, "branches": 2, "crelu": 2, "gate": 2,
-}  # fmt: skip
+    "residual": 2,
+    "scale": 3,
+    "shuffle": 3,
+    "copy": 2,
+    "branches": 2,
+    "crelu": 2,
+    "gate": 2,
+}
 """Kinds with several ways of saying the same: the score is equal to the unit."""
 CHANGED = {
-    "conv": 6, "depthwise": 3, "scale": 4, "residual": 3,
-}  # fmt: skip
+    "conv": 6,
+    "depthwise": 3,
+    "scale": 4,
+    "residual": 3,
+}
 """Kinds with rewrites that keep the function: the score may not fall."""
 KINDS = ("conv", "depthwise", "residual", "scale", "shuffle", "copy", "branches", "crelu", "gate", "pool")
 
@@ -154,9 +163,17 @@ def _pool(x: Tensor, way: int, w: Tensor, d: Tensor, s: Tensor, v: Tensor) -> Te
 
 
 _BLOCKS: dict[str, Callable[..., Tensor]] = {
-    "conv": _conv, "depthwise": _depthwise, "residual": _residual, "scale": _scale, "shuffle": _shuffle,
-    "copy": _copy, "branches": _branches, "crelu": _crelu, "gate": _gate, "pool": _pool,
-}  # fmt: skip
+    "conv": _conv,
+    "depthwise": _depthwise,
+    "residual": _residual,
+    "scale": _scale,
+    "shuffle": _shuffle,
+    "copy": _copy,
+    "branches": _branches,
+    "crelu": _crelu,
+    "gate": _gate,
+    "pool": _pool,
+}
 
 
 @st.composite

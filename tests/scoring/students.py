@@ -109,7 +109,9 @@ CHECKPOINTS: dict[str, Callable[[], Any]] = {
     "state_dict": _state,
     "net, acc and epoch": lambda: {"net": _prefixed("module."), "acc": np.float64(91.3), "epoch": np.int64(7)},
     "with argparse and optimiser": lambda: {
-        "state_dict": _state(), "args": argparse.Namespace(lr=0.1, out=Path("runs")), "optimizer": _optimiser(),
+        "state_dict": _state(),
+        "args": argparse.Namespace(lr=0.1, out=Path("runs")),
+        "optimizer": _optimiser(),
         "best_acc": torch.tensor(0.9),
     },
     "model_state_dict of a compiled model": lambda: {"model_state_dict": _prefixed("_orig_mod."), "loss": 0.3},
@@ -129,7 +131,7 @@ CHECKPOINTS: dict[str, Callable[[], Any]] = {
     "whole module": trained,
     "whole module in a dictionary": lambda: {"net": trained(), "acc": 91.0},
     "whole parallel module": lambda: nn.DataParallel(trained()),
-}  # fmt: skip
+}
 """Form -> what was saved."""
 
 

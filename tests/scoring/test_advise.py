@@ -16,10 +16,14 @@ LAB = load_rule("lab")
 def network(middle: int) -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(3, middle, 3, padding=1, bias=False), nn.BatchNorm2d(middle), nn.ReLU(),
-        nn.Conv2d(middle, middle, 3, groups=middle, bias=False), nn.Conv2d(middle, 4, 1), nn.Flatten(),
+        nn.Conv2d(3, middle, 3, padding=1, bias=False),
+        nn.BatchNorm2d(middle),
+        nn.ReLU(),
+        nn.Conv2d(middle, middle, 3, groups=middle, bias=False),
+        nn.Conv2d(middle, 4, 1),
+        nn.Flatten(),
         nn.Linear(144, 10),
-    )  # fmt: skip
+    )
 
 
 def test_fewer_channels_gain_what_the_narrower_network_gains() -> None:

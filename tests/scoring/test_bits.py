@@ -116,9 +116,11 @@ def test_half_counts_only_where_it_runs() -> None:
 def bits_behind(run: Callable[[Network, Tensor], Tensor], **modules: nn.Module | Tensor) -> int:
     """Activation bits of a layer that reads `run(quantised image)`."""
     net = Network(
-        lambda s, x: s.last(run(s, quantise(x, s.scale))).mean((2, 3)), scale=STEP.clone(), last=nn.LazyConv2d(2, 1),
+        lambda s, x: s.last(run(s, quantise(x, s.scale))).mean((2, 3)),
+        scale=STEP.clone(),
+        last=nn.LazyConv2d(2, 1),
         **modules,
-    )  # fmt: skip
+    )
     net(torch.rand(1, 4, 8, 8))
     return operation(costs(net, (4, 8, 8)), "last").activation_bits
 
@@ -186,9 +188,10 @@ def test_image_through_an_affine_for_each_pixel_is_float() -> None:
 
 def test_padding_of_a_grid_without_zero_adds_a_value() -> None:
     net = Network(
-        lambda s, x: s.conv(quantise(x, s.scale, 1, 2)).mean((2, 3)), scale=STEP.clone(),
+        lambda s, x: s.conv(quantise(x, s.scale, 1, 2)).mean((2, 3)),
+        scale=STEP.clone(),
         conv=nn.Conv2d(3, 4, 3, padding=1),
-    )  # fmt: skip
+    )
     assert operation(costs(net), "conv").activation_bits == 2
 
 

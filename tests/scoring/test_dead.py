@@ -15,9 +15,14 @@ from tests.scoring.helpers import Network, subject
 def chain() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(3, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 6, 3, groups=6),
-        nn.Conv2d(6, 5, 1), nn.Flatten(), nn.Linear(180, 4),
-    ).eval()  # fmt: skip
+        nn.Conv2d(3, 6, 3, padding=1, bias=False),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.Conv2d(6, 6, 3, groups=6),
+        nn.Conv2d(6, 5, 1),
+        nn.Flatten(),
+        nn.Linear(180, 4),
+    ).eval()
 
 
 def kill(conv: nn.Module, norm: nn.Module | None, channels: slice) -> None:

@@ -68,9 +68,10 @@ def test_a_folder_is_searched_and_lists_are_read(tmp_path: Path) -> None:
     assert entries(tmp_path, "m:f") == [Entry(tmp_path / "a/net.onnx", "m:f"), Entry(tmp_path / "b/net.pt", "m:f")]
     (tmp_path / "list.txt").write_text("a/net.onnx\nb/my net.pt\nb/net.pt b/net.py:make\n")
     assert entries(tmp_path / "list.txt") == [
-        Entry(tmp_path / "a/net.onnx"), Entry(tmp_path / "b/my net.pt"),
+        Entry(tmp_path / "a/net.onnx"),
+        Entry(tmp_path / "b/my net.pt"),
         Entry(tmp_path / "b/net.pt", f"{tmp_path}/b/net.py:make"),
-    ]  # fmt: skip
+    ]
     (tmp_path / "other.csv").write_text("name,grade\nx,1\n")
     with pytest.raises(UsageError, match="no table of `contest score --csv`"):
         grading.grade([], tmp_path / "other.csv", [], lambda *_: None)

@@ -81,9 +81,12 @@ def test_what_is_declared_goes_along_into_onnx(tmp_path: Path) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    bits=st.integers(1, 7), channels=st.integers(1, 4), by_channel=st.booleans(), half=st.booleans(),
+    bits=st.integers(1, 7),
+    channels=st.integers(1, 4),
+    by_channel=st.booleans(),
+    half=st.booleans(),
     seed=st.integers(0, 10_000),
-)  # fmt: skip
+)
 def test_codes_come_back_from_floats(bits: int, channels: int, by_channel: bool, half: bool, seed: int) -> None:
     """Codes of a random grid, multiplied out, are found again: never more bits than they were made with."""
     generator = torch.Generator().manual_seed(seed)

@@ -143,8 +143,10 @@ def test_lab_macs_counts_an_operation_as_half_a_multiply_accumulate() -> None:
     table = Costs((Operation("a", "elementwise", steps=1_000, operation_bits=16),))
     rules = {name: load_rule(name) for name in ("lab", "lab-macs", "micronet")}
     assert {name: price(table, rule).ops * rule.operations_reference for name, rule in rules.items()} == {
-        "lab": pytest.approx(500), "lab-macs": pytest.approx(250), "micronet": pytest.approx(500),
-    }  # fmt: skip
+        "lab": pytest.approx(500),
+        "lab-macs": pytest.approx(250),
+        "micronet": pytest.approx(500),
+    }
 
 
 # Law 1: one graph ---------------------------------------------------------------------------------------------------

@@ -46,9 +46,14 @@ def export(path: Path, opset: int, *, batch: bool = True) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            students.trained(), (torch.rand(1, 1, 8, 8),), str(path), opset_version=opset, dynamo=False,
-            input_names=["x"], dynamic_axes=axes,
-        )  # fmt: skip
+            students.trained(),
+            (torch.rand(1, 1, 8, 8),),
+            str(path),
+            opset_version=opset,
+            dynamo=False,
+            input_names=["x"],
+            dynamic_axes=axes,
+        )
     return path
 
 
@@ -118,9 +123,14 @@ def test_static_quantisation_has_its_bits(
 ) -> None:
     path = tmp_path / "qdq.onnx"
     quantize_static(
-        str(exported / "preprocessed.onnx"), str(path), Calibration(), quant_format=QuantFormat.QDQ,
-        per_channel=per_channel, activation_type=activations, weight_type=weights,
-    )  # fmt: skip
+        str(exported / "preprocessed.onnx"),
+        str(path),
+        Calibration(),
+        quant_format=QuantFormat.QDQ,
+        per_channel=per_channel,
+        activation_type=activations,
+        weight_type=weights,
+    )
     report = scored(path)
     bits = {U8: 8, S8: 8, U16: 16, S16: 16, S4: 4}
     assert (report.measured["q_w"], report.measured["q_a"]) == (bits[weights], bits[activations])
@@ -135,9 +145,14 @@ def test_operators_on_integers_score_as_quantised_pairs_do(per_channel: bool, ex
     for form in (QuantFormat.QDQ, QuantFormat.QOperator):
         path = tmp_path / f"{form}.onnx"
         quantize_static(
-            str(exported / "preprocessed.onnx"), str(path), Calibration(), quant_format=form, per_channel=per_channel,
-            activation_type=S8, weight_type=S8,
-        )  # fmt: skip
+            str(exported / "preprocessed.onnx"),
+            str(path),
+            Calibration(),
+            quant_format=form,
+            per_channel=per_channel,
+            activation_type=S8,
+            weight_type=S8,
+        )
         reports.append(scored(path))
         assert reports[-1].accuracy is not None
         assert abs(reports[-1].accuracy.correct - by_runtime(path)) <= 3

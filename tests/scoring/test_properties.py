@@ -30,11 +30,18 @@ def operations(draw: st.DrawFn) -> Operation:
     outputs = draw(st.integers(1, 1_000))
     bits, activations = draw(st.integers(1, 32)), draw(st.integers(1, 32))
     return Operation(
-        name=draw(st.text(max_size=5)), kind=draw(st.sampled_from(KINDS)),
-        macs=outputs * draw(st.integers(1, 100)), products=draw(st.integers(0, 100)), outputs=outputs,
-        weights=weights, nonzeros=draw(st.integers(0, weights)), weight_bits=bits, activation_bits=activations,
-        operation_bits=max(bits, activations), bias=draw(st.booleans()),
-    )  # fmt: skip
+        name=draw(st.text(max_size=5)),
+        kind=draw(st.sampled_from(KINDS)),
+        macs=outputs * draw(st.integers(1, 100)),
+        products=draw(st.integers(0, 100)),
+        outputs=outputs,
+        weights=weights,
+        nonzeros=draw(st.integers(0, weights)),
+        weight_bits=bits,
+        activation_bits=activations,
+        operation_bits=max(bits, activations),
+        bias=draw(st.booleans()),
+    )
 
 
 numbers = st.builds(Number, st.text(max_size=3), st.text(max_size=3), st.integers(0, 99), st.integers(1, 64))
@@ -67,9 +74,15 @@ def network(widths: tuple[int, int], seed: int = 0) -> nn.Sequential:
     torch.manual_seed(seed)
     a, b = widths
     return nn.Sequential(
-        nn.Conv2d(3, a, 3, padding=1, bias=False), nn.BatchNorm2d(a), nn.ReLU(), nn.Conv2d(a, b, 3), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(b, 4),
-    ).eval()  # fmt: skip
+        nn.Conv2d(3, a, 3, padding=1, bias=False),
+        nn.BatchNorm2d(a),
+        nn.ReLU(),
+        nn.Conv2d(a, b, 3),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(b, 4),
+    ).eval()
 
 
 @few

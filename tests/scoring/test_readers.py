@@ -60,12 +60,21 @@ def everything() -> Network:
 
     torch.manual_seed(0)
     return Network(
-        run, mean=torch.rand(3, 1, 1), std=torch.rand(3, 1, 1) + 0.5, scale=torch.tensor([0.1]),
-        conv=nn.Conv2d(3, 8, 3, padding="same", bias=False), bn=nn.BatchNorm2d(8), gate=nn.Conv2d(8, 8, 1),
-        grouped=nn.Conv2d(8, 4, 3, groups=2, padding=1), up=nn.ConvTranspose2d(8, 6, 2, stride=2, groups=2),
-        prelu=nn.PReLU(5), dilated=nn.Conv2d(4, 5, 3, dilation=2, padding=1), embed=nn.Linear(5, 8),
-        attention=nn.MultiheadAttention(8, 2, batch_first=True), fc=nn.Linear(8, 10),
-    ).eval()  # fmt: skip
+        run,
+        mean=torch.rand(3, 1, 1),
+        std=torch.rand(3, 1, 1) + 0.5,
+        scale=torch.tensor([0.1]),
+        conv=nn.Conv2d(3, 8, 3, padding="same", bias=False),
+        bn=nn.BatchNorm2d(8),
+        gate=nn.Conv2d(8, 8, 1),
+        grouped=nn.Conv2d(8, 4, 3, groups=2, padding=1),
+        up=nn.ConvTranspose2d(8, 6, 2, stride=2, groups=2),
+        prelu=nn.PReLU(5),
+        dilated=nn.Conv2d(4, 5, 3, dilation=2, padding=1),
+        embed=nn.Linear(5, 8),
+        attention=nn.MultiheadAttention(8, 2, batch_first=True),
+        fc=nn.Linear(8, 10),
+    ).eval()
 
 
 def test_every_operation_through_torch_and_onnx(tmp_path: Path) -> None:
@@ -111,9 +120,13 @@ def test_torchs_own_exporter_gives_the_same_layers(tmp_path: Path) -> None:
 def student() -> nn.Module:
     """What a user's factory builds."""
     return nn.Sequential(
-        nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Conv2d(3, 8, 3, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(inplace=True),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
         nn.Linear(8, 10),
-    )  # fmt: skip
+    )
 
 
 def test_masks_and_half_precision_come_from_the_weights(tmp_path: Path) -> None:

@@ -91,8 +91,17 @@ def test_keys_that_tools_rely_on() -> None:
         assert set(score) == {"params", "ops", "total", "total_with_bitmask"}
     assert {"value", "correct", "total", "low", "high"} <= set(data["accuracy"])
     assert set(data["measured"]) == {
-        "p_s_weights", "p_s_ops", "p_u", "q_w", "q_a", "q_ops", "weights", "nonzeros", "parameters", "macs"
-    }  # fmt: skip
+        "p_s_weights",
+        "p_s_ops",
+        "p_u",
+        "q_w",
+        "q_a",
+        "q_ops",
+        "weights",
+        "nonzeros",
+        "parameters",
+        "macs",
+    }
     assert data["claimed"] == claims and data["provenance"] == provenance
     for row in data["layers"]:
         assert {"name", "kind", "macs", "weights", "nonzeros", "weight_bits", "activation_bits"} <= set(row)
@@ -109,9 +118,17 @@ def test_keys_that_tools_rely_on() -> None:
 def test_measured_quantities_by_hand() -> None:
     report = make_report(Examination(COSTS), LAB, RULES)
     assert report.measured == {
-        "p_s_weights": 0.5, "p_s_ops": 0.75, "p_u": 10 / 200, "q_w": pytest.approx((40 * 4 + 50 * 2) / 90), "q_a": 5.0,
-        "q_ops": 5.0, "weights": 100, "nonzeros": 90, "parameters": 100, "macs": 400,
-    }  # fmt: skip
+        "p_s_weights": 0.5,
+        "p_s_ops": 0.75,
+        "p_u": 10 / 200,
+        "q_w": pytest.approx((40 * 4 + 50 * 2) / 90),
+        "q_a": 5.0,
+        "q_ops": 5.0,
+        "weights": 100,
+        "nonzeros": 90,
+        "parameters": 100,
+        "macs": 400,
+    }
     assert (report.status, report.rankable, report.accuracy) == ("costs-only", False, None)
 
 

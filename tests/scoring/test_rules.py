@@ -68,11 +68,19 @@ def test_sum_over_layers_equals_the_formula(weight_bits: int, activation_bits: i
     wide = max(weight_bits, activation_bits)
     table = Costs(
         tuple(
-            Operation(f"l{i}", "conv", macs=macs, weights=w, nonzeros=round(w * (1 - zeros)), weight_bits=weight_bits,
-                      activation_bits=activation_bits, operation_bits=wide)
+            Operation(
+                f"l{i}",
+                "conv",
+                macs=macs,
+                weights=w,
+                nonzeros=round(w * (1 - zeros)),
+                weight_bits=weight_bits,
+                activation_bits=activation_bits,
+                operation_bits=wide,
+            )
             for i, (w, macs) in enumerate(layers)
         )
-    )  # fmt: skip
+    )
     w, macs = sum(w for w, _ in layers), sum(m for _, m in layers)
     score = price(table, LAB)
     assert score.params == pytest.approx((1 - zeros) * weight_bits / 32 * w / 5.6e6)

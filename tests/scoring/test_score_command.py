@@ -55,9 +55,18 @@ def test_below_the_threshold_is_exit_code_1(digits_model: Path) -> None:
 def test_tables_for_people(digits_model: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "holdout.npz", x_test=np.zeros((20, 8, 8), np.uint8), y_test=np.arange(20) % 10)
     result = run(
-        score, str(digits_model), "--rule", "digits", "--trust", "--details", "--advise", "--holdout",
-        str(tmp_path / "holdout.npz"), "--chart", str(tmp_path / "chart.svg"),
-    )  # fmt: skip
+        score,
+        str(digits_model),
+        "--rule",
+        "digits",
+        "--trust",
+        "--details",
+        "--advise",
+        "--holdout",
+        str(tmp_path / "holdout.npz"),
+        "--chart",
+        str(tmp_path / "chart.svg"),
+    )
     assert result.exception is None, result.exception
     for text in ("95 % interval", "hold-out", "Confusion", "Where the points are", "not rankable: below"):
         assert text in result.stdout
@@ -136,9 +145,12 @@ def test_junk_is_refused_before_torch_is_imported(tmp_path: Path) -> None:
         "finally: print('torch' in sys.modules)"
     )
     result = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "junk.onnx")], capture_output=True, text=True, timeout=100,
+        [sys.executable, "-c", code, str(tmp_path / "junk.onnx")],
+        capture_output=True,
+        text=True,
+        timeout=100,
         check=False,
-    )  # fmt: skip
+    )
     assert result.returncode == 2
     assert result.stdout.split()[-1] == "False"
     assert "junk.onnx" in result.stderr

@@ -62,8 +62,10 @@ def test_converted_has_eight_bits_from_its_state_dictionary_too(tmp_path: Path) 
 def test_fx_prepared_converted_and_as_reference(fx: nn.Module) -> None:
     assert bits(scored(fx))["conv2"] == (8, 7)
     for convert in (
-        quantize_fx.convert_fx, quantize_fx.convert_to_reference_fx, quantize_fx._convert_to_reference_decomposed_fx,
-    ):  # fmt: skip
+        quantize_fx.convert_fx,
+        quantize_fx.convert_to_reference_fx,
+        quantize_fx._convert_to_reference_decomposed_fx,
+    ):
         found = scored(convert(copy.deepcopy(fx)))
         assert found.measured["q_w"] == 8, convert.__name__
         assert found.measured["q_a"] is not None and found.measured["q_a"] < 9, convert.__name__

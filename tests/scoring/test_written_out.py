@@ -68,8 +68,15 @@ def exported(model: nn.Module, folder: Path) -> Path:
     path = folder / "exported.onnx"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(model, (torch.rand(1, 3, 8, 8),), str(path), dynamo=False, opset_version=17,
-                          input_names=["x"], dynamic_axes={"x": {0: "n"}})  # fmt: skip
+        torch.onnx.export(
+            model,
+            (torch.rand(1, 3, 8, 8),),
+            str(path),
+            dynamo=False,
+            opset_version=17,
+            input_names=["x"],
+            dynamic_axes={"x": {0: "n"}},
+        )
     return path
 
 

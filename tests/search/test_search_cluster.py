@@ -53,9 +53,16 @@ def start_worker(directory: Path, number: int) -> subprocess.Popen[bytes]:
 
 def prepare(directory: Path, storage: str | None, trials: int) -> Study:
     Settings(
-        trials=trials, sampler="random", rungs=(1.0,), explore_epochs=4.0, threshold=0.0,
-        objective="pareto", storage=storage, heartbeat_s=1, grace_s=15,
-    ).save(directory)  # fmt: skip
+        trials=trials,
+        sampler="random",
+        rungs=(1.0,),
+        explore_epochs=4.0,
+        threshold=0.0,
+        objective="pareto",
+        storage=storage,
+        heartbeat_s=1,
+        grace_s=15,
+    ).save(directory)
     study = open_shared(directory)
     study.optuna.set_user_attr(FINISHED, False)
     enqueue_random(study, trials, 4.0)

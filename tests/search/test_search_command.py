@@ -46,9 +46,10 @@ def test_search_then_report_with_slides(tmp_path: Path) -> None:
     assert scored["scores"]["digits"]["total"] == pytest.approx(chosen.result.price.total, rel=1e-9)
     study.close()
     out = CliRunner().invoke(
-        report, [str(directory), "--out", str(tmp_path / "r"), "--slides", str(tmp_path / "talk.pptx")],
+        report,
+        [str(directory), "--out", str(tmp_path / "r"), "--slides", str(tmp_path / "talk.pptx")],
         catch_exceptions=False,
-    )  # fmt: skip
+    )
     assert out.exit_code == 0, out.output
     page = (tmp_path / "r" / "report.html").read_text()
     assert "<svg" in page and "http://" not in page.replace("http://www.w3.org", "") and "<script" not in page

@@ -60,9 +60,16 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
 
 def study_in(directory: Path, trials: int = 6) -> Study:
     settings = Settings(
-        trials=trials, sampler="random", rungs=(1.0,), explore_epochs=4.0, threshold=0.0,
-        objective="pareto", heartbeat_s=1, grace_s=15, space={"family": ["resnet"], "weight_bits": [3, 4]},
-    )  # fmt: skip
+        trials=trials,
+        sampler="random",
+        rungs=(1.0,),
+        explore_epochs=4.0,
+        threshold=0.0,
+        objective="pareto",
+        heartbeat_s=1,
+        grace_s=15,
+        space={"family": ["resnet"], "weight_bits": [3, 4]},
+    )
     settings.save(directory)
     space = make_space((3, 32, 32), settings.space)
     study = Study(directory, settings, space, open_storage(storage_url(None, directory)))

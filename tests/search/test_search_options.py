@@ -52,9 +52,17 @@ def test_a_wrong_option_leaves_nothing_behind(tmp_path: Path, arguments: list[st
 
 def begun(directory: Path, storage: str | None = None, **more: object) -> Study:
     settings = Settings(
-        identity=new_identity(directory), trials=3, sampler="random", rungs=(1.0,), explore_epochs=4.0,
-        threshold=0.0, objective="pareto", space=SPACE, storage=storage, **more,  # type: ignore[arg-type]
-    )  # fmt: skip
+        identity=new_identity(directory),
+        trials=3,
+        sampler="random",
+        rungs=(1.0,),
+        explore_epochs=4.0,
+        threshold=0.0,
+        objective="pareto",
+        space=SPACE,
+        storage=storage,
+        **more,  # type: ignore[arg-type]
+    )
     settings.save(directory)
     study = opened(directory)
     enqueue_random(study, 3, 4.0)
@@ -103,10 +111,16 @@ def test_studies_of_one_name_on_one_database_are_two(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--dataset", "mnist"], ["--seed", "7"], ["--threshold", "0.8"], ["--epochs", "4/8"], ["--family", "thin"],
-        ["--fix", "weight_bits=3"], ["--rule", "lab"], ["--objective", "pareto"],
+        ["--dataset", "mnist"],
+        ["--seed", "7"],
+        ["--threshold", "0.8"],
+        ["--epochs", "4/8"],
+        ["--family", "thin"],
+        ["--fix", "weight_bits=3"],
+        ["--rule", "lab"],
+        ["--objective", "pareto"],
     ],
-)  # fmt: skip
+)
 def test_what_cannot_change_says_so(tmp_path: Path, arguments: list[str]) -> None:
     settings = Settings(dataset="digits", rule="digits", space=SPACE)
     settings.save(tmp_path)

@@ -148,9 +148,14 @@ def test_a_family_with_an_option_of_an_unusual_name_is_drawn_from_its_signature(
     """What a newcomer writes: a function; the search needs no line for it."""
 
     def odd_net(
-        image_shape: ImageShape, classes: int, *, cardinality: Annotated[int, Limit(1, 32)] = 4, fins: Widths = (8, 16),
-        gated: bool = False, mood: Literal["calm", "wild"] = "calm",
-    ) -> None: ...  # fmt: skip
+        image_shape: ImageShape,
+        classes: int,
+        *,
+        cardinality: Annotated[int, Limit(1, 32)] = 4,
+        fins: Widths = (8, 16),
+        gated: bool = False,
+        mood: Literal["calm", "wild"] = "calm",
+    ) -> None: ...
 
     draws, from_draws = derived("odd_net", specs(odd_net))
     assert set(draws) == {"odd_net_cardinality", "odd_net_fins", "odd_net_gated", "odd_net_mood"}

@@ -20,8 +20,22 @@ from search.trainers import teacher
 from search.trainers.pipeline import PipelineTrainer
 from search.workers.join import open_study
 
-SMALL = ["--dataset", "digits", "--epochs", "4/4", "--finalists", "1", "--family", "resnet",
-         "--fix", "structured=0", "--fix", "width=4", "--trials", "1"]  # fmt: skip
+SMALL = [
+    "--dataset",
+    "digits",
+    "--epochs",
+    "4/4",
+    "--finalists",
+    "1",
+    "--family",
+    "resnet",
+    "--fix",
+    "structured=0",
+    "--fix",
+    "width=4",
+    "--trials",
+    "1",
+]
 
 
 def trainer_at(directory: Path, **changes: object) -> PipelineTrainer:
@@ -101,9 +115,10 @@ def test_parents_and_children_learn_from_a_teacher(tmp_path: Path) -> None:
 
     given = tmp_path / "given"  # the same network, given as a file
     result = CliRunner().invoke(
-        search, [*SMALL, "--teacher", str(directory / "teacher" / "model.pt"), "--study", str(given)],
+        search,
+        [*SMALL, "--teacher", str(directory / "teacher" / "model.pt"), "--study", str(given)],
         catch_exceptions=False,
-    )  # fmt: skip
+    )
     assert result.exit_code == 0 and not (given / "teacher" / "model.pt").exists()
     answers = [next((home / "teacher").glob("answers-*.pt")) for home in (directory, given)]
     assert answers[0].name == answers[1].name, "the same question of the same teacher"

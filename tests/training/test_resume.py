@@ -56,15 +56,27 @@ def test_resume_is_exact(name: str, tmp_path: Path) -> None:
     for stop in (1, 3):  # interrupted twice
         with pytest.raises(StopError):
             fit(
-                network(dropout=0.3), images, recipe, validation=images, soft_labels=soft, seed=3,
-                checkpoint=path, on_epoch=stop_after(stop),
-            )  # fmt: skip
+                network(dropout=0.3),
+                images,
+                recipe,
+                validation=images,
+                soft_labels=soft,
+                seed=3,
+                checkpoint=path,
+                on_epoch=stop_after(stop),
+            )
     resumed = network(dropout=0.3)
     rest: list[int] = []
     again = fit(
-        resumed, images, recipe, validation=images, soft_labels=soft, seed=3,
-        checkpoint=path, on_epoch=lambda epoch: rest.append(epoch.epoch),
-    )  # fmt: skip
+        resumed,
+        images,
+        recipe,
+        validation=images,
+        soft_labels=soft,
+        seed=3,
+        checkpoint=path,
+        on_epoch=lambda epoch: rest.append(epoch.epoch),
+    )
     assert rest == [4]
     assert equal_states(whole, resumed)
     assert timeless(history) == timeless(again)
@@ -102,9 +114,14 @@ def test_a_killed_run_continues_exactly(tmp_path: Path) -> None:
     history = fit(whole, quadrants(), RECIPES["ema"], validation=quadrants(), seed=3)
     rest: list[int] = []
     again = fit(
-        resumed, quadrants(), RECIPES["ema"], validation=quadrants(), seed=3,
-        checkpoint=path, on_epoch=lambda epoch: rest.append(epoch.epoch),
-    )  # fmt: skip
+        resumed,
+        quadrants(),
+        RECIPES["ema"],
+        validation=quadrants(),
+        seed=3,
+        checkpoint=path,
+        on_epoch=lambda epoch: rest.append(epoch.epoch),
+    )
     assert rest == [3, 4], "two whole epochs were on disk"
     assert equal_states(whole, resumed) and timeless(history) == timeless(again)
 

@@ -18,9 +18,25 @@ from scoring.report import Report
 from scoring.rules import Rule, load_rule
 
 ANIMALS = (
-    "otter", "heron", "lynx", "gecko", "ibis", "marmot", "newt", "osprey", "puffin", "quokka", "raven", "shrew",
-    "tapir", "vole", "wren", "yak", "axolotl", "badger",
-)  # fmt: skip
+    "otter",
+    "heron",
+    "lynx",
+    "gecko",
+    "ibis",
+    "marmot",
+    "newt",
+    "osprey",
+    "puffin",
+    "quokka",
+    "raven",
+    "shrew",
+    "tapir",
+    "vole",
+    "wren",
+    "yak",
+    "axolotl",
+    "badger",
+)
 XSS = '"><script>window.hacked=1</script><img src=x onerror="window.hacked=1">'
 
 
@@ -37,41 +53,74 @@ def report(
         wide = 8 if name in ("stem", "head") else bits
         layers.append(
             {
-                "name": name, "kind": "linear" if name == "head" else "conv", "macs": round(macs * part),
-                "weights": round(weights * size), "nonzeros": round(weights * size * kept), "weight_bits": wide,
-                "activation_bits": wide, "params": weights * size * kept * wide / 32 / 5.6e6,
+                "name": name,
+                "kind": "linear" if name == "head" else "conv",
+                "macs": round(macs * part),
+                "weights": round(weights * size),
+                "nonzeros": round(weights * size * kept),
+                "weight_bits": wide,
+                "activation_bits": wide,
+                "params": weights * size * kept * wide / 32 / 5.6e6,
                 "ops": 2 * macs * part * wide / 32 / 8.3e8,
             }
-        )  # fmt: skip
+        )
     params, ops = (sum(float(str(row[key])) for row in layers) for key in ("params", "ops"))
     for row in layers:
         row |= {"params_share": float(str(row["params"])) / params, "ops_share": float(str(row["ops"])) / ops}
     scores = {
-        name: {"params": params, "ops": ops * factor, "total": params + ops * factor,
-               "total_with_bitmask": params + ops * factor + weights / 32 / 5.6e6}
+        name: {
+            "params": params,
+            "ops": ops * factor,
+            "total": params + ops * factor,
+            "total_with_bitmask": params + ops * factor + weights / 32 / 5.6e6,
+        }
         for name, factor in ((rule, 1.0), ("lab-macs", 8.3 / 5.6))
-    }  # fmt: skip
+    }
     correct = round(10_000 * accuracy)
     threshold = load_rule("lab").threshold
     problems = (
         [] if accuracy >= threshold else [f"accuracy {accuracy:.4f} ({correct:,} of 10,000) is below the threshold"]
     )
     measured = {
-        "p_s_weights": 0.41, "p_s_ops": 0.37, "p_u": 1 - kept, "q_w": bits + 0.1, "q_a": bits + 0.3,
+        "p_s_weights": 0.41,
+        "p_s_ops": 0.37,
+        "p_u": 1 - kept,
+        "q_w": bits + 0.1,
+        "q_a": bits + 0.3,
         "q_ops": bits + 0.3,
-        "weights": weights, "nonzeros": round(weights * kept), "parameters": weights + 900, "macs": round(macs),
-    }  # fmt: skip
+        "weights": weights,
+        "nonzeros": round(weights * kept),
+        "parameters": weights + 900,
+        "macs": round(macs),
+    }
     return {
-        "rule": rule, "scores": scores, "layers": layers, "measured": measured, "unknown_operations": [],
-        "accuracy": {"value": accuracy, "correct": correct, "total": 10_000, "low": accuracy - 0.006,
-                     "high": accuracy + 0.0055},
-        "claimed": {"p_u": 1 - kept, "q_w": bits + 0.1, "p_s": 0.4100001}, "problems": problems,
-        "rule_version": 1, "dataset": "cifar10", "threshold": 0.9, "numbers": [], "flags": [],
-        "rankable": not problems, "status": "below" if problems else "rankable", "file": {"isolation": "namespaces"},
-        "notes": ["3 channels are masked to zero (test data)"], "holdout": None,
+        "rule": rule,
+        "scores": scores,
+        "layers": layers,
+        "measured": measured,
+        "unknown_operations": [],
+        "accuracy": {
+            "value": accuracy,
+            "correct": correct,
+            "total": 10_000,
+            "low": accuracy - 0.006,
+            "high": accuracy + 0.0055,
+        },
+        "claimed": {"p_u": 1 - kept, "q_w": bits + 0.1, "p_s": 0.4100001},
+        "problems": problems,
+        "rule_version": 1,
+        "dataset": "cifar10",
+        "threshold": 0.9,
+        "numbers": [],
+        "flags": [],
+        "rankable": not problems,
+        "status": "below" if problems else "rankable",
+        "file": {"isolation": "namespaces"},
+        "notes": ["3 channels are masked to zero (test data)"],
+        "holdout": None,
         "details": {"per_class": [{"name": f"class {i}", "accuracy": accuracy + (i - 4.5) / 90} for i in range(10)]},
         "provenance": {"seed": 3, "recipe": {"epochs": 60, "lr": 0.4}, "torch": "2.15.0"},
-    }  # fmt: skip
+    }
 
 
 def scorer(path: Path, rule: Rule, isolation: str = "") -> Report:

@@ -15,11 +15,24 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 PAGES = (
-    "/", "/contests/spring", "/contests/spring?section=below_threshold&sort=team", "/contests/spring/rules",
-    "/contests/spring/submit", "/contests/spring/teams/1", "/submissions/1", "/submissions/19", "/compare?id=1&id=2",
-    "/admin", "/admin/contests/spring/roster", "/admin/contests/spring/marks", "/contests/spring/news",
-    "/submissions/1/why?score=0.004", "/join", "/login", "/nowhere",
-)  # fmt: skip
+    "/",
+    "/contests/spring",
+    "/contests/spring?section=below_threshold&sort=team",
+    "/contests/spring/rules",
+    "/contests/spring/submit",
+    "/contests/spring/teams/1",
+    "/submissions/1",
+    "/submissions/19",
+    "/compare?id=1&id=2",
+    "/admin",
+    "/admin/contests/spring/roster",
+    "/admin/contests/spring/marks",
+    "/contests/spring/news",
+    "/submissions/1/why?score=0.004",
+    "/join",
+    "/login",
+    "/nowhere",
+)
 
 
 @pytest.fixture(scope="session")

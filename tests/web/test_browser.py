@@ -253,9 +253,17 @@ def test_nothing_is_wider_than_the_screen(page: Page, site: Site, width: int, tm
     page.set_viewport_size({"width": width, "height": 850})
     sign_in(page, site.tokens["admin"])
     addresses = (
-        "/", "/contests/spring", "/contests/spring?section=below_threshold", "/contests/spring/rules", "/submissions/1",
-        "/compare?id=1&id=2", "/contests/spring/teams/1", "/contests/spring/submit", "/login", "/admin",
-    )  # fmt: skip
+        "/",
+        "/contests/spring",
+        "/contests/spring?section=below_threshold",
+        "/contests/spring/rules",
+        "/submissions/1",
+        "/compare?id=1&id=2",
+        "/contests/spring/teams/1",
+        "/contests/spring/submit",
+        "/login",
+        "/admin",
+    )
     for number, address in enumerate(addresses):
         page.goto(address)
         if page.locator("[data-chart]").count():

@@ -59,9 +59,17 @@ def rows(page: str) -> list[str]:
 
 _numbers = itertools.count()
 PUBLIC = (
-    "/", "/contests/spring", "/contests/spring/rules", "/contests/spring/submit", "/contests/spring/teams/1", "/login",
-    "/submissions/1", "/compare", "/compare?id=1&id=2", "/nowhere",
-)  # fmt: skip
+    "/",
+    "/contests/spring",
+    "/contests/spring/rules",
+    "/contests/spring/submit",
+    "/contests/spring/teams/1",
+    "/login",
+    "/submissions/1",
+    "/compare",
+    "/compare?id=1&id=2",
+    "/nowhere",
+)
 
 
 @pytest.mark.parametrize("path", PUBLIC)
@@ -359,10 +367,20 @@ def test_hostile_text_in_every_field(client: TestClient, site: Site) -> None:
     with site.board.database.write() as session:
         contests.disqualify_submission(session, submissions.find(session, number, tokens.Viewer("admin")), XSS)
     paths = (
-        "/", "/contests/hostile", f"/submissions/{number}", f"/compare?id={number}&id=1", "/admin",
-        f"/contests/hostile/teams/{team_id}", "/contests/hostile/rules", "/contests/hostile/submit",
-        f"/contests/spring?q={XSS}", f"/login?next={XSS}", f"/compare?id={XSS}&id=1", f"/contests/{XSS}", f"/{XSS}",
-    )  # fmt: skip
+        "/",
+        "/contests/hostile",
+        f"/submissions/{number}",
+        f"/compare?id={number}&id=1",
+        "/admin",
+        f"/contests/hostile/teams/{team_id}",
+        "/contests/hostile/rules",
+        "/contests/hostile/submit",
+        f"/contests/spring?q={XSS}",
+        f"/login?next={XSS}",
+        f"/compare?id={XSS}&id=1",
+        f"/contests/{XSS}",
+        f"/{XSS}",
+    )
     for path in paths:
         text = client.get(path).text
         assert "<script>window" not in text, path
@@ -412,9 +430,18 @@ def test_a_view_survives_its_address() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0041234, "0.004123"), (1.6669, "1.667"), (0.0, "0"), (3e-7, "3.000e-07"), (None, "–"), (float("nan"), "–"),
-     ("0.1", "–"), (True, "–"), (12.3456, "12.35")],
-)  # fmt: skip
+    [
+        (0.0041234, "0.004123"),
+        (1.6669, "1.667"),
+        (0.0, "0"),
+        (3e-7, "3.000e-07"),
+        (None, "–"),
+        (float("nan"), "–"),
+        ("0.1", "–"),
+        (True, "–"),
+        (12.3456, "12.35"),
+    ],
+)
 def test_scores_are_written_with_four_digits(value: object, text: str) -> None:
     assert formats.score(value) == text
 

@@ -76,9 +76,16 @@ def compare(
         total,
     )
     cells, sentences = begin(
-        "compare", tasks, folder, chosen, plan, training=chosen.training, growing=("methods", "ratios"), again=again,
+        "compare",
+        tasks,
+        folder,
+        chosen,
+        plan,
+        training=chosen.training,
+        growing=("methods", "ratios"),
+        again=again,
         progress=progress,
-    )  # fmt: skip
+    )
     for sentence in obstacles.values():
         cells.say(sentence)
     rows: list[Cell] = []
@@ -158,18 +165,26 @@ def _cell(task: Task, chosen: Compare, cells: Cells, prefix: str, method: str, r
         if pruning.method(method).when == "after":
             model.load_state_dict(cells.load_state(f"{prefix}pretrained"))
         samples = task.scoring_batches(chosen.scoring_samples, chosen.seed)
-        masks = pruning.full(model) if ratio == 1 else pruning.prune(
-            model, method, pruning.sparsity_of_compression(ratio), batches=samples, loss=task.loss, seed=chosen.seed
-        )  # fmt: skip
+        masks = (
+            pruning.full(model)
+            if ratio == 1
+            else pruning.prune(
+                model, method, pruning.sparsity_of_compression(ratio), batches=samples, loss=task.loss, seed=chosen.seed
+            )
+        )
         pruning.enforce(model, masks)
         curve: list[list[float]] = []
         try:
             train(
-                model, task.train_batches, task.loss, chosen.training, seed=chosen.seed + 1,
+                model,
+                task.train_batches,
+                task.loss,
+                chosen.training,
+                seed=chosen.seed + 1,
                 after_step=(lambda trained: pruning.hold(trained, masks)) if ratio > 1 else None,
                 watch=lambda epoch, loss: curve.append([epoch, loss, task.mean_loss(model)]),
                 watch_every=min(1.0, chosen.training.epochs / CURVE_POINTS) if ratio == chosen.look_at else 1.0,
-            )  # fmt: skip
+            )
         except TrainingError as error:  # the other networks go on
             return {**_measured(task, model, masks, curve), "metric": math.nan, "failed": str(error)}
         if ratio == chosen.look_at:

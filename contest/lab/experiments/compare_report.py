@@ -37,12 +37,18 @@ def present(tasks: Sequence[Task], chosen: Compare, rows: list[Cell], cells: Cel
     """The comparison's tables, figures and notes."""
     metric = tasks[0].metric.label
     long = pd.DataFrame(
-        {"Network": row["task"], "Method": row["method"], "Compression": row["ratio"], metric: row["metric"],
-         "Sparsity (%)": 100 * row["sparsity"], "Testing time (s)": row["testing_s"],
-         "Testing time std (s)": row.get("testing_std_s"),
-         **dict(zip(("MFLOPs, masked", "MFLOPs, dense", "MFLOPs, scored"), _mflops(row), strict=True))}
+        {
+            "Network": row["task"],
+            "Method": row["method"],
+            "Compression": row["ratio"],
+            metric: row["metric"],
+            "Sparsity (%)": 100 * row["sparsity"],
+            "Testing time (s)": row["testing_s"],
+            "Testing time std (s)": row.get("testing_std_s"),
+            **dict(zip(("MFLOPs, masked", "MFLOPs, dense", "MFLOPs, scored"), _mflops(row), strict=True)),
+        }
         for row in rows
-    )  # fmt: skip
+    )
     long["FLOPs, fraction of dense"] = long["MFLOPs, masked"] / long["MFLOPs, dense"]
     look = long[long["Compression"] == chosen.look_at]
     if len(look):
@@ -61,10 +67,11 @@ def present(tasks: Sequence[Task], chosen: Compare, rows: list[Cell], cells: Cel
         _add_curves(task, chosen, rows, results, suffix)
         _add_layers(task, chosen, rows, cells, results, suffix)
         lines = {
-            f"{method} ({task.name})": [_for_remarks(row) for row in rows
-                                        if row["task"] == task.name and row["method"] == method]
+            f"{method} ({task.name})": [
+                _for_remarks(row) for row in rows if row["task"] == task.name and row["method"] == method
+            ]
             for method in chosen.methods
-        }  # fmt: skip
+        }
         results.notes += remarks({name: cells for name, cells in lines.items() if cells}, task.chance, "place")
 
 
@@ -91,8 +98,12 @@ def _noise(long: pd.DataFrame) -> str:
 def _add_ratios(task: Task, chosen: Compare, own: pd.DataFrame, results: Results, suffix: str) -> None:
     """The tables ratio x method and their curves."""
     metric = task.metric.label
-    columns = {metric: "accuracy", "Testing time (s)": "testing-time", "MFLOPs, masked": "flops",
-               "FLOPs, fraction of dense": "flops-fraction"}  # fmt: skip
+    columns = {
+        metric: "accuracy",
+        "Testing time (s)": "testing-time",
+        "MFLOPs, masked": "flops",
+        "FLOPs, fraction of dense": "flops-fraction",
+    }
     for column, name in columns.items():
         wide = own.pivot_table(index="Compression", columns="Method", values=column, sort=False, dropna=False)
         wide = wide.reindex(columns=list(chosen.methods)).reset_index()
@@ -106,18 +117,29 @@ def _add_ratios(task: Task, chosen: Compare, own: pd.DataFrame, results: Results
         results.add_figure(
             f"{name}{suffix}",
             f"{column} over the compression ratio, a line for each method.{more}",
-            figures.lines(own, "Compression", column, "Method", title=f"{column.split(',')[0]} by compression",
-                          x_log=True, x_ticks=chosen.ratios, y_log=name.startswith("flops"), subtitle=task.name,
-                          y_zero=name == "testing-time", level=dense if name == "flops" else None),
-        )  # fmt: skip
+            figures.lines(
+                own,
+                "Compression",
+                column,
+                "Method",
+                title=f"{column.split(',')[0]} by compression",
+                x_log=True,
+                x_ticks=chosen.ratios,
+                y_log=name.startswith("flops"),
+                subtitle=task.name,
+                y_zero=name == "testing-time",
+                level=dense if name == "flops" else None,
+            ),
+        )
 
 
 def _add_curves(task: Task, chosen: Compare, rows: list[Cell], results: Results, suffix: str) -> None:
     points = [
         {"Method": row["method"], "Epoch": epoch, "Training loss": training, "Test loss": test}
-        for row in rows if row["task"] == task.name and row["ratio"] == chosen.look_at
+        for row in rows
+        if row["task"] == task.name and row["ratio"] == chosen.look_at
         for epoch, training, test in row["curve"]
-    ]  # fmt: skip
+    ]
     if not points:
         return
     table = pd.DataFrame(points)
@@ -128,9 +150,10 @@ def _add_curves(task: Task, chosen: Compare, rows: list[Cell], results: Results,
             f"{column.lower().replace(' ', '-')}{suffix}",
             f"{column} during training at compression {chosen.look_at:g}"
             + ("; each point is the mean since the last one." if column == "Training loss" else "."),
-            figures.lines(table, "Epoch", column, "Method", title=f"{column}, {chosen.look_at:g}x compressed",
-                          subtitle=task.name),
-        )  # fmt: skip
+            figures.lines(
+                table, "Epoch", column, "Method", title=f"{column}, {chosen.look_at:g}x compressed", subtitle=task.name
+            ),
+        )
 
 
 def _add_layers(task: Task, chosen: Compare, rows: list[Cell], cells: Cells, results: Results, suffix: str) -> None:
@@ -138,20 +161,31 @@ def _add_layers(task: Task, chosen: Compare, rows: list[Cell], cells: Cells, res
     if not looked:
         return
     table = pd.DataFrame(
-        {"Method": row["method"], "Layer": layer["layer"].removesuffix(".weight"), "Weights": layer["weights"],
-         "Sparsity (%)": 100 * (1 - layer["nonzeros"] / layer["weights"]),
-         "MFLOPs, masked": 2e-6 * layer["macs"] * layer["nonzeros"] / layer["weights"],
-         "MFLOPs, dense": 2e-6 * layer["macs"]}
-        for row in looked for layer in row["layers"]
-    )  # fmt: skip
+        {
+            "Method": row["method"],
+            "Layer": layer["layer"].removesuffix(".weight"),
+            "Weights": layer["weights"],
+            "Sparsity (%)": 100 * (1 - layer["nonzeros"] / layer["weights"]),
+            "MFLOPs, masked": 2e-6 * layer["macs"] * layer["nonzeros"] / layer["weights"],
+            "MFLOPs, dense": 2e-6 * layer["macs"],
+        }
+        for row in looked
+        for layer in row["layers"]
+    )
     results.add_table(f"layers{suffix}", f"Each layer at compression {chosen.look_at:g}: {task.name}", table)
     for column, name in (("Sparsity (%)", "layer-sparsity"), ("MFLOPs, masked", "layer-flops")):
         results.add_figure(
             f"{name}{suffix}",
             f"{column} of each layer, from the image to the classes, at compression {chosen.look_at:g}.",
-            figures.profile(table, "Layer", column, "Method", subtitle=task.name,
-                            title=f"{column.split(',')[0]} of each layer, {chosen.look_at:g}x"),
-        )  # fmt: skip
+            figures.profile(
+                table,
+                "Layer",
+                column,
+                "Method",
+                subtitle=task.name,
+                title=f"{column.split(',')[0]} of each layer, {chosen.look_at:g}x",
+            ),
+        )
     for row in looked:
         model = task.new(chosen.seed)
         model.load_state_dict(cells.load_state(row["key"]))

@@ -73,9 +73,16 @@ def deploy(
     tuned = sum(sparsity > 0 for sparsity in chosen.sparsities) + len(removed)
     plan = Plan(total, chosen.training.epochs + tuned * chosen.tuning.epochs, 2 * total)
     cells, sentences = begin(
-        "deploy", [task], folder, chosen, plan, training=chosen.training, growing=("sparsities", "removed"),
-        again=again, progress=progress,
-    )  # fmt: skip
+        "deploy",
+        [task],
+        folder,
+        chosen,
+        plan,
+        training=chosen.training,
+        growing=("sparsities", "removed"),
+        again=again,
+        progress=progress,
+    )
     rows: dict[str, Cell] = {}
     with cells:
         for kind, asked in [(ZEROS, s) for s in chosen.sparsities] + [(REMOVED, f) for f in removed]:
@@ -126,13 +133,23 @@ def _key(kind: str, asked: float) -> str:
 def _zeros(task: Task, chosen: Deploy, cells: Cells, sparsity: float) -> nn.Module:
     model, _ = dense(task, cells, chosen.training, chosen.seed)
     masks = pruning.prune(
-        model, chosen.method, sparsity, loss=task.loss, seed=chosen.seed,
+        model,
+        chosen.method,
+        sparsity,
+        loss=task.loss,
+        seed=chosen.seed,
         batches=task.scoring_batches(chosen.scoring_samples, chosen.seed),
-    )  # fmt: skip
+    )
     pruning.enforce(model, masks)
     if sparsity:
-        train(model, task.train_batches, task.loss, chosen.tuning, seed=chosen.seed + 1,
-              after_step=lambda trained: pruning.hold(trained, masks))  # fmt: skip
+        train(
+            model,
+            task.train_batches,
+            task.loss,
+            chosen.tuning,
+            seed=chosen.seed + 1,
+            after_step=lambda trained: pruning.hold(trained, masks),
+        )
     return model
 
 
@@ -168,16 +185,26 @@ def _measured(task: Task, chosen: Deploy, cells: Cells, key: str, model: nn.Modu
 def _present(task: Task, chosen: Deploy, rows: dict[str, Cell], results: Results) -> None:
     metric = task.metric.label
     table = pd.DataFrame(
-        {"Pruning": cell["kind"], "Pruned (%)": 100 * cell["asked"], "Weights": cell["weights"],
-         "Nonzero": cell["nonzeros"], metric: cell["metric"], f"{metric} in ONNX Runtime": cell["onnx_metric"],
-         "PyTorch (ms)": 1e3 * cell["torch"]["mean_s"], "± (ms)": 1e3 * cell["torch"]["std_s"],
-         "median (ms)": 1e3 * cell["torch"]["median_s"],
-         "ONNX Runtime (ms)": 1e3 * cell["onnx"]["mean_s"], "ONNX ± (ms)": 1e3 * cell["onnx"]["std_s"],
-         "ONNX median (ms)": 1e3 * cell["onnx"]["median_s"],
-         "Largest difference": cell["difference"], "Equal predictions (%)": 100 * cell["equal"],
-         "ONNX file (MB)": cell["onnx_bytes"] / 1e6, "Packed (MB)": cell["packed_bytes"] / 1e6}
+        {
+            "Pruning": cell["kind"],
+            "Pruned (%)": 100 * cell["asked"],
+            "Weights": cell["weights"],
+            "Nonzero": cell["nonzeros"],
+            metric: cell["metric"],
+            f"{metric} in ONNX Runtime": cell["onnx_metric"],
+            "PyTorch (ms)": 1e3 * cell["torch"]["mean_s"],
+            "± (ms)": 1e3 * cell["torch"]["std_s"],
+            "median (ms)": 1e3 * cell["torch"]["median_s"],
+            "ONNX Runtime (ms)": 1e3 * cell["onnx"]["mean_s"],
+            "ONNX ± (ms)": 1e3 * cell["onnx"]["std_s"],
+            "ONNX median (ms)": 1e3 * cell["onnx"]["median_s"],
+            "Largest difference": cell["difference"],
+            "Equal predictions (%)": 100 * cell["equal"],
+            "ONNX file (MB)": cell["onnx_bytes"] / 1e6,
+            "Packed (MB)": cell["packed_bytes"] / 1e6,
+        }
         for cell in rows.values()
-    )  # fmt: skip
+    )
     table["Pruned (%)"] = whole(table["Pruned (%)"])
     results.add_table("deploy", "Pruned networks in PyTorch and ONNX Runtime", table, digits=3)
     first = next(iter(rows.values()))
@@ -192,32 +219,59 @@ def _present(task: Task, chosen: Deploy, rows: dict[str, Cell], results: Results
         + ("." if worst <= TOLERANCE else ", which is MORE than the tolerance."),
     ]
     long = pd.DataFrame(
-        {"Pruned (%)": 100 * cell["asked"], "Runs in": f"{engine}, {cell['kind']}", metric: cell["metric"],
-         "Latency (ms)": 1e3 * cell[key]["median_s"], "low": 1e3 * cell[key]["low_s"],
-         "high": 1e3 * cell[key]["high_s"]}
+        {
+            "Pruned (%)": 100 * cell["asked"],
+            "Runs in": f"{engine}, {cell['kind']}",
+            metric: cell["metric"],
+            "Latency (ms)": 1e3 * cell[key]["median_s"],
+            "low": 1e3 * cell[key]["low_s"],
+            "high": 1e3 * cell[key]["high_s"],
+        }
         for key, engine in (("torch", "PyTorch"), ("onnx", "ONNX Runtime"))
         for cell in [*rows.values(), *[{**rows["zeros-0"], "kind": REMOVED} for _ in range(_has(rows))]]
-    )  # fmt: skip
+    )
     threads = first["torch"]["threads"]
     results.add_figure(
         "latency",
         "Median latency over the fraction pruned, with the middle half of the runs. Zeros leave it where it was.",
-        figures.lines(long, "Pruned (%)", "Latency (ms)", "Runs in", title="Latency of pruned networks", y_log=True,
-                      spread=("low", "high"), subtitle=f"{task.name}, {threads} thread(s), batch {chosen.batch}"),
-    )  # fmt: skip
+        figures.lines(
+            long,
+            "Pruned (%)",
+            "Latency (ms)",
+            "Runs in",
+            title="Latency of pruned networks",
+            y_log=True,
+            spread=("low", "high"),
+            subtitle=f"{task.name}, {threads} thread(s), batch {chosen.batch}",
+        ),
+    )
     results.add_figure(
         "accuracy",
         f"{task.metric.name} over the fraction pruned.",
-        figures.lines(long[long["Runs in"].str.startswith("PyTorch")].assign(
-            Pruning=long["Runs in"].str.removeprefix("PyTorch, ")), "Pruned (%)", metric, "Pruning",
-            title=f"{task.metric.name} of pruned networks", subtitle=task.name),
-    )  # fmt: skip
+        figures.lines(
+            long[long["Runs in"].str.startswith("PyTorch")].assign(
+                Pruning=long["Runs in"].str.removeprefix("PyTorch, ")
+            ),
+            "Pruned (%)",
+            metric,
+            "Pruning",
+            title=f"{task.metric.name} of pruned networks",
+            subtitle=task.name,
+        ),
+    )
     results.add_figure(
         "accuracy-by-latency",
         f"{task.metric.name} over latency in both engines; a line runs from the dense network to the most pruned one.",
-        figures.lines(long, "Latency (ms)", metric, "Runs in", order="Pruned (%)",
-                      title=f"{task.metric.name} against latency", subtitle=f"{task.name}, {threads} thread(s)"),
-    )  # fmt: skip
+        figures.lines(
+            long,
+            "Latency (ms)",
+            metric,
+            "Runs in",
+            order="Pruned (%)",
+            title=f"{task.metric.name} against latency",
+            subtitle=f"{task.name}, {threads} thread(s)",
+        ),
+    )
 
 
 def _has(rows: dict[str, Cell]) -> int:

@@ -99,8 +99,14 @@ def _run(task: Task, chosen: FineTune, cells: Cells) -> dict[str, Cell]:
 
     def dense() -> Cell:
         curve: list[float] = []
-        train(model, task.train_batches, task.loss, chosen.training, seed=chosen.seed,
-              watch=lambda _, loss: curve.append(loss))  # fmt: skip
+        train(
+            model,
+            task.train_batches,
+            task.loss,
+            chosen.training,
+            seed=chosen.seed,
+            watch=lambda _, loss: curve.append(loss),
+        )
         return _stage(task, chosen, cells, "dense", model, pruning.full(model), curve)
 
     def pruned() -> Cell:
@@ -131,24 +137,28 @@ def _prune(task: Task, chosen: FineTune, model: nn.Module) -> pruning.Masks:
         each = dict(chosen.layers) or dict.fromkeys(pruning.prunable(model), chosen.sparsity)
         seeds = count(chosen.seed + 100)
         return pruning.layer_after_layer(
-            model, chosen.method, each, batches=samples, loss=task.loss,
-            retrain=lambda trained, hold: train(trained, task.train_batches, task.loss, chosen.tuning,
-                                                seed=next(seeds), after_step=hold),
-        )  # fmt: skip
+            model,
+            chosen.method,
+            each,
+            batches=samples,
+            loss=task.loss,
+            retrain=lambda trained, hold: train(
+                trained, task.train_batches, task.loss, chosen.tuning, seed=next(seeds), after_step=hold
+            ),
+        )
     if chosen.layers:
         masks = pruning.fine_grained_masks(model, dict(chosen.layers))
     elif chosen.method == "fine-grained":
         masks = pruning.fine_grained_masks(model, chosen.sparsity)
     else:
-        masks = pruning.prune(
-            model, chosen.method, chosen.sparsity, batches=samples, loss=task.loss, seed=chosen.seed
-        )  # fmt: skip
+        masks = pruning.prune(model, chosen.method, chosen.sparsity, batches=samples, loss=task.loss, seed=chosen.seed)
     pruning.enforce(model, masks)
     return masks
 
 
-def _stage(task: Task, chosen: FineTune, cells: Cells, key: str, model: nn.Module, masks: pruning.Masks,
-           curve: list[float]) -> Cell:  # fmt: skip
+def _stage(
+    task: Task, chosen: FineTune, cells: Cells, key: str, model: nn.Module, masks: pruning.Masks, curve: list[float]
+) -> Cell:
     cells.save_state("masks", masks)
     cells.save_state(key, model.state_dict())
     report = pruning.sparsity(model, masks)
@@ -202,13 +212,19 @@ def _present(task: Task, chosen: FineTune, stages: dict[str, Cell], cells: Cells
         "stages",
         "The network at each stage",
         pd.DataFrame(
-            {"Stage": STAGES[key], metric: cell["metric"], "Loss": cell["loss"], "Sparsity (%)": 100 * cell["sparsity"],
-             "Nonzero weights": cell["nonzeros"], "Size (MiB)": 4 * cell["nonzeros"] / MEBIBYTE,
-             "Times smaller": stages["dense"]["nonzeros"] / max(cell["nonzeros"], 1),
-             "Packed (MiB)": cell["packed_bytes"] / MEBIBYTE}
+            {
+                "Stage": STAGES[key],
+                metric: cell["metric"],
+                "Loss": cell["loss"],
+                "Sparsity (%)": 100 * cell["sparsity"],
+                "Nonzero weights": cell["nonzeros"],
+                "Size (MiB)": 4 * cell["nonzeros"] / MEBIBYTE,
+                "Times smaller": stages["dense"]["nonzeros"] / max(cell["nonzeros"], 1),
+                "Packed (MiB)": cell["packed_bytes"] / MEBIBYTE,
+            }
             for key, cell in stages.items()
         ),
-    )  # fmt: skip
+    )
     layers = pd.DataFrame(
         {"Layer": name, "Weights": weights, "Nonzero": nonzeros, "Sparsity (%)": 100 * (1 - nonzeros / weights)}
         for name, (weights, nonzeros) in stages["tuned"]["layers"].items()
@@ -243,8 +259,9 @@ def _weights(
     return {name: weight.detach().float().cpu().numpy() for name, weight in pruning.prunable(model).items()}
 
 
-def _add_kernels(chosen: FineTune, weights: dict[str, dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]],
-                 results: Results) -> None:  # fmt: skip
+def _add_kernels(
+    chosen: FineTune, weights: dict[str, dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]], results: Results
+) -> None:
     convolutions = [name for name, weight in weights["dense"].items() if weight.ndim == 4]
     if chosen.look_at and chosen.look_at not in convolutions:
         raise UsageError(
@@ -279,6 +296,11 @@ def _add_samples(task: Task, chosen: FineTune, stages: dict[str, Cell], results:
             f"samples-{key}",
             f"{len(predicted)} test images, one of each class, with the prediction under each, {stage}; wrong ones "
             "are framed.",
-            pictures.strip(pixels, captions, wrong, title=f"Predictions: {stage}",
-                          subtitle=f"{len(predicted) - sum(wrong)} of {len(predicted)} right"),
-        )  # fmt: skip
+            pictures.strip(
+                pixels,
+                captions,
+                wrong,
+                title=f"Predictions: {stage}",
+                subtitle=f"{len(predicted) - sum(wrong)} of {len(predicted)} right",
+            ),
+        )

@@ -70,9 +70,16 @@ def sensitivity(
     total = 1 + len(groups) * len(sparsities) + len(WAYS) * len(chosen.reached)
     epochs = chosen.training.epochs + chosen.tuning.epochs * len(WAYS) * len(chosen.reached)
     cells, sentences = begin(
-        "sensitivity", [task], folder, chosen, Plan(total, epochs, total), training=chosen.training,
-        growing=("sparsities", "targets"), again=again, progress=progress,
-    )  # fmt: skip
+        "sensitivity",
+        [task],
+        folder,
+        chosen,
+        Plan(total, epochs, total),
+        training=chosen.training,
+        growing=("sparsities", "targets"),
+        again=again,
+        progress=progress,
+    )
     with cells:
         model, first = dense(task, cells, chosen.training, chosen.seed)
         rows = _layers(task, chosen, cells, model, first, groups)
@@ -148,8 +155,14 @@ def _compared(
                 masks = pruning.fine_grained_masks(model, each)
                 pruning.enforce(model, masks)
                 pruned = {"pruned": task.measure(model), "sparsity": pruning.sparsity(model, masks).prunable}
-                train(model, task.train_batches, task.loss, chosen.tuning, seed=chosen.seed + 1,
-                      after_step=lambda trained: pruning.hold(trained, masks))  # fmt: skip
+                train(
+                    model,
+                    task.train_batches,
+                    task.loss,
+                    chosen.tuning,
+                    seed=chosen.seed + 1,
+                    after_step=lambda trained: pruning.hold(trained, masks),
+                )
                 return {**pruned, "metric": task.measure(model)}
 
             found[target, way] = cells(f"{way}-{target:g}", both)
@@ -158,20 +171,31 @@ def _compared(
 
 def _present(task: Task, chosen: Sensitivity, rows: list[Cell], first: Cell, results: Results) -> None:
     table = pd.DataFrame(
-        {"Layer": row["layer"], "Weights": row["weights"], "Sparsity (%)": 100 * row["sparsity"],
-         task.metric.label: row["metric"]}
+        {
+            "Layer": row["layer"],
+            "Weights": row["weights"],
+            "Sparsity (%)": 100 * row["sparsity"],
+            task.metric.label: row["metric"],
+        }
         for row in rows
         if row["sparsity"] in chosen.sparsities
-    )  # fmt: skip
+    )
     wide = table.pivot_table(index=["Layer", "Weights"], columns="Sparsity (%)", values=task.metric.label, sort=False)
     wide.columns = pd.Index([f"{column:g} %" for column in wide.columns])
     results.add_table("sensitivity", f"{task.metric.label} when one part alone is pruned", wide.reset_index())
     results.add_figure(
         "sensitivity",
         f"{task.metric.name} over the sparsity of one part, the others untouched. The thin rule is the dense network.",
-        figures.lines(table, "Sparsity (%)", task.metric.label, "Layer", title="Which layer feels pruning most",
-                      subtitle=f"{task.name}, {chosen.method}, no retraining", level=first["metric"]),
-    )  # fmt: skip
+        figures.lines(
+            table,
+            "Sparsity (%)",
+            task.metric.label,
+            "Layer",
+            title="Which layer feels pruning most",
+            subtitle=f"{task.name}, {chosen.method}, no retraining",
+            level=first["metric"],
+        ),
+    )
 
 
 def _suggest(
@@ -198,12 +222,16 @@ def _suggest(
     for target in ratios:
         suggested, uniform = compared[target, "suggested"], compared[target, "uniform"]
         gains.append(
-            {"Sparsity (%)": 100 * target, f"{metric}, uniform": uniform["pruned"],
-             f"{metric}, suggested": suggested["pruned"], "Difference": suggested["pruned"] - uniform["pruned"],
-             f"{metric}, uniform, fine-tuned": uniform["metric"],
-             f"{metric}, suggested, fine-tuned": suggested["metric"],
-             "Difference, fine-tuned": suggested["metric"] - uniform["metric"]}
-        )  # fmt: skip
+            {
+                "Sparsity (%)": 100 * target,
+                f"{metric}, uniform": uniform["pruned"],
+                f"{metric}, suggested": suggested["pruned"],
+                "Difference": suggested["pruned"] - uniform["pruned"],
+                f"{metric}, uniform, fine-tuned": uniform["metric"],
+                f"{metric}, suggested, fine-tuned": suggested["metric"],
+                "Difference, fine-tuned": suggested["metric"] - uniform["metric"],
+            }
+        )
     results.add_table("gain", "Suggested ratios against one ratio for all layers", pd.DataFrame(gains))
     results.notes.append(
         "Suggested ratios let each layer go as far as a common limit of loss allows (equal-loss allocation). They lie "

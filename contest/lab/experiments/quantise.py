@@ -76,9 +76,16 @@ def quantise(
     tuned = sum(order != "post-training" for order, _, _ in points)
     plan = Plan(1 + len(points), chosen.training.epochs + 2 * tuned * chosen.tuning.epochs, 2 * len(points))
     cells, sentences = begin(
-        "quantise", [task], folder, chosen, plan, training=chosen.training, growing=("sparsities", "bits", "orders"),
-        again=again, progress=progress,
-    )  # fmt: skip
+        "quantise",
+        [task],
+        folder,
+        chosen,
+        plan,
+        training=chosen.training,
+        growing=("sparsities", "bits", "orders"),
+        again=again,
+        progress=progress,
+    )
     rows: list[Cell] = []
     with cells, module_by_module():  # a fused kernel would pass the quantisers by
         for order, sparsity, bits in points:
@@ -161,8 +168,14 @@ def _compressed(task: Task, chosen: Quantise, model: nn.Module, order: Order, sp
 
     def tune(epochs: float) -> None:
         training = Training(**{**asdict(chosen.tuning), "epochs": epochs})
-        train(model, task.train_batches, task.loss, training, seed=chosen.seed + 1,
-              after_step=lambda trained: pruning.hold(trained, masks))  # fmt: skip
+        train(
+            model,
+            task.train_batches,
+            task.loss,
+            training,
+            seed=chosen.seed + 1,
+            after_step=lambda trained: pruning.hold(trained, masks),
+        )
 
     epochs = chosen.tuning.epochs
     if order in ("together", "post-training"):

@@ -30,18 +30,25 @@ FLOAT_BITS = 32
 def present(task: Task, chosen: Quantise, rows: list[Cell], results: Results) -> None:
     metric = task.metric.label
     table = pd.DataFrame(
-        {"Order": row["order"], "Bits": row["bits"], "Sparsity (%)": 100 * row["sparsity"], metric: row["metric"],
-         "Size (kB)": row["packed_bytes"] / 1e3, "Score": row["score"],
-         "PyTorch (ms)": 1e3 * row["torch"]["mean_s"], "± (ms)": 1e3 * row["torch"]["std_s"],
-         "median (ms)": 1e3 * row["torch"]["median_s"],
-         "ONNX Runtime (ms)": row["onnx"] and 1e3 * row["onnx"]["mean_s"],
-         "ONNX ± (ms)": row["onnx"] and 1e3 * row["onnx"]["std_s"],
-         "ONNX median (ms)": row["onnx"] and 1e3 * row["onnx"]["median_s"],
-         f"{metric} in ONNX Runtime": row.get("onnx_metric"),
-         "Equal predictions (%)": None if row.get("equal") is None else 100 * row["equal"],
-         "Equal, biases rounded (%)": None if row.get("equal") is None else 100 * row["equal_rounded"]}
+        {
+            "Order": row["order"],
+            "Bits": row["bits"],
+            "Sparsity (%)": 100 * row["sparsity"],
+            metric: row["metric"],
+            "Size (kB)": row["packed_bytes"] / 1e3,
+            "Score": row["score"],
+            "PyTorch (ms)": 1e3 * row["torch"]["mean_s"],
+            "± (ms)": 1e3 * row["torch"]["std_s"],
+            "median (ms)": 1e3 * row["torch"]["median_s"],
+            "ONNX Runtime (ms)": row["onnx"] and 1e3 * row["onnx"]["mean_s"],
+            "ONNX ± (ms)": row["onnx"] and 1e3 * row["onnx"]["std_s"],
+            "ONNX median (ms)": row["onnx"] and 1e3 * row["onnx"]["median_s"],
+            f"{metric} in ONNX Runtime": row.get("onnx_metric"),
+            "Equal predictions (%)": None if row.get("equal") is None else 100 * row["equal"],
+            "Equal, biases rounded (%)": None if row.get("equal") is None else 100 * row["equal_rounded"],
+        }
         for row in rows
-    )  # fmt: skip
+    )
     if task.score is None:
         table = table.drop(columns="Score")
     table["Sparsity (%)"] = whole(table["Sparsity (%)"])
@@ -69,24 +76,45 @@ def present(task: Task, chosen: Quantise, rows: list[Cell], results: Results) ->
             results.add_figure(
                 f"accuracy-{str(order).replace(',', '').replace(' ', '-')}",
                 f"{task.metric.name} over sparsity for each number of bits: {order}.",
-                figures.lines(own.assign(Bits=[_bits(b) for b in own["Bits"]]), "Sparsity (%)", metric, "Bits",
-                              title=f"Pruning and quantisation, {order}", subtitle=task.name),
-            )  # fmt: skip
+                figures.lines(
+                    own.assign(Bits=[_bits(b) for b in own["Bits"]]),
+                    "Sparsity (%)",
+                    metric,
+                    "Bits",
+                    title=f"Pruning and quantisation, {order}",
+                    subtitle=task.name,
+                ),
+            )
     else:  # over one sparsity a line would be a point
         sparsity = table["Sparsity (%)"].iloc[0]
         results.add_figure(
             "accuracy-by-bits",
             f"{task.metric.name} over bits (logarithmic; 32 is float) at {sparsity} % sparsity, a line for each order.",
-            figures.lines(table, "Bits", metric, "Order", title=f"{sparsity:g} % sparse, in each order",
-                          subtitle=task.name, x_log=True, x_ticks=sorted(set(table["Bits"]))),
-        )  # fmt: skip
+            figures.lines(
+                table,
+                "Bits",
+                metric,
+                "Order",
+                title=f"{sparsity:g} % sparse, in each order",
+                subtitle=task.name,
+                x_log=True,
+                x_ticks=sorted(set(table["Bits"])),
+            ),
+        )
     results.add_figure(
         "accuracy-by-size",
         f"{task.metric.name} over packed size (logarithmic), a line for each order; each point is one sparsity and "
         "number of bits, of which only those are drawn that no smaller network beats.",
-        figures.lines(_front(table, metric, task.metric.higher_is_better), "Size (kB)", metric, "Order", x_log=True,
-                      title="What a kilobyte buys", subtitle=task.name),
-    )  # fmt: skip
+        figures.lines(
+            _front(table, metric, task.metric.higher_is_better),
+            "Size (kB)",
+            metric,
+            "Order",
+            x_log=True,
+            title="What a kilobyte buys",
+            subtitle=task.name,
+        ),
+    )
 
 
 def remarks_of(table: pd.DataFrame, metric: str, chance: float | None) -> list[str]:

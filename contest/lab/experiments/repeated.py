@@ -87,9 +87,16 @@ def repeated(
         1 + chosen.rounds * len(chosen.variants),
     )
     cells, sentences = begin(
-        "repeated", [task], folder, chosen, plan, training=chosen.training, growing=("variants", "rounds", "disk"),
-        again=again, progress=progress,
-    )  # fmt: skip
+        "repeated",
+        [task],
+        folder,
+        chosen,
+        plan,
+        training=chosen.training,
+        growing=("variants", "rounds", "disk"),
+        again=again,
+        progress=progress,
+    )
     with cells:
         first, rows = _run(task, chosen, cells)
     results = Results(
@@ -124,8 +131,15 @@ def _run(task: Task, chosen: Repeated, cells: Cells) -> tuple[Cell, dict[str, li
             if step in chosen.rewind_steps:
                 cells.save_state(f"step-{step}", trained.state_dict())
 
-        train(model, task.train_batches, task.loss, chosen.training, seed=chosen.seed, after_step=note,
-              watch=lambda _, loss: curve.append(loss))  # fmt: skip
+        train(
+            model,
+            task.train_batches,
+            task.loss,
+            chosen.training,
+            seed=chosen.seed,
+            after_step=note,
+            watch=lambda _, loss: curve.append(loss),
+        )
         for step in chosen.rewind_steps:
             if not cells.has_state(f"step-{step}"):
                 raise UsageError(f"rewinding to step {step}: the first training had only {next(steps) - 1} steps")
@@ -140,14 +154,27 @@ def _run(task: Task, chosen: Repeated, cells: Cells) -> tuple[Cell, dict[str, li
         masks = _restore(model, cells.load_state(before))
         origin = origins[variant]() if variant in origins else None
         masks = pruning.prune_what_remains(
-            model, masks, index, chosen.fraction, origin,
-            how=chosen.method, batches=samples, loss=task.loss, seed=chosen.seed,
-        )  # fmt: skip
+            model,
+            masks,
+            index,
+            chosen.fraction,
+            origin,
+            how=chosen.method,
+            batches=samples,
+            loss=task.loss,
+            seed=chosen.seed,
+        )
         curve: list[float] = []
         if variant != "none":
-            train(model, task.train_batches, task.loss, chosen.training, seed=chosen.seed + index,
-                  after_step=lambda trained: pruning.hold(trained, masks),
-                  watch=lambda _, loss: curve.append(loss))  # fmt: skip
+            train(
+                model,
+                task.train_batches,
+                task.loss,
+                chosen.training,
+                seed=chosen.seed + index,
+                after_step=lambda trained: pruning.hold(trained, masks),
+                watch=lambda _, loss: curve.append(loss),
+            )
         state = {**model.state_dict(), **{MASK + n: m for n, m in masks.items()}}
         cells.save_state(f"{variant}-{index:02d}", state)
         return _measured(task, chosen, model, masks, curve)

@@ -86,9 +86,16 @@ def _add_layers(rows: dict[str, list[Cell]], keys: dict[str, str], first: Cell, 
         "layers",
         f"Sparsity of each layer over that of all prunable weights ({shown}). A layer that reaches 100 % ends the "
         "network; layers that begin with smaller weights are emptied first.",
-        figures.lines(long, "All prunable (%)", "Sparsity of the layer (%)", "Layer", title="Which layer is emptied",
-                      subtitle=name, order="Iteration"),
-    )  # fmt: skip
+        figures.lines(
+            long,
+            "All prunable (%)",
+            "Sparsity of the layer (%)",
+            "Layer",
+            title="Which layer is emptied",
+            subtitle=name,
+            order="Iteration",
+        ),
+    )
 
 
 def _add_figures(task: Task, every: pd.DataFrame, dense: float, results: Results) -> None:
@@ -96,17 +103,34 @@ def _add_figures(task: Task, every: pd.DataFrame, dense: float, results: Results
     results.add_figure(
         "accuracy-by-sparsity",
         f"{task.metric.name} over sparsity. The thin rule is the dense network.",
-        figures.lines(every, "Sparsity (%)", metric, "Variant", title="What retraining and rewinding buy",
-                      subtitle=task.name, order="Iteration", level=dense),
-    )  # fmt: skip
+        figures.lines(
+            every,
+            "Sparsity (%)",
+            metric,
+            "Variant",
+            title="What retraining and rewinding buy",
+            subtitle=task.name,
+            order="Iteration",
+            level=dense,
+        ),
+    )
     high = every[every["Sparsity (%)"] >= 75]
     if len(high):
         results.add_figure(
             "accuracy-by-sparsity-end",
             "The same from 75 % sparsity on, over the weights that are left (logarithmic): where each way collapses.",
-            figures.lines(high, "Nonzero weights", metric, "Variant", title="Where each way collapses",
-                          subtitle=task.name, order="Iteration", x_log=True, level=dense),
-        )  # fmt: skip
+            figures.lines(
+                high,
+                "Nonzero weights",
+                metric,
+                "Variant",
+                title="Where each way collapses",
+                subtitle=task.name,
+                order="Iteration",
+                x_log=True,
+                level=dense,
+            ),
+        )
     # In the figure the median: other programs' turns on the processor move the mean.
     every = every.assign(**{"Latency (s)": every["Latency median (s)"]})
     noise = {"latency": " Medians; masks do not change what is computed: differences are the machine's."}
@@ -115,18 +139,29 @@ def _add_figures(task: Task, every: pd.DataFrame, dense: float, results: Results
             f"{name}-by-accuracy",
             f"{y} over {task.metric.name.lower()}, a line for each variant; each line starts at the dense network."
             + noise.get(name, ""),
-            figures.lines(every, metric, y, "Variant", title=f"{y} against {task.metric.name.lower()}",
-                          subtitle=task.name, order="Iteration", y_zero=name != "sparsity"),
-        )  # fmt: skip
+            figures.lines(
+                every,
+                metric,
+                y,
+                "Variant",
+                title=f"{y} against {task.metric.name.lower()}",
+                subtitle=task.name,
+                order="Iteration",
+                y_zero=name != "sparsity",
+            ),
+        )
 
 
 def _add_sizes(cells: list[Cell], subtitle: str, results: Results) -> None:
     table = pd.DataFrame(
-        {"Iteration": i, "Sparsity (%)": 100 * cell["sparsity"],
-         **{f"{label} (MB)": cell["megabytes"][name] for name, label in FORMATS.items()},
-         "Packed, times smaller": cells[0]["megabytes"]["dense"] / cell["megabytes"]["packed"]}
+        {
+            "Iteration": i,
+            "Sparsity (%)": 100 * cell["sparsity"],
+            **{f"{label} (MB)": cell["megabytes"][name] for name, label in FORMATS.items()},
+            "Packed, times smaller": cells[0]["megabytes"]["dense"] / cell["megabytes"]["packed"],
+        }
         for i, cell in enumerate(cells)
-    )  # fmt: skip
+    )
     results.add_table("sizes", "Size on disk in each format", table)
     long = table.drop(columns="Packed, times smaller").melt(
         ["Iteration", "Sparsity (%)"], var_name="Format", value_name="Size (MB)"
@@ -136,6 +171,15 @@ def _add_sizes(cells: list[Cell], subtitle: str, results: Results) -> None:
         "sizes",
         "Size on disk over sparsity. Sparse COO pays 8 bytes an index and dimension, so it is larger than the dense "
         "file until about 80 % sparsity.",
-        figures.lines(long, "Sparsity (%)", "Size (MB)", "Format", title="What zeros save on disk", subtitle=subtitle,
-                      order="Iteration", y_zero=True, level=float(table["dense float32 (MB)"].iloc[0])),
-    )  # fmt: skip
+        figures.lines(
+            long,
+            "Sparsity (%)",
+            "Size (MB)",
+            "Format",
+            title="What zeros save on disk",
+            subtitle=subtitle,
+            order="Iteration",
+            y_zero=True,
+            level=float(table["dense float32 (MB)"].iloc[0]),
+        ),
+    )

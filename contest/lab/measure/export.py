@@ -71,9 +71,15 @@ def export(model: nn.Module, task: Task, path: Path) -> OnnxModel:
             warnings.simplefilter("ignore")  # the exporter's own deprecations and the tracer's remarks
             try:
                 torch.onnx.export(
-                    flat, tuple(parts), str(path), input_names=names, output_names=outputs, dynamic_axes=axes,
-                    opset_version=OPSET, dynamo=False,
-                )  # fmt: skip
+                    flat,
+                    tuple(parts),
+                    str(path),
+                    input_names=names,
+                    output_names=outputs,
+                    dynamic_axes=axes,
+                    opset_version=OPSET,
+                    dynamo=False,
+                )
             except (RuntimeError, torch.onnx.OnnxExporterError) as error:
                 reason = str(error).strip().partition("\n")[0]
                 raise UsageError(f"this model cannot be written as ONNX: {reason}") from error

@@ -34,15 +34,32 @@ def styled(chart: Any) -> Any:
     return (
         chart.configure(background="white", font="DejaVu Sans, Arial, sans-serif", padding=12)
         .configure_view(strokeWidth=0, fill="white")
-        .configure_axis(labelFontSize=15, titleFontSize=17, titleFontWeight="normal", gridColor="#e4e4e4",
-                        labelFlush=False,
-                        labelColor="#222", titleColor="#222", domainColor="#888", tickColor="#888")
-        .configure_legend(labelFontSize=15, titleFontSize=15, labelLimit=320, symbolSize=120, symbolStrokeWidth=2,
-                          titleFontWeight="normal", orient="right", labelColor="#222")
-        .configure_title(fontSize=19, fontWeight="normal", anchor="start", color="#222",
-                         subtitleFontSize=14, subtitleColor="#555")
+        .configure_axis(
+            labelFontSize=15,
+            titleFontSize=17,
+            titleFontWeight="normal",
+            gridColor="#e4e4e4",
+            labelFlush=False,
+            labelColor="#222",
+            titleColor="#222",
+            domainColor="#888",
+            tickColor="#888",
+        )
+        .configure_legend(
+            labelFontSize=15,
+            titleFontSize=15,
+            labelLimit=320,
+            symbolSize=120,
+            symbolStrokeWidth=2,
+            titleFontWeight="normal",
+            orient="right",
+            labelColor="#222",
+        )
+        .configure_title(
+            fontSize=19, fontWeight="normal", anchor="start", color="#222", subtitleFontSize=14, subtitleColor="#555"
+        )
         .configure_header(labelFontSize=14, titleFontSize=15, labelColor="#222")
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)
@@ -81,13 +98,19 @@ class Lines:
         colours = [COLOURS[i % len(COLOURS)] for i, _ in turns]
         legend = alt.Legend(title=self.line, symbolSize=160, symbolDash=[1, 0])
         base = alt.Chart(self.table).encode(
-            x=alt.X(_field(self.x), type="quantitative", title=self.x_title or self.x,
-                    scale=_scale(self.x_log, self.x_zero), axis=self._x_axis()),
+            x=alt.X(
+                _field(self.x),
+                type="quantitative",
+                title=self.x_title or self.x,
+                scale=_scale(self.x_log, self.x_zero),
+                axis=self._x_axis(),
+            ),
             y=alt.Y(_field(self.y), type="quantitative", title=self.y, scale=self._y_scale(), axis=_axis(self.y_log)),
-            color=alt.Color(_field(self.line), type="nominal", scale=alt.Scale(domain=names, range=colours),
-                            legend=legend),
+            color=alt.Color(
+                _field(self.line), type="nominal", scale=alt.Scale(domain=names, range=colours), legend=legend
+            ),
             order=alt.Order(_field(self.order or self.x), type="quantitative"),
-        )  # fmt: skip
+        )
         dashes = alt.Scale(domain=names, range=[DASHES[(i + 3 * turn) % len(DASHES)] for i, turn in turns])
         shapes = alt.Scale(domain=names, range=[SHAPES[(i + turn) % len(SHAPES)] for i, turn in turns])
         dash = alt.StrokeDash(_field(self.line), type="nominal", scale=dashes, legend=None)
@@ -111,8 +134,10 @@ class Lines:
         if columns is not None:  # the bars too must lie inside
             low, high = float(self.table[columns[0]].min()), float(self.table[columns[1]].max())
             room = 0.0 if self.y_log else 0.05 * (high - low)
-            scale.domain = [0 if self.y_zero else low / 1.05 if self.y_log else low - room, high * 1.05 if self.y_log
-                            else high + room]  # fmt: skip
+            scale.domain = [
+                0 if self.y_zero else low / 1.05 if self.y_log else low - room,
+                high * 1.05 if self.y_log else high + room,
+            ]
         return scale
 
     def _x_axis(self) -> Any:
@@ -140,8 +165,16 @@ def lines(table: pd.DataFrame, x: str, y: str, line: str, *, title: str, **more:
     return Lines(table, x, y, line, title, **more)
 
 
-def bars(table: pd.DataFrame, category: str, value: str, series: str | None = None, *, title: str, subtitle: str = "",
-         log: bool = False) -> Any:  # fmt: skip
+def bars(
+    table: pd.DataFrame,
+    category: str,
+    value: str,
+    series: str | None = None,
+    *,
+    title: str,
+    subtitle: str = "",
+    log: bool = False,
+) -> Any:
     """Horizontal bars in the order of the table; with `series`, one row of bars for each of its values."""
     categories = list(dict.fromkeys(table[category]))
     encoding: dict[str, Any] = {
@@ -166,8 +199,17 @@ def profile(table: pd.DataFrame, category: str, value: str, line: str, *, title:
     """A line for each value of column `line` over categories (layers) in the order of the table."""
     order = tuple(dict.fromkeys(table[category]))
     numbered = table.assign(position=[order.index(name) for name in table[category]])
-    return Lines(numbered, "position", value, line, title, subtitle, categories=order, x_title=category,
-                 width=max(360, 48 * len(order)))  # fmt: skip
+    return Lines(
+        numbered,
+        "position",
+        value,
+        line,
+        title,
+        subtitle,
+        categories=order,
+        x_title=category,
+        width=max(360, 48 * len(order)),
+    )
 
 
 def _scale(log: bool, zero: bool) -> Any:

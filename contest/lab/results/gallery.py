@@ -71,15 +71,23 @@ def _draw(folder: Path, name: str, masks: pruning.Masks) -> Path:
         alt.Chart(_runs(weight.flatten(1)), title=head)
         .mark_rect(color="#1b1b1b")
         .encode(
-            x=alt.X("from:Q", scale=alt.Scale(domain=[0, inputs * height * width], nice=False), title="input channel",
-                    axis=alt.Axis(values=[height * width * i for i in range(inputs + 1)], labels=False, ticks=False)),
+            x=alt.X(
+                "from:Q",
+                scale=alt.Scale(domain=[0, inputs * height * width], nice=False),
+                title="input channel",
+                axis=alt.Axis(values=[height * width * i for i in range(inputs + 1)], labels=False, ticks=False),
+            ),
             x2="to:Q",
-            y=alt.Y("top:Q", scale=alt.Scale(domain=[outputs, 0], nice=False), title="filter",
-                    axis=alt.Axis(labels=False, ticks=False, grid=False)),
+            y=alt.Y(
+                "top:Q",
+                scale=alt.Scale(domain=[outputs, 0], nice=False),
+                title="filter",
+                axis=alt.Axis(labels=False, ticks=False, grid=False),
+            ),
             y2="bottom:Q",
         )
         .properties(width=560, height=220)
-    )  # fmt: skip
+    )
     title = alt.TitleParams(
         f"{name}: {SPARSITY:.0%} of all weights pruned", subtitle=f"{MODEL} on {DATASET}", offset=12
     )

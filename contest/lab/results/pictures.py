@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from contest.lab.results.figures import styled
 
 
-def histograms(weights: dict[str, NDArray[np.float32]], *, title: str, subtitle: str = "", bins: int = 41,
-               columns: int = 3) -> Any:  # fmt: skip
+def histograms(
+    weights: dict[str, NDArray[np.float32]], *, title: str, subtitle: str = "", bins: int = 41, columns: int = 3
+) -> Any:
     """The nonzero weights of each layer; how many are zero stands in the panel's title."""
     panels = []
     for name, values in weights.items():
@@ -34,17 +35,26 @@ def histograms(weights: dict[str, NDArray[np.float32]], *, title: str, subtitle:
             alt.Chart(data)
             .mark_rect(color="#0072B2", stroke="white", strokeWidth=0.5)
             .encode(
-                x=alt.X("from:Q", title="weight", axis=alt.Axis(tickCount=4)), x2="to:Q",
-                y=alt.Y("count:Q", title="weights", axis=alt.Axis(tickCount=4, format="~s")), y2="none:Q",
+                x=alt.X("from:Q", title="weight", axis=alt.Axis(tickCount=4)),
+                x2="to:Q",
+                y=alt.Y("count:Q", title="weights", axis=alt.Axis(tickCount=4, format="~s")),
+                y2="none:Q",
             )
             .properties(width=260, height=150, title=head)
-        )  # fmt: skip
+        )
     grid = alt.concat(*panels, columns=columns, spacing={"row": 104, "column": 74}, bounds="flush")
     return styled(grid.properties(title=alt.TitleParams(title, subtitle=subtitle, offset=18)))
 
 
-def kernels(weight: NDArray[np.float32], *, title: str, subtitle: str = "", columns: int = 8, limit: int = 32,
-            numbers: bool = True) -> Any:  # fmt: skip
+def kernels(
+    weight: NDArray[np.float32],
+    *,
+    title: str,
+    subtitle: str = "",
+    columns: int = 8,
+    limit: int = 32,
+    numbers: bool = True,
+) -> Any:
     """A heat map of each kernel [out, in, h, w]: the darker, the larger the magnitude; the number is the value.
 
     The first `limit` kernels (output by output, input by input) are drawn and the subtitle says of how many.
@@ -53,18 +63,23 @@ def kernels(weight: NDArray[np.float32], *, title: str, subtitle: str = "", colu
     outputs, inputs, height, width = weight.shape
     chosen = [(o, i) for o in range(outputs) for i in range(inputs)][:limit]
     rows = [
-        {"panel": f"{o}←{i}" if inputs > 1 else str(o), "at": index, "row": r, "column": c,
-         "value": float(weight[o, i, r, c])}
-        for index, (o, i) in enumerate(chosen) for r in range(height) for c in range(width)
-    ]  # fmt: skip
+        {
+            "panel": f"{o}←{i}" if inputs > 1 else str(o),
+            "at": index,
+            "row": r,
+            "column": c,
+            "value": float(weight[o, i, r, c]),
+        }
+        for index, (o, i) in enumerate(chosen)
+        for r in range(height)
+        for c in range(width)
+    ]
     table = pd.DataFrame(rows)
     table["magnitude"] = table["value"].abs()
     table["text"] = [_short(value) for value in table["value"]]
     largest = float(table["magnitude"].max()) or 1.0
     cell = 38
-    square = alt.Chart().encode(
-        x=alt.X("column:O", axis=None), y=alt.Y("row:O", axis=None, sort="ascending")
-    )  # fmt: skip
+    square = alt.Chart().encode(x=alt.X("column:O", axis=None), y=alt.Y("row:O", axis=None, sort="ascending"))
     shades = alt.Scale(range=["#ffffff", "#101010"], domain=[0, largest])
     colour = alt.Color("magnitude:Q", scale=shades, title="|weight|", legend=alt.Legend(gradientLength=160))
     layers = [square.mark_rect(stroke="#bbb", strokeWidth=0.5).encode(color=colour)]
@@ -102,8 +117,15 @@ def _short(value: float) -> str:
     return f"{value:.2g}".replace("0.", ".", 1)
 
 
-def strip(images: NDArray[np.uint8], captions: Sequence[str], wrong: Sequence[bool], *, title: str, subtitle: str = "",
-          side: int = 96) -> Any:  # fmt: skip
+def strip(
+    images: NDArray[np.uint8],
+    captions: Sequence[str],
+    wrong: Sequence[bool],
+    *,
+    title: str,
+    subtitle: str = "",
+    side: int = 96,
+) -> Any:
     """Images [N, H, W, 1 or 3] in a row with a caption under each; wrong ones are framed and marked."""
     rows = [
         {"at": index, "picture": _picture(image, side), "caption": caption, "frame": "wrong" if bad else "right"}
@@ -113,9 +135,11 @@ def strip(images: NDArray[np.uint8], captions: Sequence[str], wrong: Sequence[bo
     step = side + 26
     x = alt.X("at:O", axis=None, scale=alt.Scale(paddingInner=0.1))
     base = alt.Chart(table).encode(x=x)
-    frame = base.transform_filter("datum.frame == 'wrong'").mark_square(
-        size=(side + 10) ** 2, opacity=1, filled=False, stroke="#D55E00", strokeWidth=3, strokeDash=[6, 3]
-    ).encode(y=alt.value(side / 2 + 8))  # fmt: skip
+    frame = (
+        base.transform_filter("datum.frame == 'wrong'")
+        .mark_square(size=(side + 10) ** 2, opacity=1, filled=False, stroke="#D55E00", strokeWidth=3, strokeDash=[6, 3])
+        .encode(y=alt.value(side / 2 + 8))
+    )
     picture = base.mark_image(width=side, height=side).encode(url="picture:N", y=alt.value(side / 2 + 8))
     text = base.mark_text(fontSize=14, baseline="top", lineBreak="\n").encode(text="caption:N", y=alt.value(side + 22))
     chart = alt.layer(frame, picture, text).properties(

@@ -22,8 +22,13 @@ TEXT_SPARSITY = (32.98, 55.08, 69.89, 79.81, 86.45, 90.90, 93.89, 95.89, 97.23, 
 """Whole-model sparsity (%) of the published text net after each round of 33 %."""
 MNIST_SPARSITY = {1: 32.96, 10: 98.07}
 """The same of the MNIST net: first and last round."""
-TEXT_ACCURACY = {"dense": 81.77, "none at 80 %": 81.65, "none at 94 %": 69.61, "none at 97 %": 49.08,
-                 "rewound at 98 %": 77.87}  # fmt: skip
+TEXT_ACCURACY = {
+    "dense": 81.77,
+    "none at 80 %": 81.65,
+    "none at 94 %": 69.61,
+    "none at 97 %": 49.08,
+    "rewound at 98 %": 77.87,
+}
 CNN = {"dense": (98.98, 4.58), "pruned": (19.11, 0.46), "tuned": (98.42, 0.46)}
 """(accuracy in percent, MiB of nonzero weights) of the MNIST CNN, each tensor 90 % sparse."""
 EQUAL_PERCENT, ACCURACY_POINTS = 99.9, 0.1
@@ -80,9 +85,16 @@ def write(folders: Sequence[Path], page: Path) -> Path:
 def _about(folder: Folder) -> str:
     machine = folder.machine
     shown = (
-        "initialisation", "train_images", "test_images", "batch_size", "augment", "training", "pretraining", "tuning",
+        "initialisation",
+        "train_images",
+        "test_images",
+        "batch_size",
+        "augment",
+        "training",
+        "pretraining",
+        "tuning",
         "seed",
-    )  # fmt: skip
+    )
     task = (folder.config.get("tasks") or [folder.config])[0]
     values = {key: folder.config.get(key, task.get(key)) for key in shown}
     settings = "; ".join(
@@ -121,9 +133,7 @@ def _repeated(folder: Folder) -> list[str]:
     table = pd.DataFrame(rows)
     found = [_finished(folder, 1 + rounds * len(folder.config["variants"])), markdown(table)]
     weights = dense["nonzeros"]  # of the dense network: every prunable one
-    exact = [
-        100 * (weights - round(weights * (1 - fraction) ** k)) / dense["parameters"] for k in range(rounds + 1)
-    ]  # fmt: skip
+    exact = [100 * (weights - round(weights * (1 - fraction) ** k)) / dense["parameters"] for k in range(rounds + 1)]
     measured = table["Whole model (%)"].tolist() if "Whole model (%)" in table else []
     worst = max((abs(a - b) for a, b in zip(measured, exact, strict=False) if a == a), default=float("nan"))
     checks = [
@@ -132,8 +142,9 @@ def _repeated(folder: Folder) -> list[str]:
     if "mnist_fc" in str(folder.config.get("model")) and fraction == 0.33:
         checks += [
             f"Published for this net after round {k}: {value:.2f} %; here {measured[k]:.2f} %."
-            for k, value in MNIST_SPARSITY.items() if k < len(measured)
-        ]  # fmt: skip
+            for k, value in MNIST_SPARSITY.items()
+            if k < len(measured)
+        ]
     checks += _collapse(folder, rounds) + _sizes(folder)
     published = ", ".join(f"{name} {value:.2f} %" for name, value in TEXT_ACCURACY.items())
     checks.append(f"Published shape (text net on SST-2, chance 49.08 %): {published}.")
@@ -148,9 +159,10 @@ def _collapse(folder: Folder, rounds: int) -> list[str]:
         if cell is None or cell["metric"] >= COLLAPSE_PERCENT:
             continue
         others = [
-            f"{name} {other['metric']:.2f} %" for variant, name in (("kept", "retrained"), ("initial", "rewound"))
+            f"{name} {other['metric']:.2f} %"
+            for variant, name in (("kept", "retrained"), ("initial", "rewound"))
             if (other := folder.cells.get(f"{variant}-{index:02d}"))
-        ]  # fmt: skip
+        ]
         there = f"; there {' and '.join(others)}" if others else ""
         return [
             f"Without retraining it collapses in round {index}, at {100 * cell['sparsity']:.2f} % sparsity: "
@@ -184,8 +196,9 @@ def _compare(folder: Folder) -> list[str]:
         )
     sparsities = {
         ratio: [cell["sparsity"] for key, cell in folder.cells.items() if key.endswith(f"-{ratio:g}")]
-        for ratio in config["ratios"] if ratio > 1
-    }  # fmt: skip
+        for ratio in config["ratios"]
+        if ratio > 1
+    }
     worst = max((abs(s - (1 - 1 / ratio)) for ratio, found in sparsities.items() for s in found), default=0.0)
     checks.append(f"Sparsity differs from 1 - 1/c by at most {100 * worst:.5f} points over all methods and ratios.")
     return ["\n".join(f"- {check}" for check in checks)]
@@ -222,8 +235,9 @@ def _deploy(folder: Folder) -> list[str]:
     for engine, name in (("torch", "PyTorch"), ("onnx", "ONNX Runtime")):
         quicker = [
             f"{cell['kind']} {100 * cell['asked']:g} %: {dense[engine]['median_s'] / cell[engine]['median_s']:.2f}x"
-            for cell in cells if cell["asked"]
-        ]  # fmt: skip
+            for cell in cells
+            if cell["asked"]
+        ]
         checks.append(f"Speed by median latency against the dense network, {name}: {', '.join(quicker)}.")
     return ["\n".join(f"- {check}" for check in checks)]
 
@@ -275,8 +289,12 @@ def _tables(folder: Folder, *only: str) -> list[str]:
 
 
 CHECKS: dict[str, Callable[[Folder], list[str]]] = {
-    "repeated": _repeated, "finetune": _finetune, "compare": _compare, "quantise": _quantise, "deploy": _deploy,
-}  # fmt: skip
+    "repeated": _repeated,
+    "finetune": _finetune,
+    "compare": _compare,
+    "quantise": _quantise,
+    "deploy": _deploy,
+}
 SHOWN = {
     "repeated": ("accuracy-by-sparsity", "accuracy-by-sparsity-end", "layers", "sizes"),
     "finetune": ("kernels-dense", "kernels-pruned", "kernels-tuned", "samples-pruned", "samples-tuned"),

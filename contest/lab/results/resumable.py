@@ -73,9 +73,10 @@ class Cells:
         path = self.folder / "config.json"
         before = json.loads(path.read_text()) if path.exists() else self.configuration
         differing = sorted(
-            key for key in before.keys() | self.configuration.keys()
+            key
+            for key in before.keys() | self.configuration.keys()
             if key not in self.growing and before.get(key) != self.configuration.get(key)
-        )  # fmt: skip
+        )
         if differing:
             raise UsageError(
                 f"{self.folder} holds results of another configuration (different: {', '.join(differing)}); "

@@ -77,9 +77,10 @@ def _plain(value: object, form: str) -> str:
 def text_columns(table: pd.DataFrame) -> set[str]:
     """The columns that hold words, which stand left; numbers and their gaps stand right."""
     return {
-        str(column) for column in table.columns
+        str(column)
+        for column in table.columns
         if not all(v is None or isinstance(v, bool | int | float) for v in table[column].tolist())
-    }  # fmt: skip
+    }
 
 
 def over_seeds(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
