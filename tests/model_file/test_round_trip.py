@@ -19,6 +19,7 @@ from contest.pruning.masks import exact_k, prunable
 from contest.quantisation import quantise, set_masks
 
 SMALL = {
+    "fast_teacher": "fast_teacher:widths=8-12,depth=1",
     "resnet": "resnet:depth=8,width=4",
     "preact": "preact:depth=8,width=4",
     "vgg": "vgg:depth=11,width=0.05",
