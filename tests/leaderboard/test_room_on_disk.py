@@ -26,7 +26,9 @@ SUBMIT = "/api/v1/contests/cifar/submissions"
 
 
 def stored(settings: Settings) -> list[Path]:
-    return [path for path in Path(settings.files).rglob("*") if path.is_file()]
+    """Files at their address: not a worker's copy of the one that it scores at this moment."""
+    files = (path for path in Path(settings.files).glob("*/*") if path.is_file())
+    return [path for path in files if path.name.startswith(path.parent.name)]
 
 
 def contest_and_team(board: Board) -> tuple[Contest, Team]:
