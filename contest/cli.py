@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import os
 import sys
@@ -79,6 +80,9 @@ def _quiet_libraries() -> None:
 
 def main() -> None:
     """Run the command line and turn errors into messages and the documented exit codes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal of another alphabet shows `?`, and nothing ends for it
+            stream.reconfigure(errors="replace")
     _quiet_libraries()
     try:
         code = cli.main(standalone_mode=False)

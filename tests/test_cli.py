@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -74,3 +76,18 @@ def test_exit_codes(arguments: list[str], code: int, message: str) -> None:
     assert result.returncode == code, result.stderr
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_terminal_of_another_alphabet_is_no_error(tmp_path: Path) -> None:
+    """The tables have lines and dots that ASCII lacks."""
+    run = subprocess.run(
+        [sys.executable, "-m", "contest", "score", "resnet8", "--bits", "4"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
+    )
+    assert "Error" not in run.stderr and run.returncode == 0, run.stderr
+    assert "0.0" in run.stdout
