@@ -10,6 +10,7 @@ from types import TracebackType
 
 from optuna.trial import TrialState
 
+from search.study.storage import UnwritableError
 from search.study.study import Study, Work
 from search.trainers.protocol import Trainer
 from search.workers.claim import next_work
@@ -47,8 +48,12 @@ class Heartbeat:
     def _beat(self) -> None:
         storage, interval = self._study.storage, self._study.settings.heartbeat_s
         while not self._lost.is_set():
-            storage.record_heartbeat(self._trial_id)
-            if storage.get_trial(self._trial_id).state != TrialState.RUNNING and not self._stop.is_set():
+            try:
+                storage.record_heartbeat(self._trial_id)
+                running = storage.get_trial(self._trial_id).state == TrialState.RUNNING
+            except UnwritableError:  # whoever writes next to the study finds it too, and says it
+                return
+            if not running and not self._stop.is_set():
                 self._lost.set()
             if self._stop.wait(interval):
                 return
