@@ -93,7 +93,9 @@ class Parents:
     def _promise(self, values: Mapping[str, Value], epochs: float) -> Proposal | None:
         """A float parent that could be trained, with what its children promise; None: it has been begun."""
         now = self.now
-        candidate = float_candidate(values, epochs=whole(epochs, epochs), seed=now.settings.seed)
+        if now.plan.searches:  # a budget that is one network is used to its last batch
+            epochs = whole(epochs, epochs)
+        candidate = float_candidate(values, epochs=round(epochs, 2), seed=now.settings.seed)
         key = float_key(candidate)
         if key in now.begun_parents:
             return None

@@ -137,6 +137,9 @@ def test_an_error_counted_on_few_images_is_as_uncertain_as_the_binomial_says() -
         (replace(THIN, options={**THIN.options, "block": "inverted"}), 12_600_000, 8, 0.149),
         (replace(THIN, options={**THIN.options, "block": "inverted"}), 8_400_000, 75, 0.0822),
         (Architecture("resnet", {"depth": 8}), 12_500_000, 6, 0.24),
+        # five epochs of 12,000 images (docs/search.md)
+        (THIN, 12_500_000, 60_000 / 45_000, 0.357),
+        (replace(THIN, options={**THIN.options, "block": "inverted"}), 18_900_000, 60_000 / 45_000, 0.383),
     ],
 )
 def test_the_learning_curve_passes_through_the_records_trainings(
