@@ -61,6 +61,8 @@ class Policy:
     def _first_child(self, parent: Parent) -> Proposal | None:
         """The network that is there early: the largest gain among settings that probably reach the threshold."""
         epochs = self._fitting(self.now.plan.child, parent)
+        if epochs is None and not self.now.known.judge.networks:
+            epochs = max(self.now.plan.child, LEAST)  # a study ends with a network, whatever its parent took
         options = self.now.pool(parent.candidate, parent.values, epochs or 0.0).grid()
         if epochs is None or not options:
             return None
