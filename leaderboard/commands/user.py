@@ -39,7 +39,7 @@ _contest = click.option("--contest", "name", default="", help="The contest's nam
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--team", default="", help="Your team's name (here; elsewhere the token says it).")
 @click.option("--note", default="", help="A remark that the ranking shows.")
-@click.option("--rule", default="lab", show_default=True, help="Begins a contest of this rule if the board has none.")
+@click.option("--rule", help="The contest of this rule, which begins if there is none [default: the newest, or lab].")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the result (with --url).")
 @click.option("--json", "as_json", is_flag=True, help="Print the submission as JSON.")
 @_contest
@@ -50,7 +50,7 @@ def submit(
     file: Path,
     team: str,
     note: str,
-    rule: str,
+    rule: str | None,
     wait: bool,
     as_json: bool,
     name: str,
@@ -97,7 +97,7 @@ def _submit_there(file: Path, note: str, name: str, url: str, token: str | None,
     return entry
 
 
-def _submit_here(file: Path, team: str, note: str, rule: str, name: str, settings: Settings) -> dict[str, Any]:
+def _submit_here(file: Path, team: str, note: str, rule: str | None, name: str, settings: Settings) -> dict[str, Any]:
     from rich.console import Console
 
     from leaderboard.board import enter_file
@@ -108,15 +108,19 @@ def _submit_here(file: Path, team: str, note: str, rule: str, name: str, setting
     from leaderboard.storage.database import open_database
     from leaderboard.storage.file_store import FileStore
     from leaderboard.storage.tables import State
-    from scoring.rules import load_rule
+    from scoring.rules import DEFAULT, load_rule
 
     if not team:
         raise UsageError("--team NAME is needed: who is entering this file?")
+    asked = load_rule(rule) if rule else None
     database, files = open_database(settings), FileStore(settings.files)
     with database.write() as session:
-        contest = contests.the_only(session, name) or contests.create(
-            session, name or load_rule(rule).name, load_rule(rule), daily_limit=_TOTAL_LOCAL, total_limit=_TOTAL_LOCAL
-        )
+        contest = contests.the_only(session, name, asked.name if asked else "")
+        if contest is None:
+            begun = asked or load_rule(DEFAULT)
+            contest = contests.create(
+                session, name or begun.name, begun, daily_limit=_TOTAL_LOCAL, total_limit=_TOTAL_LOCAL
+            )
         member = contests.find_or_add_team(session, contest, team)
     with database.write() as session:
         submissions.sweep(session, settings.attempts)  # a scoring that was interrupted here may be repeated

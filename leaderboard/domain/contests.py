@@ -142,11 +142,14 @@ def find(session: Session, name: str) -> Contest:
     return contest
 
 
-def the_only(session: Session, name: str = "") -> Contest | None:
-    """The contest with this name, or without a name the newest; None in a board that has none."""
+def the_only(session: Session, name: str = "", rule: str = "") -> Contest | None:
+    """The contest with this name, or without a name the newest (of that rule, where one is named); None without any."""
+    found = select(Contest).order_by(Contest.id.desc()).limit(1)
     if name:
-        return session.scalar(select(Contest).where(Contest.slug == name))
-    return session.scalar(select(Contest).order_by(Contest.id.desc()).limit(1))
+        found = found.where(Contest.slug == name)
+    if rule:
+        found = found.where(Contest.rule_name == rule)
+    return session.scalar(found)
 
 
 def listing(session: Session) -> list[Contest]:

@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 
 from contest import networks
 from contest.cli import cli
-from contest.errors import DataError, UsageError
+from contest.errors import ContestError, DataError, UsageError
 from contest.model_file import freeze, save
 from leaderboard import client
 from leaderboard.app import create_app
@@ -67,6 +67,20 @@ def rule_file(directory: Path, threshold: float) -> Path:
     path = directory / "anybody.toml"
     path.write_text(RULE.format(threshold=threshold))
     return path
+
+
+def test_a_rule_chooses_the_contest_or_begins_it(run: Run, model: Path, tmp_path: Path) -> None:
+    """`contest search` prints `contest submit FILE --rule digits`, whatever contests the board has already."""
+    anybody = rule_file(tmp_path, 0.0)
+    others = tmp_path / "others.toml"
+    others.write_text(anybody.read_text().replace("anybody", "others"))
+    for rule in (anybody, others, anybody):
+        entry = json.loads(done(run("submit", model, "--team", "Ada", "--rule", rule, "--json")))
+        assert entry["rule_name"] == rule.stem
+    newest = json.loads(done(run("submit", model, "--team", "Ada", "--json")))
+    assert newest["rule_name"] == "others"
+    wrong = run("submit", model, "--team", "Ada", "--contest", "anybody", "--rule", others)
+    assert isinstance(wrong.exception, ContestError) and "anybody" in str(wrong.exception)
 
 
 def test_a_real_file_is_scored_in_isolation_and_ranked(run: Run, model: Path, tmp_path: Path) -> None:
