@@ -332,13 +332,14 @@ from contest.training import fit
 from contest.quantisation import quantise
 
 torch.set_num_threads(1)
+torch.manual_seed(0)
 images = Images(torch.randint(0, 256, (64, 3, 8, 8), dtype=torch.uint8), torch.randint(0, 2, (64,)))
 for bits in (32, 4):
     shortcut = nn.Conv2d(4, 8, 1, 2, bias=False)
     model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), shortcut, nn.Flatten(), nn.Linear(128, 2))
     if bits < 32:
         quantise(model, Bits(bits, bits), torch.rand(8, 3, 8, 8))
-    fit(model, images, Recipe(epochs=8, batch_size=8), bf16=False)
+    fit(model, images, Recipe(epochs=8, batch_size=8, learning_rate=0.01), bf16=False)
 """
 
 
