@@ -20,6 +20,7 @@ from contest.datasets import Images
 from contest.training import fit
 
 torch.set_num_threads(1)
+torch.manual_seed(0)
 pixels, labels = torch.randint(0, 256, (64, 1, 8, 8), dtype=torch.uint8), torch.arange(64) % 4
 for inputs in (1, 2, 4, 6):
     model = nn.Sequential(
