@@ -22,8 +22,7 @@ from contest.candidate import Candidate, Recipe
 from contest.datasets import Images
 from contest.errors import TrainingError, UsageError
 from contest.model_file import Network, fold_batch_norms, freeze
-from contest.model_file.layers import WeightLayer
-from contest.model_file.manifest import Claims, Parent
+from contest.model_file.manifest import Claims, Parent, WeightLayer
 from contest.pruning.masks import exact_k, full, hold
 from contest.pruning.prunable import prunable
 from contest.pruning.registry import method

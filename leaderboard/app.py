@@ -26,12 +26,19 @@ from leaderboard.board import Board, open_board
 from leaderboard.cache import Cache
 from leaderboard.domain import submissions
 from leaderboard.domain.contests import NotFoundError
-from leaderboard.scoring_queue.scorer import Scorer
+from leaderboard.scoring_queue.score_submission import Scorer
 from leaderboard.service import api
 from leaderboard.service.observability import Metrics, Observe
 from leaderboard.service.problems import detail_of, problem, status_of
-from leaderboard.service.rate_limits import BodyLimit, BodyTooLargeError, BodyTooSlowError, RateLimit
-from leaderboard.service.security import HeadAsGet, SecurityHeaders, bearer
+from leaderboard.service.security import (
+    BodyLimit,
+    BodyTooLargeError,
+    BodyTooSlowError,
+    HeadAsGet,
+    RateLimit,
+    SecurityHeaders,
+    bearer,
+)
 from leaderboard.settings import Settings
 from leaderboard.storage.database import DatabaseError
 from leaderboard.storage.signer import ForbiddenError

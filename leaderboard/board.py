@@ -15,8 +15,7 @@ from pathlib import Path
 from leaderboard.domain import submissions
 from leaderboard.domain.submissions import QuotaError
 from leaderboard.scoring_queue.queue import Jobs
-from leaderboard.scoring_queue.score_submission import Work
-from leaderboard.scoring_queue.scorer import Scorer
+from leaderboard.scoring_queue.score_submission import Scorer, Work
 from leaderboard.settings import Settings
 from leaderboard.storage.database import Database, open_database
 from leaderboard.storage.file_store import FileStore, Incoming

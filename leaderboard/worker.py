@@ -7,7 +7,7 @@ import signal
 import threading
 
 from leaderboard.board import open_board
-from leaderboard.scoring_queue.scorer import Scorer
+from leaderboard.scoring_queue.score_submission import Scorer
 from leaderboard.settings import Settings
 
 log = logging.getLogger("leaderboard.worker")

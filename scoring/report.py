@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from contest.errors import RefusedError, UsageError
 from scoring.costs import Costs, Operation
 from scoring.rules import Rule, Score, number_params, operation_count, operation_ops, operation_params, price
-from scoring.verification.accuracy import Accuracy, accuracy, confusion, difference_p_value
-from scoring.verification.examination import Examination
+from scoring.verification.examination import Accuracy, Examination, accuracy, confusion, difference_p_value
 
 MAX_CHANGED = 5
 """Predictions that another batch size and order may change."""

@@ -148,7 +148,7 @@ def search(**options: Any) -> int:
 def worker(directory: Path, storage: str | None, device: str, exit_when_idle: bool) -> None:
     """Work on a study that `contest search` started, from this machine, until it ends."""
     _share_the_cores(1)
-    from search.workers.join import run_worker
+    from search.workers.worker import run_worker
 
     done = run_worker(directory, storage, device, stay=not exit_when_idle)
     click.echo(f"{done} pieces of work done")
@@ -162,7 +162,7 @@ def worker(directory: Path, storage: str | None, device: str, exit_when_idle: bo
 def report(study: Path, out: Path | None, slides: Path | None, storage: str | None) -> None:
     """What happened in STUDY: history, Pareto front, importance, cost by stage, as HTML, PNG and slides."""
     from search.output.html import write_report
-    from search.workers.join import open_study
+    from search.workers.worker import open_study
 
     opened = open_study(study, storage)
     for path in write_report(opened, out or study / "report"):

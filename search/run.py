@@ -11,8 +11,7 @@ from typing import Protocol
 from contest.files import write_text
 from search.output.progress import View
 from search.policy.account import account
-from search.policy.finalists import Finalist, Scores, read_finalists, winner
-from search.policy.ranking import Judge
+from search.policy.ranking import Finalist, Judge, Scores, read_finalists, winner
 from search.study.study import FINISHED, Study
 from search.study.trial import Record
 from search.trainers.protocol import Trainer

@@ -19,12 +19,10 @@ from rich.table import Table
 
 from contest.errors import UsageError
 from search.output.progress import View, duration
-from search.policy.account import converged_epochs, epoch_ratio, open_account
+from search.policy.account import Plan, converged_epochs, epoch_ratio, open_account
 from search.policy.budget import parse_duration
-from search.policy.finalists import Finalist, reads
-from search.policy.forecast import forecast
-from search.policy.plan import Plan
-from search.policy.speed import measure_speed
+from search.policy.forecast import forecast, measure_speed
+from search.policy.ranking import Finalist, reads
 from search.run import Outcome, Run, Tools, estimate_left
 from search.space.candidates import check_space
 from search.space.space import make_space, read_space

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from contest.candidate import Recipe
-from contest.datasets import augment
 from contest.datasets.images import Images
 from contest.errors import UsageError
 
@@ -67,8 +66,8 @@ class Batches:
         self.recipe, self.seed, self.device = recipe, seed, torch.device(device)
         self.flip = recipe.flip and images.flips
         height, width = images.shape[1:]
-        self.crop = augment.scaled(recipe.crop, height, width)
-        self.cutout = augment.scaled(recipe.cutout, height, width)
+        self.crop = scaled(recipe.crop, height, width)
+        self.cutout = scaled(recipe.cutout, height, width)
         self.batch_size = min(recipe.batch_size, len(images))
         self.labels = images.labels.to(device)
         if soft_labels is not None:
@@ -109,11 +108,11 @@ class Batches:
             chosen = order[here]
             x = self.pixels.index_select(0, chosen)
             if self.crop:
-                x = augment.crop(x, shifts[0, here], shifts[1, here], self.crop)
+                x = crop(x, shifts[0, here], shifts[1, here], self.crop)
             if self.flip:
-                x = augment.flip(x, mirrored[here])
+                x = flip(x, mirrored[here])
             if self.mean is not None:
-                x = augment.cutout(x, centres[0, here], centres[1, here], self.cutout, self.mean)
+                x = cutout(x, centres[0, here], centres[1, here], self.cutout, self.mean)
             if taught:
                 batch = self._mixed(x, self.labels[chosen], None, random)
                 yield batch if self.soft is None else replace(batch, soft=self.soft[number, here])
@@ -122,20 +121,20 @@ class Batches:
                 yield self._mixed(x, self.labels[chosen], soft, random)
 
     def _mixed(self, x: Tensor, labels: Tensor, soft: Tensor | None, random: np.random.RandomState) -> Batch:
-        mixup, cutmix = self.recipe.mixup > 0, self.recipe.cutmix > 0
-        if not (mixup or cutmix):
-            return Batch(augment.to_float(x), labels, labels, soft)
+        mix, cut = self.recipe.mixup > 0, self.recipe.cutmix > 0
+        if not (mix or cut):
+            return Batch(to_float(x), labels, labels, soft)
         partner = self._draw(random.permutation(len(labels)))
-        if mixup and cutmix:
-            mixup = random.random_sample() < 0.5
-        if mixup:
+        if mix and cut:
+            mix = random.random_sample() < 0.5
+        if mix:
             share = float(random.beta(self.recipe.mixup, self.recipe.mixup))
-            images = augment.to_float(x).lerp(augment.to_float(x.index_select(0, partner)), 1 - share)
+            images = to_float(x).lerp(to_float(x.index_select(0, partner)), 1 - share)
         else:
             share = float(random.beta(self.recipe.cutmix, self.recipe.cutmix))
-            box = augment.box(share, random.random_sample(), random.random_sample(), x.shape[1], x.shape[2])
-            x, share = augment.cutmix(x, partner, box)
-            images = augment.to_float(x)
+            frame = box(share, random.random_sample(), random.random_sample(), x.shape[1], x.shape[2])
+            x, share = cutmix(x, partner, frame)
+            images = to_float(x)
         targets = F.one_hot(labels, self.classes).float()
         targets = targets.lerp(targets[partner], 1 - share)
         if soft is not None:
@@ -144,3 +143,79 @@ class Batches:
 
     def _draw(self, values: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> Tensor:
         return torch.from_numpy(values).to(self.device, non_blocking=True)
+
+
+Box = tuple[int, int, int, int]
+
+
+def scaled(pixels: int, height: int, width: int) -> int:
+    """Pixels of a 32-pixel image in an image of this size; never so many that a reflection is impossible."""
+    side = min(height, width)
+    return min(round(pixels * side / 32), side - 1)
+
+
+def crop(x: Tensor, down: Tensor, right: Tensor, padding: int) -> Tensor:
+    """Windows of the reflected-padded images at offsets `down`, `right` int64 [B] in 0 .. 2 * padding."""
+    batch, height, width, channels = x.shape
+    wide = width + 2 * padding
+    padded = x.new_empty(batch, height, wide, channels)
+    padded[:, :, padding : padding + width] = x
+    padded[:, :, :padding] = x[:, :, 1 : padding + 1].flip(2)
+    padded[:, :, padding + width :] = x[:, :, width - 1 - padding : width - 1].flip(2)
+    rows = torch.arange(-padding, height - padding, device=x.device) + down[:, None]
+    rows = (height - 1) - ((height - 1) - rows.abs()).abs()  # reflected, the edge not repeated: 2 1 0 1 2
+    rows = rows + torch.arange(batch, device=x.device)[:, None] * height
+    # Every row of every window is one run of width * channels bytes: a strided view over all pixels makes
+    # each run a row that index_select copies whole, five times faster than indexing pixels.
+    runs = padded.as_strided((batch * height * wide - width + 1, width * channels), (channels, 1))
+    return runs.index_select(0, (rows * wide + right[:, None]).flatten()).view(x.shape)
+
+
+def flip(x: Tensor, mirrored: Tensor) -> Tensor:
+    """The images where `mirrored` bool [B] is set from right to left."""
+    pick = torch.arange(len(x), device=x.device) + len(x) * mirrored
+    return torch.cat([x, x.flip(2)]).index_select(0, pick)
+
+
+def cutout(x: Tensor, down: Tensor, right: Tensor, side: int, fill: Tensor) -> Tensor:
+    """A square of `side` pixels around a centre, `down`, `right` in [0, 1) of the image, becomes `fill` [C].
+
+    The square may reach over the edge (DeVries & Taylor 2017, arXiv 1708.04552); `fill` is the mean pixel,
+    which normalisation takes to zero.
+    """
+    batch, height, width, channels = x.shape
+    offset = torch.arange(side, device=x.device) - side // 2
+    # The centre lies inside, so what is clamped to the edge is inside the square too.
+    rows = ((down * height).long()[:, None] + offset).clamp(0, height - 1)
+    columns = ((right * width).long()[:, None] + offset).clamp(0, width - 1)
+    rows = rows + torch.arange(batch, device=x.device)[:, None] * height
+    cut = x.clone()
+    cut.view(-1, channels)[(rows[:, :, None] * width + columns[:, None, :]).flatten()] = fill
+    return cut
+
+
+def box(share: float, down: float, right: float, height: int, width: int) -> Box:
+    """(top, bottom, left, right) of the part that CutMix takes from the partner: `1 - share` of the area
+    before it is clipped at the edges (Yun 2019, arXiv 1905.04899, algorithm 1)."""
+    ratio = (1 - share) ** 0.5
+    half_height, half_width = int(height * ratio) // 2, int(width * ratio) // 2
+    y, x = int(down * height), int(right * width)
+    return (
+        max(y - half_height, 0),
+        min(y + half_height, height),
+        max(x - half_width, 0),
+        min(x + half_width, width),
+    )
+
+
+def cutmix(x: Tensor, partner: Tensor, box: Box) -> tuple[Tensor, float]:
+    """The images with `box` from their partners, and the share of the area that is still their own."""
+    top, bottom, left, right = box
+    mixed = x.clone()
+    mixed[:, top:bottom, left:right] = x.index_select(0, partner)[:, top:bottom, left:right]
+    return mixed, 1 - (bottom - top) * (right - left) / (x.shape[1] * x.shape[2])
+
+
+def to_float(x: Tensor) -> Tensor:
+    """uint8 [B, H, W, C] to float32 [B, C, H, W] in [0, 1], channels last in memory."""
+    return x.permute(0, 3, 1, 2).float().div_(255)

@@ -13,8 +13,20 @@ import torch
 from numpy.typing import NDArray
 
 from contest.datasets.images import DataSet, Images, split
-from contest.datasets.registry import CLASSES, FLIPS, TORCHVISION
 from contest.errors import DataError, did_you_mean
+
+TORCHVISION = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "mnist": "MNIST"}
+
+
+FLIPS = {"cifar10": True, "cifar100": True, "mnist": False, "digits": False}
+
+
+CLASSES = {
+    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    "mnist": tuple("0123456789"),
+    "digits": tuple("0123456789"),
+}
+
 
 Array = NDArray[np.generic]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from contest.errors import UsageError
-from contest.lab import texts
+from contest.lab import registry
 from contest.lab.course_commands import collect, gallery, labs, methods, notebook, report, results, run, show_results
 
 if TYPE_CHECKING:
@@ -144,8 +144,8 @@ def repeated(
         rounds,
         fraction,
         method,
-        texts.names(variants),
-        texts.training(training, Training()),
+        registry.names(variants),
+        registry.training(training, Training()),
         given["seed"],
         disk=disk,
         latency_batch=latency_batch,
@@ -187,11 +187,11 @@ def compare(
 
     default = Compare()
     return Compare(
-        texts.methods(methods),
-        texts.ratios(ratios, sparsities, exponents, default.ratios),
+        registry.methods(methods),
+        registry.ratios(ratios, sparsities, exponents, default.ratios),
         look_at,
-        texts.training(training, default.training),
-        texts.training(pretraining, default.pretraining),
+        registry.training(training, default.training),
+        registry.training(pretraining, default.pretraining),
         given["seed"],
         scoring_samples,
     )
@@ -230,11 +230,13 @@ def finetune(
     from contest.lab import FineTune
 
     default = FineTune()
-    each = tuple((name.partition("=")[0], texts.numbers(name.partition("=")[2])[0]) for name in layers if "=" in name)
+    each = tuple(
+        (name.partition("=")[0], registry.numbers(name.partition("=")[2])[0]) for name in layers if "=" in name
+    )
     if len(each) != len(layers):
         raise UsageError(f"--layer is {', '.join(layers)}; it must be name=sparsity, such as conv1.weight=0.5")
     if ratios is not None:
-        each = texts.ratios_of(ratios)
+        each = registry.ratios_of(ratios)
     return FineTune(
         sparsity=sparsity,
         layers=each,
@@ -242,8 +244,8 @@ def finetune(
         layer_by_layer=layer_by_layer,
         look_at=look_at,
         kernels=kernels,
-        training=texts.training(training, default.training),
-        tuning=texts.training(tuning, default.tuning),
+        training=registry.training(training, default.training),
+        tuning=registry.training(tuning, default.tuning),
         seed=given["seed"],
     )
 
@@ -270,16 +272,16 @@ def sensitivity(
     from contest.lab import Sensitivity
 
     default = Sensitivity()
-    named = tuple((group.partition("=")[0], texts.names(group.partition("=")[2])) for group in groups)
+    named = tuple((group.partition("=")[0], registry.names(group.partition("=")[2])) for group in groups)
     if not all(members for _, members in named):
         raise UsageError(f"--group is {', '.join(groups)}; it must be name=layer,layer")
     return Sensitivity(
-        texts.numbers(sparsities),
+        registry.numbers(sparsities),
         named,
         method,
-        texts.training(training, default.training),
-        texts.numbers(targets),
-        texts.training(tuning, default.tuning),
+        registry.training(training, default.training),
+        registry.numbers(targets),
+        registry.training(tuning, default.tuning),
         given["seed"],
     )
 
@@ -312,11 +314,11 @@ def deploy(
 
     default = Deploy()
     return Deploy(
-        texts.numbers(sparsities),
-        texts.numbers(removed),
+        registry.numbers(sparsities),
+        registry.numbers(removed),
         method,
-        texts.training(training, default.training),
-        texts.training(tuning, default.tuning),
+        registry.training(training, default.training),
+        registry.training(tuning, default.tuning),
         batch,
         runs,
         warmup,
@@ -357,13 +359,13 @@ def quantise(
 
     default = Quantise()
     return Quantise(
-        sparsities=texts.numbers(sparsities),
-        bits=tuple(int(b) for b in texts.numbers(bits)),
+        sparsities=registry.numbers(sparsities),
+        bits=tuple(int(b) for b in registry.numbers(bits)),
         method=method,
         seed=given["seed"],
-        orders=texts.names(orders),  # type: ignore[arg-type]  # checked there
-        training=texts.training(training, default.training),
-        tuning=texts.training(tuning, default.tuning),
+        orders=registry.names(orders),  # type: ignore[arg-type]  # checked there
+        training=registry.training(training, default.training),
+        tuning=registry.training(tuning, default.tuning),
         latency_batch=latency_batch,
         latency_runs=latency_runs,
     )

@@ -99,7 +99,7 @@ def collect(folders: tuple[Path, ...], csv: Path | None, table: str) -> None:
     """Join the results of a class: FOLDERS, one for each student, named as they are to be called."""
     from rich.console import Console
 
-    from contest.lab.results import collect as collecting
+    from contest.lab.results import report as collecting
 
     if csv is None and not table:
         raise UsageError("give --csv FILE for all values, or --table NAME for one table's mean")
@@ -146,7 +146,7 @@ def results(folders: tuple[Path, ...], out: Path) -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="A folder, such as docs/methods.")
 def gallery(out: Path) -> None:
     """Draw the pictures of the pruning methods' pages."""
-    from contest.lab.results.gallery import gallery
+    from contest.lab.results.pictures import gallery
 
     for path in gallery(out):
         click.echo(f"{path}")
@@ -195,7 +195,7 @@ def show_table(console: Any, name: str, table: Any) -> None:
     """The table in as many parts as its columns need, so that none is cut; each part begins with the first column."""
     from rich.table import Table
 
-    from contest.lab.results.tables import as_text, text_columns
+    from contest.lab.results.report import as_text, text_columns
 
     text, left = as_text(table), text_columns(table)
     widths = {column: max([len(column), *map(len, text[column])]) + 3 for column in text.columns}

@@ -1,20 +1,19 @@
-"""The built-in networks and data sets as tasks of the laboratory."""
+"""The built-in networks and data sets as tasks of the laboratory, and how a network begins."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from contest import pruning
 from contest.candidate import Recipe
 from contest.datasets import Batches as AugmentedBatches
 from contest.datasets import Images, load
-from contest.datasets.augment import to_float
+from contest.datasets.batches import to_float
 from contest.errors import UsageError
-from contest.lab.initialisation import initialise
 from contest.lab.task import Task
 
 
@@ -101,3 +100,43 @@ def image_task(
 
 def _first(images: Images, number: int | None) -> Images:
     return images if number is None or number >= len(images) else images.take(torch.arange(number))
+
+
+def torch_defaults(model: nn.Module) -> None:
+    """Every layer as its class draws it: what `nn.Linear(...)` and `nn.Conv2d(...)` give in a plain PyTorch program."""
+    for module in model.modules():
+        reset = getattr(module, "reset_parameters", None)
+        if callable(reset):
+            reset()
+
+
+def kaiming(model: nn.Module) -> None:
+    """Kaiming normal by fan-in for all convolutions and linear layers, the last one too; biases 0, batch norm 1 and 0.
+
+    As the networks of SynFlow's published code begin (Tanaka 2020, arXiv 2006.05467).
+    """
+    torch_defaults(model)
+    for module in model.modules():
+        if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
+            nn.init.kaiming_normal_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def as_built(model: nn.Module) -> None:
+    """As the network's family draws it for the contest's training recipes."""
+
+
+INITIALISATIONS: dict[str, Callable[[nn.Module], None]] = {
+    "torch": torch_defaults,
+    "kaiming": kaiming,
+    "family": as_built,
+}
+
+
+def initialise(model: nn.Module, how: str) -> nn.Module:
+    """Draw the model's weights anew, in place, and return it; `how` is a name of `INITIALISATIONS`."""
+    if how not in INITIALISATIONS:
+        raise UsageError(f"initialisation '{how}' does not exist; there are {', '.join(INITIALISATIONS)}")
+    INITIALISATIONS[how](model)
+    return model

@@ -100,7 +100,7 @@ def _cells(lab: Lab, quick: bool, data: Path | None) -> Iterator[dict[str, Any]]
             yield _markdown(f"**Question {questions}.** {question}")
             yield _markdown("*Your answer:*")
     yield _markdown("## Machine\n\nWithout the machine, a time says nothing.")
-    yield _code("from contest.lab.measure.machine import machine\n\npd.Series(machine())")
+    yield _code("from contest.lab.results.resumable import machine\n\npd.Series(machine())")
 
 
 def _experiment(lab: Lab, step: Step, quick: bool) -> Iterator[dict[str, Any]]:

@@ -1,10 +1,8 @@
 """The network as it runs: plain torch modules of integer codes, scales and folded affines, and its file."""
 
 from contest.model_file.file import load, read_manifest, save
-from contest.model_file.folding import fold_batch_norms
-from contest.model_file.freeze import Network, freeze
-from contest.model_file.layers import Affine, Conv2d, Linear
-from contest.model_file.manifest import Manifest
+from contest.model_file.freeze import Network, fold_batch_norms, freeze
+from contest.model_file.manifest import Affine, Conv2d, Linear, Manifest
 
 __all__ = [
     "Affine",

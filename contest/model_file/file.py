@@ -19,8 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from contest.errors import ContestError, RefusedError, UsageError
-from contest.model_file.folding import is_batch_norm
-from contest.model_file.freeze import Network, rebuilt, replace_submodule
+from contest.model_file.freeze import Network, is_batch_norm, rebuilt, replace_submodule
 from contest.model_file.manifest import FORMAT, MAX_ELEMENTS, VERSION, Manifest, parse_manifest
 from contest.untrusted import check_file
 

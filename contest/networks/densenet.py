@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from contest.candidate import Option
 from contest.networks.blocks import Classifier, conv, make_activation, sequence
-from contest.networks.draws import Draw, stem_stride
-from contest.networks.options import Activation, Depths, Groups, ImageShape, Limit, Stride, Width
+from contest.networks.options import Activation, Depths, Draw, Groups, ImageShape, Limit, Stride, Width, stem_stride
 
 
 class DenseLayer(nn.Module):

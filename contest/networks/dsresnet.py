@@ -22,16 +22,19 @@ from contest.networks.blocks import (
     stage_plan,
     stages_of_blocks,
 )
-from contest.networks.draws import SHORTCUT, STAGED, Draw, staged_with_shortcut
 from contest.networks.options import (
+    SHORTCUT,
+    STAGED,
     Activation,
     Depths,
+    Draw,
     ImageShape,
     Kernel,
     Stride,
     Strides,
     Width,
     Widths,
+    staged_with_shortcut,
 )
 from contest.networks.resnet import Depth, blocks_of_depth, residual
 

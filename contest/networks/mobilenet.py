@@ -9,10 +9,11 @@ from torch import nn
 
 from contest.candidate import Option
 from contest.networks.blocks import Classifier, Residual, conv_norm, odd, sequence, stage_plan
-from contest.networks.draws import STAGED, Draw, staged
 from contest.networks.options import (
+    STAGED,
     Activation,
     Depths,
+    Draw,
     Dropout,
     Expansion,
     Factor,
@@ -23,6 +24,7 @@ from contest.networks.options import (
     Strides,
     Width,
     Widths,
+    staged,
 )
 
 

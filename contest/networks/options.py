@@ -9,10 +9,10 @@ every message has the same form: the option, its value, the limit.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
 from contest.candidate import Option
 from contest.errors import UsageError
@@ -156,3 +156,184 @@ def _integer(text: str) -> int:
         return int(text)
     except ValueError as error:
         raise UsageError(f"'{text.strip()}' is no integer") from error
+
+
+Value = int | float | str | bool
+
+
+class Asks(Protocol):
+    """What a space needs of an Optuna trial."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Value]) -> Value: ...
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1) -> int: ...
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float: ...
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One value to choose: from `choices`, or a number between `low` and `high`, both allowed.
+
+    `step` makes it an integer on a grid; without it, it is a float (log-uniform with `log`), kept to two
+    significant digits.
+    """
+
+    choices: tuple[Value, ...] = ()
+    low: float = 0.0
+    high: float = 0.0
+    step: int = 0
+    log: bool = False
+
+    def ask(self, name: str, trial: Asks) -> Value:
+        if len(self.choices) == 1:
+            return self.choices[0]
+        if self.choices:
+            return trial.suggest_categorical(name, self.choices)
+        if self.step:
+            return trial.suggest_int(name, int(self.low), int(self.high), step=self.step)
+        return two_digits(trial.suggest_float(name, self.low, self.high, log=self.log))
+
+    def grid(self) -> list[Value]:
+        """Every allowed value, in order; of a float without a grid its two ends."""
+        if self.choices:
+            return list(self.choices)
+        if self.step:
+            return list(range(int(self.low), int(self.high) + 1, self.step))
+        return [self.low, self.high]
+
+    def nearest(self, value: Value) -> Value:
+        """The allowed value nearest to `value`, for candidates that are brought in from outside."""
+        if self.choices:
+            if value in self.choices:
+                return value
+            numbers = [c for c in self.choices if not isinstance(c, str)]
+            if isinstance(value, str) or len(numbers) < len(self.choices):
+                return self.choices[0]
+            return min(numbers, key=lambda choice: abs(choice - value))
+        number = min(max(float(value), self.low), self.high)
+        if self.step:
+            return int(self.low) + round((number - self.low) / self.step) * self.step
+        return two_digits(number)
+
+    def beside(self, value: Value) -> list[Value]:
+        """The neighbouring values: the next choices or grid points, a factor up and down for floats; of words all."""
+        if any(isinstance(choice, str) for choice in self.choices):
+            return [choice for choice in self.choices if choice != value]
+        if self.choices or self.step:
+            grid = self.grid()
+            place = grid.index(self.nearest(value))
+            return [grid[p] for p in (place - 1, place + 1) if 0 <= p < len(grid)]
+        assert not isinstance(value, str)
+        near = (self.nearest(value / 2), self.nearest(value * 2)) if self.log else (self.low, self.high)
+        return [v for v in near if v != value]
+
+    def middle(self) -> Value:
+        if self.choices:
+            return self.choices[len(self.choices) // 2]
+        return self.nearest((self.low * self.high) ** 0.5 if self.log else (self.low + self.high) / 2)
+
+
+def two_digits(value: float) -> float:
+    return float(f"{value:.2g}")
+
+
+FromDraws = Callable[[Mapping[str, Any]], dict[str, Option]]
+
+
+@dataclass(frozen=True)
+class Family:
+    """One row: what builds a network, its options with their types and limits, and how a search draws them."""
+
+    name: str
+    function: Callable[..., Any]
+    options: Mapping[str, OptionSpec]
+    draws: Mapping[str, Draw] = field(default_factory=dict)
+    from_draws: FromDraws = dict
+    first: str = "first"
+    """The layer that sees the image, and the one that gives the logits: names of modules, or what `Bits` calls them."""
+    last: str = "last"
+    not_searched: str = ""
+    """Why a search cannot draw it; empty: it can."""
+    by_default: bool = True
+    """Whether a search takes it without being told to."""
+
+
+# What the families of stages share. Widths: the first stage's channels, and by what each later one is wider.
+_GROWTHS = (1.0, 1.5, 2.0, 2.5)
+STAGED: Mapping[str, Draw] = {
+    "width": Draw(low=4, high=32, step=2),
+    "growth_2": Draw(_GROWTHS),
+    "growth_3": Draw(_GROWTHS),
+    "blocks_1": Draw(low=1, high=4, step=1),
+    "blocks_2": Draw(low=1, high=4, step=1),
+    "blocks_3": Draw(low=1, high=4, step=1),
+    "stem_stride": Draw((1, 2)),
+}
+SHORTCUT: Mapping[str, Draw] = {"shortcut": Draw(("projection", "pad"))}
+
+
+def staged(values: Mapping[str, Any]) -> dict[str, Option]:
+    """Widths (multiples of 2: ratios keep every combination possible), depths and strides of three stages."""
+    depths = [int(values[f"blocks_{stage}"]) for stage in (1, 2, 3)]
+    return {**stages(stage_widths(values), depths, (1, 2, 2)), **stem_stride(values)}
+
+
+def stages(widths: Sequence[int], depths: Sequence[int], strides: Sequence[int]) -> dict[str, Option]:
+    """The options of those stages that have blocks (the first one where none has)."""
+    kept = [place for place, depth in enumerate(depths) if depth] or [0]
+    return {
+        "widths": tuple(widths[place] for place in kept),
+        "depths": tuple(max(1, depths[place]) for place in kept),
+        "strides": tuple(strides[place] for place in kept),
+    }
+
+
+def stage_widths(values: Mapping[str, Any]) -> tuple[int, ...]:
+    first = int(values["width"])
+    second = 2 * round(first * values["growth_2"] / 2)
+    return first, second, 2 * round(second * values["growth_3"] / 2)
+
+
+def stem_stride(values: Mapping[str, Any]) -> dict[str, Option]:
+    return {} if values["stem_stride"] == 1 else {"stem_stride": int(values["stem_stride"])}
+
+
+def staged_with_shortcut(values: Mapping[str, Any]) -> dict[str, Option]:
+    return {**staged(values), "shortcut": str(values["shortcut"])}
+
+
+def derived(family: str, specs: Mapping[str, OptionSpec]) -> tuple[dict[str, Draw], FromDraws]:
+    """Draws of a family that brings none, from the types, limits and defaults in its signature."""
+    draws = {f"{family}_{spec.name}": draw for spec in specs.values() if (draw := _draw(spec)) is not None}
+
+    def from_draws(values: Mapping[str, Any]) -> dict[str, Option]:
+        return {
+            spec.name: _option(spec, values[name])
+            for spec in specs.values()
+            if (name := f"{family}_{spec.name}") in values
+        }
+
+    return draws, from_draws
+
+
+def _draw(spec: OptionSpec) -> Draw | None:
+    if spec.choices:
+        return Draw(tuple(c for c in spec.choices if not isinstance(c, tuple)))
+    if spec.kind is bool:
+        return Draw((False, True))
+    if isinstance(spec.default, tuple):
+        return Draw((0.0625, 0.125, 0.25, 0.5, 1.0)) if spec.default else None
+    if isinstance(spec.default, str):
+        return None
+    if not spec.default:  # a switch of size: without it
+        return None
+    near = [spec.default / 2, spec.default, spec.default * 2]
+    if spec.limit is not None:
+        near = [min(max(v, spec.limit.low), spec.limit.high) for v in near]
+    kind = int if spec.kind is int else float
+    return Draw(tuple(sorted({kind(v) for v in near})))
+
+
+def _option(spec: OptionSpec, value: Any) -> Option:
+    if isinstance(spec.default, tuple):
+        return tuple(max(1, round(v * value)) for v in spec.default)
+    return spec.kind(value)  # type: ignore[no-any-return]

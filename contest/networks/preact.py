@@ -16,8 +16,18 @@ from contest.networks.blocks import (
     stage_plan,
     stages_of_blocks,
 )
-from contest.networks.draws import SHORTCUT, STAGED, staged_with_shortcut
-from contest.networks.options import Activation, Depths, ImageShape, Stride, Strides, Width, Widths
+from contest.networks.options import (
+    SHORTCUT,
+    STAGED,
+    Activation,
+    Depths,
+    ImageShape,
+    Stride,
+    Strides,
+    Width,
+    Widths,
+    staged_with_shortcut,
+)
 from contest.networks.resnet import Depth, blocks_of_depth
 
 

@@ -2,7 +2,7 @@
 
 A function takes `(image_shape, classes, *, options...)`; types and limits of the options stand in its
 signature (`contest.networks.options`). Its module's PRESETS are names for chosen options; how a search draws its
-options is in `contest.networks.draws`.
+options is in `contest.networks.options`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from contest.candidate import Architecture, Recipe
 from contest.errors import UsageError, did_you_mean
-from contest.networks.draws import Family, derived
-from contest.networks.options import OptionSpec, bind, parse_options, specs
+from contest.networks.options import Family, OptionSpec, bind, derived, parse_options, specs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -24,8 +24,19 @@ from contest.networks.blocks import (
     stage_plan,
     stages_of_blocks,
 )
-from contest.networks.draws import SHORTCUT, STAGED, staged_with_shortcut
-from contest.networks.options import Activation, Depths, ImageShape, Limit, Stride, Strides, Width, Widths
+from contest.networks.options import (
+    SHORTCUT,
+    STAGED,
+    Activation,
+    Depths,
+    ImageShape,
+    Limit,
+    Stride,
+    Strides,
+    Width,
+    Widths,
+    staged_with_shortcut,
+)
 
 Depth = Annotated[int, Limit(5, 1202)]
 

@@ -38,12 +38,14 @@ from contest.networks.blocks import (
     stage_plan,
     stages_of_blocks,
 )
-from contest.networks.draws import SHORTCUT, STAGED, Draw, stage_widths, stages, stem_stride
 from contest.networks.dsresnet import separable
 from contest.networks.mobilenet import inverted
 from contest.networks.options import (
+    SHORTCUT,
+    STAGED,
     Activation,
     Depths,
+    Draw,
     Dropout,
     Groups,
     ImageShape,
@@ -52,6 +54,9 @@ from contest.networks.options import (
     Stride,
     Strides,
     Widths,
+    stage_widths,
+    stages,
+    stem_stride,
 )
 from contest.networks.resnet import bottleneck, residual
 

@@ -14,8 +14,7 @@ from torch import nn
 
 from contest.candidate import Option
 from contest.networks.blocks import Classifier, conv_norm, stage_plan
-from contest.networks.draws import Draw
-from contest.networks.options import Activation, Depths, Dropout, Factor, ImageShape, Limit, Widths
+from contest.networks.options import Activation, Depths, Draw, Dropout, Factor, ImageShape, Limit, Widths
 
 _DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 

@@ -8,8 +8,6 @@ Structured pruning that removes channels for good is `contest.pruning.structured
 """
 
 from contest.pruning.batches import Batches, Loss
-from contest.pruning.fine_grained import fine_grained_masks
-from contest.pruning.iterative import Round, fit_masked, iterative, layer_after_layer, prune_what_remains, state_of
 from contest.pruning.masks import (
     LayerSparsity,
     Masks,
@@ -25,7 +23,6 @@ from contest.pruning.masks import (
     validate,
 )
 from contest.pruning.methods import filter_l1, grasp, magnitude, random, second_order, snip, synflow, thinet
-from contest.pruning.preserved import preserved
 from contest.pruning.prunable import (
     DEFAULT,
     Choice,
@@ -33,11 +30,21 @@ from contest.pruning.prunable import (
     Coverage,
     choose,
     coverage,
+    preserved,
     prunable,
     prunable_modules,
     require_prunable,
 )
-from contest.pruning.prune import prune
+from contest.pruning.prune import (
+    Round,
+    fine_grained_masks,
+    fit_masked,
+    iterative,
+    layer_after_layer,
+    prune,
+    prune_what_remains,
+    state_of,
+)
 from contest.pruning.registry import Method, Score, Scores, method, methods, register
 
 __all__ = [

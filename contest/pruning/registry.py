@@ -18,8 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from contest.errors import UsageError, did_you_mean
 from contest.pruning.batches import Batches, Loss, take
-from contest.pruning.preserved import preserved
-from contest.pruning.prunable import prunable, require_prunable
+from contest.pruning.prunable import preserved, prunable, require_prunable
 
 Scores = dict[str, Tensor]
 Score = Callable[[nn.Module, Batches, Loss], Mapping[str, Tensor]]

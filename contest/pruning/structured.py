@@ -2,7 +2,7 @@
 
 Coupled channels (`contest.pruning.dependency`) are ranked by importance and go, least important first, until
 the wanted fraction of weights is gone. The image's channels, the logits and layers that are to be kept stay, and
-so do groups whose removal would not do what masking them does (`contest.pruning.removal_check`).
+so do groups whose removal would not do what masking them does (`contest.pruning.dependency`).
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ from torch import Tensor, nn
 
 from contest.errors import TrainingError, UsageError
 from contest.pruning.batches import Inputs
-from contest.pruning.dependency import ChannelGroup, channel_groups, cut, layer_sizes
+from contest.pruning.dependency import ChannelGroup, channel_groups, cut, difference, layer_sizes, unfaithful
 from contest.pruning.latent import plain_copy
 from contest.pruning.prunable import layers as prunable_layers
 from contest.pruning.prunable import prunable
-from contest.pruning.removal_check import difference, unfaithful
 
 Importance = Literal["l1", "l2", "bn", "random"]
 Ranking = Literal["uniform", "global"]

@@ -7,10 +7,13 @@ first layer sees the 8-bit image as it is.
 
 from __future__ import annotations
 
+import copy
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from brevitas.inject import ExtendedInjector
@@ -21,7 +24,7 @@ from torch import Tensor, nn
 from contest.candidate import Bits
 from contest.errors import UsageError
 from contest.pruning.batches import forward
-from contest.quantisation.lsq import LearnedStep, best_step
+from contest.quantisation.lsq import LearnedStep, best_step, integer_range
 
 IMAGE_BITS = 8
 
@@ -227,3 +230,63 @@ def evaluation(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(training)
+
+
+OPSET = 13
+"""The first opset with per-channel QuantizeLinear, which QCDQ needs."""
+
+
+def export(
+    model: nn.Module, path: Path | str, image_shape: tuple[int, int, int], kind: Literal["qcdq", "qonnx"] = "qcdq"
+) -> Path:
+    """Write a Brevitas (or float) network as ONNX with a free batch size; the model stays as it is.
+
+    QCDQ runs in ONNX Runtime and holds 2 to 8 bits; QONNX holds 1 bit too and runs in the qonnx package.
+
+    Weights on a symmetric grid have one bit more there: +2^(b-1) is no signed number of b bits.
+
+    Raises UsageError for one-bit weights in QCDQ, and for masked one-bit weights, which neither format can say.
+    """
+    from brevitas.export import export_onnx_qcdq, export_qonnx
+
+    for name, layer in quantised_layers(model).items():
+        quantiser = weight_quantiser(layer)
+        if quantiser is None or not quantiser.binary:
+            continue
+        if kind == "qcdq":
+            raise UsageError(f"layer '{name}' has weights of 1 bit, which QCDQ cannot hold; export it as qonnx")
+        if quantiser.mask is not None and not bool(quantiser.mask.all()):
+            raise UsageError(f"layer '{name}' has masked weights of 1 bit, which QONNX cannot hold; keep the model.pt")
+    model = copy.deepcopy(model).cpu().eval()
+    for layer in quantised_layers(model).values():
+        _widen_symmetric(layer)
+        for proxy in (layer.get_submodule("weight_quant"), layer.get_submodule("input_quant")):
+            proxy.skip_create_quant_tensor = False  # type: ignore[assignment]
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write = export_onnx_qcdq if kind == "qcdq" else export_qonnx
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer's and the exporter's own deprecations
+        write(
+            model,
+            args=torch.rand(2, *image_shape),
+            export_path=str(path),
+            opset_version=OPSET,
+            dynamo=False,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_axes={"images": {0: "batch"}, "logits": {0: "batch"}},
+            keep_initializers_as_inputs=False,
+        )
+    return path
+
+
+def _widen_symmetric(layer: nn.Module) -> None:
+    """Give the weights of a symmetric grid the bits that hold all their codes, and take them from the grid."""
+    quantiser = weight_quantiser(layer)
+    if quantiser is None or quantiser.binary or quantiser.high < 2 ** (quantiser.bits - 1):
+        return
+    weight = layer.get_parameter("weight")
+    weight.data = quantiser(weight)[0].detach()
+    quantiser.bits += 1
+    quantiser.low, quantiser.high = integer_range(quantiser.bits, True)

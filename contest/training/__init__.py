@@ -1,12 +1,11 @@
 """Training, evaluation and distillation of any image classifier."""
 
-from contest.training.batch_norm import refresh_statistics
+from contest.training.averaging import refresh_statistics
 from contest.training.checkpoint import start_from
 from contest.training.device import choose_device
 from contest.training.distillation import Ensemble, load_teachers, question, soft_labels
-from contest.training.evaluation import Evaluation, evaluate, forward
+from contest.training.evaluation import Epoch, Evaluation, History, evaluate, forward
 from contest.training.loop import fit
-from contest.training.metrics import Epoch, History
 
 __all__ = [
     "Ensemble",

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from contest.errors import TrainingError, UsageError
-from contest.training.metrics import Epoch
+from contest.training.evaluation import Epoch
 
 UNREADABLE = (OSError, RuntimeError, ValueError, LookupError, EOFError, TypeError, pickle.UnpicklingError)
 """What torch.load and the use of what it returned raise for a file that is not what it should be."""

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from contest.candidate import Recipe, plain
 from contest.datasets import Batches, Images
 from contest.errors import UsageError
-from contest.memory import keep_memory
 from contest.model_file.freeze import Network
 from contest.training import checkpoint
-from contest.training.device import autocast
+from contest.training.device import autocast, keep_memory
 from contest.training.evaluation import evaluating, forward, over_views
 
 

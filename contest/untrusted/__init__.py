@@ -6,7 +6,6 @@ in the process that asks. The gate only ever refuses: what passes is still opene
 """
 
 from contest.untrusted.check import check_bytes, check_file
-from contest.untrusted.description import Description, TensorInfo
-from contest.untrusted.limits import MAX_FILE_BYTES, MAX_MACS
+from contest.untrusted.description import MAX_FILE_BYTES, MAX_MACS, Description, TensorInfo
 
 __all__ = ["MAX_FILE_BYTES", "MAX_MACS", "Description", "TensorInfo", "check_bytes", "check_file"]

@@ -7,8 +7,7 @@ import stat
 from pathlib import Path
 
 from contest.errors import RefusedError
-from contest.untrusted.description import Description, Kind, shown
-from contest.untrusted.limits import CONVERT, FROM_KERAS, MAX_FILE_BYTES
+from contest.untrusted.description import CONVERT, FROM_KERAS, MAX_FILE_BYTES, Description, Kind, shown
 from contest.untrusted.onnx_reader import describe_onnx
 from contest.untrusted.safetensors_reader import describe_safetensors
 from contest.untrusted.zip_reader import describe_torch
@@ -40,7 +39,7 @@ def check_file(path: Path) -> Description:
     """Look at a model file without deserialising it.
 
     Raises RefusedError, saying what is wrong and how to convert it, for whatever is not a well-formed `.pt`,
-    `.safetensors` or `.onnx` file within the caps of `contest.untrusted.limits`.
+    `.safetensors` or `.onnx` file within the caps of `contest.untrusted.description`.
     """
     return check_bytes(read_regular(path), path.name)
 

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from contest.errors import RefusedError
-from contest.untrusted.description import TensorInfo, check_shape, shown
-from contest.untrusted.limits import CONVERT, MAX_PICKLE_STEPS
+from contest.untrusted.description import CONVERT, MAX_PICKLE_STEPS, TensorInfo, check_shape, shown
 
 REBUILD = "torch._utils._rebuild_tensor_v2"
 ORDERED = "collections.OrderedDict"

@@ -7,8 +7,17 @@ import re
 from typing import Any
 
 from contest.errors import RefusedError
-from contest.untrusted.description import Description, TensorInfo, check_name, check_shape, check_totals, shown
-from contest.untrusted.limits import MAX_HEADER_BYTES, MAX_JSON_DEPTH, MAX_TENSORS
+from contest.untrusted.description import (
+    MAX_HEADER_BYTES,
+    MAX_JSON_DEPTH,
+    MAX_TENSORS,
+    Description,
+    TensorInfo,
+    check_name,
+    check_shape,
+    check_totals,
+    shown,
+)
 
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _NOT_BRACKETS = bytes(b for b in range(256) if b not in b"{}[]")

@@ -12,8 +12,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from contest.errors import RefusedError
-from contest.untrusted.description import Description, TensorInfo, check_totals, shown
-from contest.untrusted.limits import CONVERT, FROM_KERAS, MAX_NAME, MAX_PICKLE_BYTES, MAX_TENSORS
+from contest.untrusted.description import (
+    CONVERT,
+    FROM_KERAS,
+    MAX_NAME,
+    MAX_PICKLE_BYTES,
+    MAX_TENSORS,
+    Description,
+    TensorInfo,
+    check_totals,
+    shown,
+)
 from contest.untrusted.pickle_reader import Storage, interpret
 
 _END = struct.Struct("<4s4H2LH")

@@ -18,7 +18,7 @@ from typing import Any
 from contest.errors import UsageError
 from leaderboard.charts import marks
 from leaderboard.charts.label_placement import Box, Segment, place
-from leaderboard.charts.theme import Frame, Look, frame
+from leaderboard.charts.marks import Frame, Look, frame
 from scoring.rules import Rule
 
 FORMATS = ("png", "svg", "pdf", "html")

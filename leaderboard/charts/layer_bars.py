@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from leaderboard.charts.theme import Look
+from leaderboard.charts.marks import Look
 from scoring.report import Report
 
 _ROW = 22

@@ -142,14 +142,14 @@ def class_code(
     domain: str, days: int | None, revoke: str | None, name: str, directory: Path | None, database: str | None
 ) -> None:
     """Print a code with which teams join by themselves at /join (or revoke one)."""
-    from leaderboard.domain import joining
+    from leaderboard.domain import roster
 
     with changing(directory, database, name) as (session, contest):
         if revoke:
-            joining.revoke(session, contest, revoke)
+            roster.revoke(session, contest, revoke)
             click.echo("revoked")
         else:
-            click.echo(joining.new_code(session, contest, domain, days).code)
+            click.echo(roster.new_code(session, contest, domain, days).code)
 
 
 @click.command("members")

@@ -73,7 +73,7 @@ def submit(
     if as_json:
         click.echo(json.dumps(entry, indent=2, default=str))
     else:
-        from leaderboard.tables import print_submission
+        from leaderboard.commands.output import print_submission
 
         print_submission(entry)
     codes: dict[str, int] = {State.BELOW_THRESHOLD: EXIT_BELOW, State.REFUSED: RefusedError.exit_code, State.FAILED: 4}
@@ -160,14 +160,14 @@ def leaderboard(
     token: str | None,
 ) -> None:
     """Show the ranking of those at or above the threshold, and apart those below."""
-    from leaderboard.tables import print_ranking
+    from leaderboard.commands.output import print_ranking
 
     contest, rows = _rows(bundled, rule, name, directory, database, url, token)
     if as_json:
         click.echo(json.dumps({"contest": contest, **rows}, indent=2, default=str))
     elif markdown:
         from leaderboard.charts.accuracy_score import references
-        from leaderboard.markdown import ranking_table
+        from leaderboard.commands.output import ranking_table
 
         click.echo(ranking_table(rows["ranked"][:limit], references(contest["rule"]["name"])), nl=False)
     else:

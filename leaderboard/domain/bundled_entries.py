@@ -8,7 +8,7 @@ from pathlib import Path
 
 from contest.errors import DataError
 from contest.zoo import DIRECTORY
-from leaderboard.domain.verdict import judge
+from leaderboard.domain.standings import judge
 from scoring.report import Report
 from scoring.rules import Rule
 

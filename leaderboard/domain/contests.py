@@ -78,7 +78,7 @@ def create(
     ):
         if value < 1:
             raise UsageError(f"the {what} is {value}; it must be at least 1")
-    from scoring.sandbox.levels import at_least  # 0.6 s, and only here
+    from scoring.sandbox.limits import at_least  # 0.6 s, and only here
 
     at_least("none", isolation or None)  # UsageError for a name that is no level
     contest = Contest(

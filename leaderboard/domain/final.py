@@ -15,8 +15,8 @@ from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session, joinedload
 
 from leaderboard.domain import contests, standings
+from leaderboard.domain.standings import Verdict
 from leaderboard.domain.tokens import Viewer
-from leaderboard.domain.verdict import Verdict
 from leaderboard.storage.tables import SCORED, Contest, FinalResult, State, Submission, Team, now
 from scoring.rules import Rule
 

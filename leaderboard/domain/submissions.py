@@ -19,8 +19,8 @@ from sqlalchemy.orm import Session, defer, joinedload
 from contest.errors import ContestError, UsageError
 from leaderboard.domain import copies, ranking, standings
 from leaderboard.domain.contests import ClosedError, NotFoundError, is_private, record, rule_columns
+from leaderboard.domain.standings import Verdict
 from leaderboard.domain.tokens import PUBLIC, Viewer
-from leaderboard.domain.verdict import Verdict
 from leaderboard.storage.file_store import StoredFile
 from leaderboard.storage.tables import SCORED, TERMINAL, Contest, Result, State, Submission, Team, now
 from leaderboard.text import file_name, one_line

@@ -6,8 +6,18 @@ other site can make a browser use it.
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
 from starlette.datastructures import MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from leaderboard.service.problems import problem
+from leaderboard.settings import Settings
 
 SESSION_COOKIE = "contest_session"
 
@@ -69,3 +79,118 @@ class SecurityHeaders:
             await send(message)
 
         await self.app(scope, receive, with_headers if scope["type"] == "http" else send)
+
+
+SMALL_BODY_BYTES = 64 * 1024
+"""For everything that is no upload."""
+FORM_OVERHEAD_BYTES = 64 * 1024
+"""What a form may add to the file in it: boundaries, headers, other fields."""
+_CLIENTS = 10_000
+
+
+class BodyTooLargeError(Exception):
+    """More bytes arrive than allowed."""
+
+
+class BodyTooSlowError(Exception):
+    """Too little arrives in too long a time."""
+
+
+class BodyLimit:
+    """Cuts bodies off while they stream: by size, by silence, by total time."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, is_upload: Callable[[Scope], bool]) -> None:
+        self.app, self.settings, self.is_upload = app, settings, is_upload
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        limit = SMALL_BODY_BYTES
+        if self.is_upload(scope):
+            limit = self.settings.max_upload_bytes + FORM_OVERHEAD_BYTES
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if not declared.isdigit() or int(declared) > limit:
+            return await _answer(413, f"the body is larger than {limit} bytes")(scope, receive, send)
+        started, received, begun = time.monotonic(), 0, False
+
+        async def limited() -> Message:
+            nonlocal received
+            patience = min(self.settings.upload_idle_s, self.settings.upload_total_s - (time.monotonic() - started))
+            try:
+                message = await asyncio.wait_for(receive(), max(patience, 0.001))
+            except TimeoutError:
+                raise BodyTooSlowError from None
+            received += len(message.get("body", b""))
+            if received > limit:
+                raise BodyTooLargeError
+            return message
+
+        async def watched(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        waits = dict(scope["headers"]).keys() & {b"content-length", b"transfer-encoding"}
+        try:
+            # Without a body, `receive` waits for the client to hang up: that may take as long as it likes.
+            await self.app(scope, limited if waits else receive, watched)
+        except BodyTooLargeError:
+            if not begun:
+                await _answer(413, f"the body is larger than {limit} bytes")(scope, receive, send)
+        except BodyTooSlowError:
+            if not begun:
+                await _answer(408, "the body arrives too slowly")(scope, receive, send)
+
+
+@dataclass
+class Buckets:
+    """Token buckets: `per_minute` requests a minute for each client, as many at once; the oldest are forgotten."""
+
+    per_minute: int
+    levels: OrderedDict[str, tuple[float, float]] = field(default_factory=OrderedDict)
+
+    def empty(self, client: str) -> bool:
+        """Whether nothing is left, without taking any."""
+        level, last = self.levels.get(client, (float(self.per_minute), 0.0))
+        return level + (time.monotonic() - last) * self.per_minute / 60 < 1
+
+    def take(self, client: str, present: float | None = None) -> float:
+        """Take one; 0.0 if it was there, else the seconds to wait."""
+        present = time.monotonic() if present is None else present
+        rate = self.per_minute / 60
+        level, last = self.levels.pop(client, (float(self.per_minute), present))
+        level = min(self.per_minute, level + (present - last) * rate)
+        wait = 0.0 if level >= 1 else (1 - level) / rate
+        self.levels[client] = (level - 1 if level >= 1 else level, present)
+        if len(self.levels) > _CLIENTS:
+            self.levels.popitem(last=False)
+        return wait
+
+
+class RateLimit:
+    """Answers 429 with Retry-After to whoever asks too often. Counted by address, in this process.
+
+    By address alone, not by token: else every guess at a token would have a fresh bucket.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self.app = app
+        self.reads, self.writes = Buckets(settings.requests_per_minute), Buckets(settings.writes_per_minute)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in ("/healthz", "/readyz"):
+            return await self.app(scope, receive, send)
+        buckets = self.reads if scope["method"] in ("GET", "HEAD", "OPTIONS") else self.writes
+        wait = buckets.take(scope["client"][0] if scope.get("client") else "")
+        if wait:
+            response = _answer(429, f"too many requests: at most {buckets.per_minute} a minute")
+            response.headers["Retry-After"] = str(int(wait) + 1)
+            return await response(scope, receive, send)
+        return await self.app(scope, receive, send)
+
+
+def _answer(status: int, detail: str) -> Response:
+    response = problem(status, detail)
+    if status in (408, 413):
+        response.headers["Connection"] = "close"  # what is left of the body will not be read
+    return response

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from contest.errors import RefusedError, UsageError
-from scoring.sandbox.scratch import scratch_folder
-from scoring.sandbox.scratch import sweep as sweep_scratch
+from scoring.sandbox.limits import scratch_folder
+from scoring.sandbox.limits import sweep as sweep_scratch
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 CHUNK = 1024 * 1024

@@ -5,13 +5,13 @@ from __future__ import annotations
 from fastapi import APIRouter, FastAPI
 
 from leaderboard.cache import Cache
-from leaderboard.service.rate_limits import Buckets
-from leaderboard.web import account, administration, charts, ranking, rosters, static, submissions, upload
+from leaderboard.service.security import Buckets
+from leaderboard.web import account, administration, charts, page, ranking, rosters, submissions, upload
 from leaderboard.web.page import error_page
 
 JOIN_FAILURES_PER_MINUTE = 10
 router = APIRouter(include_in_schema=False)
-for part in (ranking, charts, submissions, upload, account, administration, rosters, static):
+for part in (ranking, charts, submissions, upload, account, administration, rosters, page):
     router.include_router(part.router)
 
 

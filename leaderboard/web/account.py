@@ -9,10 +9,9 @@ from fastapi import APIRouter, Form, Query
 from fastapi.responses import Response
 
 from contest.errors import UsageError
-from leaderboard.domain import joining, tokens
+from leaderboard.domain import roster, tokens
 from leaderboard.service.problems import status_of
-from leaderboard.service.rate_limits import Buckets
-from leaderboard.service.security import SESSION_COOKIE
+from leaderboard.service.security import SESSION_COOKIE, Buckets
 from leaderboard.storage.signer import SESSION_S
 from leaderboard.storage.tables import Team
 from leaderboard.web.page import TheVisit, Visit, see_other
@@ -75,9 +74,9 @@ def join(
         return _join_form(visit, fields, "Too many attempts that failed; try again in some minutes.", 429)
     try:
         with visit.board.database.write() as session:
-            handout = joining.join(session, code, mail, team, name)
+            handout = roster.join(session, code, mail, team, name)
             viewer = tokens.check(session, handout.token)
-    except (joining.JoinError, UsageError) as error:
+    except (roster.JoinError, UsageError) as error:
         failures.take(client)
         return _join_form(visit, fields, str(error), status_of(error))
     assert viewer is not None and viewer.team_id is not None

@@ -12,7 +12,7 @@ from fastapi.responses import Response
 from leaderboard.cache import Cache
 from leaderboard.charts import accuracy_score
 from leaderboard.charts.layer_bars import layer_specification, layers_of
-from leaderboard.charts.theme import Look
+from leaderboard.charts.marks import Look
 from leaderboard.domain import contests, ranking, submissions
 from leaderboard.service.api import Id, Slug, check_public, revision_tag
 from leaderboard.storage.tables import Contest

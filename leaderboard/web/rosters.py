@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from sqlalchemy.orm import Session
 
 from contest.errors import UsageError
-from leaderboard.domain import contests, joining, roster
+from leaderboard.domain import contests, roster
 from leaderboard.domain.contests import NotFoundError
 from leaderboard.domain.roster import Handout
 from leaderboard.service.api import Id, Slug
@@ -45,7 +45,7 @@ def make_code(slug: Slug, visit: TheVisit, domain: Line = "", days: Line = "", c
     def change(session: Session, contest: Contest) -> None:
         if days.strip() and not (days.strip().isdecimal() and 0 < int(days) <= 3650):
             raise UsageError(f"'{days[:20]}' is no number of days from 1 on")
-        joining.new_code(session, contest, domain, int(days) if days.strip() else None, ACTOR)
+        roster.new_code(session, contest, domain, int(days) if days.strip() else None, ACTOR)
 
     return _change(visit, csrf, slug, change)
 
@@ -53,7 +53,7 @@ def make_code(slug: Slug, visit: TheVisit, domain: Line = "", days: Line = "", c
 @router.post("/codes/revoke")
 def revoke_code(slug: Slug, visit: TheVisit, code: Line = "", csrf: Csrf = "") -> Response:
     """Make a class code useless."""
-    return _change(visit, csrf, slug, lambda s, contest: joining.revoke(s, contest, code, ACTOR))
+    return _change(visit, csrf, slug, lambda s, contest: roster.revoke(s, contest, code, ACTOR))
 
 
 @router.post("/teams/{team_id}/rename")
@@ -113,7 +113,7 @@ def _page(
         people: dict[int | None, list[Member]] = defaultdict(list)
         for member in roster.members(session, contest):
             people[member.team_id].append(member)
-        teams, codes = contests.teams(session, contest), joining.codes(session, contest)
+        teams, codes = contests.teams(session, contest), roster.codes(session, contest)
     return visit.page(
         "roster.html",
         status=status,

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 from scoring.analysis.activation_bits import Grid, activation_bits, follow
 from scoring.analysis.activation_patterns import single_value_functions
-from scoring.analysis.affine_folding import chain_from, chain_numbers
 from scoring.analysis.allowances import (
     ACTIVATION,
     ADD,
@@ -27,9 +26,16 @@ from scoring.analysis.allowances import (
     settle,
 )
 from scoring.analysis.axes import Axes, elements_read, follow_axes, is_channel_axis
-from scoring.analysis.channel_coupling import Sources
-from scoring.analysis.weight_encoding import Encoding, encoding, folded_bits, is_per_channel, nonzero_points
-from scoring.analysis.wiring import Wiring, wiring_of
+from scoring.analysis.weight_encoding import (
+    Encoding,
+    chain_from,
+    chain_numbers,
+    encoding,
+    folded_bits,
+    is_per_channel,
+    nonzero_points,
+)
+from scoring.analysis.wiring import Sources, Wiring, wiring_of
 from scoring.costs import Costs, Number, Operation, Parent
 from scoring.graph.graph import UNKNOWN, Graph, Node, bits_of
 from scoring.graph.kinds import KINDS, Price

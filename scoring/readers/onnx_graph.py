@@ -19,14 +19,12 @@ from onnx import numpy_helper
 from torch import Tensor
 
 from contest.errors import RefusedError
-from scoring.graph.builder import Codes
-from scoring.graph.graph import NAMED_AFTER_WEIGHTS, UNKNOWN, Graph, Node, weight_name
+from scoring.graph.graph import NAMED_AFTER_WEIGHTS, UNKNOWN, Codes, Graph, Node, weight_name
 from scoring.graph.interpreter import run_graph, run_node
 from scoring.graph.kinds import SHAPE_KINDS
-from scoring.readers import onnx_functions, onnx_quantisers, onnx_runtime_operators  # noqa: F401  (they register themselves)
-from scoring.readers.onnx_checks import QONNX, load_checked
-from scoring.readers.onnx_fusions import fused
+from scoring.readers.onnx_functions import QONNX, load_checked
 from scoring.readers.onnx_operators import OPERATORS, Unsupported
+from scoring.readers.onnx_runtime_operators import fused
 from scoring.readers.subject import Subject, example_images
 from scoring.verification.examination import MAX_FACTS
 

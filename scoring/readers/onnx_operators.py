@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import torch
 
-from scoring.graph.builder import Building, OnnxTranslation
+from scoring.graph.graph import Building, OnnxTranslation
 
 OPERATORS: dict[str, OnnxTranslation] = {}
 

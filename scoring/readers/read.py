@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from contest.errors import RefusedError
-from contest.untrusted.limits import CONVERT
+from contest.untrusted.description import CONVERT
 from scoring.costs import Parent
 from scoring.readers.subject import Subject, subject_of_module
 
@@ -32,7 +32,7 @@ def read(path: Path) -> Subject:
 
 def _read_ours(path: Path) -> Subject:
     from contest.model_file import load
-    from contest.model_file.layers import is_weight_layer
+    from contest.model_file.manifest import is_weight_layer
 
     network = load(path)
     manifest = network.manifest

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from scoring.graph.builder import Recording, TorchTranslation
+from scoring.graph.graph import Recording, TorchTranslation
 from scoring.readers.torch_operators import aten
 
 Args = Sequence[Any]

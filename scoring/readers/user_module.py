@@ -2,20 +2,68 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib
+import io
+import logging
 import sys
+import tempfile
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from contest.errors import UsageError
-from scoring.readers.declared_bits import suggestions, with_declared_bits
-from scoring.readers.subject import Subject, subject_of_module
+from scoring.readers.quantiser_patterns import suggestions, with_declared_bits
+from scoring.readers.subject import Subject, example_images, subject_of_module
 
-if TYPE_CHECKING:
-    from torch import nn
+
+def subject_of_brevitas(model: nn.Module, image_shape: tuple[int, int, int]) -> Subject:
+    """A trusted Brevitas module: costs from its QONNX export, predictions from itself."""
+    from scoring.readers.onnx_graph import read_onnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "export.onnx"
+        export_qonnx(model, image_shape, path)
+        subject = read_onnx(path)
+
+    return replace(subject, run=runner(model), max_batch=None)
+
+
+def runner(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Images -> logits of a module that may return a QuantTensor."""
+
+    @torch.inference_mode()
+    def run(images: Tensor) -> Tensor:
+        output = model(images)
+        value: Tensor = getattr(output, "value", output)
+        return value
+
+    return run
+
+
+def export_qonnx(model: nn.Module, image_shape: tuple[int, int, int], path: Path) -> None:
+    """Write a QONNX file by Brevitas's exporter, without its progress messages."""
+    from brevitas.export import export_qonnx as export
+
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            export(model.eval(), args=example_images(image_shape, 1), export_path=str(path))
+    except Exception as error:  # the exporters of torch and Brevitas raise whatever they meet
+        raise UsageError(
+            f"Brevitas cannot export this module to QONNX: {' '.join(str(error).split())[:300]}"
+        ) from error
+    finally:
+        logger.setLevel(level)
 
 
 def read_module(arch: str, weights: Path | None, image_shape: tuple[int, int, int], *, trust: bool = True) -> Subject:
@@ -41,8 +89,6 @@ def subject_of_user_module(
     model, found = _settled(model)
     notes = (*notes, *found)
     if has_brevitas(model):
-        from scoring.readers.brevitas_export import subject_of_brevitas
-
         return replace(subject_of_brevitas(model, image_shape), notes=tuple(notes))
     subject = subject_of_module(model, image_shape, notes=notes)
     graph = with_declared_bits(subject.graph, declared) if declared else subject.graph
@@ -103,8 +149,7 @@ def load_module(
     if not isinstance(model, nn.Module):
         raise UsageError(f"--arch '{arch}' returned a {type(model).__name__}, not a torch.nn.Module")
     if weights is not None:
-        from scoring.readers.checkpoint_reader import open_checkpoint, tensor_dictionaries
-        from scoring.readers.state_dicts import load_state
+        from scoring.readers.checkpoint_reader import load_state, open_checkpoint, tensor_dictionaries
 
         found = load_state(model, tensor_dictionaries(open_checkpoint(weights)), state_key)
         if notes is not None:

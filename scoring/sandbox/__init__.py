@@ -3,8 +3,7 @@
 `run_isolated` is what `scoring.score_file` and the leaderboard call; see docs/security.md.
 """
 
-from scoring.sandbox.levels import LEVELS, at_least
-from scoring.sandbox.limits import Limits
+from scoring.sandbox.limits import LEVELS, Limits, at_least
 from scoring.sandbox.parent import Isolated, look_isolated, run_isolated
 
 __all__ = ["LEVELS", "Isolated", "Limits", "at_least", "look_isolated", "run_isolated"]

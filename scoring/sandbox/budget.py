@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from contest.errors import RefusedError
-from contest.untrusted.limits import MAX_MACS
+from contest.untrusted.description import MAX_MACS
 
 if TYPE_CHECKING:
     from scoring.graph.graph import Graph

@@ -32,7 +32,7 @@ def main() -> None:
     os.set_inheritable(channel, False)
     request = json.loads((directory / "request.json").read_text())
     level, directory = _lock_in(mode, directory, request["limits"])
-    from scoring.sandbox.levels import at_least
+    from scoring.sandbox.limits import at_least
 
     _send(channel, b"H", json.dumps({"level": level}).encode())
     if not at_least(level, request["minimum"]):
@@ -45,17 +45,17 @@ def main() -> None:
 def _lock_in(mode: str, directory: Path, limits: dict[str, Any]) -> tuple[str, Path]:
     """(level, where the submission is now)."""
     if sys.platform == "linux":
-        from scoring.sandbox import namespaces, syscalls
+        from scoring.sandbox import namespaces, seccomp
 
-        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 9)
-        syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+        seccomp.prctl(seccomp.PR_SET_PDEATHSIG, 9)
+        seccomp.prctl(seccomp.PR_SET_NO_NEW_PRIVS, 1)
         if mode == "namespaces" and namespaces.enter(directory, limits["file_bytes"]):
             mode, directory = "namespaces", Path(namespaces.SUBMISSION)
         elif mode == "namespaces":
             mode = "limits"
         if mode == "limits":
             _forbid_other_files(directory)
-        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+        seccomp.prctl(seccomp.PR_SET_DUMPABLE, 0)
     cpu = limits["cpu_s"]
     resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + GRACE_CPU_S))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -68,9 +68,9 @@ def _lock_in(mode: str, directory: Path, limits: dict[str, Any]) -> tuple[str, P
 def _forbid_other_files(directory: Path) -> None:
     """Where there is no view of the files of one's own: at least, on kernels that can, no way into the others."""
     import contest.errors  # noqa: F401  (from now on, nobody may list the folder that our packages lie in)
-    from scoring.sandbox import landlock, namespaces
+    from scoring.sandbox import namespaces
 
-    landlock.restrict_to([*namespaces.readable(sys.path), str(directory)])
+    namespaces.restrict_to([*namespaces.readable(sys.path), str(directory)])
 
 
 def _answer(directory: Path, request: dict[str, Any], level: str) -> bytes:
@@ -100,7 +100,7 @@ def _examine(directory: Path, request: dict[str, Any], level: str) -> bytes:
     import numpy as np
     import torch
 
-    from contest.memory import keep_memory
+    from contest.training.device import keep_memory
     from contest.untrusted import check_file
     from scoring.readers.read import read
     from scoring.sandbox import result_file

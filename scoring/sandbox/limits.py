@@ -1,9 +1,47 @@
-"""What a submission may take."""
+"""What a submission may take, how well its run is isolated (weakest first), and folders for the moment of a run."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from contest.errors import UsageError
+
+LEVELS = ("none", "limits", "namespaces", "bubblewrap")
+"""none: in the process that asked. limits: a child under resource limits and, where the kernel has it, a filter of
+system calls. namespaces: besides, its own users, network, processes and a view of the files it needs, made by us.
+bubblewrap: the same made by bubblewrap."""
+
+
+def at_least(level: str, minimum: str | None) -> bool:
+    """Whether a level is as good as `minimum`. UsageError for a name that is no level."""
+    for name in (level, minimum or "none"):
+        if name not in LEVELS:
+            raise UsageError(f"'{name}' is not a level of isolation; the levels are {', '.join(LEVELS)}")
+    return LEVELS.index(level) >= LEVELS.index(minimum or "none")
+
+
+@functools.cache
+def bubblewrap() -> str | None:
+    """The path of a bubblewrap that works on this machine, or None. Asked once per process."""
+    found = shutil.which("bwrap") if sys.platform == "linux" else None
+    if found is None:
+        return None
+    try:
+        test = [found, "--unshare-all", "--die-with-parent", "--ro-bind", "/", "/", "--proc", "/proc", "true"]
+        works = subprocess.run(test, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found if works.returncode == 0 else None
 
 
 def idle_cores() -> int:
@@ -39,3 +77,48 @@ class Limits:
     file_bytes: int = 16_000_000
     answer_bytes: int = 256_000_000
     threads: int = field(default_factory=idle_cores)
+
+
+if sys.platform != "win32":
+    import fcntl
+
+PREFIX = "contest-scratch-"
+_NEW_S = 60.0
+"""Between a folder's making and its locking a moment passes: younger ones are left alone."""
+
+
+@contextlib.contextmanager
+def scratch_folder(prefix: str = PREFIX, directory: Path | None = None) -> Iterator[Path]:
+    """An empty folder that is gone at the end of the block, or soon after its maker's death."""
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=directory, ignore_cleanup_errors=True) as name:
+        place = os.open(name, os.O_RDONLY)
+        try:
+            if sys.platform != "win32":
+                fcntl.flock(place, fcntl.LOCK_EX)
+            yield Path(name).resolve()
+        finally:
+            os.close(place)
+
+
+def sweep(prefix: str = PREFIX, directory: Path | None = None, *, older_than_s: float = _NEW_S) -> int:
+    """Remove what dead processes left; gives how many folders. Others' folders are not touched."""
+    removed = 0
+    if sys.platform == "win32":
+        return removed
+    for path in (directory or Path(tempfile.gettempdir())).glob(f"{prefix}*"):
+        try:
+            found = path.lstat()
+            if found.st_uid != os.getuid() or time.time() - found.st_mtime < older_than_s or not path.is_dir():
+                continue
+            place = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        except OSError:  # gone meanwhile
+            continue
+        try:
+            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path, ignore_errors=True)
+            removed += 1
+        except BlockingIOError:  # its maker lives
+            continue
+        finally:
+            os.close(place)
+    return removed

@@ -6,23 +6,79 @@ What is visible: the libraries and the two packages that run (read-only), the su
 
 from __future__ import annotations
 
+import ctypes
 import os
+import struct
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from contest.errors import UsageError
-from scoring.sandbox import syscalls
+from scoring.sandbox import seccomp
+
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same numbers on every architecture
+_VERSION = 1  # flag of landlock_create_ruleset: give the version of the interface
+_PATH_BENEATH = 1
+_EXECUTE, _READ_FILE, _READ_DIR = 1, 4, 8
+_ALL_OF_VERSION_1 = (1 << 13) - 1
+DEVICES_AND_FACTS = (
+    "/dev/null",
+    "/dev/zero",
+    "/dev/random",
+    "/dev/urandom",
+    "/proc/cpuinfo",
+    "/proc/meminfo",
+    "/proc/self",
+)
+
+
+def available() -> bool:
+    """Whether this kernel has Landlock."""
+    if sys.platform != "linux":
+        return False
+    try:
+        return seccomp.syscall(_CREATE_RULESET, 0, 0, _VERSION) >= 1
+    except OSError:
+        return False
+
+
+def restrict_to(paths: Iterable[str]) -> bool:
+    """Let this thread, and those that it starts, read below `paths` alone and write nowhere; False where that fails."""
+    if not available():
+        return False
+    attributes = ctypes.create_string_buffer(struct.pack("<Q", _ALL_OF_VERSION_1), 8)
+    ruleset = seccomp.syscall(_CREATE_RULESET, ctypes.addressof(attributes), 8, 0)
+    try:
+        for path in (*paths, *DEVICES_AND_FACTS):
+            if Path(path).exists():
+                _allow(ruleset, path)
+        seccomp.syscall(_RESTRICT_SELF, ruleset, 0)
+    except OSError:
+        return False
+    finally:
+        os.close(ruleset)
+    return True
+
+
+def _allow(ruleset: int, path: str) -> None:
+    access = _READ_FILE | _EXECUTE | (_READ_DIR if Path(path).is_dir() else 0)
+    place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        rule = ctypes.create_string_buffer(struct.pack("<Qi", access, place), 12)
+        seccomp.syscall(_ADD_RULE, ruleset, _PATH_BENEATH, ctypes.addressof(rule), 0)
+    finally:
+        os.close(place)
+
 
 SUBMISSION = "/submission"
 DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 _FLAGS = (
-    syscalls.CLONE_NEWUSER
-    | syscalls.CLONE_NEWNET
-    | syscalls.CLONE_NEWNS
-    | syscalls.CLONE_NEWPID
-    | syscalls.CLONE_NEWIPC
-    | syscalls.CLONE_NEWUTS
+    seccomp.CLONE_NEWUSER
+    | seccomp.CLONE_NEWNET
+    | seccomp.CLONE_NEWNS
+    | seccomp.CLONE_NEWPID
+    | seccomp.CLONE_NEWIPC
+    | seccomp.CLONE_NEWUTS
 )
 
 
@@ -35,7 +91,7 @@ def enter(scratch: Path, scratch_bytes: int) -> bool:
         return False
     user, group = os.getuid(), os.getgid()
     try:
-        syscalls.unshare(_FLAGS)
+        seccomp.unshare(_FLAGS)
     except OSError:
         return False
     Path("/proc/self/setgroups").write_text("deny")
@@ -46,9 +102,9 @@ def enter(scratch: Path, scratch_bytes: int) -> bool:
         _, status = os.waitpid(child, 0)
         code = os.waitstatus_to_exitcode(status)
         os._exit(code if code >= 0 else 128 - code)
-    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 9)
+    seccomp.prctl(seccomp.PR_SET_PDEATHSIG, 9)
     _change_root(scratch, scratch_bytes)
-    syscalls.drop_capabilities()
+    seccomp.drop_capabilities()
     return True
 
 
@@ -86,13 +142,13 @@ def check_private(private: Mapping[str, Path]) -> None:
 
 
 def _change_root(scratch: Path, scratch_bytes: int) -> None:
-    syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
+    seccomp.mount("none", "/", None, seccomp.MS_REC | seccomp.MS_PRIVATE)
     root = scratch / "root"
     root.mkdir()
-    syscalls.mount("tmpfs", str(root), "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "size=1m,mode=755")
+    seccomp.mount("tmpfs", str(root), "tmpfs", seccomp.MS_NOSUID | seccomp.MS_NODEV, "size=1m,mode=755")
     # Before everything else, since what is needed may itself lie below /tmp.
     (root / "tmp").mkdir()
-    syscalls.mount("tmpfs", str(root / "tmp"), "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, f"size={scratch_bytes}")
+    seccomp.mount("tmpfs", str(root / "tmp"), "tmpfs", seccomp.MS_NOSUID | seccomp.MS_NODEV, f"size={scratch_bytes}")
     for path in readable(sys.path):
         if Path(path).is_symlink():
             (root / path[1:]).parent.mkdir(parents=True, exist_ok=True)
@@ -104,12 +160,12 @@ def _change_root(scratch: Path, scratch_bytes: int) -> None:
     _bind(str(scratch), root, SUBMISSION)
     _processes(root)
     os.chdir(root)
-    syscalls.pivot_root_here()
-    syscalls.mount(
+    seccomp.pivot_root_here()
+    seccomp.mount(
         "none",
         "/",
         None,
-        syscalls.MS_REMOUNT | syscalls.MS_BIND | syscalls.MS_RDONLY | syscalls.MS_NOSUID | syscalls.MS_NODEV,
+        seccomp.MS_REMOUNT | seccomp.MS_BIND | seccomp.MS_RDONLY | seccomp.MS_NOSUID | seccomp.MS_NODEV,
     )
 
 
@@ -117,7 +173,7 @@ def _processes(root: Path) -> None:
     """A /proc of the new process namespace; where that is forbidden (in containers), the two files that count."""
     (root / "proc").mkdir()
     try:
-        syscalls.mount("proc", str(root / "proc"), "proc", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC)
+        seccomp.mount("proc", str(root / "proc"), "proc", seccomp.MS_NOSUID | seccomp.MS_NODEV | seccomp.MS_NOEXEC)
     except OSError:
         for path in ("/proc/cpuinfo", "/proc/meminfo"):
             _bind(path, root, path)
@@ -130,11 +186,9 @@ def _bind(source: str, root: Path, target: str, *, writable: bool = False) -> No
     else:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.touch()
-    syscalls.mount(source, str(place), None, syscalls.MS_BIND | syscalls.MS_REC)
+    seccomp.mount(source, str(place), None, seccomp.MS_BIND | seccomp.MS_REC)
     if not writable:
         # A mount of another owner's keeps its flags: taking one away is refused.
-        kept = os.statvfs(place).f_flag & (syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC)
-        flags = (
-            syscalls.MS_REMOUNT | syscalls.MS_BIND | syscalls.MS_RDONLY | syscalls.MS_NOSUID | syscalls.MS_NODEV | kept
-        )
-        syscalls.mount("none", str(place), None, flags)
+        kept = os.statvfs(place).f_flag & (seccomp.MS_NOSUID | seccomp.MS_NODEV | seccomp.MS_NOEXEC)
+        flags = seccomp.MS_REMOUNT | seccomp.MS_BIND | seccomp.MS_RDONLY | seccomp.MS_NOSUID | seccomp.MS_NODEV | kept
+        seccomp.mount("none", str(place), None, flags)

@@ -16,16 +16,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from contest.errors import ContestError, OverrunError, RefusedError
 from contest.untrusted.check import ENDINGS, read_regular
-from scoring.sandbox import bubblewrap, levels
-from scoring.sandbox.limits import Limits
-from scoring.sandbox.namespaces import readable
-from scoring.sandbox.scratch import scratch_folder, sweep
+from scoring.sandbox.limits import Limits, at_least, bubblewrap, scratch_folder, sweep
+from scoring.sandbox.namespaces import SUBMISSION, readable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 
     from scoring.sandbox.result_file import Passed
     from scoring.verification.examination import Examination
+
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def look_isolated(path: Path | str, limits: Limits | None = None, *, minimum_lev
 def _examined(
     path: Path, images: NDArray[np.uint8] | None, limits: Limits, minimum: str | None, look: bool = False
 ) -> tuple[Examination | Passed, str]:
-    levels.at_least("none", minimum)  # an unknown name is a mistake of the caller's
+    at_least("none", minimum)  # an unknown name is a mistake of the caller's
     content = read_regular(path)
     name = path.name if _SAFE_NAME.fullmatch(path.name) else f"model{_known_ending(path)}"
     _sweep_once()
@@ -135,7 +135,7 @@ def _answered(scratch: Path, limits: Limits, images: int, minimum: str | None) -
 
     reason = ""
     for mode in ("bubblewrap", "namespaces", "limits"):
-        if mode in _impossible or (mode == "bubblewrap" and levels.bubblewrap() is None):
+        if mode in _impossible or (mode == "bubblewrap" and bubblewrap() is None):
             continue
         ended = _run(_command(mode, scratch), scratch, limits)
         if not ended.output and not ended.late:
@@ -153,7 +153,7 @@ def _answered(scratch: Path, limits: Limits, images: int, minimum: str | None) -
         except RefusedError:
             _check_end(ended, limits)  # an answer that broke off says less than why
             raise
-        if not levels.at_least(hello.level, minimum):
+        if not at_least(hello.level, minimum):
             break
         if isinstance(found, result_file.Failure):
             if found.kind == "memory":
@@ -179,9 +179,9 @@ def _command(mode: str, scratch: Path) -> list[str]:
     existing = [str(p) for p in dict.fromkeys(paths) if p.exists() and any(p.is_relative_to(b) for b in bound)]
     directory = "/submission" if mode == "bubblewrap" else str(scratch)
     child = [sys.executable, "-I", "-S", "-B", "-c", START, json.dumps(existing), mode, directory]
-    program = levels.bubblewrap()
+    program = bubblewrap()
     if mode == "bubblewrap" and program is not None:
-        return bubblewrap.command(program, child, scratch)
+        return _in_bubblewrap(program, child, scratch)
     return child
 
 
@@ -285,3 +285,16 @@ def _memory(limits: Limits) -> RefusedError:
 
 def _known_ending(path: Path) -> str:
     return path.suffix.lower() if path.suffix.lower() in ENDINGS else ""
+
+
+def _in_bubblewrap(program: str, child: Sequence[str], scratch: Path) -> list[str]:
+    """`child` within bubblewrap: no network, own processes, libraries and submission read-only, a /tmp of its own."""
+    arguments = [program, "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+    # Before everything else, since what is needed may itself lie below /tmp.
+    arguments += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
+    for path in readable(sys.path):
+        if Path(path).is_symlink():
+            arguments += ["--symlink", str(Path(path).readlink()), path]
+        else:
+            arguments += ["--ro-bind", path, path]
+    return [*arguments, "--ro-bind", str(scratch), SUBMISSION, "--chdir", "/", "--", *child]

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from contest.errors import RefusedError
 from contest.untrusted.description import shown
 from scoring.costs import Costs
-from scoring.sandbox.levels import LEVELS
+from scoring.sandbox.limits import LEVELS
 from scoring.verification.examination import MAX_CLASSES, MAX_FACTS, MAX_TEXT, Examination, check_logits
 
 MAGIC = b"CONTEST1"

@@ -12,10 +12,9 @@ from torch import nn
 from contest.errors import ContestError, UsageError
 from scoring.analysis.cost_model import analyse
 from scoring.costs import Costs
-from scoring.readers.brevitas_export import export_qonnx, runner
 from scoring.readers.read import read
 from scoring.readers.subject import Subject, example_images
-from scoring.readers.user_module import has_brevitas, load_module, subject_of_user_module
+from scoring.readers.user_module import export_qonnx, has_brevitas, load_module, runner, subject_of_user_module
 
 IMAGES = 16
 LOGITS = 1e-3

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from contest.candidate import Candidate
 from contest.errors import ContestError
-from contest.networks.draws import Value
+from contest.networks.options import Value
 from search.space.candidates import compressed
 from search.space.space import Space
 from search.study.trial import Price

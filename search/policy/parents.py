@@ -7,14 +7,12 @@ from dataclasses import dataclass, replace
 
 from contest.candidate import Candidate
 from contest.errors import ContestError
-from contest.networks.draws import Value
+from contest.networks.options import Value
 from search.policy.compression import FILE_OVERHEAD, Pool, Setting
-from search.policy.gain import REACHES, log_error
-from search.policy.knowledge import Parent
+from search.policy.knowledge import REACHES, Parent, log_error
 from search.policy.situation import Proposal, Situation
-from search.space.candidates import float_candidate, whole
+from search.space.candidates import float_candidate, seeds, whole
 from search.space.space import Space
-from search.space.starting_points import seeds
 from search.study.study import float_key
 from search.trainers.protocol import Trainer
 

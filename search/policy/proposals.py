@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from search.policy.account import LEAST
 from search.policy.compression import FILE_OVERHEAD, Setting, with_length
-from search.policy.gain import REACHES, Worth
-from search.policy.knowledge import Parent
+from search.policy.knowledge import REACHES, Parent, Worth
 from search.policy.parents import Parents
-from search.policy.plan import LEAST
 from search.policy.situation import Proposal, Situation
 from search.space.candidates import whole
 from search.study.study import key_of

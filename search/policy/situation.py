@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from contest.candidate import Candidate
-from contest.networks.draws import Value
+from contest.networks.options import Value
+from search.policy.account import LEAST, Plan
 from search.policy.budget import Budget
 from search.policy.compression import Pool
-from search.policy.gain import Gain
-from search.policy.knowledge import Knowledge
-from search.policy.plan import LEAST, Plan
-from search.space.candidates import float_candidate
+from search.policy.knowledge import Gain, Knowledge
+from search.space.candidates import float_candidate, seeds
 from search.space.space import Space
-from search.space.starting_points import seeds
 from search.study.settings import Settings
 from search.study.study import float_key
 from search.study.trial import Stage

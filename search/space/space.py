@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from contest.errors import UsageError
-from contest.networks.draws import Asks, Draw, Value
+from contest.networks.options import Asks, Draw, Value
 from contest.networks.registry import family_rows
 from contest.pruning import methods
 

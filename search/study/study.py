@@ -25,12 +25,37 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from contest.candidate import Candidate, plain
-from contest.networks.draws import Value
+from contest.networks.options import Value
 from search.space.space import Space
-from search.study.sampler import _seed, directions, make_sampler
 from search.study.settings import Settings
 from search.study.storage import Claims, PatientStorage
 from search.study.trial import Price, Record, Result, Stage, result_from_json, result_to_json
+
+
+def directions(settings: Settings) -> list[str]:
+    """Optuna's directions: the score falls, accuracy rises."""
+    return {"constrained": ["minimize"], "target": ["maximize"], "pareto": ["minimize", "maximize"]}[settings.objective]
+
+
+def _seed(settings: Settings, number: int) -> int:
+    """A seed for the decision about trial `number`: workers have their own, or they would all propose the same."""
+    text = f"{settings.seed}:{number}:{os.environ.get('CONTEST_WORKER', '0')}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
+
+
+def make_sampler(settings: Settings, number: int = 0) -> optuna.samplers.BaseSampler:
+    """The sampler by name, for the trial of that number."""
+    seed = _seed(settings, number)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if settings.sampler == "random":
+            return optuna.samplers.RandomSampler(seed=seed)
+        if settings.sampler == "nsga2":
+            return optuna.samplers.NSGAIISampler(seed=seed, population_size=20)
+        return optuna.samplers.TPESampler(
+            seed=seed, multivariate=True, group=True, constant_liar=True, n_startup_trials=8
+        )
+
 
 WORKER = f"{socket.gethostname()}:{os.getpid()}"
 MAX_RETRIES = 3

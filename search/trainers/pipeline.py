@@ -1,27 +1,29 @@
-"""The real trainer: `contest.pipeline` on one data set, priced by `scoring`."""
+"""The real trainer: `contest.pipeline` on one data set, priced by `scoring`, on the fastest number of threads."""
 
 from __future__ import annotations
 
 import math
 import shutil
+import time
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contest.candidate import Candidate, Recipe
+from contest.candidate import Architecture, Bits, Candidate, Recipe
 from contest.files import beside
 from contest.pipeline import stages
 from search.study.settings import Settings
 from search.study.study import float_key
 from search.study.trial import Price
 from search.trainers.protocol import Progress, Trained
-from search.trainers.threads import choose_threads
 
 if TYPE_CHECKING:
     import torch
 
     from contest.datasets import Images
     from contest.training import Ensemble, Epoch
+
 
 SMALL_SET = 25_000
 """Training sets below this many images give a fifth to validation, larger ones 5,000."""
@@ -72,14 +74,12 @@ class PipelineTrainer:
         return len(self._validation)
 
     def price(self, candidate: Candidate) -> Price:
-        from search.trainers.scores import price_before
 
         return price_before(candidate, self.settings.rule, self.image_shape, self.classes)
 
     def train(self, candidate: Candidate, directory: Path, on_epoch: Callable[[Progress], None]) -> Trained:
         from contest.model_file import save
         from contest.pipeline import compress
-        from search.trainers.scores import price_after
 
         directory.mkdir(parents=True, exist_ok=True)
         shared = self.directory / "floats" / f"{float_key(candidate)}.ckpt"
@@ -186,3 +186,88 @@ def _copy(source: Path, target: Path) -> None:
     """Whole or not at all, whoever else copies at the same time."""
     with beside(target) as part:
         shutil.copyfile(source, part)
+
+
+def price_before(candidate: Candidate, rule: str, image_shape: tuple[int, int, int], classes: int) -> Price:
+    """The price that a candidate aims at. Raises ContestError if it cannot be built.
+
+    Removing a fraction p_s of the weights in whole channels removes about the same fraction of operations;
+    zeros are free. Scales and shifts do not shrink, so this is slightly less than what the file will cost: right
+    for asking whether a candidate *can* win.
+    """
+    params, ops, numbers, macs, weights = _dense(candidate.architecture, candidate.bits, rule, image_shape, classes)
+    left = 1 - candidate.structured
+    return Price(
+        params=(params - numbers) * (left - candidate.unstructured) + numbers * left,
+        ops=ops * left,
+        macs=round(macs * left),
+        weights=round(weights * left),
+    )
+
+
+@lru_cache(maxsize=16384)
+def _dense(
+    architecture: Architecture, bits: Bits, rule: str, image_shape: tuple[int, int, int], classes: int
+) -> tuple[float, float, float, int, int]:
+    """(parameter term, operation term, part of the parameter term that is not weights, MACs, weights)."""
+    import dataclasses
+
+    from scoring.rules import load_rule, price
+    from scoring.score import architecture_costs
+
+    costs = architecture_costs(architecture, bits, image_shape, classes)
+    loaded = load_rule(rule)
+    score = price(costs, loaded)
+    # Numbers beside the weights (scales, multipliers, shifts) are not pruned: priced alone, with the weights gone.
+    bare = dataclasses.replace(costs, operations=tuple(dataclasses.replace(op, nonzeros=0) for op in costs.operations))
+    return score.params, score.ops, price(bare, loaded).params, costs.macs, costs.weights
+
+
+def price_after(model: Path, rule: str) -> Price:
+    """The price measured on a network's file (one that this program wrote: opened without the isolated child)."""
+    from scoring.rules import load_rule
+    from scoring.score import score_file
+
+    report = score_file(model, rule=rule, trust=True).to_json()
+    terms, measured = report["scores"][load_rule(rule).name], report["measured"]
+    return Price(params=terms["params"], ops=terms["ops"], macs=measured["macs"], weights=measured["weights"])
+
+
+def choose_threads(image_shape: tuple[int, int, int], threads: int | None = None) -> None:
+    """The number of threads that trains small networks fastest on this machine, as it is now: one or all.
+
+    threads: what another process has found; then nothing is measured.
+
+    Threads wait for each other several hundred times a step; where other programs use the cores too, all threads
+    may be ten times slower than one. So it is measured, with a second of a typical network's steps each.
+    """
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+        return
+    cores = torch.get_num_threads()
+    if cores == 1 or math.prod(image_shape) < 500:
+        torch.set_num_threads(1)  # images so small never gain from more
+        return
+    times = {}
+    for number in (1, cores):
+        torch.set_num_threads(number)
+        times[number] = _time_steps(image_shape)
+    torch.set_num_threads(min(times, key=lambda number: times[number]))
+
+
+def _time_steps(image_shape: tuple[int, int, int], steps: int = 4) -> float:
+    """Seconds of a few float training steps of a small residual network, after one to warm up."""
+    import torch
+
+    from contest.networks import build
+
+    network = build(Architecture("resnet", {"depth": 8}), image_shape, 10)
+    x = torch.rand(64, *image_shape)
+    started = 0.0
+    for step in range(steps + 1):
+        network(x).sum().backward()
+        if step == 0:
+            started = time.perf_counter()
+    return time.perf_counter() - started

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from contest.candidate import Candidate
 from contest.errors import ContestError
-from contest.networks.draws import Value
+from contest.networks.options import Value
 from search.policy.account import account, plan_of
 from search.policy.knowledge import Knowledge
 from search.policy.parents import ANOTHER, Parents

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from contest.errors import UsageError
-from search.workers.join import run_worker
+from search.workers.worker import run_worker
 
 
 class RayWorker:

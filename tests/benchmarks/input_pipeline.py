@@ -32,11 +32,11 @@ from torchvision import datasets, transforms
 
 from contest.candidate import Architecture, Recipe
 from contest.datasets import Batches, Images, load
-from contest.datasets.augment import to_float
+from contest.datasets.batches import to_float
 from contest.networks import build
 from contest.training import fit
 from contest.training.device import autocast, has_bf16, keep_memory
-from contest.training.optimiser import make_optimiser
+from contest.training.loop import make_optimiser
 
 BATCH, WORKERS = 256, 2
 NET = Architecture("resnet", {"depth": 8, "width": 16})  # 12.5M MACs, the net of the 5 % goal

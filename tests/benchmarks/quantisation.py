@@ -26,9 +26,8 @@ from torch import Tensor, nn
 
 from contest import networks
 from contest.candidate import Bits
-from contest.memory import keep_memory
 from contest.quantisation import quantise
-from contest.training.device import autocast, cpu_convolutions, has_bf16
+from contest.training.device import autocast, cpu_convolutions, has_bf16, keep_memory
 
 SHAPE = (3, 32, 32)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from contest.lab.measure.allocation import equal_loss
+from contest.lab.experiments.layer_sensitivity import equal_loss
 
 
 def test_two_straight_lines_by_hand() -> None:

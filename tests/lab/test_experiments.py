@@ -17,8 +17,8 @@ from contest import lab, pruning, quantisation
 from contest.candidate import Bits
 from contest.errors import TrainingError, UsageError
 from contest.lab.measure.export import OnnxModel, agreement, export
-from contest.lab.measure.flops import layer_macs
 from contest.lab.measure.remarks import remarks
+from contest.lab.measure.sizes import layer_macs
 from contest.lab.results.resumable import Cells
 
 FAST = lab.Training(epochs=1, learning_rate=0.01)

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from contest.cli import cli
 from contest.errors import UsageError
-from contest.lab.results import tables
+from contest.lab.results import report
 from contest.lab.results.report import Results
 
 TINY = ["--model", "mnist_cnn:widths=2-3,hidden=8", "--dataset", "digits", "--batch-size", "64"]
@@ -215,7 +215,7 @@ def test_every_experiment_has_help() -> None:
     ],
 )
 def test_a_column_has_one_number_of_decimals(values: list[float | None], texts: list[str]) -> None:
-    assert tables.column_text(values) == texts
+    assert report.column_text(values) == texts
 
 
 def test_the_report_sets_words_left_and_numbers_right(tmp_path: Path) -> None:
@@ -225,6 +225,6 @@ def test_the_report_sets_words_left_and_numbers_right(tmp_path: Path) -> None:
 
 
 def test_a_column_of_whole_numbers_has_no_decimals() -> None:
-    assert tables.whole(pd.Series([100 * 0.55, 90.0])).tolist() == [55, 90]
-    assert "| 55 |" in tables.markdown(pd.DataFrame({"Pruned (%)": tables.whole(pd.Series([100 * 0.55, 90.0]))}))
-    assert tables.whole(pd.Series([0.5, 1.0])).tolist() == [0.5, 1.0]
+    assert report.whole(pd.Series([100 * 0.55, 90.0])).tolist() == [55, 90]
+    assert "| 55 |" in report.markdown(pd.DataFrame({"Pruned (%)": report.whole(pd.Series([100 * 0.55, 90.0]))}))
+    assert report.whole(pd.Series([0.5, 1.0])).tolist() == [0.5, 1.0]

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from contest import lab, pruning
 from contest.errors import ContestError, UsageError
 from contest.lab.measure.export import OnnxModel, agreement, export
-from contest.lab.measure.flops import layer_macs
-from contest.lab.measure.sizes import sizes
+from contest.lab.measure.sizes import layer_macs, sizes
 from contest.pruning.batches import Pairs, forward, logits
 
 ONCE = lab.Training(epochs=1, learning_rate=0.01)

@@ -9,8 +9,8 @@ from click.testing import CliRunner
 
 from contest.cli import cli
 from leaderboard.charts.accuracy_score import Point
+from leaderboard.commands.output import ranking_table
 from leaderboard.domain.bundled_entries import entries
-from leaderboard.markdown import ranking_table
 from scoring.rules import load_rule
 
 README = Path(__file__).parents[2] / "README.md"

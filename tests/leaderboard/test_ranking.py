@@ -18,7 +18,7 @@ from contest.errors import UsageError
 from leaderboard.board import Board
 from leaderboard.domain import bundled_entries, contests, ranking, standings, submissions
 from leaderboard.domain.ranking_cache import places_of
-from leaderboard.domain.verdict import judge
+from leaderboard.domain.standings import judge
 from leaderboard.settings import Settings
 from leaderboard.storage.database import Database, open_database
 from leaderboard.storage.tables import Contest, State, Submission, now

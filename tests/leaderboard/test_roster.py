@@ -17,8 +17,8 @@ from contest.errors import UsageError
 from leaderboard.app import create_app
 from leaderboard.board import Board
 from leaderboard.commands.admin import admin
-from leaderboard.domain import contests, joining, ranking, roster, tokens
-from leaderboard.domain.joining import JoinError
+from leaderboard.domain import contests, ranking, roster, tokens
+from leaderboard.domain.roster import JoinError
 from leaderboard.settings import Settings
 from leaderboard.storage.tables import Contest, Submission, Token, now
 
@@ -93,12 +93,12 @@ def test_joining_with_a_class_code(any_board: Board) -> None:
     with any_board.database.write() as session:
         contest = contests.find(session, "cifar")
         roster.import_roster(session, contest, [roster.Person("free@example.edu")])
-        code = joining.new_code(session, contest).code
-        wide = joining.new_code(session, contest, domain="uni.example", days=1)
+        code = roster.new_code(session, contest).code
+        wide = roster.new_code(session, contest, domain="uni.example", days=1)
 
     def join(*arguments: str) -> roster.Handout:
         with any_board.database.write() as session:
-            return joining.join(session, *arguments)
+            return roster.join(session, *arguments)
 
     handout = join(f" {code.lower()} ", "Free@example.edu", "Newcomers", "F.")
     with any_board.database.read() as session:
@@ -116,18 +116,18 @@ def test_joining_with_a_class_code(any_board: Board) -> None:
             join(*arguments)
     assert join(wide.code, "one@uni.example", "Another").team == "Another"
     with any_board.database.write() as session:
-        joining.revoke(session, contests.find(session, "cifar"), code)
+        roster.revoke(session, contests.find(session, "cifar"), code)
         session.merge(wide).expires_at = now() - timedelta(seconds=1)
     for text in (code, wide.code):
         with pytest.raises(JoinError, match="out of date"):
             join(text, "two@uni.example", "Third")
     with any_board.database.read() as session:
-        assert joining.codes(session, contests.find(session, "cifar")) == []
+        assert roster.codes(session, contests.find(session, "cifar")) == []
 
 
 def test_the_page_of_joining_counts_failures_not_people(settings: Settings, board: Board) -> None:
     with board.database.write() as session:
-        code = joining.new_code(session, contests.find(session, "cifar"), domain="uni.example").code
+        code = roster.new_code(session, contests.find(session, "cifar"), domain="uni.example").code
     with TestClient(create_app(settings, scripted), raise_server_exceptions=False) as client:
 
         def post(**fields: str) -> tuple[int, str]:

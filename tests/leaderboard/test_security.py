@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from contest.errors import RefusedError, UsageError
 from leaderboard.board import Board
 from leaderboard.domain import contests, tokens
-from leaderboard.service.rate_limits import Buckets
-from leaderboard.service.security import bearer
+from leaderboard.service.security import Buckets, bearer
 from leaderboard.storage.file_store import FileStore, TooLargeError
 from leaderboard.storage.signer import ForbiddenError, Signer, load_signer
 from leaderboard.storage.tables import now

@@ -15,9 +15,9 @@ from contest.errors import UsageError
 from leaderboard.board import Board
 from leaderboard.domain import contests, submissions
 from leaderboard.domain.contests import ClosedError, NotFoundError
+from leaderboard.domain.standings import judge
 from leaderboard.domain.submissions import Claim, DisqualifiedError, QuotaError
 from leaderboard.domain.tokens import PUBLIC, Viewer
-from leaderboard.domain.verdict import judge
 from leaderboard.storage.file_store import StoredFile
 from leaderboard.storage.tables import Contest, Result, State, Submission, Team, now
 from scoring.rules import load_rule

@@ -142,7 +142,7 @@ def test_organisers_cancel_and_run_again_free_of_quota(any_board: Board) -> None
     with any_board.database.write() as session:
         from board_helpers import make_report
 
-        from leaderboard.domain.verdict import judge
+        from leaderboard.domain.standings import judge
 
         assert submissions.finish(session, running, judge(make_report(0.001), running.rule)) is None, "too late"
     with any_board.database.read() as session:
@@ -320,7 +320,7 @@ def test_a_dead_worker_loses_no_final_result(any_board: Board) -> None:
     with any_board.database.write() as session:
         from board_helpers import make_report
 
-        from leaderboard.domain.verdict import judge
+        from leaderboard.domain.standings import judge
 
         assert final.finish(session, lost, judge(make_report(0.9, 0.99), lost.rule), 3) is None
         assert session.execute(select(FinalResult)).scalar_one().accuracy == 0.93

@@ -32,7 +32,7 @@ SHAPE = (3, 32, 32)
 def test_macs_by_bits_agree_with_qonnx(name: str, bits: Bits, tmp_path: Path) -> None:
     from contest.model_file import freeze, save
     from contest.quantisation import quantise
-    from contest.quantisation.export import export
+    from contest.quantisation.layers import export
     from scoring.analysis.cost_model import analyse
     from scoring.readers.read import read
 

@@ -11,8 +11,7 @@ from torch.func import functional_call
 
 from contest import pruning
 from contest.pruning.methods import grasp, second_order, thinet
-from contest.pruning.methods.channels import input_channel, output_channel
-from contest.pruning.methods.filter_l1 import filter_sums
+from contest.pruning.methods.filter_l1 import filter_sums, input_channel, output_channel
 
 
 def squared(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from contest import pruning
-from contest.lab.results.gallery import IMP
+from contest.lab.results.pictures import IMP
 
 PAGES = Path(__file__).parents[2] / "docs" / "methods"
 

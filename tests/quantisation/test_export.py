@@ -15,7 +15,7 @@ from contest import networks
 from contest.candidate import Bits
 from contest.errors import UsageError
 from contest.quantisation import quantise, set_masks
-from contest.quantisation.export import export
+from contest.quantisation.layers import export
 
 SHAPE = (3, 16, 16)
 

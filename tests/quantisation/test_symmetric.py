@@ -18,7 +18,7 @@ from contest.model_file import save
 from contest.model_file.packing import pack, unpack
 from contest.pipeline import compress
 from contest.quantisation import quantise
-from contest.quantisation.export import export
+from contest.quantisation.layers import export
 from contest.quantisation.lsq import LearnedStep, best_step
 from scoring.score import score_file
 

@@ -15,18 +15,7 @@ import numpy as np
 import pytest
 
 from contest.errors import ContestError, OverrunError, RefusedError, UsageError
-from scoring.sandbox import (
-    LEVELS,
-    Limits,
-    at_least,
-    landlock,
-    levels,
-    look_isolated,
-    namespaces,
-    parent,
-    run_isolated,
-    scratch,
-)
+from scoring.sandbox import LEVELS, Limits, at_least, limits, look_isolated, namespaces, parent, run_isolated
 
 QUICK = Limits(wall_s=60, cpu_s=60, memory_bytes=1_000_000_000, threads=1)
 
@@ -74,7 +63,7 @@ ATTEMPTS = """
 
 
 def available() -> list[str]:
-    return [m for m in ("bubblewrap", "namespaces", "limits") if m != "bubblewrap" or levels.bubblewrap()]
+    return [m for m in ("bubblewrap", "namespaces", "limits") if m != "bubblewrap" or limits.bubblewrap()]
 
 
 def only(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +103,7 @@ def test_nothing_can_be_reached(level: str, monkeypatch: pytest.MonkeyPatch, tmp
     assert victim.read_text() == "whole" and not Path("/tmp/dropped").exists()
     assert "CONTEST_TOKEN" not in result["environment"]
     assert not {"HOME_SECRET", "AWS_SECRET_ACCESS_KEY", "PYTHONPATH"} & set(result["environment"])
-    if level != "limits" or landlock.available():
+    if level != "limits" or namespaces.available():
         assert result["read_secret"] == ("PermissionError" if level == "limits" else "FileNotFoundError")
         assert result["processes"] <= 3
     assert result["level"] == level
@@ -143,7 +132,7 @@ def test_a_folder_on_the_path_is_not_readable(level: str, monkeypatch: pytest.Mo
     """`python -m contest serve` in the board's folder puts that folder on `sys.path`; so does PYTHONPATH."""
     if level not in available() or (level == "namespaces" and not have_namespaces()):
         pytest.skip(f"this machine has no {level}")
-    if level == "limits" and not landlock.available():
+    if level == "limits" and not namespaces.available():
         pytest.skip("this kernel has no Landlock: at level limits everything that the user may read is readable")
     only(level, monkeypatch)
     board = tmp_path / "board"
@@ -227,7 +216,7 @@ def test_how_it_ends(code: str, message: str, monkeypatch: pytest.MonkeyPatch, t
 
 
 def test_scratch_is_gone_afterwards(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(scratch.tempfile, "tempdir", str(tmp_path / "scratch"))
+    monkeypatch.setattr(limits.tempfile, "tempdir", str(tmp_path / "scratch"))
     (tmp_path / "scratch").mkdir()
     attack("os._exit(0)", monkeypatch, tmp_path)
     assert list((tmp_path / "scratch").iterdir()) == []
@@ -236,7 +225,7 @@ def test_scratch_is_gone_afterwards(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
     """kill -9 leaves a copy of the submission and 30 MB of images; the next process takes them away."""
     code = (
-        "import time; from pathlib import Path; from scoring.sandbox.scratch import scratch_folder\n"
+        "import time; from pathlib import Path; from scoring.sandbox.limits import scratch_folder\n"
         f"with scratch_folder('left-', Path({str(tmp_path)!r})) as folder:\n"
         "    (folder / 'images.npy').write_bytes(bytes(1000)); print(folder, flush=True); time.sleep(600)"
     )
@@ -244,12 +233,12 @@ def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
     assert process.stdout is not None
     folder = Path(process.stdout.readline().strip())
     assert folder.is_dir()
-    assert scratch.sweep("left-", tmp_path, older_than_s=0) == 0, "its maker lives"
+    assert limits.sweep("left-", tmp_path, older_than_s=0) == 0, "its maker lives"
     process.kill()
     process.wait()
     process.stdout.close()
-    assert scratch.sweep("left-", tmp_path) == 0, "too young to be sure"
-    assert scratch.sweep("left-", tmp_path, older_than_s=0) == 1 and not folder.exists()
+    assert limits.sweep("left-", tmp_path) == 0, "too young to be sure"
+    assert limits.sweep("left-", tmp_path, older_than_s=0) == 1 and not folder.exists()
 
 
 def test_below_the_minimum_nothing_is_opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -262,7 +251,7 @@ def test_below_the_minimum_nothing_is_opened(monkeypatch: pytest.MonkeyPatch, tm
 
 
 def test_a_level_that_does_not_work_is_left_for_the_next(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(levels, "bubblewrap", lambda: "/bin/false")
+    monkeypatch.setattr(limits, "bubblewrap", lambda: "/bin/false")
     monkeypatch.setattr(parent, "_impossible", set())
     assert "empty" in attack('raise RefusedError("empty")', monkeypatch, tmp_path)
     assert "bubblewrap" in parent._impossible

@@ -13,8 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from contest.errors import RefusedError, UsageError
-from scoring.readers.checkpoint_reader import open_checkpoint, tensor_dictionaries
-from scoring.readers.state_dicts import load_state
+from scoring.readers.checkpoint_reader import load_state, open_checkpoint, tensor_dictionaries
 from scoring.readers.user_module import load_module
 from scoring.score import score_module
 from tests.scoring import students

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contest.errors import RefusedError, UsageError
-from scoring.readers.declared_bits import coded_weight
+from scoring.readers.quantiser_patterns import coded_weight
 from scoring.report import Report
 from scoring.score import score_file, score_module
 from scoring.writers.convert import convert_module

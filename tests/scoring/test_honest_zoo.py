@@ -15,7 +15,7 @@ from torch import nn
 
 from contest.zoo import DIRECTORY
 from scoring.analysis.cost_model import analyse
-from scoring.analysis.prepare import prepared
+from scoring.analysis.dead_channels import prepared
 from scoring.readers.read import read
 from scoring.readers.torch_trace import trace
 from scoring.report import Report

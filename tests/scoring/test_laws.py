@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from scoring.analysis.allowances import Demand, Grant, Regions, settle
 from scoring.analysis.axes import CHANNEL, MIXED, SPATIAL, regrouped
 from scoring.analysis.cost_model import analyse
-from scoring.analysis.prepare import prepared
+from scoring.analysis.dead_channels import prepared
 from scoring.costs import Costs
 from scoring.graph.graph import Graph, Node
 from scoring.graph.interpreter import images_stay_first, logits_of

@@ -21,8 +21,7 @@ from scoring.report import Report, make_report, with_holdout
 from scoring.report_tables import show
 from scoring.rules import load_rule, price
 from scoring.score import score_module
-from scoring.verification.accuracy import accuracy, confusion, cross_entropy, difference_p_value, wilson
-from scoring.verification.examination import Examination
+from scoring.verification.examination import Examination, accuracy, confusion, cross_entropy, difference_p_value, wilson
 from scoring.verification.examine import examine_subject
 from tests.scoring.helpers import Network, subject
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from contest.candidate import Candidate
 from contest.errors import TrainingError, UsageError
-from contest.networks.draws import Value
+from contest.networks.options import Value
 from contest.pipeline import stages
 from search.space.candidates import to_candidate
 from search.study.study import Study, float_key, key_of

@@ -15,8 +15,8 @@ from click.testing import CliRunner
 
 from contest.errors import UsageError
 from search.commands import report, search
-from search.policy.finalists import reads
-from search.workers.join import open_study
+from search.policy.ranking import reads
+from search.workers.worker import open_study
 
 SMALL = ["--dataset", "digits", "--epochs", "4/4", "--finalists", "1", "--fix", "structured=0"]
 

@@ -24,13 +24,11 @@ from rich.console import Console
 from contest.candidate import Candidate
 from search.output.progress import View
 from search.policy.account import open_account
-from search.policy.finalists import reads
 from search.policy.parents import starting_points
-from search.policy.ranking import SIGMAS
+from search.policy.ranking import SIGMAS, reads
 from search.run import Outcome, Run, Tools
-from search.space.candidates import float_candidate, to_candidate
+from search.space.candidates import float_candidate, seeds, to_candidate
 from search.space.space import make_space
-from search.space.starting_points import seeds
 from search.study.settings import Settings
 from search.study.storage import open_storage, storage_url
 from search.study.study import Study, float_key, key_of

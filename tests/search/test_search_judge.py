@@ -13,11 +13,11 @@ from scipy import stats
 
 from contest.candidate import Architecture, Bits, Candidate, Recipe
 from contest.errors import UsageError
+from search.policy.account import FEW, SEARCHES, make_plan
 from search.policy.accuracy import FEATURES, CompressionModel, Measured, Observation, features, measured, reach
 from search.policy.budget import Budget, Speed, corrected, parse_duration
 from search.policy.knowledge import Knowledge
 from search.policy.learning_curve import PRIORS, LearningCurve, kind_of
-from search.policy.plan import FEW, SEARCHES, make_plan
 from search.policy.ranking import SIGMAS, Judge
 from search.space.space import make_space
 from search.study.settings import Settings

@@ -16,7 +16,7 @@ from search.space.space import make_space
 from search.study.settings import Settings
 from search.study.storage import open_storage, storage_url
 from search.study.study import Study, new_identity
-from search.trainers.scores import price_after
+from search.trainers.pipeline import price_after
 from search.workers.worker import work_until_done
 
 SPACE = {"family": ["resnet"]}

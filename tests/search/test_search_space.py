@@ -14,13 +14,11 @@ from hypothesis import strategies as st
 from contest.candidate import Bits, Candidate
 from contest.errors import UsageError
 from contest.networks import build, family_rows, macs_and_weights
-from contest.networks.draws import derived
-from contest.networks.options import ImageShape, Limit, Widths, bind, specs
+from contest.networks.options import ImageShape, Limit, Widths, bind, derived, specs
 from contest.pipeline import stages
-from search.space.candidates import to_candidate
+from search.space.candidates import seeds, to_candidate
 from search.space.space import make_space, read_space
-from search.space.starting_points import seeds
-from search.trainers.scores import price_before
+from search.trainers.pipeline import price_before
 
 COLOUR = (3, 32, 32)
 

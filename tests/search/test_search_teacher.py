@@ -18,7 +18,7 @@ from search.commands import search
 from search.study.settings import Settings
 from search.trainers import teacher
 from search.trainers.pipeline import PipelineTrainer
-from search.workers.join import open_study
+from search.workers.worker import open_study
 
 SMALL = [
     "--dataset",

@@ -22,9 +22,8 @@ from training_helpers import equal_states, network, quadrants
 from contest.candidate import Recipe
 from contest.datasets import Batches, Images, load
 from contest.errors import TrainingError, UsageError
-from contest.memory import keep_memory
 from contest.training import Ensemble, Epoch, choose_device, evaluate, fit, question, soft_labels
-from contest.training.device import channels_last_gradients, cpu_convolutions, has_bf16
+from contest.training.device import channels_last_gradients, cpu_convolutions, has_bf16, keep_memory
 
 PLAIN = Recipe(epochs=2, batch_size=96, flip=False, crop=0, warmup_epochs=0, learning_rate=0.05)
 CPU_BF16 = has_bf16(torch.device("cpu"))
@@ -175,7 +174,7 @@ def test_bf16_is_used_and_comes_close() -> None:
 
 
 def test_progress_shows_what_matters(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("contest.training.metrics.SECONDS", 0.0)
+    monkeypatch.setattr("contest.training.evaluation.SECONDS", 0.0)
     monkeypatch.setenv("COLUMNS", "140")
     fit(network(), quadrants(), Recipe(epochs=2, batch_size=16), progress=True)
     shown = capsys.readouterr().out

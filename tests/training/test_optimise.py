@@ -14,8 +14,8 @@ from training_helpers import network
 from contest.candidate import Recipe, check
 from contest.datasets import Batch
 from contest.errors import UsageError
-from contest.training.ema import Average, Lookahead
-from contest.training.optimiser import loss_of, make_optimiser, make_schedule
+from contest.training.averaging import Average, Lookahead
+from contest.training.loop import loss_of, make_optimiser, make_schedule
 
 
 def rates(recipe: Recipe, steps: int, per_epoch: int) -> list[float]:

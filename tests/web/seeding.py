@@ -11,7 +11,7 @@ from typing import Any
 from contest.errors import RefusedError
 from leaderboard.board import Board
 from leaderboard.domain import contests, standings, submissions, tokens
-from leaderboard.domain.verdict import State, Verdict, judge
+from leaderboard.domain.standings import State, Verdict, judge
 from leaderboard.storage.file_store import StoredFile
 from leaderboard.storage.tables import Submission, now
 from scoring.report import Report

@@ -14,7 +14,7 @@ from seeding import report
 from contest.errors import UsageError
 from leaderboard.charts.accuracy_score import Point, pareto_front, plot, references, render, specification
 from leaderboard.charts.layer_bars import layer_specification, layers_of
-from leaderboard.charts.theme import Look, frame
+from leaderboard.charts.marks import Look, frame
 from scoring.report import Report
 from scoring.rules import load_rule
 

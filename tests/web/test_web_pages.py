@@ -19,8 +19,8 @@ from leaderboard.domain import contests, ranking, submissions, tokens
 from leaderboard.storage.tables import now
 from leaderboard.web import formats
 from leaderboard.web.account import own_path
-from leaderboard.web.multipart import UploadForm
 from leaderboard.web.ranking import View, parse
+from leaderboard.web.upload import UploadForm
 from scoring.rules import load_rule
 
 

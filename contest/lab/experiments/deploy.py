@@ -15,9 +15,8 @@ from contest.lab.measure.export import TOLERANCE, agreement, export, obstacle, o
 from contest.lab.measure.latency import torch_latency
 from contest.lab.measure.sizes import packed_bytes
 from contest.lab.results import figures
-from contest.lab.results.report import Results
+from contest.lab.results.report import Results, whole
 from contest.lab.results.resumable import Cell, Cells
-from contest.lab.results.tables import whole
 from contest.lab.starting import Plan, begin, dense, require_method
 from contest.lab.task import Task
 from contest.lab.training import Training, train

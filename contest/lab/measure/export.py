@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from contest.errors import UsageError
-from contest.lab.measure.flops import module_by_module
 from contest.lab.measure.latency import Latency, timed
+from contest.lab.measure.sizes import module_by_module
 from contest.lab.task import Task
 from contest.pruning.batches import Inputs, Outputs, forward, logits, mapped, samples, take, tensors
 
@@ -53,7 +53,7 @@ def export(model: nn.Module, task: Task, path: Path) -> OnnxModel:
     path.parent.mkdir(parents=True, exist_ok=True)
     example = task.example(2)
     if any(hasattr(module, "weight_quant") for module in model.modules()):
-        from contest.quantisation.export import export as export_quantised
+        from contest.quantisation.layers import export as export_quantised
 
         if not isinstance(example, Tensor) or example.dim() != 4:
             raise UsageError("quantised networks are exported for images [N, C, H, W] only")

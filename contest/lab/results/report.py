@@ -1,9 +1,10 @@
-"""What an experiment leaves behind: tables, figures and one self-contained HTML page."""
+"""What an experiment leaves behind: tables, figures and one self-contained HTML page; and many of them as a class's."""
 
 from __future__ import annotations
 
 import html
 import json
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +14,111 @@ from typing import Any
 import pandas as pd
 
 from contest.errors import UsageError
-from contest.lab.results import figures, tables
+from contest.lab.results import figures
 from contest.lab.results.resumable import write_text
+
+SPREAD = " ±"
+"""What a column of standard deviations has behind the name of its own column."""
+MOST_DIGITS = 6
+
+
+def write_table(folder: Path, name: str, caption: str, table: pd.DataFrame, digits: int = 2) -> None:
+    """`tables/<name>.csv` (full precision), `.md` and `.tex` (each column with its own number of decimals)."""
+    directory = folder / "tables"
+    directory.mkdir(parents=True, exist_ok=True)
+    write_text(directory / f"{name}.csv", table.to_csv(index=False, na_rep="").rstrip("\n"))
+    write_text(directory / f"{name}.md", markdown(table, digits))
+    text = as_text(table, digits)
+    columns = "".join("l" if column in text_columns(table) else "r" for column in text.columns)
+    latex = text.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
+    written = latex.to_latex(
+        hrules=True, caption=_latex(caption), label=f"tab:{name}", column_format=columns, position_float="centering"
+    )
+    write_text(directory / f"{name}.tex", written)
+
+
+def markdown(table: pd.DataFrame, digits: int = 2) -> str:
+    """A Markdown table, numbers right-aligned."""
+    left, text = text_columns(table), as_text(table, digits)
+    lines = [
+        "| " + " | ".join(text.columns) + " |",
+        "| " + " | ".join("---" if column in left else "---:" for column in text.columns) + " |",
+    ]
+    lines += ["| " + " | ".join(row) + " |" for row in text.itertuples(index=False)]
+    return "\n".join(lines)
+
+
+def as_text(table: pd.DataFrame, digits: int = 2) -> pd.DataFrame:
+    """Every value as it is shown; a column of standard deviations joins its own: 97.03 ± 0.11."""
+    found: dict[str, list[str]] = {}
+    for column in map(str, table.columns):
+        if column.endswith(SPREAD) and column.removesuffix(SPREAD) in table:
+            continue
+        values = table[column].tolist()
+        spreads = table[column + SPREAD].tolist() if column + SPREAD in table else []
+        shown = column_text([*values, *spreads], digits)
+        own, others = shown[: len(values)], shown[len(values) :]
+        found[column] = [f"{a} ± {b}" if a and b else a for a, b in zip(own, others, strict=True)] if others else own
+    return pd.DataFrame(found, index=table.index)
+
+
+def column_text(values: Sequence[object], digits: int = 2) -> list[str]:
+    """Values of a column, all with one number of decimals: `digits`, or what the smallest needs for two digits."""
+    sizes = [abs(v) for v in values if isinstance(v, float) and math.isfinite(v) and v]
+    smallest, largest = min(sizes, default=1.0), max(sizes, default=1.0)
+    if largest < 10.0**-MOST_DIGITS * 10:
+        return [_plain(value, ".1e") for value in values]
+    needed = 1 - math.floor(math.log10(smallest)) if smallest < 10.0**-digits * 10 else digits
+    return [_plain(value, f".{min(max(digits, needed), MOST_DIGITS)}f") for value in values]
+
+
+def _plain(value: object, form: str) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return format(value, form) if math.isfinite(value) else str(value)
+    return str(value)
+
+
+def text_columns(table: pd.DataFrame) -> set[str]:
+    """The columns that hold words, which stand left; numbers and their gaps stand right."""
+    return {
+        str(column)
+        for column in table.columns
+        if not all(v is None or isinstance(v, bool | int | float) for v in table[column].tolist())
+    }
+
+
+def over_seeds(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The mean of the same table over several runs, with a column of standard deviations after each that differs.
+
+    Where the runs' tables have other rows (an empty column, say), the first run's stands alone.
+    """
+    first = tables[0]
+    if len({(tuple(table.columns), len(table)) for table in tables}) > 1:
+        return first
+    found: dict[str, Any] = {}
+    for column in first.columns:
+        values = [table[column].reset_index(drop=True) for table in tables]
+        found[column] = values[0]
+        if str(column) in text_columns(first) or all(value.equals(values[0]) for value in values):
+            continue
+        side = pd.concat(values, axis=1).astype(float)
+        found[column], found[f"{column}{SPREAD}"] = side.mean(axis=1), side.std(axis=1)
+    return pd.DataFrame(found)
+
+
+def whole(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Integers where all values are whole, so that a table says 90 and not 90.000."""
+    rounded = column.round(9)
+    return column if rounded.isna().any() or (rounded % 1 != 0).any() else rounded.astype(int)
+
+
+def _latex(text: str) -> str:
+    """Text with the characters that mean something to LaTeX escaped."""
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
+
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; margin: 2rem auto; max-width: 62rem;
@@ -68,7 +172,7 @@ class Results:
     def add_table(self, name: str, caption: str, table: pd.DataFrame, digits: int = 2) -> None:
         """CSV, Markdown and LaTeX under `tables/`, and a place in the page."""
         self.tables[name], self.captions[name], self.digits[name] = table, caption, digits
-        tables.write_table(self.folder, name, caption, table, digits)
+        write_table(self.folder, name, caption, table, digits)
 
     def add_figure(self, name: str, caption: str, chart: Any) -> None:
         """SVG and PNG under `figures/`, and a place in the page."""
@@ -163,7 +267,7 @@ class Results:
         """The same as `body`, as Markdown."""
         parts = [self.summary, *self.notes]
         for number, (name, table) in enumerate(self.tables.items(), 1):
-            parts += [f"**Table {number}. {self.captions[name]}**", tables.markdown(table, self.digits[name])]
+            parts += [f"**Table {number}. {self.captions[name]}**", markdown(table, self.digits[name])]
         for number, (name, caption) in enumerate(self.drawn.items(), 1):
             parts.append(f"![{caption}]({figures_folder}/{name}.png)\n\nFigure {number}. {caption}")
         for title, pairs in (("Hyperparameters", settings(self.configuration)), ("Machine", self.machine)):
@@ -199,7 +303,7 @@ def _html_pairs(pairs: Mapping[str, str]) -> str:
 
 
 def _html_table(table: pd.DataFrame, digits: int, caption: str) -> str:
-    text, left = tables.as_text(table, digits), tables.text_columns(table)
+    text, left = as_text(table, digits), text_columns(table)
     kinds = [' class="text"' if column in left else "" for column in text.columns]
     head = "".join(f"<th{k}>{html.escape(c)}</th>" for c, k in zip(text.columns, kinds, strict=True))
     rows = "".join(
@@ -207,3 +311,52 @@ def _html_table(table: pd.DataFrame, digits: int, caption: str) -> str:
         for row in text.itertuples(index=False)
     )
     return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def collect(folders: Sequence[Path]) -> dict[str, dict[str, Results]]:
+    """The finished results in and under each folder: by place (`.` or the step's folder), then by whose they are.
+
+    Raises:
+        UsageError: there are none.
+    """
+    found: dict[str, dict[str, Results]] = {}
+    for folder in folders:
+        for path in sorted(folder.rglob("results.json")):
+            if path.parent.name.startswith("seed-"):
+                continue  # the folder above has their mean
+            place = str(path.parent.relative_to(folder))
+            found.setdefault(place, {})[folder.name] = Results.load(path.parent)
+    if not found:
+        raise UsageError(f"no finished results lie in {', '.join(map(str, folders))}")
+    return found
+
+
+def long_table(results: dict[str, dict[str, Results]]) -> pd.DataFrame:
+    """A row for each value: who, step, experiment, task, seed, table, row, column, value."""
+    rows = []
+    for place, own in results.items():
+        for who, one in own.items():
+            config = one.configuration
+            about = {
+                "who": who,
+                "step": place,
+                "experiment": config["experiment"],
+                "task": "; ".join(str(t["task"]) for t in config.get("tasks") or [config]),
+                "seed": config.get("seed", config.get("seeds")),
+            }
+            for name, table in one.tables.items():
+                for number, row in enumerate(table.to_dict("records")):
+                    rows += [
+                        {**about, "table": name, "row": number, "column": column, "value": value}
+                        for column, value in row.items()
+                    ]
+    return pd.DataFrame(rows)
+
+
+def class_means(results: dict[str, dict[str, Results]], table: str) -> dict[str, pd.DataFrame]:
+    """One table's mean and standard deviation over everybody, for each step that has it."""
+    return {
+        place: over_seeds([one.tables[table] for one in own.values() if table in one.tables])
+        for place, own in results.items()
+        if any(table in one.tables for one in own.values())
+    }

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from contest.errors import UsageError
 from contest.pruning.batches import Batches, Loss, forward
 from contest.pruning.latent import effective_weight
-from contest.pruning.methods.channels import input_channel, whole_layers, worth
+from contest.pruning.methods.filter_l1 import input_channel, whole_layers, worth
 from contest.pruning.registry import Method, Scores, register
 
 
