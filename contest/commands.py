@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import click
 
 from contest.candidate import Bits, Candidate, Recipe
+from contest.datasets.registry import names_help
 from contest.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("what")
-@click.option("--dataset", default="cifar10", show_default=True, help="cifar10, cifar100, mnist or digits.")
+@click.option("--dataset", default="cifar10", show_default=True, help=names_help())
 @click.option(
     "--data", type=click.Path(path_type=Path), help="Folder of the data set (else CONTEST_DATA, else download)."
 )

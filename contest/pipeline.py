@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -27,12 +26,6 @@ from contest.pruning.masks import exact_k, full, hold
 from contest.pruning.prunable import prunable
 from contest.pruning.registry import method
 from contest.training import Epoch, Evaluation, evaluate, fit, refresh_statistics, start_from
-
-if TYPE_CHECKING:
-    import torch
-
-    from contest.datasets import Images
-    from contest.training import Epoch
 
 CALIBRATION_IMAGES = 256
 """Images from which the first quantiser steps are chosen."""
@@ -177,7 +170,7 @@ def compress(
     run = _Run(train, validation, device, directory, teach, on_epoch, progress, [])
     torch.manual_seed(candidate.seed)
     model = networks.build(candidate.architecture, image_shape, classes)
-    networks.see(model, _some(train, candidate.seed, FIRST_IMAGES))
+    networks.see(model, _some(train, candidate.seed, FIRST_IMAGES), train.statistics)
     if start is not None:
         start_from(start, model, (provenance or {}).get("split_sha256") if validation is not None else None)
     macs, weights = networks.macs_and_weights(candidate.architecture, image_shape, classes)

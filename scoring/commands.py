@@ -9,20 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from contest.datasets.registry import facts
 from contest.errors import DataError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from contest.datasets import DataSet, Images
     from scoring.report import Report
     from scoring.rules import Rule
-
-SHAPES: dict[str, tuple[tuple[int, int, int], int]] = {
-    "cifar10": ((3, 32, 32), 10),
-    "cifar100": ((3, 32, 32), 100),
-    "mnist": ((1, 28, 28), 10),
-    "digits": ((1, 8, 8), 10),
-}
-"""Data set -> (image shape, classes), for costs without the data."""
 
 
 @click.command()
@@ -192,14 +185,15 @@ def images_of(rule: Rule, image_shape: str | None, classes: int | None) -> tuple
 
     Raises UsageError where neither says them: costs depend on both.
     """
-    known = SHAPES.get(rule.dataset)
-    if known is None and (image_shape is None or classes is None):
+    known = facts(rule.dataset)
+    shape = parse_shape(image_shape) if image_shape else known.image_shape
+    classes = classes or known.number_of_classes
+    if shape is None or classes is None:
         raise UsageError(
             f"rule '{rule.name}' is for the data set '{rule.dataset}', whose images are not known here: "
             "give --image-shape 3,32,32 and --classes 10 as they are"
         )
-    shape = parse_shape(image_shape) if image_shape else known[0] if known else (0, 0, 0)
-    return shape, classes or (known[1] if known else 0)
+    return shape, classes
 
 
 def _doing(name: str, tests: DataSet | None, here: bool) -> str:

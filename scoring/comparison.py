@@ -16,8 +16,9 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from contest.datasets.registry import facts
 from contest.untrusted.description import shown
-from scoring.commands import SHAPES, look, test_set
+from scoring.commands import look, test_set
 from scoring.report import Report
 from scoring.report_tables import Tail
 from scoring.rules import Rule, load_rule
@@ -230,7 +231,7 @@ def compare(
 
 
 def _side(name: str, path: Path, arch: str | None, rule: Rule, tests: DataSet | None, trust: bool) -> Side:
-    shape = SHAPES.get(rule.dataset, ((3, 32, 32), 10))[0]
+    shape = facts(rule.dataset).image_shape or (3, 32, 32)
     images = tests.test if tests else None
     if arch is None:
         return Side(name, *compared(path, images, rule, trust=trust))

@@ -10,6 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from contest.datasets.registry import names_help
 from contest.errors import UsageError
 
 EPOCHS_HELP = (
@@ -23,7 +24,7 @@ EPOCHS_HELP = (
     "--trials", type=click.IntRange(1), help="Networks to compress (default 20, or as many as --budget allows)."
 )
 @click.option("--budget", help="Time to keep to, such as 2h or 45m: epochs and stages are chosen for this machine.")
-@click.option("--dataset", default="cifar10", show_default=True, help="cifar10, cifar100, mnist, digits or your own.")
+@click.option("--dataset", default="cifar10", show_default=True, help=names_help())
 @click.option(
     "--data", type=click.Path(path_type=Path), help="Folder of the data set (else CONTEST_DATA, else download)."
 )

@@ -23,6 +23,8 @@ class Images:
     labels: Tensor
     flips: bool = True
     """Whether a mirrored image still shows its class: true for a ship, false for a digit."""
+    statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    """(mean, standard deviation) of the pixels in [0, 1] by channel, with which networks normalise; None: unknown."""
 
     def __post_init__(self) -> None:
         if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4:
@@ -47,13 +49,13 @@ class Images:
 
     def to(self, device: torch.device | str) -> Images:
         """The same images on `device`."""
-        return Images(self.pixels.to(device), self.labels.to(device), self.flips)
+        return Images(self.pixels.to(device), self.labels.to(device), self.flips, self.statistics)
 
     def take(self, indices: Tensor) -> Images:
         """The images at `indices` int64 [K], in that order."""
         indices = indices.to(self.pixels.device)
         channels_last = self.pixels.permute(0, 2, 3, 1).index_select(0, indices)
-        return Images(channels_last.permute(0, 3, 1, 2), self.labels[indices], self.flips)
+        return Images(channels_last.permute(0, 3, 1, 2), self.labels[indices], self.flips, self.statistics)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,34 +13,24 @@ import torch
 from numpy.typing import NDArray
 
 from contest.datasets.images import DataSet, Images, split
+from contest.datasets.registry import Facts, facts, known, read_facts
 from contest.errors import DataError, did_you_mean
-
-TORCHVISION = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "mnist": "MNIST"}
-
-
-FLIPS = {"cifar10": True, "cifar100": True, "mnist": False, "digits": False}
-
-
-CLASSES = {
-    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-    "mnist": tuple("0123456789"),
-    "digits": tuple("0123456789"),
-}
-
 
 Array = NDArray[np.generic]
 
 DIGITS_TEST = 360
 PICTURES = {".png", ".jpg", ".jpeg"}
+VAL = "val_annotations.txt"
 
 
 def load(name: str, directory: Path | None = None, *, download: bool = True) -> DataSet:
-    """The data set `name`: cifar10, cifar100, mnist, digits, or one of your own in `directory`.
+    """The data set `name`: one of `contest.datasets.registry`, or one of your own in `directory`.
 
     `directory` (default: the environment's CONTEST_DATA, else a cache in the home directory) may be or hold
     an `.npz` with x_train, y_train, x_test, y_test (itself, or `<name>.npz`), image folders
     `train/<class>/*.png|jpg` and `test/...` (in `<name>/` or itself), or torchvision's files, which are
-    downloaded there where they are missing. The digits come with scikit-learn and need nothing.
+    downloaded there where they are missing. The digits come with scikit-learn and need nothing. A `<name>.toml` beside
+    them says what images cannot: title, names of classes, whether mirrored images keep their class, mean and std.
 
     Raises DataError where there is nothing to load or what is there is damaged.
     """
@@ -48,24 +38,34 @@ def load(name: str, directory: Path | None = None, *, download: bool = True) -> 
         return _digits()
     given = directory or (Path(os.environ["CONTEST_DATA"]) if os.environ.get("CONTEST_DATA") else None)
     if given is not None:
-        found = _own_files(name, given)
+        found = _own_files(_facts_in(name, given), given)
         if found is not None:
             return found
-    if name not in TORCHVISION:
-        known = ["digits", *TORCHVISION]
-        near, where = did_you_mean(name, known), f" in '{given}'" if given else ""
-        raise DataError(f"no data set '{name}'{where}{near}; known by name are {', '.join(known)}; {_ways(name)}")
-    return _torchvision(name, given or Path.home() / ".cache" / "contest", download)
+    row = facts(name)
+    if row.torchvision is None:
+        names = sorted(known())
+        near, where = did_you_mean(name, names), f" in '{given}'" if given else ""
+        raise DataError(f"no data set '{name}'{where}{near}; known by name are {', '.join(names)}; {_ways(name)}")
+    return _torchvision(row, row.torchvision, given or Path.home() / ".cache" / "contest", download)
 
 
-def _own_files(name: str, given: Path) -> DataSet | None:
+def _facts_in(name: str, given: Path) -> Facts:
+    """A user's file beside the data comes before the row of that name."""
+    folder = given if given.is_dir() else given.parent
+    for path in (folder / f"{name}.toml", folder / name / f"{name}.toml"):
+        if path.is_file():
+            return read_facts(name, path)
+    return facts(name)
+
+
+def _own_files(row: Facts, given: Path) -> DataSet | None:
     """What is named after the data set comes before what only lies there."""
-    for archive in (given, given / f"{name}.npz"):
+    for archive in (given, given / f"{row.name}.npz"):
         if archive.suffix == ".npz" and archive.is_file():
-            return _archive(name, archive)
-    for folder in (given / name, given):
+            return _archive(row, archive)
+    for folder in (given / row.name, given):
         if (folder / "train").is_dir():
-            return _folders(name, folder)
+            return _folders(row, folder)
     return None
 
 
@@ -77,24 +77,40 @@ def _ways(name: str) -> str:
     )
 
 
-def _torchvision(name: str, root: Path, download: bool) -> DataSet:
+def _torchvision(row: Facts, kind: str, root: Path, download: bool) -> DataSet:
     from torchvision import datasets
 
-    kind = getattr(datasets, TORCHVISION[name])
     parts = []
     classes: tuple[str, ...] = ()
-    for train in (True, False):
+    for part_name in ("train", "test"):
+        # SVHN, of these alone, calls its parts by name and its labels `labels`.
+        chosen = {"split": part_name} if kind == "SVHN" else {"train": part_name == "train"}
         try:
             # torchvision compares checksums, of what lies there and of what it downloads
-            part = kind(root, train=train, download=download)
+            part = getattr(datasets, kind)(root, download=download, **chosen)
         except (RuntimeError, OSError) as error:
-            raise DataError(f"{name} is not in '{root}' and did not download ({error}): {_ways(name)}") from error
-        classes = tuple(part.classes)
-        parts.append(_images(name, np.asarray(part.data), np.asarray(part.targets), f"{name} of torchvision"))
-    return DataSet(name, CLASSES.get(name, classes), parts[0], parts[1])
+            raise DataError(
+                f"{row.name} is not in '{root}' and did not download ({error}): {_ways(row.name)}"
+            ) from error
+        pixels = np.asarray(part.data)
+        if kind == "SVHN":
+            pixels = pixels.transpose(0, 2, 3, 1)
+        classes = tuple(getattr(part, "classes", ()))
+        labels = np.asarray(part.labels if kind == "SVHN" else part.targets)
+        parts.append(_images(row, pixels, labels, f"{row.name} of torchvision"))
+    return DataSet(row.name, _classes(row, classes or parts[0]), parts[0], parts[1])
 
 
-def _archive(name: str, path: Path) -> DataSet:
+def _classes(row: Facts, found: tuple[str, ...] | Images) -> tuple[str, ...]:
+    """The row's names; else those that came with the images; else the labels as numbers."""
+    if isinstance(row.classes, tuple):
+        return row.classes
+    if isinstance(found, tuple):
+        return found
+    return tuple(str(one) for one in range(row.classes or int(found.labels.max()) + 1))
+
+
+def _archive(row: Facts, path: Path) -> DataSet:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays: Mapping[str, Array] = {
@@ -105,51 +121,79 @@ def _archive(name: str, path: Path) -> DataSet:
     for needed in ("x_train", "y_train"):
         if needed not in arrays:
             raise DataError(f"'{path}' has no array '{needed}'; it has {sorted(arrays)}")
-    train = _images(name, arrays["x_train"], arrays["y_train"], f"training part of '{path}'")
+    train = _images(row, arrays["x_train"], arrays["y_train"], f"training part of '{path}'")
     test = None
     if "x_test" in arrays and "y_test" in arrays:
-        test = _images(name, arrays["x_test"], arrays["y_test"], f"test part of '{path}'")
+        test = _images(row, arrays["x_test"], arrays["y_test"], f"test part of '{path}'")
     if "classes" in arrays:
         classes = tuple(str(one) for one in arrays["classes"])
     else:
-        classes = CLASSES.get(name, tuple(str(one) for one in range(int(train.labels.max()) + 1)))
-    return _checked(DataSet(name, classes, train, test), str(path))
+        classes = _classes(row, train)
+    return _checked(DataSet(row.name, classes, train, test), str(path))
 
 
-def _folders(name: str, folder: Path) -> DataSet:
+def _folders(row: Facts, folder: Path) -> DataSet:
     classes = tuple(sorted(entry.name for entry in (folder / "train").iterdir() if entry.is_dir()))
     if not classes:
-        raise DataError(f"'{folder / 'train'}' has no class folders; {_ways(name)}")
-    test = _pictures(name, folder / "test", classes) if (folder / "test").is_dir() else None
-    return _checked(DataSet(name, classes, _pictures(name, folder / "train", classes), test), str(folder))
+        raise DataError(f"'{folder / 'train'}' has no class folders; {_ways(row.name)}")
+    test = _pictures(row, folder / "test", classes) if (folder / "test").is_dir() else None
+    if (folder / "val" / VAL).is_file():
+        test = _annotated(row, folder / "val", classes)
+    names = row.classes if isinstance(row.classes, tuple) and len(row.classes) == len(classes) else classes
+    return _checked(DataSet(row.name, names, _pictures(row, folder / "train", classes), test), str(folder))
 
 
-def _pictures(name: str, folder: Path, classes: tuple[str, ...]) -> Images:
-    from PIL import Image, UnidentifiedImageError
-
+def _pictures(row: Facts, folder: Path, classes: tuple[str, ...]) -> Images:
     strangers = {entry.name for entry in folder.iterdir() if entry.is_dir()} - set(classes)
     if strangers:
         raise DataError(f"'{folder}' has classes that the training images lack: {sorted(strangers)}")
+    # Tiny ImageNet has one more folder, `images`, in that of each class.
+    found = [
+        (path, label)
+        for label, one in enumerate(classes)
+        for inside in (folder / one, folder / one / "images")
+        for path in sorted(inside.glob("*"))
+    ]
+    return _read(row, found, folder)
+
+
+def _annotated(row: Facts, folder: Path, classes: tuple[str, ...]) -> Images:
+    """Tiny ImageNet's validation images, its test set as people use it: a list of (file, class, box)."""
+    number = {one: label for label, one in enumerate(classes)}
+    found = []
+    for line in (folder / VAL).read_text().splitlines():
+        parts = line.split()
+        if len(parts) < 2 or parts[1] not in number:
+            raise DataError(f"'{folder / VAL}': '{line[:60]}' names no class of the training images")
+        found.append((folder / "images" / parts[0], number[parts[1]]))
+    return _read(row, found, folder)
+
+
+def _read(row: Facts, files: Sequence[tuple[Path, int]], folder: Path) -> Images:
+    """Pictures with their labels, all of one size."""
+    from PIL import Image, UnidentifiedImageError
+
     pixels: list[Array] = []
     labels: list[int] = []
-    for label, one in enumerate(classes):
-        for path in sorted((folder / one).glob("*")):
-            if path.suffix.lower() not in PICTURES:
-                continue
-            try:
-                with Image.open(path) as picture:
-                    pixels.append(np.asarray(picture if picture.mode == "L" else picture.convert("RGB")))
-            except (OSError, UnidentifiedImageError) as error:
-                raise DataError(f"'{path}' is not a readable picture: {error}") from error
-            labels.append(label)
-            if pixels[-1].shape != pixels[0].shape:
-                raise DataError(
-                    f"'{path}' is {pixels[-1].shape}, the pictures before it {pixels[0].shape} (height, width, "
-                    "channels); all must have one size and all be grey or all in colour"
-                )
+    for path, label in files:
+        if path.suffix.lower() not in PICTURES:
+            continue
+        try:
+            with Image.open(path) as picture:
+                # A grey picture of a data set in colour (Tiny ImageNet has some) is in colour too.
+                grey = picture.mode == "L" and not (row.image_shape and row.image_shape[0] == 3)
+                pixels.append(np.asarray(picture if grey else picture.convert("RGB")))
+        except (OSError, UnidentifiedImageError) as error:
+            raise DataError(f"'{path}' is not a readable picture: {error}") from error
+        labels.append(label)
+        if pixels[-1].shape != pixels[0].shape:
+            raise DataError(
+                f"'{path}' is {pixels[-1].shape}, the pictures before it {pixels[0].shape} (height, width, "
+                "channels); all must have one size and all be grey or all in colour"
+            )
     if not pixels:
         raise DataError(f"'{folder}' has no {' or '.join(sorted(PICTURES))} in its class folders")
-    return _images(name, np.stack(pixels), np.asarray(labels), f"'{folder}'")
+    return _images(row, np.stack(pixels), np.asarray(labels), f"'{folder}'")
 
 
 def _digits() -> DataSet:
@@ -158,11 +202,11 @@ def _digits() -> DataSet:
 
     pixels, labels = load_digits(return_X_y=True)
     grey = np.round(pixels.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
-    parts = split(_images("digits", grey, labels, "digits of scikit-learn"), DIGITS_TEST, seed=0)
-    return DataSet("digits", CLASSES["digits"], parts.train, parts.validation)
+    parts = split(_images(facts("digits"), grey, labels, "digits of scikit-learn"), DIGITS_TEST, seed=0)
+    return DataSet("digits", _classes(facts("digits"), parts.train), parts.train, parts.validation)
 
 
-def _images(name: str, pixels: Array, labels: Array, origin: str) -> Images:
+def _images(row: Facts, pixels: Array, labels: Array, origin: str) -> Images:
     """From [N, H, W] or [N, H, W, C] and [N] (or Keras's [N, 1])."""
     if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4) or (pixels.ndim == 4 and pixels.shape[3] not in (1, 3)):
         raise DataError(
@@ -178,7 +222,11 @@ def _images(name: str, pixels: Array, labels: Array, origin: str) -> Images:
         pixels = pixels[..., None]
     nchw = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
     flat = torch.from_numpy(labels.reshape(-1).astype(np.int64))
-    return Images(nchw, flat, flips=FLIPS.get(name, pixels.shape[3] == 3))
+    channels = pixels.shape[3]
+    if row.statistics is not None and len(row.statistics[0]) != channels:
+        raise DataError(f"{origin}: images have {channels} channels; mean and std of '{row.name}' have other numbers")
+    flips = row.flips if row.flips is not None else channels == 3
+    return Images(nchw, flat, flips, row.statistics)
 
 
 def _checked(data: DataSet, origin: str) -> DataSet:

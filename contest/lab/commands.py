@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from contest.datasets.registry import names_help
 from contest.errors import UsageError
 from contest.lab import registry
 from contest.lab.course_commands import collect, gallery, labs, methods, notebook, report, results, run, show_results
@@ -33,7 +34,7 @@ def _common(experiment: str, model: str, batch_size: int, initialisation: str = 
     options: Sequence[Callable[[F], F]] = (
         click.option("--task", help="Your own: package.module:factory, a function that returns a contest.lab.Task."),
         click.option("--model", default=model, show_default=True, help="A network by name, such as vgg16:width=0.25."),
-        click.option("--dataset", default="mnist", show_default=True, help="cifar10, cifar100, mnist or digits."),
+        click.option("--dataset", default="mnist", show_default=True, help=names_help()),
         click.option("--data", type=click.Path(path_type=Path), help="Folder of the data set."),
         click.option("--batch-size", default=batch_size, show_default=True, help="Images in a training batch."),
         click.option("--augment", is_flag=True, help="Random crops, and flips where they keep the class."),

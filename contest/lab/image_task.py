@@ -16,6 +16,9 @@ from contest.datasets.batches import to_float
 from contest.errors import UsageError
 from contest.lab.task import Task
 
+FIRST_IMAGES = 5000
+"""Training images that a new network is shown (`networks.see`)."""
+
 
 class TrainImages:
     """Batches of training images; the order of each pass is drawn from torch's generator."""
@@ -78,9 +81,15 @@ def image_task(
         raise UsageError(f"data set '{dataset}' has no test images; the experiments report test figures")
     architecture = networks.parse(model)
     train, test = _first(found.train, train_images), _first(found.test, test_images)
+
+    def fresh() -> nn.Module:
+        model = initialise(networks.build(architecture, found.image_shape, len(found.classes)), initialisation)
+        networks.see(model, to_float(train.pixels[:FIRST_IMAGES]), train.statistics)
+        return model
+
     return Task(
         name=f"{architecture} on {dataset}",
-        model=lambda: initialise(networks.build(architecture, found.image_shape, len(found.classes)), initialisation),
+        model=fresh,
         train=TrainImages(train, batch_size, augment=augment, device=device),
         test=TestImages(test.to(device)),
         device=device,

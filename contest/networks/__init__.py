@@ -4,7 +4,16 @@ from contest import networks
 model = networks.build(networks.parse("resnet:depth=20,width=12"), image_shape=(3, 32, 32), classes=10)
 """
 
-from contest.networks.blocks import macs_and_weights
-from contest.networks.registry import build, families, family_rows, options, parse, presets, recipe, see
+from contest.networks.registry import (
+    build,
+    families,
+    family_rows,
+    macs_and_weights,
+    options,
+    parse,
+    presets,
+    recipe,
+    see,
+)
 
 __all__ = ["build", "families", "family_rows", "macs_and_weights", "options", "parse", "presets", "recipe", "see"]

@@ -8,45 +8,19 @@ Activations are modules and never work in place; the residual addition is torch'
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import lru_cache
 from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from contest.candidate import Architecture
 from contest.errors import UsageError
 from contest.networks.options import ImageShape
-from contest.networks.registry import build
 
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
-@lru_cache(maxsize=65536)
-def macs_and_weights(
-    architecture: Architecture, image_shape: tuple[int, int, int] = (3, 32, 32), classes: int = 10
-) -> tuple[int, int]:
-    """(multiply-accumulates for one image, prunable weights) in milliseconds, without memory for weights
-    (the first call of a process waits 2 s for torch's import of its meta kernels).
-
-    MACs are those of convolutions, linear layers and matrix products (attention), counted by torch's own
-    operator counter on the meta device. Weights are those of convolutions and linear layers, without
-    biases and batch norm. Raises UsageError where the architecture cannot be built.
-    """
-    import torch
-    from torch import nn
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with torch.device("meta"):
-        model = build(architecture, image_shape, classes).eval()
-        counter = FlopCounterMode(display=False)
-        with torch.no_grad(), counter:
-            model(torch.empty(1, *image_shape))
-    layers = (module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear)))
-    return counter.get_total_flops() // 2, sum(layer.weight.numel() for layer in layers)
-
-
-# Mean and standard deviation of a training set's pixels in [0, 1], by number of channels: CIFAR-10 and
-# MNIST. Other data sets of the same channels are near enough, the next batch norm corrects the rest.
-STATISTICS: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {
+# Mean and standard deviation of a training set's pixels in [0, 1], by number of channels: CIFAR-10 and MNIST.
+# They stand until the data set's own are known (`contest.networks.see`).
+STATISTICS: dict[int, Statistics] = {
     1: ((0.1307,), (0.3081,)),
     3: ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
 }
@@ -65,6 +39,11 @@ class Normalise(nn.Module):
         mean, std = STATISTICS.get(channels, ((0.5,) * channels, (0.25,) * channels))
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    def use(self, statistics: Statistics) -> None:
+        """Normalise with (mean, standard deviation), a number each for every channel."""
+        for buffer, numbers in zip((self.mean, self.std), statistics, strict=True):
+            buffer.copy_(torch.tensor(numbers).view_as(buffer))
 
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.std

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ from contest.networks.options import Family, OptionSpec, bind, derived, parse_op
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from contest.networks.blocks import Statistics
 
 FAMILIES = (
     "resnet",
@@ -98,9 +100,16 @@ def recipe(text: str) -> Recipe:
     return getattr(_module(preset.family), "RECIPES", {}).get(name, Recipe()) if preset else Recipe()
 
 
-def see(model: nn.Module, images: Tensor) -> None:
-    """Show a new network some training images, float [N, C, H, W] in [0, 1]: a whitening layer is made from them."""
+def see(model: nn.Module, images: Tensor, statistics: Statistics | None = None) -> None:
+    """Show a new network its data set before it is trained.
+
+    Args:
+        images: some training images, float [N, C, H, W] in [0, 1]: a whitening layer is made from them.
+        statistics: (mean, standard deviation) by channel, with which it normalises from now on; None: as it did.
+    """
     children = dict(model.named_children())
+    if statistics is not None:
+        children["normalise"].use(statistics)  # type: ignore[operator]
     look = getattr(children.get("stem"), "see", None)
     if look is not None:
         look(children["normalise"](images))
@@ -122,6 +131,30 @@ def build(architecture: Architecture, image_shape: tuple[int, int, int] = (3, 32
         return _timm().build_timm(name, shape, classes, architecture.options)  # type: ignore[no-any-return]
     family = _function(architecture.family)
     return family(shape, classes, **bind(architecture.family, family, architecture.options))  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=65536)
+def macs_and_weights(
+    architecture: Architecture, image_shape: tuple[int, int, int] = (3, 32, 32), classes: int = 10
+) -> tuple[int, int]:
+    """(multiply-accumulates for one image, prunable weights) in milliseconds, without memory for weights
+    (the first call of a process waits 2 s for torch's import of its meta kernels).
+
+    MACs are those of convolutions, linear layers and matrix products (attention), counted by torch's own
+    operator counter on the meta device. Weights are those of convolutions and linear layers, without
+    biases and batch norm. Raises UsageError where the architecture cannot be built.
+    """
+    import torch
+    from torch import nn
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"):
+        model = build(architecture, image_shape, classes).eval()
+        counter = FlopCounterMode(display=False)
+        with torch.no_grad(), counter:
+            model(torch.empty(1, *image_shape))
+    layers = (module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear)))
+    return counter.get_total_flops() // 2, sum(layer.weight.numel() for layer in layers)
 
 
 def _timm() -> ModuleType:

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from contest.datasets.registry import facts
 from contest.errors import UsageError
 from leaderboard.charts import marks
 from leaderboard.charts.label_placement import Box, Segment, place
@@ -27,7 +28,6 @@ _DEPTH = 0.12
 """How far below the threshold an entry may be and still be drawn; the rest is counted in a note."""
 _ALWAYS = 24
 """So many names are shown whatever room they take: below it, none is missing."""
-_DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "mnist": "MNIST", "digits": "digits"}
 
 # Where a reader zooms, ticks cannot be fixed. Of the log axis's own the decades always have their number; 2 and 5
 # where a decade is wide enough, and all in close-ups.
@@ -138,7 +138,7 @@ def javascript() -> str:
 
 def default_title(rule: Rule) -> str:
     """What a chart is called when nobody says."""
-    return f"{_DATASETS.get(rule.dataset, rule.dataset)} compression contest: accuracy against score"
+    return f"{facts(rule.dataset).title} compression contest: accuracy against score"
 
 
 @cache
@@ -186,7 +186,7 @@ def specification(
     )
     y = alt.Y(
         "accuracy:Q",
-        title=f"accuracy on the {_DATASETS.get(rule.dataset, rule.dataset)} test set",
+        title=f"accuracy on the {facts(rule.dataset).title} test set",
         scale=alt.Scale(domain=list(area.accuracies), nice=False, zero=False),
         axis=alt.Axis(format=".0%" if area.accuracies[1] - area.accuracies[0] > 0.045 else ".1%", tickCount=7),
     )

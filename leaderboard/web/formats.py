@@ -11,8 +11,9 @@ from jinja2.runtime import Undefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
+from contest.datasets.registry import facts
+
 DASH = "–"
-_DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "mnist": "MNIST"}
 
 
 def number(value: Any) -> float | None:
@@ -100,7 +101,7 @@ def duration(seconds: float) -> str:
 
 def dataset(name: str) -> str:
     """The usual spelling."""
-    return _DATASETS.get(name, name)
+    return facts(name).title
 
 
 def cell(value: str) -> str:

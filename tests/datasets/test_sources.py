@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.io
 from PIL import Image
 from torchvision import datasets
 
@@ -237,7 +238,40 @@ def test_torchvisions_mnist_files(tmp_path: Path) -> None:
     assert np.array_equal(data.train.pixels[:, 0], GREY) and data.train.labels.tolist() == LABELS.tolist()
 
 
-@pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist"])
+def test_torchvisions_svhn_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lists = {}
+    for part in ("train", "test"):
+        path = tmp_path / f"{part}_32x32.mat"
+        # As the authors write them: [H, W, C, N], and the digit 0 has the label 10, which torchvision makes 0.
+        scipy.io.savemat(path, {"X": COLOUR.transpose(1, 2, 3, 0), "y": np.where(LABELS == 0, 10, LABELS)[:, None]})
+        lists[part] = ["", path.name, md5(path.read_bytes())]
+    monkeypatch.setattr(datasets.SVHN, "split_list", lists)
+    data = load("svhn", tmp_path, download=False)
+    assert np.array_equal(data.train.pixels.permute(0, 2, 3, 1), COLOUR) and not data.flips
+    assert data.train.labels.tolist() == LABELS.tolist() and data.classes == tuple("0123456789")
+
+
+def test_tiny_imagenets_folders(tmp_path: Path) -> None:
+    root = tmp_path / "tiny-imagenet"
+    for index in range(4):
+        folder = root / "train" / ("n01", "n02")[index % 2] / "images"
+        folder.mkdir(parents=True, exist_ok=True)
+        picture = Image.fromarray(COLOUR[index]) if index else Image.fromarray(COLOUR[0, :, :, 0])
+        picture.save(folder / f"{index}.png")
+    (root / "val" / "images").mkdir(parents=True)
+    Image.fromarray(COLOUR[7]).save(root / "val" / "images" / "val_0.png")
+    (root / "val" / "val_annotations.txt").write_text("val_0.png\tn02\t0\t0\t62\t62\n")
+    data = load("tiny-imagenet", tmp_path)
+    assert data.test is not None and data.test.labels.tolist() == [1] and data.classes == ("n01", "n02")
+    assert np.array_equal(data.test.pixels[0].permute(1, 2, 0), COLOUR[7])
+    grey = data.train.pixels[0].permute(1, 2, 0).numpy()
+    assert np.array_equal(grey, np.repeat(COLOUR[0, :, :, :1], 3, 2)), "a grey picture among colours is in colour"
+    (root / "val" / "val_annotations.txt").write_text("val_0.png\tn09\t0\t0\t62\t62\n")
+    with pytest.raises(DataError, match="names no class of the training images"):
+        load("tiny-imagenet", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist", "fashion-mnist", "svhn"])
 @pytest.mark.parametrize("download", [True, False])
 def test_without_data_and_network_the_error_names_the_ways(tmp_path: Path, name: str, download: bool) -> None:
     with pytest.raises(DataError) as caught:
@@ -247,5 +281,5 @@ def test_without_data_and_network_the_error_names_the_ways(tmp_path: Path, name:
 
 
 def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="digits, cifar10, cifar100, mnist"):
+    with pytest.raises(DataError, match="cifar10, cifar100, digits, fashion-mnist, mnist, svhn, tiny-imagenet"):
         load("imagenet", tmp_path)

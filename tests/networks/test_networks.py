@@ -18,7 +18,8 @@ from torch import nn
 from contest import networks
 from contest.candidate import Architecture, Candidate
 from contest.errors import UsageError
-from contest.networks.blocks import ChannelShuffle, macs_and_weights
+from contest.networks import macs_and_weights
+from contest.networks.blocks import ChannelShuffle
 
 SIZES = [(1, 8, 8), (1, 28, 28), (3, 32, 32)]
 SMALL = {
