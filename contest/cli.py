@@ -10,6 +10,7 @@ import sys
 import traceback
 import warnings
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -28,8 +29,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "pack": ("contest.commands:pack", "Write a model.pt as bit-packed codes and bitmasks."),
     "unpack": ("contest.commands:unpack", "Read a packed file back into the network that it holds."),
     "submit": ("leaderboard.commands.user:submit", "Score a file and enter it in the leaderboard."),
+    "kit": ("leaderboard.commands.kit:kit", "Write a team's starter kit: a notebook from a ResNet to an entry."),
     "leaderboard": ("leaderboard.commands.user:leaderboard", "Show the ranking."),
-    "plot": ("leaderboard.commands.user:plot", "Draw accuracy against score."),
+    "plot": ("leaderboard.commands.plot:plot", "Draw accuracy against score."),
     "serve": ("leaderboard.commands.user:serve", "Serve the leaderboard: pages, API, queue."),
     "leaderboard-worker": ("leaderboard.commands.user:leaderboard_worker", "Score queued submissions."),
     "admin": ("leaderboard.commands.user:admin", "Contests, teams, tokens, export and import."),
@@ -62,6 +64,7 @@ class LazyGroup(click.Group):
 def cli(ctx: click.Context) -> None:
     """Neural-network compression contests: search, compress, verify, rank."""
     ctx.obj = _score_of_own_file
+    ctx.meta["contest.study"] = _networks_of_study
 
 
 def _score_of_own_file(path: Path) -> float:
@@ -69,6 +72,33 @@ def _score_of_own_file(path: Path) -> float:
     from scoring.score import score_file
 
     return float(score_file(path, trust=True).scores["lab"].total)
+
+
+def _networks_of_study(directory: Path) -> list[dict[str, Any]]:
+    """A study's networks, trained to their end, as `contest plot` draws them; accuracies are those on validation."""
+    from search.study.study import float_key
+    from search.workers.worker import open_study
+
+    study = open_study(directory)
+    done = [record for record in study.finished() if record.at_end]
+    study.close()
+    floats = {float_key(r.candidate): f"trial {r.number}" for r in done if r.stage == "parent"}
+    rows = []
+    for record in done:
+        result, made = record.result, record.candidate
+        assert result is not None
+        price = result.price
+        zeros = made.unstructured if record.is_network else 0.0
+        measured = {
+            "q_w": made.bits.weights if record.is_network else 32,
+            "p_s_weights": made.structured if record.is_network else 0.0,
+            "weights": price.weights,
+            "nonzeros": (1 - zeros) * price.weights,
+        }
+        row: dict[str, Any] = {"name": f"trial {record.number}", "accuracy": result.accuracy, "score": price.total}
+        row |= {"params": price.params, "macs": float(price.macs), "measured": measured}
+        rows.append({**row, "parent": floats.get(float_key(made), "") if record.is_network else ""})
+    return rows
 
 
 def _quiet_libraries() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from contest.lab.course import Lab, Step, TaskTable
 from contest.lab.registry import EXPERIMENTS, find
 from contest.lab.results.resumable import write_text
 
+Cell = tuple[str, str]
 HEAD = """\
 from pathlib import Path
 
@@ -64,11 +65,13 @@ SHOWN = {
 
 def write_notebook(lab: Lab, path: Path, *, quick: bool = False, data: Path | None = None) -> Path:
     """Write the lab's notebook; `quick` with the smaller parameters of the file."""
-    cells = list(_cells(lab, quick, data))
-    for index, cell in enumerate(cells):
-        cell["id"] = f"cell-{index:03d}"
+    return save_notebook(_cells(lab, quick, data), path)
+
+
+def save_notebook(cells: Iterable[Cell], path: Path) -> Path:
+    """Write cells, each (`markdown` or `code`, its source), as a Jupyter notebook."""
     notebook = {
-        "cells": cells,
+        "cells": [_cell(f"cell-{index:03d}", *cell) for index, cell in enumerate(cells)],
         "metadata": {
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
             "language_info": {"name": "python"},
@@ -80,7 +83,7 @@ def write_notebook(lab: Lab, path: Path, *, quick: bool = False, data: Path | No
     return path
 
 
-def _cells(lab: Lab, quick: bool, data: Path | None) -> Iterator[dict[str, Any]]:
+def _cells(lab: Lab, quick: bool, data: Path | None) -> Iterator[Cell]:
     yield _markdown(f"# {lab.title}\n\n{lab.introduction}\n\n**Name:**")
     yield _code(HEAD)
     before: tuple[TaskTable, str] | None = None
@@ -103,7 +106,7 @@ def _cells(lab: Lab, quick: bool, data: Path | None) -> Iterator[dict[str, Any]]
     yield _code("from contest.lab.results.resumable import machine\n\npd.Series(machine())")
 
 
-def _experiment(lab: Lab, step: Step, quick: bool) -> Iterator[dict[str, Any]]:
+def _experiment(lab: Lab, step: Step, quick: bool) -> Iterator[Cell]:
     """The parameters, the run, and a cell for each table and figure."""
     name = re.sub(r"\W", "_", step.folder)
     experiment = find(step.experiment)
@@ -151,9 +154,14 @@ def _options_source(options: Any, indent: str = "    ") -> str:
     return "\n".join([*lines, f"{indent[4:]})"])
 
 
-def _markdown(text: str) -> dict[str, Any]:
-    return {"cell_type": "markdown", "metadata": {}, "source": text.strip()}
+def _markdown(text: str) -> Cell:
+    return "markdown", text.strip()
 
 
-def _code(source: str) -> dict[str, Any]:
-    return {"cell_type": "code", "metadata": {}, "source": source, "execution_count": None, "outputs": []}
+def _code(source: str) -> Cell:
+    return "code", source
+
+
+def _cell(name: str, kind: str, source: str) -> dict[str, Any]:
+    more: dict[str, Any] = {"execution_count": None, "outputs": []} if kind == "code" else {}
+    return {"id": name, "cell_type": kind, "metadata": {}, "source": source, **more}
