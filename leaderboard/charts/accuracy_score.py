@@ -9,8 +9,8 @@ import html
 import json
 import math
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 from contest.datasets.registry import facts
 from contest.errors import UsageError
 from leaderboard.charts import marks
-from leaderboard.charts.label_placement import Box, Segment, place
+from leaderboard.charts.label_placement import Box, Label, Segment, place
 from leaderboard.charts.marks import Frame, Look, frame
 from scoring.rules import Rule
 
@@ -27,7 +27,9 @@ _REFERENCES = Path(__file__).parent / "references.toml"
 _DEPTH = 0.12
 """How far below the threshold an entry may be and still be drawn; the rest is counted in a note."""
 _ALWAYS = 24
-"""So many names are shown whatever room they take: below it, none is missing."""
+"""Of up to so many entries all names are shown, whatever room they take."""
+_BESIDE, _CLUTTER = 39, 95
+"""What a name's place may cost: beside its point where a sign does instead, else with a line to it."""
 
 # Where a reader zooms, ticks cannot be fixed. Of the log axis's own the decades always have their number; 2 and 5
 # where a decade is wide enough, and all in close-ups.
@@ -89,6 +91,13 @@ def plot(entries: Sequence[Point], rule: Rule, threshold: float, out: Path, *, t
     Returns:
         The files written. Raises UsageError for a suffix that is none of .png, .svg, .pdf, .html.
     """
+    return write(
+        lambda look: specification(entries, rule, threshold, look, title=title), out, title or default_title(rule)
+    )
+
+
+def write(document: Callable[[Look], dict[str, Any]], out: Path, caption: str) -> list[Path]:
+    """Draw a chart to a file, or to one of each format; `document` gives its specification for a look."""
     suffix = out.suffix.lower().removeprefix(".")
     formats = (suffix,) if suffix in FORMATS else FORMATS
     if suffix and suffix not in FORMATS:
@@ -97,7 +106,7 @@ def plot(entries: Sequence[Point], rule: Rule, threshold: float, out: Path, *, t
     written = []
     for name in formats:
         path = out if suffix else out.with_name(f"{out.name}.{name}")
-        path.write_bytes(render(entries, rule, threshold, name, title=title))
+        path.write_bytes(_rendered(document(Look(interactive=name == "html")), name, caption))
         written.append(path)
     return written
 
@@ -112,10 +121,13 @@ def render(
     title: str | None = None,
 ) -> bytes:
     """The chart as the bytes of a PNG, SVG, PDF or HTML file (offline: the HTML holds its JavaScript)."""
+    look = look or Look(interactive=kind == "html")
+    return _rendered(specification(entries, rule, threshold, look, title=title), kind, title or default_title(rule))
+
+
+def _rendered(spec: dict[str, Any], kind: str, caption: str) -> bytes:
     import vl_convert
 
-    look = look or Look(interactive=kind == "html")
-    spec = specification(entries, rule, threshold, look, title=title)
     if kind == "png":
         return bytes(vl_convert.vegalite_to_png(spec, scale=2))
     if kind == "pdf":
@@ -124,8 +136,7 @@ def render(
         return str(vl_convert.vegalite_to_svg(spec)).encode()
     # Not vl_convert.vegalite_to_html: it writes names into the script as they are, "</script>" included.
     document = json.dumps(spec).replace("<", "\\u003c")
-    caption = html.escape(title or default_title(rule))
-    return _HTML.format(title=caption, libraries=javascript(), spec=document).encode()
+    return _HTML.format(title=html.escape(caption), libraries=javascript(), spec=document).encode()
 
 
 @cache
@@ -171,10 +182,14 @@ def specification(
     drawn = [e for e in entries if e.accuracy >= threshold - _DEPTH] or entries
     others = (*references(rule.name), *(e for e in drawn if e.baseline))
     drawn = [e for e in drawn if not e.baseline]
-    front = pareto_front(drawn)
+    if len(drawn) > _ALWAYS:  # room for names: smaller points, and a slide's whole width, for the key takes its height
+        wide = look.width if look.interactive else round(1.18 * look.width)
+        look = replace(look, dot=round(0.65 * look.dot), width=wide)
+    # Where any reach the threshold, the front is theirs: what does not cannot win.
+    front = pareto_front([e for e in drawn if e.accuracy >= threshold] or drawn)
     area = frame([(p.score, p.accuracy) for p in (*drawn, *others)], threshold, look)
     rows = _rows(drawn, front, others, threshold)
-    labels = _labels(drawn, front, others, threshold, area)
+    labels, key = _labels(drawn, front, others, threshold, area)
 
     x = alt.X(
         "score:Q",
@@ -193,9 +208,11 @@ def specification(
     notes = [rule.footnote] if rule.footnote else []
     if hidden := len(entries) - len(drawn):
         notes.append(f"{hidden} {'entry' if hidden == 1 else 'entries'} below {threshold - _DEPTH:.0%} not drawn.")
+    notes += key
     layers = [
         *marks.threshold_line(threshold, area),
         marks.front_line([(p.score, p.accuracy) for p in front], x, y, area),
+        *marks.leaders(labels, x, y, look),  # below the points
         marks.points(rows, x, y, threshold, look),
         *marks.label_layers(labels, x, y, look),
         marks.notes(notes, look),
@@ -240,39 +257,64 @@ def _rows(
 
 def _labels(
     drawn: Sequence[Point], front: Sequence[Point], others: Sequence[Point], threshold: float, area: Frame
-) -> list[dict[str, Any]]:
-    """The names that fit: the front first, then references, then the rest by score."""
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The names that fit: the front first, then references, then the rest by score. And the key to those that do not.
+
+    In a picture, where nobody can hover, an entry without a name has its rank beside it (a letter, below the
+    threshold), and the key under the picture names it.
+    """
     look = area.look
     chosen = {id(p) for p in front}
     rest = sorted((p for p in drawn if id(p) not in chosen), key=lambda p: (p.accuracy < threshold, p.score))
     ordered = [*sorted(front, key=lambda p: p.accuracy < threshold), *others, *rest]
-    every = [area.pixel(p.score, p.accuracy) for p in ordered]
-    named = ordered[: look.labels]
+    every = {id(p): area.pixel(p.score, p.accuracy) for p in ordered}
     right, line = area.pixel(area.scores[1], threshold)
     tag = Box(right - 5 * look.font, line - 1.6 * look.small, right, line)
-    labels = place(
-        [_short(p.name) for p in named],
-        every[: len(named)],
-        Box(4, 4, look.width - 4, look.height - 4),
-        size=look.small,
-        obstacles=every,
-        radius=math.sqrt(look.dot / math.pi) + 2,
-        lines=[*_steps([area.pixel(p.score, p.accuracy) for p in front], right), ((0, line), (right, line))],
-        taken=[tag],
-        limit=95,
-        exempt=max(len(front) + len(others), _ALWAYS),
-    )
+    first = len(front) + len(others) if len(drawn) > _ALWAYS else _ALWAYS + len(others)
+
+    Placed = list[tuple[Point, str, Label]]
+
+    def placed(told: Sequence[tuple[Point, str]], exempt: int, fixed: Placed, size: int) -> Placed:
+        labels = place(
+            [text for _, text in told],
+            [every[id(p)] for p, _ in told],
+            Box(4, 4, look.width - 4, look.height - 4),
+            size=size,
+            obstacles=list(every.values()),
+            radius=math.sqrt(look.dot / math.pi) + 2,
+            lines=[*_steps([every[id(p)] for p in front], right), ((0, line), (right, line))],
+            taken=[tag],
+            limit=_BESIDE if look.keyed and len(drawn) > _ALWAYS else _CLUTTER,
+            exempt=exempt,
+            fixed=[(every[id(p)], label) for p, _, label in fixed],
+        )
+        return [(*told[label.index], label) for label in labels]
+
+    found = placed([(p, _short(p.name)) for p in ordered[: look.labels]], first, [], look.small)
+    named, key = {id(p) for p, _, _ in found}, []
+    sign = round(0.75 * look.small)
+    unnamed = [p for p in ordered if id(p) not in named][: look.keyed]
+    if unnamed:
+        signs = {**_signs([p for p in drawn if p.accuracy >= threshold], False)}
+        signs |= {**_signs([p for p in drawn if p.accuracy < threshold], True), **_signs(others, True, "R")}
+        found += placed([(p, signs[id(p)]) for p in unnamed], len(unnamed), found, sign)
+        listed = sorted(unnamed, key=lambda p: (p.accuracy < threshold, p.score))
+        key = [
+            f"Numbers are ranks, letters stand below {marks.percent(threshold)}: "
+            + " · ".join(f"{signs[id(p)]} {_short(p.name)}".replace(" ", "\u00a0") for p in listed)
+        ]
     own = {id(p) for p in drawn}
     rows = []
-    for label in labels:
-        point, (px, py) = named[label.index], every[label.index]
+    for point, text, label in found:
+        px, py = every[id(point)]
         rows.append(
             {
-                "name": _short(point.name),
+                "name": text,
                 "score": point.score,
                 "accuracy": point.accuracy,
                 "reference": id(point) not in own,
                 "leader": label.leader,
+                "size": look.small if text == _short(point.name) else sign,
                 "align": label.align,
                 "dx": round(label.anchor[0] - px, 1),
                 "dy": round(label.anchor[1] - py, 1),
@@ -280,7 +322,18 @@ def _labels(
                 "ly": round(min(max(py, label.box.top), label.box.bottom) - py, 1),
             }
         )
-    return rows
+    return rows, key
+
+
+def _signs(points: Sequence[Point], letters: bool, before: str = "") -> dict[int, str]:
+    """A sign for each, by rising score: 1, 2, ... or a, b, ..., z, aa."""
+    ordered = sorted(points, key=lambda p: (p.score, -p.accuracy))
+    alphabet = "abcdefghijklmnopqrstuvwxyz"
+    return {
+        id(p): before
+        + ((alphabet[i // 26 - 1] if i >= 26 else "") + alphabet[i % 26] if letters and not before else str(i + 1))
+        for i, p in enumerate(ordered)
+    }
 
 
 def _steps(front: Sequence[tuple[float, float]], right: float) -> list[Segment]:

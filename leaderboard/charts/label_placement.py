@@ -17,7 +17,10 @@ _RINGS = (2.0, 3.0, 4.2, 5.6, 7.2, 9.0)
 """Distances at which a label with a leader line is tried, in font sizes."""
 _LEADER_COST = 40.0
 _LINE_COST = 120.0
+_DOT_COST, _CROSSING_COST = 60.0, 90.0
+"""Of a leader line that runs below another point, and that crosses another; only where no limit holds."""
 _PADDING = 4.0
+_TRIES = 12
 
 
 @dataclass(frozen=True)
@@ -109,8 +112,11 @@ def place(
     taken: Sequence[Box] = (),
     limit: float = math.inf,
     exempt: int = 0,
+    fixed: Sequence[tuple[Point, Label]] = (),
 ) -> list[Label]:
     """Places for the texts of points, in order of importance.
+
+    Where one that no limit holds for finds no place, it is placed before all others, and they again.
 
     Args:
         texts: one for each of `points`; the first is placed first.
@@ -123,15 +129,45 @@ def place(
         taken: boxes of text that is there already.
         limit: what a place may cost; a dearer one is clutter, and the label is left out.
         exempt: for so many labels, from the first, no limit holds.
+        fixed: labels that are there already, with their points.
 
     Returns:
         The labels that found a place; no two boxes overlap and none covers a point.
     """
     dots = [Box(x - radius, y - radius, x + radius, y + radius) for x, y in (*obstacles, *points)]
-    boxes = list(taken)
-    leaders: list[Segment] = []
+    order, found = list(range(len(texts))), list[Label]()
+    for _ in range(_TRIES):
+        labels = _greedy(order, texts, points, area, size, dots, radius, lines, taken, limit, exempt, fixed)
+        placed = {label.index for label in labels}
+        missing = [index for index in order if index < exempt and index not in placed]
+        if not found or sum(i < exempt for i in placed) > sum(label.index < exempt for label in found):
+            found = labels
+        if not missing:
+            break
+        order = missing + [index for index in order if index not in missing]
+    return found
+
+
+def _greedy(
+    order: Sequence[int],
+    texts: Sequence[str],
+    points: Sequence[Point],
+    area: Box,
+    size: float,
+    dots: Sequence[Box],
+    radius: float,
+    lines: Sequence[Segment],
+    taken: Sequence[Box],
+    limit: float,
+    exempt: int,
+    fixed: Sequence[tuple[Point, Label]],
+) -> list[Label]:
+    """One after another in that order, each at the cheapest place that is left."""
+    boxes = [*taken, *(label.box for _, label in fixed)]
+    leaders: list[Segment] = [(point, _nearest(label.box, point)) for point, label in fixed if label.leader]
     labels: list[Label] = []
-    for index, (text, point) in enumerate(zip(texts, points, strict=True)):
+    for index in order:
+        text, point = texts[index], points[index]
         width, height = text_width(text, size) + 2 * _PADDING, 1.25 * size
         best: tuple[float, Label] | None = None
         for cost, centre, leader in _candidates(point, width, height, radius, size):
@@ -140,15 +176,20 @@ def place(
             box = Box(centre[0] - width / 2, centre[1] - height / 2, centre[0] + width / 2, centre[1] + height / 2)
             if not box.within(area) or any(box.overlaps(other) for other in (*boxes, *dots)):
                 continue
-            if any(box.crossed_by(line) for line in leaders):
+            below = sum(box.crossed_by(line) for line in leaders)
+            if below and index >= exempt:
                 continue
+            cost += _CROSSING_COST * below
             cost += _LINE_COST * sum(box.crossed_by(line) for line in lines)
             if leader:
                 line = (point, _nearest(box, point))
-                if any(other.crossed_by(line) for other in boxes) or any(_cross(line, other) for other in leaders):
+                if any(other.crossed_by(line) for other in boxes):
                     continue
-                if any(dot.crossed_by(line) for dot in dots if not _holds(dot, point)):
+                crossed = sum(dot.crossed_by(line) for dot in dots if not _holds(dot, point))
+                crossing = sum(_cross(line, other) for other in leaders)
+                if (crossed or crossing) and index >= exempt:
                     continue
+                cost += _DOT_COST * crossed + _CROSSING_COST * crossing
             if cost < (best[0] if best is not None else limit if index >= exempt else math.inf):
                 side = "left" if box.left >= point[0] else "right" if box.right <= point[0] else "center"
                 best = (cost, Label(index, box, side, leader))

@@ -26,6 +26,11 @@ class Look:
     """At most so many names."""
 
     @property
+    def keyed(self) -> int:
+        """So many entries without a name get a sign and a place in the key: in pictures, where nobody can hover."""
+        return 0 if self.interactive else 200
+
+    @property
     def ink(self) -> str:
         """Text and lines."""
         return "#f2f2f0" if self.dark else "#16181d"
@@ -191,38 +196,40 @@ def points(rows: list[dict[str, Any]], x: Any, y: Any, threshold: float, look: L
     return chart
 
 
+def leaders(rows: list[dict[str, Any]], x: Any, y: Any, look: Look) -> list[Any]:
+    """Lines from points to their names. Offsets are pixels, so that zooming moves a name with its point."""
+    import altair as alt
+
+    some = [row for row in rows if row["leader"]]
+    ends = {"x2Offset": alt.expr("datum.lx"), "y2Offset": alt.expr("datum.ly")}
+    line = alt.Chart(alt.Data(values=some)).mark_rule(color=look.quiet, strokeWidth=1, clip=True, **ends)
+    return [line.encode(x=x, y=y, x2="score", y2="accuracy")] if some else []
+
+
 def label_layers(rows: list[dict[str, Any]], x: Any, y: Any, look: Look) -> list[Any]:
-    """Names and their leader lines. Offsets are pixels, so that zooming moves a name with its point."""
+    """Names, likewise."""
     import altair as alt
 
     def offset(name: str) -> Any:
         return alt.expr(f"datum.{name}")
 
-    leaders = [row for row in rows if row["leader"]]
     layers = []
-    if leaders:
-        layers.append(
-            alt.Chart(alt.Data(values=leaders))
-            .mark_rule(color=look.quiet, strokeWidth=1, clip=True, x2Offset=offset("lx"), y2Offset=offset("ly"))
-            .encode(x=x, y=y, x2="score", y2="accuracy")
-        )
     for reference, colour, style in ((False, look.ink, "normal"), (True, look.quiet, "italic")):
         some = [row for row in rows if row["reference"] is reference]
-        if some:
-            layers.append(
-                alt.Chart(alt.Data(values=some))
-                .mark_text(
-                    align=offset("align"),
-                    baseline="middle",
-                    fontSize=look.small,
-                    color=colour,
-                    fontStyle=style,
-                    dx=offset("dx"),
-                    dy=offset("dy"),
-                    clip=True,
-                )
-                .encode(x=x, y=y, text="name:N")
+        # Twice: the paper's colour around the letters keeps lines that run behind them off.
+        for halo in ({"stroke": look.paper, "strokeWidth": 4, "strokeJoin": "round"}, {}) if some else ():
+            text = alt.Chart(alt.Data(values=some)).mark_text(
+                align=offset("align"),
+                baseline="middle",
+                fontSize=offset("size"),
+                color=colour,
+                fontStyle=style,
+                dx=offset("dx"),
+                dy=offset("dy"),
+                clip=True,
+                **halo,
             )
+            layers += [text.encode(x=x, y=y, text="name:N")]
     return layers
 
 

@@ -1,4 +1,4 @@
-"""`contest submit`, `leaderboard`, `plot`, `serve` and `leaderboard-worker`; `contest admin` is in `admin.py`."""
+"""`contest submit`, `leaderboard`, `serve` and `leaderboard-worker`; `contest admin` is in `admin.py`."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ import click
 
 from contest.errors import RefusedError, UsageError
 from leaderboard.commands.admin import admin
-from leaderboard.commands.options import local, settings_of
+from leaderboard.commands.options import contest_option, local, settings_of
 
 if TYPE_CHECKING:
     from leaderboard.settings import Settings
     from scoring.rules import Rule
 
-__all__ = ["admin", "leaderboard", "leaderboard_worker", "plot", "serve", "submit"]
+__all__ = ["admin", "leaderboard", "leaderboard_worker", "rows_of", "serve", "submit"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 EXIT_BELOW = 1
 _TOTAL_LOCAL = 1_000_000  # nobody needs a quota on their own machine
 
 
-def _remote(command: F) -> F:
+def remote(command: F) -> F:
     """Options that name a leaderboard elsewhere."""
     url = click.option("--url", envvar="CONTEST_URL", help="A leaderboard's address: work there instead of here.")
     token = click.option("--token", envvar="CONTEST_TOKEN", help="Your team's token there (or set CONTEST_TOKEN).")
     return url(token(command))
 
 
-_data = click.option("--data", type=click.Path(path_type=Path), envvar="CONTEST_DATA", help="Folder of the data sets.")
-_contest = click.option("--contest", "name", default="", help="The contest's name; by default the newest.")
+data_option = click.option(
+    "--data", type=click.Path(path_type=Path), envvar="CONTEST_DATA", help="Folder of the data sets."
+)
 
 
 @click.command()
@@ -42,10 +43,10 @@ _contest = click.option("--contest", "name", default="", help="The contest's nam
 @click.option("--rule", help="The contest of this rule, which begins if there is none [default: the newest, or lab].")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the result (with --url).")
 @click.option("--json", "as_json", is_flag=True, help="Print the submission as JSON.")
-@_contest
-@_data
+@contest_option
+@data_option
 @local
-@_remote
+@remote
 def submit(
     file: Path,
     team: str,
@@ -144,9 +145,9 @@ def _submit_here(file: Path, team: str, note: str, rule: str | None, name: str, 
 @click.option("--bundled", is_flag=True, help="The networks that come with this package.")
 @click.option("--rule", default="lab", show_default=True, help="With --bundled: the rule that ranks.")
 @click.option("--limit", default=50, show_default=True, help="Rows of each table.")
-@_contest
+@contest_option
 @local
-@_remote
+@remote
 def leaderboard(
     as_json: bool,
     markdown: bool,
@@ -162,7 +163,7 @@ def leaderboard(
     """Show the ranking of those at or above the threshold, and apart those below."""
     from leaderboard.commands.output import print_ranking
 
-    contest, rows = _rows(bundled, rule, name, directory, database, url, token)
+    contest, rows = rows_of(bundled, rule, name, directory, database, url, token)
     if as_json:
         click.echo(json.dumps({"contest": contest, **rows}, indent=2, default=str))
     elif markdown:
@@ -174,51 +175,10 @@ def leaderboard(
         print_ranking(contest, rows, limit)
 
 
-@click.command()
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("plot"),
-    show_default=True,
-    help="A name with .png, .svg, .pdf or .html, or without for all four.",
-)
-@click.option("--title", help="Above the chart.")
-@click.option("--bundled", is_flag=True, help="The networks that come with this package.")
-@click.option("--rule", default="lab", show_default=True, help="With --bundled: the rule that ranks.")
-@_contest
-@local
-@_remote
-def plot(
-    out: Path,
-    title: str | None,
-    bundled: bool,
-    rule: str,
-    name: str,
-    directory: Path | None,
-    database: str | None,
-    url: str | None,
-    token: str | None,
-) -> None:
-    """Draw accuracy against score: the threshold, the Pareto front, the references."""
-    from leaderboard.charts import accuracy_score
-    from scoring.rules import Rule
-
-    contest, sections = _rows(bundled, rule, name, directory, database, url, token)
-    entries = [
-        accuracy_score.Point(
-            row["team"], row["accuracy"], row["score"], team=row["team"], params=row["params"], ops=row["ops"]
-        )
-        for rows in sections.values()
-        for row in rows
-    ]
-    for path in accuracy_score.plot(entries, Rule.from_json(contest["rule"]), contest["threshold"], out, title=title):
-        click.echo(path)
-
-
 Rows = dict[str, list[dict[str, Any]]]
 
 
-def _rows(
+def rows_of(
     bundled: bool,
     rule: str,
     name: str,
@@ -308,7 +268,7 @@ def _local_rows(name: str, settings: Settings) -> tuple[dict[str, Any], Rows]:
     "--metrics-token", default="", envvar="CONTEST_METRICS_TOKEN", help="Asked for by /metrics as a bearer token."
 )
 @click.option("--max-upload-mib", default=64, show_default=True, help="Largest file, whatever a contest allows.")
-@_data
+@data_option
 @local
 def serve(
     host: str,
@@ -372,7 +332,7 @@ def _first_start(settings: Settings, rule: str) -> None:
 @click.command("leaderboard-worker")
 @click.option("--threads", default=1, show_default=True, help="Submissions scored at once.")
 @click.option("--metrics-port", default=0, help="Serve Prometheus metrics of this worker there; 0: do not.")
-@_data
+@data_option
 @local
 def leaderboard_worker(
     threads: int, metrics_port: int, data: Path | None, directory: Path | None, database: str | None

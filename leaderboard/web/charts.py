@@ -42,7 +42,7 @@ def look_for(width: int, theme: Theme) -> Look:
         dark=theme == "dark",
         interactive=True,
         title=False,
-        labels=8 if narrow else 40,
+        labels=8 if narrow else 80,
     )
 
 

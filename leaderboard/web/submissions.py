@@ -1,4 +1,4 @@
-"""The pages of what was submitted: one submission, two beside each other, a team."""
+"""The pages of what was submitted: one submission, two beside each other."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from contest.errors import UsageError
 from leaderboard.charts.layer_bars import layers_of
-from leaderboard.domain import contests, final, marks, ranking, submissions
+from leaderboard.domain import contests, final, ranking, submissions
 from leaderboard.domain.contests import NotFoundError
 from leaderboard.domain.own_figures import Own, explain
 from leaderboard.service.api import Id, Slug, owned
@@ -24,16 +24,14 @@ from leaderboard.service.schemas import (
     report_json,
     shown_report,
     submission_view,
-    team_name,
 )
 from leaderboard.storage.signer import ForbiddenError
-from leaderboard.storage.tables import SCORED, TERMINAL, Contest, State, Submission, Team
+from leaderboard.storage.tables import SCORED, TERMINAL, Contest, State, Submission
 from leaderboard.web import formats
 from leaderboard.web.page import TheVisit, Visit, see_other
 from scoring.report import Report
 
 router = APIRouter()
-PAGE_SIZE = 50
 
 # key -> (how it is written, what it means)
 _QUANTITIES = {
@@ -81,7 +79,7 @@ def page(submission: Id, visit: TheVisit) -> Response:
     with visit.board.database.read() as session:
         found = submissions.find(session, submission, visit.viewer)
         contest = found.contest
-        report = _report(session, found, visit)
+        report = report_for(session, found, visit)
         history = submissions.results(session, found.id)
         waiting = submissions.ahead(session, found) if found.state == State.QUEUED else 0
         expected_s = submissions.expected_s(session, waiting) if found.state == State.QUEUED else None
@@ -170,7 +168,7 @@ def why(submission: Id, visit: TheVisit) -> Response:
     """Why the team's own number differs: it types its figures, the page names known causes."""
     with visit.board.database.read() as session:
         found = owned(session, submission, visit.viewer)
-        contest, report = found.contest, _report(session, found, visit)
+        contest, report = found.contest, report_for(session, found, visit)
         before = submissions.previous(session, found)
         earlier = submissions.latest_report(session, before) if before is not None else None
     if report is None or contest.rule_name not in report.scores:
@@ -235,37 +233,6 @@ def report_file(submission: Id, visit: TheVisit) -> Response:
     return Response(json.dumps(data, indent=2), media_type="application/json", headers=headers)
 
 
-@router.get("/contests/{slug}/teams/{team_id}/tries.csv")
-def tries(slug: Slug, team_id: Id, visit: TheVisit) -> Response:
-    """All submissions of one's own team as a table."""
-    with visit.board.database.read() as session:
-        contest = contests.find(session, slug)
-        if not visit.viewer.owns(team_id):
-            raise ForbiddenError("only the team itself and organisers may see all its tries")
-        rows = submissions.listing(session, contest, visit.viewer, team_id=team_id, size=10_000)
-        views = [submission_view(row, contest, visit.viewer) for row in rows]
-    table = [
-        {
-            "number": v.id,
-            "submitted": f"{v.created_at:%Y-%m-%d %H:%M:%S}",
-            "file": v.file_name,
-            "note": v.note,
-            "state": v.state,
-            "reason": v.reason,
-            "score": v.score,
-            "params": v.params,
-            "ops": v.ops,
-            "accuracy": v.accuracy,
-            **(v.measured or {}),
-        }
-        for v in reversed(views)
-    ]
-    keys = list(dict.fromkeys(key for row in table for key in row))
-    text = marks.to_csv([{key: row.get(key, "") for key in keys} for row in table])
-    headers = {"Content-Disposition": f'attachment; filename="{slug}-tries.csv"'}
-    return Response(text.encode("utf-8-sig"), media_type="text/csv; charset=utf-8", headers=headers)
-
-
 @router.get("/compare")
 def compare(visit: TheVisit, ids: Annotated[list[str] | None, Query(alias="id", max_length=10)] = None) -> Response:
     """Two submissions beside each other."""
@@ -276,7 +243,7 @@ def compare(visit: TheVisit, ids: Annotated[list[str] | None, Query(alias="id", 
         return visit.page("compare.html", ids=wanted, pair=(), message=message, rows=(), layers=(), verdict="")
     with visit.board.database.read() as session:
         pair = [submissions.find(session, i, visit.viewer) for i in known]
-        reports = [_report(session, s, visit) for s in pair]
+        reports = [report_for(session, s, visit) for s in pair]
         views = [submission_view(s, s.contest, visit.viewer) for s in pair]
         same = pair[0].contest_id == pair[1].contest_id
     message = "" if same else "These two are of different contests: their scores do not compare."
@@ -286,42 +253,13 @@ def compare(visit: TheVisit, ids: Annotated[list[str] | None, Query(alias="id", 
         ids=wanted,
         pair=views,
         message=message,
-        rows=_lines(views),
+        rows=lines_of(views),
         layers=[layers_of(report) for report in reports],
         verdict=_verdict(views) if same else "",
     )
 
 
-@router.get("/contests/{slug}/teams/{team_id}")
-def team(slug: Slug, team_id: Id, visit: TheVisit, before: Annotated[int | None, Query(ge=1)] = None) -> Response:
-    """A team's submissions; to the team itself all of them, and what is left of its quota."""
-    with visit.board.database.read() as session:
-        contest = contests.find(session, slug)
-        shown = session.get(Team, team_id)
-        if shown is None or shown.contest_id != contest.id:
-            raise NotFoundError(f"contest '{slug}' has no team {team_id}")
-        own = visit.viewer.owns(team_id)
-        if contests.is_private(contest) and not own:
-            raise NotFoundError(f"the teams of contest '{slug}' are not public yet")
-        visible = ranking.shown_teams(session, contest)
-        if visible is not None and team_id not in visible and not own:
-            raise NotFoundError(f"contest '{slug}' has no team {team_id}")
-        rows = submissions.listing(session, contest, visit.viewer, team_id=team_id, before=before, size=PAGE_SIZE + 1)
-        left = submissions.quota(session, contest, shown) if own else None
-        views = [submission_view(row, contest, visit.viewer) for row in rows[:PAGE_SIZE]]
-    older = views[-1].id if len(rows) > PAGE_SIZE else None
-    return visit.page(
-        "team.html",
-        contest=contest,
-        shown=shown,
-        name=team_name(shown, contest, visit.viewer),
-        submissions=views,
-        quota=left,
-        older=older,
-    )
-
-
-def _report(session: Session, submission: Submission, visit: Visit) -> Report | None:
+def report_for(session: Session, submission: Submission, visit: Visit) -> Report | None:
     """The newest report as the visitor may see it; of refused files for their owner only."""
     if not (submission.state in SCORED or visit.viewer.owns(submission.team_id)):
         return None
@@ -408,7 +346,7 @@ def _fact(value: object) -> str:
     return text if len(text) <= 300 else text[:299] + "…"
 
 
-def _lines(pair: Sequence[SubmissionView]) -> list[Line]:
+def lines_of(pair: Sequence[SubmissionView]) -> list[Line]:
     def line(label: str, values: Sequence[Any], write: Any, smaller: bool | None = True, meaning: str = "") -> Line:
         first, second = (formats.number(value) for value in values)
         better = (False, False)

@@ -112,8 +112,14 @@ def test_a_team_takes_its_work_home(site: tuple[TestClient, dict[str, str]]) -> 
     assert "operations doubled" in why.split("<table")[1].split("</tr>")[1] and "gives your number" in why
     assert client.get("/submissions/3/why?p_u=140%25").status_code == 422
     assert client.get("/submissions/3/why").status_code == 200
+    team = client.get("/contests/cifar/teams/1").text
+    assert "Your tries" in team and "Against your" in team and "0.500×" in team.replace("0.5×", "0.500×")
+    drawn = client.get("/contests/cifar/teams/1/tries.json?x=params").text
+    assert '"3"' in drawn and "parameter term" in drawn and '"angle"' in drawn  # of the same layers: an arrow
     sign_in(client, found["Beta"])
+    assert "Your tries" not in client.get("/contests/cifar/teams/1").text
     for path, status in (
+        ("/contests/cifar/teams/1/tries.json", 403),
         ("/submissions/1/file", 403),
         ("/contests/cifar/teams/1/tries.csv", 403),
         ("/submissions/3/why", 403),

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from seeding import report
 
+from contest.cli import cli
 from contest.errors import UsageError
+from leaderboard.charts import tries
 from leaderboard.charts.accuracy_score import Point, pareto_front, plot, references, render, specification
 from leaderboard.charts.layer_bars import layer_specification, layers_of
 from leaderboard.charts.marks import Look, frame
@@ -37,7 +41,7 @@ def data_of(spec: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def names_shown(spec: dict[str, Any]) -> list[str]:
-    found = [layer for layer in spec["layer"] if "text" in layer["encoding"]]
+    found = [layer for layer in spec["layer"] if "text" in layer["encoding"] and "stroke" not in layer["mark"]]  # halos
     return [row["name"] for layer in found for row in layer["data"]["values"]]
 
 
@@ -116,6 +120,24 @@ def test_the_front_and_the_references_are_named(count: int) -> None:
     front = pareto_front(points)
     assert {front[0].name, front[-1].name} <= set(shown)
     assert len(shown) == len(set(shown))
+
+
+@pytest.mark.parametrize("seed", [1, 3])
+def test_sixty_teams_find_themselves_in_a_picture(seed: int) -> None:
+    """Its name, or else its rank (a letter below the line) and that in the key. On a page one can hover."""
+    points = [
+        replace(p, accuracy=0.9 + abs(p.accuracy - 0.9) * (1 if i % 4 else -0.6))
+        for i, p in enumerate(entries(60, seed))
+    ]
+    spec = specification(points, LAB, 0.9, Look())
+    shown = names_shown(spec)
+    (notes,) = [layer["mark"]["text"] for layer in spec["layer"] if layer["mark"].get("baseline") == "top"]
+    key = dict(sign.replace("\u00a0", " ").split(" ", 1) for sign in " ".join(notes).split("90 %: ")[1].split(" · "))
+    assert {p.name for p in points} | {p.name for p in references("lab")} == set(shown) - set(key) | set(key.values())
+    assert set(key) <= set(shown)
+    ranks = [p.name for p in sorted(points, key=lambda p: p.score) if p.accuracy >= 0.9]
+    assert all(ranks[int(sign) - 1] == name for sign, name in key.items() if sign.isdigit())
+    assert "Numbers are ranks" not in json.dumps(specification(points, LAB, 0.9, Look(interactive=True)))
 
 
 def test_formats(tmp_path: Path) -> None:
@@ -200,3 +222,45 @@ def test_every_decade_has_its_number(low: float, high: float, width: int) -> Non
     ticks = frame([(low, 0.9), (high, 0.92)], 0.9, Look(width=width)).ticks
     decades = [10.0**power for power in range(-6, 4) if low <= 10.0**power <= high]
     assert set(decades) <= {float(f"{tick:.6g}") for tick in ticks}
+
+
+def test_tries_are_grouped_by_what_was_measured_and_linked_to_their_parents() -> None:
+    assert tries.technique_of({"q_w": 32, "weights": 100, "nonzeros": 100}) == "float"
+    assert tries.technique_of({"q_w": 16.0, "weights": 100, "nonzeros": 60}) == "half, pruned"
+    assert tries.technique_of({"q_w": 1.2, "weights": 100, "nonzeros": 60, "p_s_weights": 0.1}) == (
+        "1 bit, channels removed, pruned"
+    )
+    made = [
+        tries.try_of(str(i), Report.from_json(report(0.9 + i / 100, macs=8e6 / i, bits=bits)), "lab")
+        for i, bits in ((1, 8), (2, 4), (3, 4))
+    ]
+    assert all(made)
+    one, two, three = (replace(t, signature=s) for t, s in zip(made, "aab", strict=True) if t)
+    linked = tries.linked([one, two, three, replace(one, name="4", parent="3"), replace(one, name="5", parent="77")])
+    assert [t.parent for t in linked] == ["", "1", "", "3", "4"]
+    look = Look(width=900)
+    spec = tries.specification(linked[:3], LAB, 0.9, look)
+    arrow, *_ = [row for layer in spec["layer"] for row in layer.get("data", {}).get("values", []) if "angle" in row]
+    assert arrow["value"] == pytest.approx(one.score) and arrow["to"] == pytest.approx(two.score)
+    assert len(_) == 1  # the same row as line and as head
+    assert -90 < arrow["angle"] < 0 and arrow["dx"] > 0  # to the left and up: the head stands right of the child
+    assert {row["technique"] for row in data_of(spec)} == {
+        "8 bits, channels removed, pruned",
+        "4 bits, channels removed, pruned",
+    }
+    alone = tries.specification(linked[:3], LAB, 0.9, look, group=False, link=False, x="macs")
+    assert "angle" not in json.dumps(alone) and "multiply-accumulates" in json.dumps(alone)
+    assert {row["value"] for row in data_of(alone)} == {8e6, 4e6, round(8e6 / 3)}
+
+
+def test_files_are_plotted(tmp_path: Path) -> None:
+    for i, bits in ((1, 8), (2, 4)):
+        (tmp_path / f"try{i}.json").write_text(json.dumps(report(0.9 + i / 100, bits=bits)))
+    files = [str(tmp_path / f"try{i}.json") for i in (1, 2)]
+    arguments = ["plot", *files, "--group", "technique", "--link", "parent", "--out", str(tmp_path / "x.svg")]
+    done = CliRunner().invoke(cli, arguments)
+    assert done.exit_code == 0, done.output
+    drawn = (tmp_path / "x.svg").read_text(encoding="utf-8")
+    assert all(text in drawn for text in ("try1", "try2", "8 bits, channels removed, pruned", "90 % line"))
+    refused = CliRunner().invoke(cli, ["plot", str(tmp_path), "--out", str(tmp_path / "y.svg")])
+    assert "no study" in str(refused.exception)
