@@ -159,14 +159,15 @@ def _many(target: Path, table: Path, arch: str | None, options: list[str]) -> in
 
 def look(path: Path, trust: bool) -> None:
     """Refuse junk before torch is imported, for the data or for the network."""
-    if trust:
-        from contest.untrusted import check_file
+    from contest.untrusted import check_file, whole_file
 
-        check_file(path)
-    else:
-        from scoring.sandbox import look_isolated
+    with whole_file(path) as whole:
+        if trust:
+            check_file(whole)
+        else:
+            from scoring.sandbox import look_isolated
 
-        look_isolated(path)
+            look_isolated(whole)
 
 
 def rule_of(dataset: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contest.errors import UsageError
+from contest.untrusted import whole_file
 from scoring.costs import Costs
 from scoring.report import Report, make_report, with_holdout
 from scoring.rules import DEFAULT, Rule, load_rule, rules_of
@@ -51,12 +52,13 @@ def score_file(
     if not path.is_file():
         raise UsageError(f"{path} is not a file")
     chosen = load_rule(rule) if isinstance(rule, str) else rule
-    file: dict[str, Any] = {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
     found = []
     wanted: list[Images | None] = [s for s in (images, holdout) if s is not None]
-    for one in wanted or [None]:
-        examination, file["isolation"] = examine_file(path, one, trust=trust, minimum_level=minimum_level)
-        found.append(examination)
+    with whole_file(path) as whole:
+        file: dict[str, Any] = {"name": path.name, "bytes": whole.stat().st_size, "sha256": sha256(whole)}
+        for one in wanted or [None]:
+            examination, file["isolation"] = examine_file(whole, one, trust=trust, minimum_level=minimum_level)
+            found.append(examination)
     return _reported(found, images, holdout, chosen, classes, details, file)
 
 
@@ -112,7 +114,8 @@ def compared(
 ) -> tuple[Report, NDArray[np.bool_] | None]:
     """The report of a file or a module, and for each image whether its class is right."""
     if isinstance(network, Path):
-        examination, level = examine_file(network, images, trust=trust)
+        with whole_file(network) as whole:
+            examination, level = examine_file(whole, images, trust=trust)
         file = {"name": network.name, "isolation": level}
     else:
         from scoring.readers.user_module import subject_of_user_module
@@ -151,8 +154,8 @@ def architecture_costs(
 
 
 def sha256(path: Path) -> str:
-    """Hash of a file, in hexadecimal."""
-    with path.open("rb") as file:
+    """Hash of a file, in hexadecimal; of an ONNX file with its weights beside it, of both in one."""
+    with whole_file(path) as whole, whole.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -22,6 +22,7 @@ from contest.errors import ContestError, RefusedError, UsageError
 from contest.model_file.freeze import Network, is_batch_norm, rebuilt, replace_submodule
 from contest.model_file.manifest import FORMAT, MAX_ELEMENTS, VERSION, Manifest, parse_manifest
 from contest.untrusted import check_file
+from contest.untrusted.description import CONVERT
 
 STORED_TYPES = (torch.int8, torch.float32, torch.float16)
 
@@ -207,7 +208,9 @@ def _read_safetensors(path: Path) -> tuple[str, dict[str, Tensor]]:
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise RefusedError(f"{path.name} is not a safetensors file: {str(error)[:200]}") from error
     if "manifest" not in metadata:
-        raise RefusedError(f"{path.name} has no manifest in its metadata; it was not written by this project")
+        raise RefusedError(
+            f"{path.name} has no manifest in its metadata; it is no model file of this project; {CONVERT}"
+        )
     _check_version(path, metadata.get("format"), metadata.get("version"))
     return metadata["manifest"], state
 

@@ -5,7 +5,7 @@ before it reads a submission; `contest.model_file.load` and the ONNX reader may 
 in the process that asks. The gate only ever refuses: what passes is still opened with `weights_only=True` alone.
 """
 
-from contest.untrusted.check import check_bytes, check_file
+from contest.untrusted.check import check_bytes, check_file, whole_file
 from contest.untrusted.description import MAX_FILE_BYTES, MAX_MACS, Description, TensorInfo
 
-__all__ = ["MAX_FILE_BYTES", "MAX_MACS", "Description", "TensorInfo", "check_bytes", "check_file"]
+__all__ = ["MAX_FILE_BYTES", "MAX_MACS", "Description", "TensorInfo", "check_bytes", "check_file", "whole_file"]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from contest.errors import RefusedError
-from contest.untrusted.description import CONVERT, FROM_KERAS, MAX_FILE_BYTES, Description, Kind, shown
-from contest.untrusted.onnx_reader import describe_onnx
+from contest.untrusted.description import CONVERT, FROM_KERAS, MAX_FILE_BYTES, Description, Kind, from_export, shown
+from contest.untrusted.onnx_reader import describe_onnx, other_files, with_weights_inside
 from contest.untrusted.safetensors_reader import describe_safetensors
 from contest.untrusted.zip_reader import describe_torch
 
@@ -68,10 +71,38 @@ def read_regular(path: Path) -> bytes:
     return bytes(content)
 
 
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """The file, or, for an ONNX model whose weights lie in a file beside it, one of the same name that holds both.
+
+    Looks at the bytes alone, as all of this package does. Only files of the same folder are taken in.
+    """
+    if path.suffix.lower() != ".onnx" or not path.is_file() or path.stat().st_size > MAX_FILE_BYTES:
+        yield path
+        return
+    content = read_regular(path)
+    try:
+        names = other_files(content)
+    except RefusedError:
+        names = []  # no ONNX file: what reads it says so
+    beside = {name: path.parent / name for name in names}
+    if not names or any(name != Path(name).name or not file.is_file() for name, file in beside.items()):
+        yield path
+        return
+    if path.stat().st_size + sum(file.stat().st_size for file in beside.values()) > MAX_FILE_BYTES:
+        raise RefusedError(f"'{shown(path.name)}' and its weights have more than {MAX_FILE_BYTES:,} bytes")
+    with tempfile.TemporaryDirectory(prefix="contest-") as folder:
+        one = Path(folder) / path.name
+        one.write_bytes(with_weights_inside(content, {name: read_regular(file) for name, file in beside.items()}))
+        yield one
+
+
 def check_bytes(content: bytes, name: str) -> Description:
     """The same for bytes that are already in memory; `name` gives the ending and stands in messages."""
     kind = sniff(content, name)
     ending = Path(name).suffix.lower()
+    if ending == ".pt2":
+        raise RefusedError(f"'{shown(name)}' is a program of torch.export; {from_export(shown(name))}")
     if ending not in ENDINGS:
         raise RefusedError(f"'{shown(name)}': '{shown(ending)}' is none of {', '.join(ENDINGS)}; {CONVERT}")
     if ENDINGS[ending] != kind:

@@ -35,6 +35,24 @@ FROM_KERAS = (
 )
 
 
+def from_torchscript(name: str) -> str:
+    """How the weights of a TorchScript archive become a file that is scored."""
+    return (
+        "save its weights where you made it: "
+        f"python -c \"import torch; torch.save(torch.jit.load('{name}').state_dict(), 'weights.pt')\", then "
+        "`contest score weights.pt --arch package.module:factory`; or export the network itself with "
+        "torch.onnx.export and score the .onnx file"
+    )
+
+
+def from_export(name: str) -> str:
+    """How a program of torch.export becomes a file that is scored."""
+    return (
+        f"write it as ONNX where you made it: python -c \"import torch; torch.onnx.export(torch.export.load('{name}'), "
+        "f='network.onnx', external_data=False)\", then `contest score network.onnx`"
+    )
+
+
 Kind = Literal["torch", "safetensors", "onnx"]
 
 

@@ -1,12 +1,13 @@
 """An ONNX file, looked through on the wire before `onnx` builds, checks or runs anything.
 
 Refused here: external data, functions, control flow and subgraphs, sparse and string tensors, operators of unknown
-domains, nodes out of order (so cycles too), and whatever exceeds the caps.
+domains, cycles, and whatever exceeds the caps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from contest.errors import RefusedError
 from contest.untrusted.description import (
@@ -53,6 +54,35 @@ def fields(content: bytes, span: Span) -> Iterator[tuple[int, Value]]:
             raise damaged()
         yield number, (place, place + size)
         place += size
+
+
+def raw_fields(content: bytes, span: Span) -> Iterator[tuple[int, Value, bytes]]:
+    """The same with the bytes of each field and its tag, so that a message can be written with a few changed."""
+    place = span[0]
+    for number, value in fields(content, span):
+        end = _behind(content, place, span[1]) if isinstance(value, int) else value[1]
+        yield number, value, content[place:end]
+        place = end
+
+
+def _behind(content: bytes, place: int, end: int) -> int:
+    """The place behind a tag and a varint."""
+    for _ in range(2):
+        _, place = varint(content, place, end)
+    return place
+
+
+def written(number: int, value: bytes) -> bytes:
+    """A field of bytes: a text, a block of numbers or a nested message."""
+    return _varint_bytes(number << 3 | LENGTH) + _varint_bytes(len(value)) + value
+
+
+def _varint_bytes(value: int) -> bytes:
+    parts = bytearray()
+    while value > 0x7F:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes((*parts, value))
 
 
 def message(content: bytes, span: Span, limit: int, what: str) -> dict[int, list[Value]]:
@@ -146,6 +176,10 @@ def damaged() -> RefusedError:
     return RefusedError("it is not a protocol buffer of ONNX, or it is cut off or damaged")
 
 
+WHOLE = (
+    "put both files into one folder and score the .onnx file there, or write one file: `torch.onnx.export(..., "
+    "external_data=False)`, or python -c \"import onnx; onnx.save(onnx.load('FILE.onnx'), 'whole.onnx')\""
+)
 DOMAINS = ("", "ai.onnx", "qonnx.custom_op.general", "onnx.brevitas", "com.microsoft")
 """The last one has operators that ONNX Runtime writes; the reader refuses those that it does not know."""
 CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
@@ -208,14 +242,54 @@ def describe_onnx(content: bytes) -> Description:
     known.update(_value_info(content, span) for span in spans(graph.get(11)))
     for span in (*spans(graph.get(12)), *spans(graph.get(13))):
         _value_info(content, span)
+    links = []
     for index, span in enumerate(nodes):
-        tensors.update(_node(content, span, index, known))
+        found, link = _node(content, span, index)
+        tensors.update(found)
+        links.append(link)
+    _check_order(links, known)
     check_totals(tensors)
     return Description("onnx", len(content), tensors, nodes=len(nodes))
 
 
-def _node(content: bytes, span: Span, index: int, known: set[str]) -> dict[str, TensorInfo]:
-    """Check one node, add what it makes to `known`, and return the tensors in its attributes."""
+@dataclass(frozen=True)
+class Link:
+    """What a node reads and makes; label: its name for people."""
+
+    label: str
+    reads: tuple[str, ...]
+    makes: tuple[str, ...]
+
+
+def _check_order(links: Sequence[Link], known: set[str]) -> None:
+    """Nodes can be carried out in some order, as ONNX Runtime does, and no value is made twice."""
+    made = set(known)
+    for link in links:
+        for name in link.makes:
+            if name and name in made:
+                raise RefusedError(f"'{link.label}' makes '{shown(name)}', which exists already")
+            made.add(name)
+    waiting: dict[str, list[int]] = {}
+    missing = [len(set(link.reads) - known) for link in links]
+    for i, link in enumerate(links):
+        for name in set(link.reads) - known:
+            if name not in made:
+                raise RefusedError(f"'{link.label}' reads '{shown(name)}', which nothing makes")
+            waiting.setdefault(name, []).append(i)
+    ready = [i for i, count in enumerate(missing) if not count]
+    for i in ready:
+        for name in links[i].makes:
+            for reader in waiting.get(name, ()):
+                missing[reader] -= 1
+                if not missing[reader]:
+                    ready.append(reader)
+    if len(ready) < len(links):
+        stuck = next(link for link, count in zip(links, missing, strict=True) if count)
+        raise RefusedError(f"'{stuck.label}' needs what it makes itself: the graph has a cycle")
+
+
+def _node(content: bytes, span: Span, index: int) -> tuple[dict[str, TensorInfo], Link]:
+    """Check one node. Returns the tensors in its attributes, and what it reads and makes."""
     node = message(content, span, 4 * MAX_VALUES + MAX_ATTRIBUTES, f"node {index}")
     name = text_of(content, node.get(3), MAX_NAME, "the name of a node") or f"node {index}"
     label = shown(name)
@@ -232,23 +306,15 @@ def _node(content: bytes, span: Span, index: int, known: set[str]) -> dict[str, 
         raise RefusedError(f"'{label}' is control flow ({operator}); export a graph without it")
     if max(len(node.get(1, ())), len(node.get(2, ()))) > MAX_VALUES:
         raise RefusedError(f"'{label}' has more than {MAX_VALUES} inputs or outputs")
-    for value in spans(node.get(1)):
-        needed = text(content, value, MAX_NAME, f"an input of '{label}'")
-        if needed not in known:
-            raise RefusedError(
-                f"'{label}' reads '{shown(needed)}', which nothing before it makes: a cycle, or nodes out of order"
-            )
-    for value in spans(node.get(2)):
-        made = text(content, value, MAX_NAME, f"an output of '{label}'")
-        if made and made in known:
-            raise RefusedError(f"'{label}' makes '{shown(made)}', which exists already")
-        known.add(made)
+    reads = tuple(text(content, value, MAX_NAME, f"an input of '{label}'") for value in spans(node.get(1)))
+    makes = tuple(text(content, value, MAX_NAME, f"an output of '{label}'") for value in spans(node.get(2)))
     attributes = spans(node.get(5))
     if len(attributes) > MAX_ATTRIBUTES:
         raise RefusedError(f"'{label}' has {len(attributes)} attributes; the limit is {MAX_ATTRIBUTES}")
-    return {
+    found = {
         f"{name}/{i}": info for i, a in enumerate(attributes) if (info := _attribute(content, a, label)) is not None
     }
+    return found, Link(label, reads, makes)
 
 
 def _attribute(content: bytes, span: Span, label: str) -> TensorInfo | None:
@@ -268,7 +334,7 @@ def _tensor(content: bytes, span: Span, what: str) -> tuple[str, TensorInfo]:
     name = text_of(content, tensor.get(8), MAX_NAME, f"the name of {what}")
     label = name or what
     if 13 in tensor or number_of(tensor.get(14)):
-        raise RefusedError(f"tensor '{shown(label)}' lies in another file (external data); store it in the model")
+        raise RefusedError(f"tensor '{shown(label)}' lies in another file (external data); {WHOLE}")
     if 3 in tensor:
         raise RefusedError(f"tensor '{shown(label)}' is a segment of a larger one")
     shape = (
@@ -291,6 +357,68 @@ def _tensor(content: bytes, span: Span, what: str) -> tuple[str, TensorInfo]:
     if info.elements > 2 * stored:  # the narrowest numbers: two in a byte
         raise RefusedError(f"tensor '{shown(label)}' of shape {info.shape} has only {stored:,} bytes of numbers")
     return name, info
+
+
+def with_weights_inside(content: bytes, beside: Mapping[str, bytes]) -> bytes:
+    """An ONNX model whose tensors lie in other files, with all of them in itself.
+
+    beside: the other files' bytes by name. Raises RefusedError for places that they do not hold.
+    """
+    parts = []
+    for number, value, raw in raw_fields(content, (0, len(content))):
+        if number == 7 and not isinstance(value, int):
+            graph = [
+                written(5, _inside(content, inner, beside)) if field == 5 and not isinstance(inner, int) else bytes_
+                for field, inner, bytes_ in raw_fields(content, value)
+            ]
+            raw = written(7, b"".join(graph))
+        parts.append(raw)
+    return b"".join(parts)
+
+
+def _inside(content: bytes, span: Span, beside: Mapping[str, bytes]) -> bytes:
+    """A stored tensor with its numbers in itself."""
+    fields_ = list(raw_fields(content, span))
+    if not any(number == 13 for number, _, _ in fields_):
+        return content[span[0] : span[1]]
+    where = _places(content, [value for number, value, _ in fields_ if number == 13 and not isinstance(value, int)])
+    data = beside.get(where.get("location", ""), b"")
+    try:
+        start = int(where.get("offset", "0"))
+        size = int(where.get("length", str(len(data) - start)))
+    except ValueError as error:
+        raise damaged() from error
+    if start < 0 or size < 0 or start + size > len(data):
+        raise RefusedError(
+            f"a tensor lies at {start:,} to {start + size:,} of '{shown(where.get('location', ''))}', which has "
+            f"{len(data):,} bytes: the two files are not of one export"
+        )
+    kept = b"".join(raw for number, _, raw in fields_ if number not in (13, 14, 9))
+    return kept + written(9, data[start : start + size])
+
+
+def _places(content: bytes, entries: Sequence[Span]) -> dict[str, str]:
+    """`location`, `offset` and `length` of external data."""
+    found = {}
+    for entry in entries:
+        pair = message(content, entry, 4, "a place of external data")
+        key = text_of(content, pair.get(1), MAX_NAME, "a key of external data")
+        found[key] = text_of(content, pair.get(2), MAX_NAME, "a place of external data")
+    return found
+
+
+def other_files(content: bytes) -> list[str]:
+    """Names of the files that an ONNX model's tensors lie in; none where it is whole."""
+    found: dict[str, None] = {}
+    for number, value in fields(content, (0, len(content))):
+        if number != 7 or isinstance(value, int):
+            continue
+        for field, inner in fields(content, value):
+            if field == 5 and not isinstance(inner, int):
+                spans_ = [v for n, v in fields(content, inner) if n == 13 and not isinstance(v, int)]
+                if spans_:
+                    found[_places(content, spans_).get("location", "")] = None
+    return list(found)
 
 
 def _empty(content: bytes, tensor: dict[int, list[Value]]) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from contest.errors import RefusedError
 from contest.untrusted.description import (
+    CONVERT,
     MAX_HEADER_BYTES,
     MAX_JSON_DEPTH,
     MAX_TENSORS,
@@ -38,7 +39,7 @@ def describe_safetensors(content: bytes) -> Description:
     if len(header) > MAX_TENSORS:
         raise RefusedError(f"the file holds {len(header):,} tensors; the limit is {MAX_TENSORS:,}")
     if "manifest" not in metadata:
-        raise RefusedError("there is no manifest in its metadata; it was not written by this project")
+        raise RefusedError(f"there is no manifest in its metadata; it is no model file of this project; {CONVERT}")
     tensors, places = {}, []
     for name, entry in header.items():
         check_name(name)

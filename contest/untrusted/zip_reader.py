@@ -21,6 +21,8 @@ from contest.untrusted.description import (
     Description,
     TensorInfo,
     check_totals,
+    from_export,
+    from_torchscript,
     shown,
 )
 from contest.untrusted.pickle_reader import Storage, interpret
@@ -148,7 +150,11 @@ def _central_entry(content: bytes, place: int, stop: int) -> tuple[str, Entry, i
         name = raw.decode()
     except UnicodeDecodeError as error:
         raise RefusedError("the archive has an entry whose name is not UTF-8") from error
-    label = shown(name)
+    label, below = shown(name), name.partition("/")[2]
+    if below == "constants.pkl" or below.startswith("code/"):
+        raise RefusedError(f"it is a TorchScript archive, which is code; {from_torchscript('FILE')}")
+    if below == "archive_format" or below.startswith(("models/", "data/weights/")):
+        raise RefusedError(f"it is a program of torch.export; {from_export('FILE')}")
     if flags & 1:
         raise RefusedError(f"entry '{label}' is encrypted")
     if method != 0 or packed != size:
@@ -166,7 +172,6 @@ def _central_entry(content: bytes, place: int, stop: int) -> tuple[str, Entry, i
     same = content[begin : begin + name_size2] == raw and (flags2, method2) == (flags, method)
     if not same or (packed2, size2) not in ((size, size), (0, 0), (0xFFFFFFFF, 0xFFFFFFFF)):
         raise RefusedError(f"entry '{label}' is described in two ways that differ")
-    below = name.partition("/")[2]
     next_place = place + _CENTRAL.size + name_size
     return name, Entry(below, begin + name_size2 + extra2, size, header), next_place
 

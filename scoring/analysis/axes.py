@@ -216,6 +216,8 @@ _RULES: dict[str, Callable[[Graph, Node, dict[str, Axes]], Axes]] = {
     "DepthToSpace": _to_space,
     "SpaceToDepth": _to_depth,
     **{kind: _reduced for kind in POOLING_KINDS if kind.startswith("Reduce")},
+    "ArgMax": _reduced,
+    "ArgMin": _reduced,
 }
 
 

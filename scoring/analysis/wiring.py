@@ -235,7 +235,7 @@ def _nothing(graph: Graph, node: Node) -> Attributes:
 
 
 _WINDOWS = ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "AdaptiveAveragePool", "AdaptiveMaxPool")
-_RESIZES = ("ResizeNearest", "ResizeLinear")
+_RESIZES = ("ResizeNearest", "ResizeLinear", "ResizeCubic")
 _MARKED = (
     "Softmax",
     "LogSoftmax",
@@ -253,6 +253,8 @@ _MARKED = (
     "ReduceSum",
     "ReduceMax",
     "ReduceMin",
+    "ArgMax",
+    "ArgMin",
 )
 _RULES: dict[str, Callable[[Graph, Node], Attributes]] = {
     **dict.fromkeys((*_WINDOWS, *_RESIZES), _window),

@@ -6,6 +6,7 @@ at once where dimension 0 provably counts images (times a constant) all the way,
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cache
 from typing import Any
@@ -34,9 +35,18 @@ def run_graph(
     run = _Run(graph, wanted, replaced or {})
     if len(images) == 1 or images_stay_first(graph):
         return run(images)
-    runs = [run(image[None]) for image in images]
-    joined = {name: torch.cat([one[name] for one in runs]) for name in runs[0] if name not in graph.constants}
-    return {**{name: value for name, value in runs[0].items() if name in graph.constants}, **joined}
+    first = run(images[:1])
+    fixed = {name: value for name, value in first.items() if name in graph.constants}
+    names = [name for name in first if name not in fixed]
+    try:  # each image for itself, and the arithmetic of many together
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an operation without a rule for many is looped over
+            values = torch.vmap(lambda image: list(map(run(image[None]).__getitem__, names)))(images)
+        joined = {name: value.flatten(0, 1) for name, value in zip(names, values, strict=True)}
+    except RuntimeError:  # an operation that cannot be told of many
+        runs = [first, *(run(image[None]) for image in images[1:])]
+        joined = {name: torch.cat([one[name] for one in runs]) for name in names}
+    return {**fixed, **joined}
 
 
 def logits_of(graph: Graph, images: Tensor) -> Tensor:
@@ -135,6 +145,7 @@ def _moved(graph: Graph) -> Iterator[Node]:
 
 _ALONG_AXES = {
     **{kind: (lambda a, rank: a["axes"]) for kind in ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin")},
+    **{kind: (lambda a, rank: a["axes"]) for kind in ("ArgMax", "ArgMin")},
     **{kind: (lambda a, rank: a["axes"]) for kind in ("Normalise", "RmsNormalise")},
     **{kind: (lambda a, rank: (a["axis"] % rank,)) for kind in ("Softmax", "LogSoftmax")},
 }

@@ -156,6 +156,8 @@ KINDS: dict[str, Kind] = {
     "RmsNormalise": Kind(run.rms_normalise, Price.READ, work=3),  # square, mean, quotient
     "Softmax": Kind(run.unary(torch.softmax, "axis"), Price.READ, work=3),
     "LogSoftmax": Kind(run.unary(torch.log_softmax, "axis"), Price.READ, work=3),
+    "ArgMax": Kind(run.place(torch.argmax), Price.READ),
+    "ArgMin": Kind(run.place(torch.argmin), Price.READ),
     "Max": _element(run.binary(torch.maximum), commutes=True),
     "Min": _element(run.binary(torch.minimum), commutes=True),
     "Where": _element(run.where),
@@ -166,7 +168,8 @@ KINDS: dict[str, Kind] = {
     "LessOrEqual": _element(run.binary(torch.le)),
     "And": _element(run.binary(torch.logical_and), commutes=True),
     "Or": _element(run.binary(torch.logical_or), commutes=True),
-    "ResizeLinear": Kind(run.resize_linear, Price.ELEMENT, keeps_zero=True, work=4),
+    "ResizeLinear": Kind(run.resize(cubic=False), Price.ELEMENT, keeps_zero=True, work=4),
+    "ResizeCubic": Kind(run.resize(cubic=True), Price.ELEMENT, keeps_zero=True, work=16),
 }
 
 

@@ -20,7 +20,8 @@ def _window(x: Tensor, a: Attributes, value: float = 0.0) -> tuple[Tensor, tuple
     """x and symmetric padding; unequal padding is carried out first."""
     dims = len(a["pads"]) // 2
     before, after = a["pads"][:dims], a["pads"][dims:]
-    if tuple(before) == tuple(after):
+    small = all(2 * p <= k for p, k in zip(before, a.get("kernel", [2 * p for p in before]), strict=True))
+    if tuple(before) == tuple(after) and (small or a.get("ceil")):  # torch pads by at most half of a cell
         return x, tuple(before)
     flat = [p for pair in reversed(list(zip(before, after, strict=True))) for p in pair]
     return F.pad(x, flat, value=value), (0,) * dims
@@ -41,11 +42,12 @@ def conv_transpose(inputs: Inputs, a: Attributes) -> Tensor:
     dims = weight.dim() - 2
     conv = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}[dims]
     before, after = a["pads"][:dims], a["pads"][dims:]
-    if tuple(before) != tuple(after):
-        raise RefusedError("a transposed convolution with unequal padding is not supported")
+    both = tuple(map(min, before, after))
     result: Tensor = conv(
-        x, weight, bias[0] if bias else None, a["stride"], before, a["output_padding"], a["groups"], a["dilation"]
+        x, weight, bias[0] if bias else None, a["stride"], both, a["output_padding"], a["groups"], a["dilation"]
     )
+    for i, (first, last, cut) in enumerate(zip(before, after, both, strict=True)):  # unequal padding is cut off
+        result = result.narrow(i + 2, first - cut, result.shape[i + 2] - first - last + 2 * cut)
     return result
 
 
@@ -61,10 +63,14 @@ def max_pool(inputs: Inputs, a: Attributes) -> Tensor:
 def average_pool(inputs: Inputs, a: Attributes) -> Tensor:
     x = inputs[0]
     assert x is not None
-    if not a["count_include_pad"] and any(a["pads"]) and a["pads"][: len(a["kernel"])] != a["pads"][len(a["kernel"]) :]:
-        raise RefusedError("an average pool with unequal padding that is not counted is not supported")
-    x, padding = _window(x, a)
     pool = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}[len(a["kernel"])]
+    counted, plain = a["count_include_pad"], torch.ones_like(x[:1, :1])
+    x, padding = _window(x, a)
+    if not counted and len(padding) and x.shape[2:] != plain.shape[2:]:  # padded already: by the share of each cell
+        if a["ceil"]:
+            raise RefusedError("an average pool with unequal padding that is not counted is not known with ceil mode")
+        share: Tensor = pool(_window(plain, a)[0], a["kernel"], a["stride"])
+        return pool(x, a["kernel"], a["stride"]) / share
     result: Tensor = pool(x, a["kernel"], a["stride"], padding, a["ceil"], a["count_include_pad"])
     return result
 
@@ -218,11 +224,20 @@ def resize_nearest(inputs: Inputs, a: Attributes) -> Tensor:
     return F.interpolate(x, scale_factor=[float(f) for f in a["factors"]])
 
 
-def resize_linear(inputs: Inputs, a: Attributes) -> Tensor:
-    x = inputs[0]
-    assert x is not None
-    mode = {3: "linear", 4: "bilinear", 5: "trilinear"}[x.dim()]
-    return F.interpolate(x, size=tuple(a["size"]), mode=mode, align_corners=a["align_corners"])
+def resize(cubic: bool) -> Run:
+    """Another size, each value between its 2 (cubic: 4) neighbours along each axis."""
+
+    def run(inputs: Inputs, a: Attributes) -> Tensor:
+        x = one(inputs)
+        mode = "bicubic" if cubic else {3: "linear", 4: "bilinear", 5: "trilinear"}[x.dim()]
+        return F.interpolate(x, size=tuple(a["size"]), mode=mode, align_corners=a["align_corners"])
+
+    return run
+
+
+def place(function: Callable[..., Tensor]) -> Run:
+    """Where along one axis the largest or smallest value is."""
+    return lambda inputs, a: function(inputs[0], a["axes"][0], a["keepdims"])
 
 
 def adaptive_pool(average: bool) -> Run:

@@ -8,6 +8,7 @@ so tensors come out of any of these files and nothing of their code is imported 
 from __future__ import annotations
 
 import difflib
+import io
 import pickle
 import types
 import zipfile
@@ -24,12 +25,18 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from contest.errors import RefusedError, UsageError
-from contest.untrusted.description import FROM_KERAS
+from contest.untrusted.description import FROM_KERAS, from_export, from_torchscript
 
 _MAX_DEPTH = 6
 """How deeply the weights may lie in dictionaries, lists and objects."""
 _MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
-_TENSOR_BUILDERS = ("_rebuild_tensor_v2", "_rebuild_tensor", "_rebuild_qtensor", "_rebuild_parameter")
+_TENSOR_BUILDERS = (
+    "_rebuild_tensor_v2",
+    "_rebuild_tensor",
+    "_rebuild_qtensor",
+    "_rebuild_parameter",
+    "_rebuild_sparse_tensor",
+)
 _BUILDERS: dict[tuple[str, str], Any] = {
     **{("torch._utils", name): getattr(torch._utils, name) for name in _TENSOR_BUILDERS},
     **{(module, name): getattr(_multiarray, name) for module in _MULTIARRAY for name in ("_reconstruct", "scalar")},
@@ -37,7 +44,9 @@ _BUILDERS: dict[tuple[str, str], Any] = {
     ("numpy", "dtype"): np.dtype,
     ("numpy", "ndarray"): np.ndarray,
     ("torch", "Size"): torch.Size,
+    ("torch.serialization", "_get_layout"): torch.serialization._get_layout,
     ("_codecs", "encode"): lambda text, encoding="latin1": text.encode("latin1"),
+    ("torch.storage", "_load_from_bytes"): lambda content: _opened(io.BytesIO(content)),
 }
 """All that may be called: what builds tensors, arrays and numbers from bytes."""
 
@@ -94,30 +103,72 @@ def open_checkpoint(path: Path) -> Any:
     if not path.is_file():
         raise UsageError(f"{path} is not a file")
     name = path.name
+    with path.open("rb") as file:
+        head = file.read(8)
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
         return dict(load_file(path))
     if path.suffix in (".h5", ".hdf5", ".keras", ".tflite"):
         raise RefusedError(f"{name} is a network of Keras or TensorFlow; {FROM_KERAS}")
+    if path.suffix == ".onnx":
+        raise RefusedError(f"{name} holds its network itself; score it without --arch: `contest score {name}`")
+    for magic, what in _ARCHIVES.items():
+        if head.startswith(magic):
+            raise RefusedError(f"{name} is an archive; unpack it first (`{what} {name}`) and score what is in it")
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            members = [entry.partition("/")[2] for entry in archive.namelist()]
-        if any(m == "constants.pkl" or m.startswith("code/") for m in members):
-            raise RefusedError(
-                f"{name} is a TorchScript archive, which is code; save its weights where you made it: python -c "
-                f"\"import torch; torch.save(torch.jit.load('{name}').state_dict(), 'weights.pt')\""
-            )
-        if all(entry.endswith(".npy") for entry in archive.namelist()):
-            with np.load(path, allow_pickle=False) as arrays:
-                return {key: arrays[key] for key in arrays.files}
+        found = _of_zip(path)
+        if found is not None:
+            return found
     try:
-        return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_pickle)
+        return _opened(path)
     except Exception as error:  # a damaged pickle raises whatever its next byte means
-        raise RefusedError(
-            f"{name} cannot be opened as a checkpoint of torch ({' '.join(str(error).split())[:200]}); save "
-            "`torch.save(model.state_dict(), path)`"
-        ) from error
+        try:
+            return _plain_pickle(path, head)
+        except Exception:  # so does one that torch never wrote
+            raise RefusedError(
+                f"{name} cannot be opened as a checkpoint of torch ({' '.join(str(error).split())[:200]}); save "
+                "`torch.save(model.state_dict(), path)`"
+            ) from error
+
+
+_ARCHIVES = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
+"""First bytes -> the program that unpacks them."""
+
+
+def _opened(file: Any) -> Any:
+    return torch.load(file, map_location="cpu", weights_only=False, pickle_module=_pickle)
+
+
+def _of_zip(path: Path) -> Any:
+    """Arrays of an .npz; None for a checkpoint of torch. Raises RefusedError for any other archive."""
+    name = path.name
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.namelist()
+    members = [entry.partition("/")[2] for entry in entries]
+    if any(m == "constants.pkl" or m.startswith("code/") for m in members):
+        raise RefusedError(f"{name} is a TorchScript archive, which is code; {from_torchscript(name)}")
+    if any(m.startswith("models/") or m == "archive_format" for m in members):
+        raise RefusedError(f"{name} is a program of torch.export; {from_export(name)}")
+    if entries and all(entry.endswith(".npy") for entry in entries):
+        with np.load(path, allow_pickle=False) as arrays:
+            return {key: arrays[key] for key in arrays.files}
+    if not any(m == "data.pkl" for m in members):
+        raise RefusedError(f"{name} is an archive; unpack it first (`unzip {name}`) and score what is in it")
+    return None
+
+
+def _plain_pickle(path: Path, head: bytes) -> Any:
+    """What `pickle.dump` or `numpy.save` wrote, opened as hollow as everything else."""
+    with path.open("rb") as file:
+        if head.startswith(b"\x93NUMPY"):
+            version = np.lib.format.read_magic(file)
+            reader = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[version[0]]
+            _, _, dtype = reader(file)
+            if not dtype.hasobject:
+                raise ValueError("one array without a name")
+        found = _load(file)
+    return found.item() if isinstance(found, np.ndarray) and found.dtype.hasobject and found.size == 1 else found
 
 
 def tensor_dictionaries(content: Any) -> dict[str, dict[str, Any]]:
@@ -153,7 +204,7 @@ def _entry(name: str, value: Any) -> Any:
 
 def _tensor(value: Any) -> Tensor | None:
     if isinstance(value, Tensor):
-        return value.detach()
+        return value.detach() if value.layout == torch.strided else value.detach().to_dense()
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
         return torch.from_numpy(np.array(value))
     return None
@@ -186,6 +237,10 @@ _BOOKKEEPING = ("n_averaged", "total_ops", "total_params", "num_batches_tracked"
 _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 """Wrappers put these anywhere into a name."""
 _MOST_NAMES = 4
+_PARAMETERS_ONLY = (
+    "; it holds the parameters and none of the buffers (statistics of batch norms), without which the network is "
+    "another: save `torch.save(model.state_dict(), path)`"
+)
 
 
 @dataclass(frozen=True)
@@ -226,7 +281,9 @@ def load_state(model: nn.Module, found: Mapping[str, Mapping[str, Any]], key: st
     _prepare(model, best.tensors)
     state = OrderedDict(best.tensors)
     state._metadata = model.state_dict()._metadata  # type: ignore[attr-defined]  # versions of the module's layers
-    model.load_state_dict(state, strict=False)
+    left = model.load_state_dict(state, strict=False)
+    if left.unexpected_keys:
+        raise RefusedError(_what_differs(best))
     return _notes(best, [fit.place for fit in fits[1:] if fit.whole])
 
 
@@ -291,8 +348,10 @@ def _moved(name: str, prefix: str) -> str:
 
 def _check(model: nn.Module, fit: Fit) -> None:
     wanted = _names_wanted(model)
-    if fit.missing or fit.unexpected:
-        raise RefusedError(_what_differs(fit))
+    if fit.missing or (fit.unexpected and not _makes_its_own_entries(model)):
+        buffers = {name for name, _ in model.named_buffers()}
+        statistics = not fit.unexpected and all(name in buffers for name in fit.missing)
+        raise RefusedError(_what_differs(fit) + (_PARAMETERS_ONLY if statistics else ""))
     for name, tensor in fit.tensors.items():
         shape = wanted.get(name, wanted.get(name.removesuffix("_orig").removesuffix("_mask")))
         if shape is not None and tuple(tensor.shape) != shape:
@@ -300,6 +359,11 @@ def _check(model: nn.Module, fit: Fit) -> None:
                 f"the weights do not fit the module: '{name}' is {list(tensor.shape)} in the file and {list(shape)} in "
                 "the module; build the module as it was when it was trained (classes, widths)"
             )
+
+
+def _makes_its_own_entries(model: nn.Module) -> bool:
+    """Whether layers take entries that a new module's `state_dict` lacks: Brevitas keeps steps that were collected."""
+    return any(type(module).__module__.startswith("brevitas.") for module in model.modules())
 
 
 def _what_differs(fit: Fit) -> str:
@@ -310,6 +374,12 @@ def _what_differs(fit: Fit) -> str:
         parts.append(f"the module wants {_listed(fit.missing)}, which the file lacks")
     if fit.unexpected:
         parts.append(f"the file has {_listed(fit.unexpected)}, which the module lacks")
+    if {"_scale_0", "_zero_point_0"} <= fit.tensors.keys():
+        parts.append(
+            "it is a network that `convert_pt2e` made, whose code the module is not: write it as ONNX where you "
+            "made it, `torch.onnx.export(converted, images, 'network.onnx', dynamo=True, external_data=False)`"
+        )
+        return "; ".join(parts)
     near = []
     for name in fit.missing[:_MOST_NAMES]:
         close = difflib.get_close_matches(name, fit.unexpected, 1, 0.5)

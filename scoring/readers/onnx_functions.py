@@ -1,4 +1,4 @@
-"""Checks of an ONNX file, and its normalisations, functions of a value, comparisons and moves, in the graph's words.
+"""ONNX's normalisations, functions of a value, comparisons and moves, in the graph's vocabulary.
 
 Layers and what stands around them are in `onnx_operators`; what is here costs by its elements, or is an activation.
 """
@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+import torch
+from google.protobuf.message import DecodeError
 
 from contest.errors import RefusedError, UsageError
 from scoring.graph.graph import Building
-from scoring.readers.onnx_operators import Unsupported, operator
+from scoring.readers.onnx_operators import Unsupported, operator, optional, shape_of, window
 
 MAX_BYTES = 256 * 2**20
 MAX_NODES = 20_000
@@ -46,6 +47,7 @@ def load_checked(path: Path) -> Any:
         raise RefusedError(f"{path.name} defines functions or training graphs; only plain operators are accepted")
     _check_domains(model)
     _check_graph(model.graph)
+    _sort(model.graph)
     try:
         onnx.checker.check_model(model, full_check=False)
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
@@ -92,6 +94,36 @@ def _check_graph(graph: Any) -> None:
         raise RefusedError(f"the graph stores {elements:,} numbers; the limit is {MAX_ELEMENTS:,}")
 
 
+def _sort(graph: Any) -> None:
+    """Nodes in an order in which they can run: ONNX Runtime's own tools leave them in any. Cycles stay."""
+    made = {name for node in graph.node for name in node.output if name}
+    done: set[str] = set()
+    nodes, sorted_already = list(graph.node), True
+    for node in nodes:
+        sorted_already &= not any(name in made and name not in done for name in node.input)
+        done.update(node.output)
+    if sorted_already:
+        return
+    readers: dict[str, list[int]] = {}
+    missing = []
+    for i, node in enumerate(nodes):
+        needed = {name for name in node.input if name in made}
+        missing.append(len(needed))
+        for name in needed:
+            readers.setdefault(name, []).append(i)
+    order = [i for i, count in enumerate(missing) if not count]
+    for i in order:
+        for name in nodes[i].output:
+            for reader in readers.get(name, ()):
+                missing[reader] -= 1
+                if not missing[reader]:
+                    order.append(reader)
+    copies = [onnx.NodeProto.FromString(nodes[i].SerializeToString()) for i in order]
+    if len(copies) == len(nodes):
+        del graph.node[:]
+        graph.node.extend(copies)
+
+
 def check_tensor(tensor: Any) -> int:
     """Elements of a stored tensor whose shape fits its bytes."""
     name = tensor.name[:MAX_NAME]
@@ -135,6 +167,14 @@ def _shrink(b: Building, proto: Any, a: dict[str, Any]) -> None:
     b.emit("Softshrink" if bias else "Hardshrink", (proto.input[0],), proto.output[0], lambd=lambd)
 
 
+@operator("Swish", "QuickGelu")
+def _swish(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    """x * sigmoid(alpha * x)."""
+    x, out, alpha = proto.input[0], proto.output[0], a.get("alpha", 1.702 if proto.op_type == "QuickGelu" else 1.0)
+    inner = x if alpha == 1.0 else b.emit("Mul", (x, b.number(alpha, x)), f"{out}^scaled")
+    b.emit("Mul", (x, b.emit("Sigmoid", (inner,), f"{out}^gate")), out)
+
+
 @operator("Pow")
 def _power(b: Building, proto: Any, a: dict[str, Any]) -> None:
     """A square is a product of a value with itself, a cube two; any other power is a function of one value."""
@@ -168,14 +208,13 @@ def _sum(b: Building, proto: Any, a: dict[str, Any]) -> None:
     _fold(b, proto, "Add")
 
 
-def _fold(b: Building, proto: Any, kind: str) -> None:
+def _fold(b: Building, proto: Any, kind: str, output: str = "") -> None:
     """An operator of any number of inputs, two by two."""
-    last, names = proto.input[0], list(proto.input[1:])
+    last, names, output = proto.input[0], list(proto.input[1:]), output or proto.output[0]
     if not names:
-        b.emit("Identity", (last,), proto.output[0])
+        b.emit("Identity", (last,), output)
     for i, name in enumerate(names):
-        output = proto.output[0] if i + 1 == len(names) else f"{proto.output[0]}^{i}"
-        last = b.emit(kind, (last, name), output)
+        last = b.emit(kind, (last, name), output if i + 1 == len(names) else f"{output}^{i}")
 
 
 @operator("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Where")
@@ -185,15 +224,79 @@ def _compare(b: Building, proto: Any, a: dict[str, Any]) -> None:
     b.emit(proto.op_type, tuple(proto.input), proto.output[0])
 
 
-@operator("ReduceMax", "ReduceMin")
-def _reduce(b: Building, proto: Any, a: dict[str, Any]) -> None:
+def _axes(b: Building, proto: Any, a: dict[str, Any]) -> tuple[int, ...]:
+    """The axes of a reduction; none where it is asked to leave its input as it is."""
     dims = b.values[proto.input[0]].dim()
-    given = len(proto.input) > 1 and bool(proto.input[1])
-    axes = tuple(a["axes"]) if "axes" in a else b.ints(proto.input[1]) if given else ()
+    axes = tuple(a["axes"]) if "axes" in a else b.ints(proto.input[1]) if optional(proto, 1) else ()
     if not axes and a.get("noop_with_empty_axes", 0):
-        raise Unsupported
-    axes = tuple(axis % dims for axis in axes) or tuple(range(dims))
+        return ()
+    return tuple(axis % dims for axis in axes) or tuple(range(dims))
+
+
+@operator("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin")
+def _reduce(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    axes = _axes(b, proto, a)
+    if not axes:
+        b.emit("Identity", (proto.input[0],), proto.output[0])
+        return
     b.emit(proto.op_type, (proto.input[0],), proto.output[0], axes=axes, keepdims=bool(a.get("keepdims", 1)))
+
+
+_SUMS = {
+    "ReduceL1": ("Abs", None),
+    "ReduceL2": ("Square", "Sqrt"),
+    "ReduceSumSquare": ("Square", None),
+    "ReduceLogSum": (None, "Log"),
+    "ReduceLogSumExp": ("Exp", "Log"),
+}
+"""Reductions that are a sum with a function before and one behind it."""
+
+
+@operator(*_SUMS)
+def _sum_of_functions(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    axes, out, (before, behind) = _axes(b, proto, a), proto.output[0], _SUMS[proto.op_type]
+    if not axes:
+        raise Unsupported
+    x = _power_of(b, proto.input[0], 2, f"{out}^each") if before == "Square" else proto.input[0]
+    if before not in (None, "Square"):
+        x = b.emit(str(before), (x,), f"{out}^each")
+    total = f"{out}^sum" if behind else out
+    b.emit("ReduceSum", (x,), total, axes=axes, keepdims=bool(a.get("keepdims", 1)))
+    if behind:
+        b.emit(behind, (total,), out)
+
+
+def _power_of(b: Building, x: str, power: float, output: str) -> str:
+    """|x| to a power; a square is a product of a value with itself."""
+    if power == 2:
+        return b.emit("Mul", (x, x), output)
+    size = b.emit("Abs", (x,), output if power == 1 else f"{output}^abs")
+    return size if power == 1 else b.emit("Pow", (size,), output, exponent=power)
+
+
+def _root_of(b: Building, x: str, power: float, output: str) -> None:
+    if power == 2:
+        b.emit("Sqrt", (x,), output)
+    elif power == 1:
+        b.emit("Identity", (x,), output)
+    else:
+        b.emit("Pow", (x,), output, exponent=1 / power)
+
+
+@operator("ArgMax", "ArgMin")
+def _place(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    """Where the largest value is, the first of equals."""
+    axis = int(a.get("axis", 0)) % b.values[proto.input[0]].dim()
+    if a.get("select_last_index", 0):
+        raise Unsupported
+    b.emit(proto.op_type, (proto.input[0],), proto.output[0], axes=(axis,), keepdims=bool(a.get("keepdims", 1)))
+
+
+@operator("Mean")
+def _mean(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    total = f"{proto.output[0]}^sum"
+    _fold(b, proto, "Add", total)
+    b.emit("Mul", (total, b.number(1 / len(proto.input), total)), proto.output[0])
 
 
 # Normalisations ---------------------------------------------------------------------------------------------------
@@ -232,6 +335,156 @@ def _group_norm(b: Building, proto: Any, a: dict[str, Any]) -> None:
     normal = b.emit("Normalise", (apart,), f"{output}^normal", axes=axes, eps=eps)
     whole = b.emit("Reshape", (normal,), f"{output}^whole", shape=shape)
     _scaled(b, proto, whole, (1, -1, *[1] * (len(shape) - 2)))
+
+
+@operator("MeanVarianceNormalization")
+def _mean_variance(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    axes = tuple(a.get("axes", (0, 2, 3)))
+    b.emit("Normalise", (proto.input[0],), proto.output[0], axes=axes, eps=1e-18)
+
+
+@operator("LpNormalization")
+def _lp_normalization(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    x, out, power = proto.input[0], proto.output[0], int(a.get("p", 2))
+    powers = _power_of(b, x, power, f"{out}^powers")
+    axes = (int(a.get("axis", -1)) % b.values[x].dim(),)
+    total = b.emit("ReduceSum", (powers,), f"{out}^sum", axes=axes, keepdims=True)
+    _root_of(b, total, power, f"{out}^root")
+    b.emit("Div", (x, b.emit("Clip", (f"{out}^root",), f"{out}^norm", min=1e-12, max=None)), out)
+
+
+@operator("LRN")
+def _local_response(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    """x / (bias + alpha * mean of squares of the channels around)^beta: a mean over channels, zeros beyond the edge."""
+    x, out, size = proto.input[0], proto.output[0], int(a["size"])
+    shape, before = shape_of(b, x), (size - 1) // 2
+    apart = (shape[0], 1, shape[1], math.prod(shape[2:]))
+    squares = b.emit("Reshape", (b.emit("Mul", (x, x), f"{out}^squares"),), f"{out}^apart", shape=apart)
+    window_ = {"kernel": (size, 1), "stride": (1, 1), "pads": (before, 0, size - 1 - before, 0), "ceil": False}
+    means = b.emit("AveragePool", (squares,), f"{out}^means", **window_, count_include_pad=True)
+    whole = b.emit("Reshape", (means,), f"{out}^whole", shape=shape)
+    scaled = b.emit("Mul", (whole, b.number(float(a.get("alpha", 1e-4)), whole)), f"{out}^scaled")
+    shifted = b.emit("Add", (scaled, b.number(float(a.get("bias", 1.0)), whole)), f"{out}^shifted")
+    b.emit("Div", (x, b.emit("Pow", (shifted,), f"{out}^power", exponent=float(a.get("beta", 0.75)))), out)
+
+
+# Attention --------------------------------------------------------------------------------------------------------
+
+
+_ATTENTION = {"is_causal", "kv_num_heads", "q_num_heads", "scale", "softcap", "softmax_precision"}
+
+
+@operator("Attention")
+def _attention(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    """Scaled products of queries and keys, a softmax, and a sum of values; heads side by side in three dimensions."""
+    out, mask = proto.output[0], optional(proto, 3)
+    if any(optional(proto, i) for i in (4, 5, 6)) or len([o for o in proto.output if o]) > 1 or a.keys() - _ATTENTION:
+        raise Unsupported  # keys of earlier images, windows
+    if mask in b.constants and b.values[mask].dtype == torch.bool and not bool(b.values[mask].any(-1).all()):
+        raise Unsupported  # who may look at nothing gets 0 in ONNX and NaN in torch
+    joined = b.values[proto.input[0]].dim() == 3
+    heads = [int(a.get(key, 0)) for key in ("q_num_heads", "kv_num_heads", "kv_num_heads")]
+    q, k, v = (
+        _apart(b, name, n, f"{out}^{part}") if joined else name
+        for name, n, part in zip(proto.input[:3], heads, "qkv", strict=True)
+    )
+    (_, many, tokens, width), (_, few, others, _) = shape_of(b, q), shape_of(b, k)
+    if few != many:
+        k, v = (_repeated(b, name, many // few, f"{out}^{part}s") for name, part in ((k, "k"), (v, "v")))
+    turned = b.emit("Transpose", (k,), f"{out}^turned", perm=(0, 1, 3, 2))
+    products = b.emit("MatMul", (q, turned), f"{out}^products")
+    scale = float(a.get("scale", 0.0)) or 1 / math.sqrt(width)
+    value = b.emit("Mul", (products, b.number(scale, products)), f"{out}^scaled")
+    cap = float(a.get("softcap", 0.0))
+    if cap:
+        inner = b.emit("Mul", (value, b.number(1 / cap, value)), f"{out}^inner")
+        value = b.emit("Mul", (b.emit("Tanh", (inner,), f"{out}^tanh"), b.number(cap, value)), f"{out}^capped")
+    if a.get("is_causal", 0):
+        causal = f"{out}^causal"
+        b.fold(causal, torch.ones(tokens, others, dtype=torch.bool).tril())
+        value = _masked(b, value, causal, f"{out}^past")
+    if mask:
+        value = _masked(b, value, mask, f"{out}^masked")
+    weights = b.emit("Softmax", (value,), f"{out}^weights", axis=-1)
+    if not joined:
+        b.emit("MatMul", (weights, v), out)
+        return
+    sums = b.emit("Transpose", (b.emit("MatMul", (weights, v), f"{out}^sums"),), f"{out}^beside", perm=(0, 2, 1, 3))
+    b.emit("Reshape", (sums,), out, shape=(*shape_of(b, sums)[:2], math.prod(shape_of(b, sums)[2:])))
+
+
+def _apart(b: Building, x: str, heads: int, output: str) -> str:
+    """[N, tokens, heads * width] as [N, heads, tokens, width]."""
+    n, tokens, width = shape_of(b, x)
+    apart = b.emit("Reshape", (x,), f"{output}^apart", shape=(n, tokens, heads, width // heads))
+    return b.emit("Transpose", (apart,), output, perm=(0, 2, 1, 3))
+
+
+def _repeated(b: Building, x: str, times: int, output: str) -> str:
+    """Each head as often as queries share it."""
+    n, heads, tokens, width = shape_of(b, x)
+    apart = b.emit("Reshape", (x,), f"{output}^apart", shape=(n, heads, 1, tokens, width))
+    copies = b.emit("Expand", (apart,), f"{output}^copies", shape=(n, heads, times, tokens, width))
+    return b.emit("Reshape", (copies,), output, shape=(n, heads * times, tokens, width))
+
+
+def _masked(b: Building, products: str, mask: str, output: str) -> str:
+    if b.values[mask].dtype == torch.bool:
+        return b.emit("Where", (mask, products, b.number(float("-inf"), products)), output)
+    return b.emit("Add", (products, mask), output)
+
+
+# Pooling ----------------------------------------------------------------------------------------------------------
+
+
+@operator("MaxPool", "AveragePool")
+def _pool(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    kernel = tuple(a["kernel_shape"])
+    if len([o for o in proto.output if o]) > 1 or a.get("storage_order", 0):
+        raise Unsupported
+    attributes = window(b, proto, a, kernel) | {"kernel": kernel, "ceil": bool(a.get("ceil_mode", 0))}
+    if proto.op_type == "AveragePool":
+        if any(d != 1 for d in attributes.pop("dilation")):
+            raise Unsupported
+        attributes["count_include_pad"] = bool(a.get("count_include_pad", 0)) or not any(attributes["pads"])
+    b.emit(proto.op_type, (proto.input[0],), proto.output[0], **attributes)
+
+
+@operator("GlobalAveragePool")
+def _global_average(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    axes = tuple(range(2, b.values[proto.input[0]].dim()))
+    b.emit("ReduceMean", (proto.input[0],), proto.output[0], axes=axes, keepdims=True)
+
+
+@operator("GlobalMaxPool")
+def _global_max(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    kernel = shape_of(b, proto.input[0])[2:]
+    b.emit(
+        "MaxPool",
+        (proto.input[0],),
+        proto.output[0],
+        kernel=kernel,
+        stride=kernel,
+        pads=(0,) * 2 * len(kernel),
+        dilation=(1,) * len(kernel),
+        ceil=False,
+    )
+
+
+@operator("LpPool", "GlobalLpPool")
+def _lp_pool(b: Building, proto: Any, a: dict[str, Any]) -> None:
+    """The root of a sum of powers: an average of the cells, zeros at the border among them, times their number."""
+    x, out, power = proto.input[0], proto.output[0], int(a.get("p", 2))
+    kernel = tuple(a["kernel_shape"]) if proto.op_type == "LpPool" else shape_of(b, x)[2:]
+    attributes = window(b, proto, a, kernel)
+    if a.get("ceil_mode", 0) or any(d != 1 for d in attributes.pop("dilation")):
+        raise Unsupported
+    powers = _power_of(b, x, power, f"{out}^powers")
+    means = b.emit(
+        "AveragePool", (powers,), f"{out}^means", kernel=kernel, **attributes, ceil=False, count_include_pad=True
+    )
+    total = b.emit("Mul", (means, b.number(float(math.prod(kernel)), means)), f"{out}^sum")
+    _root_of(b, total, power, out)
 
 
 # Moves and resizing -----------------------------------------------------------------------------------------------
@@ -283,19 +536,33 @@ def _resize(b: Building, proto: Any, a: dict[str, Any]) -> None:
         size = tuple(round(n * f) for n, f in zip(shape, factors, strict=True))
     mode = a.get("mode", b"nearest")
     where = a.get("coordinate_transformation_mode", b"half_pixel")
-    if len(size) != len(shape) or size[:2] != shape[:2] or a.get("antialias", 0) or a.get("axes"):
+    if len(size) != len(shape) or size[:2] != shape[:2] or a.get("axes"):
         raise Unsupported
+    wider = all(m >= n for n, m in zip(shape[2:], size[2:], strict=True))
+    if a.get("antialias", 0) and not (wider and mode == b"linear"):
+        raise Unsupported  # a larger picture needs no filter
     whole = all(m % n == 0 for n, m in zip(shape[2:], size[2:], strict=True))
     if mode == b"linear" and where == b"pytorch_half_pixel" and 1 in size[2:]:
         raise Unsupported
     if mode == b"linear" and where in (b"half_pixel", b"pytorch_half_pixel", b"align_corners"):
         aligned = where == b"align_corners"
         b.emit("ResizeLinear", (proto.input[0],), proto.output[0], size=size[2:], align_corners=aligned)
+    elif mode == b"cubic" and where in _CUBIC and _as_torch(a):
+        aligned = where == b"align_corners"
+        b.emit("ResizeCubic", (proto.input[0],), proto.output[0], size=size[2:], align_corners=aligned)
     elif mode == b"nearest" and whole and _copies(where, a.get("nearest_mode", b"round_prefer_floor")):
         copies = tuple(m // n for n, m in zip(shape[2:], size[2:], strict=True))
         b.emit("ResizeNearest", (proto.input[0],), proto.output[0], factors=copies)
     else:
         raise Unsupported
+
+
+_CUBIC = (b"half_pixel", b"pytorch_half_pixel", b"align_corners")
+
+
+def _as_torch(a: dict[str, Any]) -> bool:
+    """Whether the cubic curve is torch's, and the border repeated as there."""
+    return math.isclose(a.get("cubic_coeff_a", -0.75), -0.75) and not a.get("exclude_outside", 0)
 
 
 def _copies(where: bytes, rounding: bytes) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from scoring.graph.kinds import SHAPE_KINDS
 from scoring.readers.onnx_functions import QONNX, load_checked
 from scoring.readers.onnx_operators import OPERATORS, Unsupported
 from scoring.readers.onnx_runtime_operators import fused
-from scoring.readers.subject import Subject, example_images
+from scoring.readers.subject import Subject, as_logits, before_the_choice, example_images
 from scoring.verification.examination import MAX_FACTS
 
 MAX_IMAGE = 4_000_000
@@ -43,26 +44,41 @@ _TYPES = {
 }
 
 
-def read_onnx(path: Path) -> Subject:
-    """An ONNX file. Raises RefusedError for what is malformed or cannot be followed."""
+def read_onnx(path: Path, image_shape: tuple[int, int, int] | None = None) -> Subject:
+    """An ONNX file. Raises RefusedError for what is malformed or cannot be followed.
+
+    image_shape: of the images that it is to run on, for a network that was exported for images of any size.
+    """
     model = load_checked(path)
     source = _image_input(model.graph)
     dims = source.type.tensor_type.shape.dim
     fixed = dims[0].dim_value if dims[0].HasField("dim_value") else 0
     if fixed > 1:
         raise RefusedError(f"the network takes {fixed} images at a time; export it with one, or any number")
-    shape = (dims[1].dim_value, dims[2].dim_value, dims[3].dim_value)
+    shape = _sizes([d.dim_value for d in dims[1:]], image_shape)
     last = _channels_last(shape)  # as TensorFlow's exporters leave them
     shape = (shape[2], *shape[:2]) if last else shape
     if min(shape) < 1 or math.prod(shape) > MAX_IMAGE:
-        raise RefusedError(f"the network's input is [N, {', '.join(map(str, shape))}]; three sizes are needed")
+        sizes = ", ".join(str(size) if size > 0 else "?" for size in shape)
+        raise RefusedError(
+            f"the network's input is [N, {sizes}]; three sizes are needed: let the batch alone be dynamic"
+        )
     dtype = _TYPES.get(source.type.tensor_type.elem_type)
     if dtype is None:
-        raise RefusedError("the network's input must be a float image [N,C,H,W] in [0, 1]")
-    if len(model.graph.output) != 1:
-        raise RefusedError(f"the network has {len(model.graph.output)} outputs; one is needed, the logits")
+        raise RefusedError(
+            "the network's input must be a float image [N,C,H,W] in [0, 1]; export the part behind the division by 255"
+        )
+    if not model.graph.output:
+        raise RefusedError("the network has 0 outputs; one is needed, the logits")
+    if len(model.graph.output) > 1:
+        names = ", ".join(f"'{output.name[:100]}'" for output in model.graph.output)
+        raise RefusedError(
+            f"the network has {len(model.graph.output)} outputs ({names}); one is needed, the logits: return them "
+            f"alone, or cut off the rest: python -c \"import onnx; onnx.utils.extract_model('FILE', 'logits.onnx', "
+            f"['{source.name[:100]}'], ['{model.graph.output[0].name[:100]}'])\""
+        )
     builder = Builder(model, source.name, example_images(shape, 1).to(dtype), last)
-    graph = fused(builder.graph(model.graph.output[0].name))
+    graph = fused(before_the_choice(builder.graph(model.graph.output[0].name)))
     claims = {
         p.key.removeprefix(CLAIM_KEY): _number(p.value) for p in model.metadata_props if p.key.startswith(CLAIM_KEY)
     }
@@ -72,9 +88,24 @@ def read_onnx(path: Path) -> Subject:
     provenance = _provenance(model.metadata_props)
     custom = any(node.domain in QONNX for node in model.graph.node)
     run = _interpreted(graph) if custom else _session(model.SerializeToString(), source.name, dtype, last)
+    classes = (graph.shapes[graph.output] or (0,))[-1]
 
     single = bool(fixed) and not (custom and _takes_many(run, shape))
-    return Subject(graph, run, shape, claims=claims, provenance=provenance, max_batch=1 if single else None)
+    return Subject(
+        graph,
+        lambda images: as_logits(run(images), classes),
+        shape,
+        claims=claims,
+        provenance=provenance,
+        max_batch=1 if single else None,
+    )
+
+
+def _sizes(declared: Sequence[int], wanted: tuple[int, int, int] | None) -> tuple[int, int, int]:
+    """Channels, height and width as declared; where the network takes any, as wanted."""
+    free = wanted is not None and all(have in (0, want) for have, want in zip(declared, wanted, strict=True))
+    first, second, third = wanted if free and wanted is not None else declared
+    return first, second, third
 
 
 def _channels_last(shape: tuple[int, int, int]) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import torch
 
+from contest.errors import RefusedError
 from scoring.graph.graph import Building, OnnxTranslation
 
 OPERATORS: dict[str, OnnxTranslation] = {}
@@ -77,13 +78,6 @@ def _gelu(b: Building, proto: Any, a: dict[str, Any]) -> None:
     b.emit("Gelu", (proto.input[0],), proto.output[0], approximate=a.get("approximate", b"none").decode())
 
 
-@operator("HardSigmoid")
-def _hard_sigmoid(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    if not math.isclose(a.get("alpha", 0.2), 1 / 6, rel_tol=1e-3) or a.get("beta", 0.5) != 0.5:
-        raise Unsupported
-    b.emit("HardSigmoid", (proto.input[0],), proto.output[0])
-
-
 @operator("Clip")
 def _clip(b: Building, proto: Any, a: dict[str, Any]) -> None:
     bounds: dict[str, Any] = {"min": a.get("min"), "max": a.get("max")}
@@ -131,15 +125,6 @@ def _arithmetic(b: Building, proto: Any, a: dict[str, Any]) -> None:
     b.emit(proto.op_type, (left, right), proto.output[0])
 
 
-@operator("Pow")
-def _power(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    x, power = proto.input[0], b.constant(proto.input[1])
-    if x in b.constants or power.numel() != 1 or power.item() not in (2, 3):
-        raise Unsupported
-    squared = b.emit("Mul", (x, x), f"{proto.output[0]}^squared") if power.item() == 3 else x
-    b.emit("Mul", (squared, x), proto.output[0])
-
-
 @operator("Cast")
 def _cast(b: Building, proto: Any, a: dict[str, Any]) -> None:
     types = {
@@ -169,7 +154,7 @@ def _dropout(b: Building, proto: Any, a: dict[str, Any]) -> None:
 # Layers ---------------------------------------------------------------------------------------------------------
 
 
-def _window(b: Building, proto: Any, a: dict[str, Any], kernel: tuple[int, ...]) -> dict[str, Any]:
+def window(b: Building, proto: Any, a: dict[str, Any], kernel: tuple[int, ...]) -> dict[str, Any]:
     dims = len(kernel)
     stride = tuple(a.get("strides", [1] * dims))
     dilation = tuple(a.get("dilations", [1] * dims))
@@ -193,7 +178,7 @@ def _window(b: Building, proto: Any, a: dict[str, Any], kernel: tuple[int, ...])
 @operator("Conv")
 def _conv(b: Building, proto: Any, a: dict[str, Any]) -> None:
     kernel = shape_of(b, proto.input[1])[2:]
-    attributes = _window(b, proto, a, kernel)
+    attributes = window(b, proto, a, kernel)
     b.emit("Conv", tuple(proto.input), proto.output[0], **attributes, groups=int(a.get("group", 1)))
 
 
@@ -201,7 +186,7 @@ def _conv(b: Building, proto: Any, a: dict[str, Any]) -> None:
 def _conv_transpose(b: Building, proto: Any, a: dict[str, Any]) -> None:
     kernel = shape_of(b, proto.input[1])[2:]
     extra = tuple(a.get("output_padding", [0] * len(kernel)))
-    attributes = _window(b, proto, {**a, "auto_pad": b"NOTSET"}, kernel)
+    attributes = window(b, proto, {**a, "auto_pad": b"NOTSET"}, kernel)
     auto = a.get("auto_pad", b"NOTSET")
     if "output_shape" in a or auto in (b"SAME_UPPER", b"SAME_LOWER"):
         sizes, stride = shape_of(b, proto.input[0])[2:], attributes["stride"]
@@ -272,57 +257,14 @@ def _matmul(b: Building, proto: Any, a: dict[str, Any]) -> None:
 
 @operator("BatchNormalization")
 def _batch_norm(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    if a.get("training_mode", 0) or len([o for o in proto.output if o]) > 1:
+    if a.get("training_mode", 0):
+        raise RefusedError(
+            f"batch norm '{proto.name[:200]}' is in training mode: it takes its statistics from the images that run "
+            "together; call `model.eval()` before you export"
+        )
+    if len([o for o in proto.output if o]) > 1:
         raise Unsupported
     b.emit("BatchNormalization", tuple(proto.input), proto.output[0], eps=float(a.get("epsilon", 1e-5)))
-
-
-# Pooling --------------------------------------------------------------------------------------------------------
-
-
-@operator("MaxPool", "AveragePool")
-def _pool(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    kernel = tuple(a["kernel_shape"])
-    if len([o for o in proto.output if o]) > 1 or a.get("storage_order", 0):
-        raise Unsupported
-    attributes = _window(b, proto, a, kernel) | {"kernel": kernel, "ceil": bool(a.get("ceil_mode", 0))}
-    if proto.op_type == "AveragePool":
-        if any(d != 1 for d in attributes.pop("dilation")):
-            raise Unsupported
-        attributes["count_include_pad"] = bool(a.get("count_include_pad", 0)) or not any(attributes["pads"])
-    b.emit(proto.op_type, (proto.input[0],), proto.output[0], **attributes)
-
-
-@operator("GlobalAveragePool")
-def _global_average(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    axes = tuple(range(2, b.values[proto.input[0]].dim()))
-    b.emit("ReduceMean", (proto.input[0],), proto.output[0], axes=axes, keepdims=True)
-
-
-@operator("GlobalMaxPool")
-def _global_max(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    kernel = shape_of(b, proto.input[0])[2:]
-    b.emit(
-        "MaxPool",
-        (proto.input[0],),
-        proto.output[0],
-        kernel=kernel,
-        stride=kernel,
-        pads=(0,) * 2 * len(kernel),
-        dilation=(1,) * len(kernel),
-        ceil=False,
-    )
-
-
-@operator("ReduceMean", "ReduceSum")
-def _reduce(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    dims = b.values[proto.input[0]].dim()
-    axes = tuple(a["axes"]) if "axes" in a else b.ints(proto.input[1]) if optional(proto, 1) else ()
-    if not axes and a.get("noop_with_empty_axes", 0):
-        b.emit("Identity", (proto.input[0],), proto.output[0])
-        return
-    axes = tuple(axis % dims for axis in axes) or tuple(range(dims))
-    b.emit(proto.op_type, (proto.input[0],), proto.output[0], axes=axes, keepdims=bool(a.get("keepdims", 1)))
 
 
 # Shapes ---------------------------------------------------------------------------------------------------------
@@ -429,28 +371,26 @@ def _slice(b: Building, proto: Any, a: dict[str, Any]) -> None:
         steps = b.ints(proto.input[4]) if optional(proto, 4) else None
     axes = [axis % len(shape) for axis in (axes if axes is not None else range(len(starts)))]
     bounds = [(0, n, 1) for n in shape]
+    backwards = {}
     for i, axis in enumerate(axes):
         step = steps[i] if steps else 1
-        if step < 1:
-            _backwards(b, proto, axis, range(*slice(starts[i], ends[i], step).indices(shape[axis])), len(axes))
-            return
         begin, end, _ = slice(starts[i], ends[i], step).indices(shape[axis])
-        bounds[axis] = (begin, max(begin, end), step)
-    x = b.values[proto.input[0]]
-    if proto.input[0] in b.constants and x.dtype == torch.int64:
+        if step < 1:
+            backwards[axis] = list(range(begin, end, step))
+        else:
+            bounds[axis] = (begin, max(begin, end), step)
+    if not all(backwards.values()):
+        raise Unsupported  # nothing is left
+    x, name = b.values[proto.input[0]], proto.input[0]
+    if name in b.constants and x.dtype == torch.int64 and not backwards:
         b.fold(proto.output[0], x[tuple(slice(*bound) for bound in bounds)])
         return
+    for axis, places in backwards.items():  # a slice that runs backwards is a list of places
+        index = f"{proto.output[0]}^places{axis}"
+        b.fold(index, torch.tensor(places))
+        name = b.emit("Gather", (name, index), f"{proto.output[0]}^{axis}", axis=axis)
     first, last, every = zip(*bounds, strict=True)
-    b.emit("Slice", (proto.input[0],), proto.output[0], starts=first, ends=last, steps=every)
-
-
-def _backwards(b: Building, proto: Any, axis: int, places: range, axes: int) -> None:
-    """A slice that runs backwards is a list of places."""
-    if axes > 1 or not len(places):
-        raise Unsupported
-    index = f"{proto.output[0]}^places"
-    b.fold(index, torch.tensor(list(places)))
-    b.emit("Gather", (proto.input[0], index), proto.output[0], axis=axis)
+    b.emit("Slice", (name,), proto.output[0], starts=first, ends=last, steps=every)
 
 
 @operator("Split")
@@ -497,26 +437,3 @@ def _pad(b: Building, proto: Any, a: dict[str, Any]) -> None:
         raise Unsupported
     pads = (*before, *after)
     b.emit("Pad", (proto.input[0],), proto.output[0], pads=pads, mode=mode, value=float(value))
-
-
-@operator("DepthToSpace")
-def _depth_to_space(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    if a.get("mode", b"DCR") != b"CRD":
-        raise Unsupported
-    b.emit("DepthToSpace", (proto.input[0],), proto.output[0], block=int(a["blocksize"]))
-
-
-@operator("Resize")
-def _resize(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    shape = shape_of(b, proto.input[0])
-    if a.get("mode", b"nearest") != b"nearest" or a.get("coordinate_transformation_mode") != b"asymmetric":
-        raise Unsupported
-    if a.get("nearest_mode", b"round_prefer_floor") != b"floor":
-        raise Unsupported
-    if optional(proto, 3):
-        factors = [n / o for n, o in zip(b.ints(proto.input[3]), shape, strict=True)]
-    else:
-        factors = [float(f) for f in b.constant(proto.input[2]).tolist()]
-    if factors[:2] != [1.0, 1.0] or any(f != int(f) for f in factors):
-        raise Unsupported
-    b.emit("ResizeNearest", (proto.input[0],), proto.output[0], factors=tuple(int(f) for f in factors[2:]))

@@ -278,15 +278,3 @@ def _fused_matmul(b: Building, proto: Any, a: dict[str, Any]) -> None:
         perm = (*range(rank - 2), rank - 1, rank - 2)
         right = b.emit("Transpose", (right,), f"{proto.output[0]}^turned", perm=perm)
     _float_operator(b, "MatMul", [left, right], {}, proto.output[0])
-
-
-@operator("QuickGelu")
-def _quick_gelu(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    """x * sigmoid(alpha * x)."""
-    x, out = proto.input[0], proto.output[0]
-    inner = x
-    if a.get("alpha", 1.702) != 1.0:
-        factor = b.number(a.get("alpha", 1.702), x)
-        inner = b.emit("Mul", (x, factor), f"{out}^scaled")
-    gate = b.emit("Sigmoid", (inner,), f"{out}^gate")
-    b.emit("Mul", (x, gate), out)

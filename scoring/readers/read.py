@@ -13,8 +13,11 @@ OURS = (".pt", ".safetensors")
 SUFFIXES = (*OURS, ".onnx")
 
 
-def read(path: Path) -> Subject:
-    """A submission. Raises RefusedError for what the contest does not accept, saying how to convert it."""
+def read(path: Path, image_shape: tuple[int, int, int] | None = None) -> Subject:
+    """A submission. Raises RefusedError for what the contest does not accept, saying how to convert it.
+
+    image_shape: of the images that it is to run on, for a network that takes images of any size.
+    """
     suffix = path.suffix.lower()
     if suffix in OURS:
         return _read_ours(path)
@@ -24,7 +27,7 @@ def read(path: Path) -> Subject:
 
         if path.is_file():
             check_file(path)  # what the file says, before anything is deserialised
-        return read_onnx(path)
+        return read_onnx(path, image_shape)
     if suffix in (".pt2", ".pth", ".pkl", ".ckpt", ".bin", ".torchscript"):
         raise RefusedError(f"{path.name}: pickled modules, TorchScript and .pt2 are not accepted; {CONVERT}")
     raise RefusedError(f"{path.name}: '{suffix}' is none of {', '.join(SUFFIXES)}; {CONVERT}")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
-from contest.errors import RefusedError
 from scoring.costs import Parent
 from scoring.graph.graph import Graph
-from scoring.readers.torch_trace import trace
+from scoring.readers.torch_trace import logits_among, trace
 
 
 @dataclass(frozen=True)
@@ -55,16 +54,31 @@ def subject_of_module(
 
     @torch.inference_mode()
     def run(images: Tensor) -> Tensor:
-        output = model(as_loaders_give(images.to(dtype)))
-        if not isinstance(output, Tensor):
-            raise RefusedError(f"the network returns a {type(output).__name__}; it must return logits [N, classes]")
-        return output
+        return as_logits(logits_among(model(as_loaders_give(images.to(dtype)))), graph.shapes[graph.output][-1])
 
     image = example_images(image_shape, 1).to(dtype)
-    graph = trace(model, image, declared_bits=declared_bits, prefix=prefix)
+    graph = before_the_choice(trace(model, image, declared_bits=declared_bits, prefix=prefix))
     return Subject(
         graph, run, image_shape, parent, dict(claims or {}), dict(provenance or {}), tuple(notes), module=model
     )
+
+
+def before_the_choice(graph: Graph) -> Graph:
+    """Without an argmax over the logits: they say more, and choose the same class."""
+    node = graph.producers.get(graph.output)
+    while node is not None and node.kind in ("Identity", "Cast", "Reshape"):
+        node = graph.producers.get(node.inputs[0])
+    if node is None or node.kind != "ArgMax":
+        return graph
+    shape, axes = graph.shapes[node.inputs[0]], node.attributes["axes"]
+    return replace(graph, output=node.inputs[0]) if len(shape) == 2 and axes == (1,) else graph
+
+
+def as_logits(output: Tensor, classes: int) -> Tensor:
+    """What a file's own engine gives, where that is classes: one for each, zero for the others."""
+    if output.is_floating_point() or output.numel() != len(output):
+        return output
+    return nn.functional.one_hot(output.reshape(-1).long(), classes).float()
 
 
 def as_loaders_give(images: Tensor) -> Tensor:

@@ -13,14 +13,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from scoring.graph.graph import Recording, TorchTranslation
-from scoring.readers.torch_operators import aten
+from scoring.readers.torch_operators import aten, get, pair
 
 Args = Sequence[Any]
 Kwargs = dict[str, Any]
-
-
-def _given(args: Args, kwargs: Kwargs, index: int, name: str, default: Any = None) -> Any:
-    return args[index] if len(args) > index else kwargs.get(name, default)
 
 
 # Functions of a single value --------------------------------------------------------------------------------------
@@ -44,7 +40,6 @@ for _kind, _name in (
     ("Cos", "cos"),
     ("Floor", "floor"),
     ("Ceil", "ceil"),
-    ("Round", "round"),
     ("Not", "logical_not"),
 ):
     _function(_kind, _name)
@@ -53,18 +48,18 @@ _function("Pow", "rsqrt", exponent=-0.5)
 
 @aten("softshrink")
 def _softshrink(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
-    return r.node("Softshrink", [r.value(a[0])], outs, lambd=float(_given(a, k, 1, "lambd", 0.5)))
+    return r.node("Softshrink", [r.value(a[0])], outs, lambd=float(get(a, k, 1, "lambd", 0.5)))
 
 
 @aten("hardshrink")
 def _hardshrink(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
-    return r.node("Hardshrink", [r.value(a[0])], outs, lambd=float(_given(a, k, 1, "lambd", 0.5)))
+    return r.node("Hardshrink", [r.value(a[0])], outs, lambd=float(get(a, k, 1, "lambd", 0.5)))
 
 
 @aten("rrelu")
 def _rrelu(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
-    low, high = float(_given(a, k, 1, "lower", 1 / 8)), float(_given(a, k, 2, "upper", 1 / 3))
-    if _given(a, k, 3, "training", False):
+    low, high = float(get(a, k, 1, "lower", 1 / 8)), float(get(a, k, 2, "upper", 1 / 3))
+    if get(a, k, 3, "training", False):
         return False
     return r.node("LeakyRelu", [r.value(a[0])], outs, negative_slope=(low + high) / 2)
 
@@ -87,7 +82,7 @@ def _power(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
 
 @aten("rsub")
 def _reversed_difference(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
-    if _given(a, k, 2, "alpha", 1) != 1:
+    if get(a, k, 2, "alpha", 1) != 1:
         return False
     first = r.value(a[1]) if isinstance(a[1], Tensor) else r.number(a[1], outs[0])
     return r.node("Sub", [first, r.value(a[0])], outs)
@@ -96,7 +91,7 @@ def _reversed_difference(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -
 @aten("glu")
 def _glu(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
     """The first half of the channels, gated by the second."""
-    x, dim = a[0], int(_given(a, k, 1, "dim", -1)) % a[0].dim()
+    x, dim = a[0], int(get(a, k, 1, "dim", -1)) % a[0].dim()
     size, shape = x.shape[dim] // 2, tuple(outs[0].shape)
     halves = [_cut(r, x, dim, start, start + size) for start in (0, size)]
     return r.node("Mul", [halves[0], r.hidden("Sigmoid", [halves[1]], shape, x.dtype)], outs)
@@ -151,7 +146,7 @@ def _extremes(kind: str, reduction: str) -> TorchTranslation:
         if len(a) > 1 and isinstance(a[1], Tensor):
             return _of_two(kind)(r, a, k, outs)
         axes = tuple(range(x.dim())) if len(a) == 1 else (int(a[1]) % x.dim(),)
-        keep = bool(_given(a, k, 2, "keepdim", False))
+        keep = bool(get(a, k, 2, "keepdim", False))
         return r.node(reduction, [r.value(x)], outs[:1], axes=axes, keepdims=keep)
 
     return translate
@@ -163,20 +158,16 @@ aten("min")(_extremes("Min", "ReduceMin"))
 
 @aten("amax")
 def _largest(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
-    return r.node(
-        "ReduceMax", [r.value(a[0])], outs, axes=_axes(a, k), keepdims=bool(_given(a, k, 2, "keepdim", False))
-    )
+    return r.node("ReduceMax", [r.value(a[0])], outs, axes=_axes(a, k), keepdims=bool(get(a, k, 2, "keepdim", False)))
 
 
 @aten("amin")
 def _smallest(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
-    return r.node(
-        "ReduceMin", [r.value(a[0])], outs, axes=_axes(a, k), keepdims=bool(_given(a, k, 2, "keepdim", False))
-    )
+    return r.node("ReduceMin", [r.value(a[0])], outs, axes=_axes(a, k), keepdims=bool(get(a, k, 2, "keepdim", False)))
 
 
 def _axes(a: Args, k: Kwargs, index: int = 1) -> tuple[int, ...]:
-    dims, given = a[0].dim(), _given(a, k, index, "dim")
+    dims, given = a[0].dim(), get(a, k, index, "dim")
     given = [given] if isinstance(given, int) else given
     return tuple(int(d) % dims for d in given) if given else tuple(range(dims))
 
@@ -185,9 +176,9 @@ def _axes(a: Args, k: Kwargs, index: int = 1) -> tuple[int, ...]:
 def _vector_norm(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
     """The root of a sum of squares."""
     x = a[0]
-    if _given(a, k, 1, "ord", 2) != 2 or _given(a, k, 4, "dtype") is not None:
+    if get(a, k, 1, "ord", 2) != 2 or get(a, k, 4, "dtype") is not None:
         return False
-    name, keep = r.value(x), bool(_given(a, k, 3, "keepdim", False))
+    name, keep = r.value(x), bool(get(a, k, 3, "keepdim", False))
     squares = r.hidden("Mul", [name, name], tuple(x.shape), x.dtype)
     total = r.hidden("ReduceSum", [squares], tuple(outs[0].shape), x.dtype, axes=_axes(a, k, 2), keepdims=keep)
     return r.node("Sqrt", [total], outs)
@@ -229,23 +220,23 @@ def _normalised(
 def _layer_norm(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
     x, size = a[0], tuple(a[1])
     axes = tuple(range(x.dim() - len(size), x.dim()))
-    scale = [_given(a, k, 2, "weight"), _given(a, k, 3, "bias")]
-    return _normalised(r, x, "Normalise", axes, _given(a, k, 4, "eps", 1e-5), scale, outs, -1)
+    scale = [get(a, k, 2, "weight"), get(a, k, 3, "bias")]
+    return _normalised(r, x, "Normalise", axes, get(a, k, 4, "eps", 1e-5), scale, outs, -1)
 
 
 @aten("rms_norm")
 def _rms_norm(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
     x, size = a[0], tuple(a[1])
-    eps = _given(a, k, 3, "eps")
+    eps = get(a, k, 3, "eps")
     axes = tuple(range(x.dim() - len(size), x.dim()))
     eps = torch.finfo(x.dtype).eps if eps is None else eps
-    return _normalised(r, x, "RmsNormalise", axes, eps, [_given(a, k, 2, "weight")], outs, -1)
+    return _normalised(r, x, "RmsNormalise", axes, eps, [get(a, k, 2, "weight")], outs, -1)
 
 
 @aten("group_norm")
 def _group_norm(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
     x, groups = a[0], int(a[1])
-    scale, eps = [_given(a, k, 2, "weight"), _given(a, k, 3, "bias")], float(_given(a, k, 4, "eps", 1e-5))
+    scale, eps = [get(a, k, 2, "weight"), get(a, k, 3, "bias")], float(get(a, k, 4, "eps", 1e-5))
     return _by_groups(r, x, groups, eps, scale, outs)
 
 
@@ -283,7 +274,88 @@ def _by_groups(
     return True
 
 
-# Pooling, resizing, moves -----------------------------------------------------------------------------------------
+# Pooling ----------------------------------------------------------------------------------------------------------
+
+
+def _pool(kind: str) -> TorchTranslation:
+    def translate(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
+        x, size = a[0], a[1]
+        dims = len(pair(size, 1)) if isinstance(size, (list, tuple)) and len(size) > 1 else x.dim() - 2
+        kernel = pair(size, dims)
+        padding = pair(get(a, k, 3, "padding", 0), dims)
+        attributes: dict[str, Any] = {
+            "kernel": kernel,
+            "stride": pair(get(a, k, 2, "stride") or kernel, dims),
+            "pads": padding * 2,
+        }
+        if kind == "MaxPool":
+            attributes["dilation"] = pair(get(a, k, 4, "dilation", 1), dims)
+            attributes["ceil"] = bool(get(a, k, 5, "ceil_mode", False))
+        else:
+            attributes["ceil"] = bool(get(a, k, 4, "ceil_mode", False))
+            attributes["count_include_pad"] = bool(get(a, k, 5, "count_include_pad", True))
+            if get(a, k, 6, "divisor_override") is not None:
+                return False
+        return r.node(kind, [r.value(x)], outs[:1], **attributes)
+
+    return translate
+
+
+aten("max_pool1d", "max_pool2d", "max_pool3d", "max_pool2d_with_indices")(_pool("MaxPool"))
+aten("avg_pool1d", "avg_pool2d", "avg_pool3d")(_pool("AveragePool"))
+
+
+@aten("adaptive_avg_pool1d", "adaptive_avg_pool2d", "_adaptive_avg_pool2d")
+def _adaptive(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
+    x, dims = a[0], a[0].dim() - 2
+    size = pair(a[1], dims)
+    if set(size) == {1}:
+        return r.node("ReduceMean", [r.value(x)], outs, axes=tuple(range(2, x.dim())), keepdims=True)
+    if all(n % s == 0 for n, s in zip(x.shape[2:], size, strict=True)):
+        kernel = tuple(n // s for n, s in zip(x.shape[2:], size, strict=True))
+        return r.node(
+            "AveragePool",
+            [r.value(x)],
+            outs,
+            kernel=kernel,
+            stride=kernel,
+            pads=(0,) * (2 * dims),
+            ceil=False,
+            count_include_pad=True,
+        )
+    return r.node("AdaptiveAveragePool", [r.value(x)], outs, size=size)
+
+
+def _reduce(kind: str) -> TorchTranslation:
+    def translate(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
+        axes = get(a, k, 1, "dim")
+        axes = range(a[0].dim()) if axes is None else pair(axes, 1)
+        axes = tuple(int(axis) % a[0].dim() for axis in axes)
+        return r.node(kind, [r.value(a[0])], outs, axes=axes, keepdims=bool(get(a, k, 2, "keepdim", False)))
+
+    return translate
+
+
+aten("mean")(_reduce("ReduceMean"))
+aten("sum")(_reduce("ReduceSum"))
+
+
+def _place(kind: str) -> TorchTranslation:
+    def translate(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
+        dim = get(a, k, 1, "dim")
+        if dim is None:
+            return False  # over all at once
+        axes, keep = (int(dim) % a[0].dim(),), bool(get(a, k, 2, "keepdim", False))
+        return r.node(kind, [r.value(a[0])], outs, axes=axes, keepdims=keep)
+
+    return translate
+
+
+aten("argmax")(_place("ArgMax"))
+aten("argmin")(_place("ArgMin"))
+
+
+# Resizing, moves -----------------------------------------------------------------------------------------
 
 
 @aten("adaptive_max_pool1d", "adaptive_max_pool2d")
@@ -294,8 +366,21 @@ def _adaptive_max(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
 
 @aten("upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d")
 def _linear_resize(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
-    align = bool(_given(a, k, 2, "align_corners", False))
+    align = bool(get(a, k, 2, "align_corners", False))
     return r.node("ResizeLinear", [r.value(a[0])], outs, size=tuple(outs[0].shape[2:]), align_corners=align)
+
+
+@aten("upsample_bicubic2d")
+def _cubic_resize(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
+    align = bool(get(a, k, 2, "align_corners", False))
+    return r.node("ResizeCubic", [r.value(a[0])], outs, size=tuple(outs[0].shape[2:]), align_corners=align)
+
+
+@aten("_upsample_bilinear2d_aa")
+def _filtered_resize(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
+    """With a filter against steps: a larger picture needs none."""
+    larger = all(m >= n for n, m in zip(a[0].shape[2:], outs[0].shape[2:], strict=True))
+    return larger and _linear_resize(r, a, k, outs)
 
 
 @aten("pixel_unshuffle")
@@ -306,7 +391,7 @@ def _pixel_unshuffle(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bo
 @aten("roll")
 def _roll(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
     """Each axis is cut in two, and the pieces change places."""
-    x, shifts, dims = a[0], a[1], _given(a, k, 2, "dims", ())
+    x, shifts, dims = a[0], a[1], get(a, k, 2, "dims", ())
     shifts = [shifts] if isinstance(shifts, int) else list(shifts)
     dims = [dims] if isinstance(dims, int) else list(dims)
     moves = [(d % x.dim(), s % x.shape[d]) for s, d in zip(shifts, dims, strict=False) if s % x.shape[d]]
@@ -341,7 +426,7 @@ def _padded(r: Recording, x: Tensor, pads: list[int], outs: list[Tensor]) -> boo
 @aten("stack")
 def _stack(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
     """A new axis for each, and a concatenation along it."""
-    dim = int(_given(a, k, 1, "dim", 0)) % outs[0].dim()
+    dim = int(get(a, k, 1, "dim", 0)) % outs[0].dim()
     names = [r.value(t) for t in a[0]]
     if any(name in r.constants for name in names):
         return False

@@ -39,7 +39,7 @@ def get(args: Sequence[Any], kwargs: dict[str, Any], index: int, name: str, defa
     return args[index] if len(args) > index else kwargs.get(name, default)
 
 
-def _pair(value: Any, dims: int) -> tuple[int, ...]:
+def pair(value: Any, dims: int) -> tuple[int, ...]:
     values = tuple(value) if isinstance(value, (list, tuple)) else (value,)
     return tuple(int(v) for v in values) * (dims if len(values) == 1 else 1)
 
@@ -61,19 +61,19 @@ def _conv(
     x, weight, bias = args
     dims = weight.dim() - 2
     if isinstance(padding, str):
-        total = [d * (k - 1) for d, k in zip(_pair(dilation, dims), weight.shape[2:], strict=True)]
+        total = [d * (k - 1) for d, k in zip(pair(dilation, dims), weight.shape[2:], strict=True)]
         before = [t // 2 for t in total] if padding == "same" else [0] * dims
         after = [t - b for t, b in zip(total, before, strict=True)] if padding == "same" else [0] * dims
     else:
-        before = after = list(_pair(padding, dims))
+        before = after = list(pair(padding, dims))
     attributes: dict[str, Any] = {
-        "stride": _pair(stride, dims),
+        "stride": pair(stride, dims),
         "pads": (*before, *after),
-        "dilation": _pair(dilation, dims),
+        "dilation": pair(dilation, dims),
         "groups": groups,
     }
     if transposed:
-        attributes["output_padding"] = _pair(output_padding, dims)
+        attributes["output_padding"] = pair(output_padding, dims)
     inputs = [r.value(x), r.value(weight)] + ([r.value(bias)] if bias is not None else [])
     return r.node("ConvTranspose" if transposed else "Conv", inputs, outs, **attributes)
 
@@ -146,18 +146,24 @@ def _matmul(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor
 
 @aten("scaled_dot_product_attention")
 def _attention(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
-    q, key, v = a[:3]
-    if get(a, k, 3, "attn_mask") is not None or get(a, k, 4, "dropout_p", 0.0) or get(a, k, 5, "is_causal", False):
-        return False
-    if q.shape[:-2] != key.shape[:-2]:
+    """Scaled products of queries and keys, a mask, a softmax, and a sum of values."""
+    (q, key, v), mask = a[:3], get(a, k, 3, "attn_mask")
+    if get(a, k, 4, "dropout_p", 0.0) or q.shape[:-2] != key.shape[:-2]:
         return False
     scale = k.get("scale") or 1 / math.sqrt(q.shape[-1])
-    batch, tokens, dtype = tuple(key.shape[:-2]), (q.shape[-2], key.shape[-2]), q.dtype
+    size, dtype = (*key.shape[:-2], q.shape[-2], key.shape[-2]), q.dtype
     perm = (*range(key.dim() - 2), key.dim() - 1, key.dim() - 2)
-    swapped = r.hidden("Transpose", [r.value(key)], (*batch, key.shape[-1], key.shape[-2]), dtype, perm=perm)
-    products = r.hidden("MatMul", [r.value(q), swapped], (*batch, *tokens), dtype)
-    scaled = r.hidden("Mul", [products, r.number(scale, q)], (*batch, *tokens), dtype)
-    weights = r.hidden("Softmax", [scaled], (*batch, *tokens), dtype, axis=-1)
+    swapped = r.hidden("Transpose", [r.value(key)], (*key.shape[:-2], *key.shape[:-3:-1]), dtype, perm=perm)
+    products = r.hidden("MatMul", [r.value(q), swapped], size, dtype)
+    value = r.hidden("Mul", [products, r.number(scale, q)], size, dtype)
+    if get(a, k, 5, "is_causal", False):
+        with _disable_current_modes():
+            mask = torch.ones(size[-2:], dtype=torch.bool, device=q.device).tril()
+    if mask is not None and mask.dtype == torch.bool:
+        value = r.hidden("Where", [r.value(mask), value, r.number(float("-inf"), q)], size, dtype)
+    elif mask is not None:
+        value = r.hidden("Add", [value, r.value(mask)], size, dtype)
+    weights = r.hidden("Softmax", [value], size, dtype, axis=-1)
     return r.node("MatMul", [weights, r.value(v)], outs)
 
 
@@ -199,17 +205,6 @@ def _square(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor
     return r.node("Mul", [r.value(a[0]), r.value(a[0])], outs)
 
 
-@aten("pow")
-def _power(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
-    x = a[0]
-    if not isinstance(x, Tensor) or isinstance(a[1], Tensor):
-        return False
-    if a[1] == 3 and r.value(x) not in r.constants:
-        squared = r.hidden("Mul", [r.value(x), r.value(x)], tuple(x.shape), x.dtype)
-        return r.node("Mul", [squared, r.value(x)], outs)
-    return bool(a[1] == 2) and _square(r, a, k, outs)
-
-
 def _unary(kind: str, *names: str, **defaults: Any) -> None:
     """An element-wise function; `defaults` are its attributes in the order of the arguments."""
 
@@ -234,8 +229,6 @@ _unary("Selu", "selu")
 _unary("Celu", "celu", alpha=1.0)
 _unary("LeakyRelu", "leaky_relu", negative_slope=0.01)
 _unary("Softplus", "softplus", beta=1, threshold=20)
-_unary("Floor", "floor")
-_unary("Ceil", "ceil")
 _unary("Softsign", "softsign")
 _unary("Sign", "sign")
 _unary("Abs", "abs")
@@ -267,14 +260,16 @@ def _relu6(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]
     return r.node("Clip", [r.value(a[0])], outs, min=0.0, max=6.0)
 
 
-@aten("clamp_min")
-def _clamp_min(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
-    return not isinstance(a[1], Tensor) and r.node("Clip", [r.value(a[0])], outs, min=a[1], max=None)
+def _clamped(side: str) -> TorchTranslation:
+    def translate(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
+        bounds = {"min": None, "max": None, side: a[1]}
+        return not isinstance(a[1], Tensor) and r.node("Clip", [r.value(a[0])], outs, **bounds)
+
+    return translate
 
 
-@aten("clamp_max")
-def _clamp_max(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
-    return not isinstance(a[1], Tensor) and r.node("Clip", [r.value(a[0])], outs, min=None, max=a[1])
+aten("clamp_min")(_clamped("min"))
+aten("clamp_max")(_clamped("max"))
 
 
 @aten("prelu")
@@ -287,72 +282,6 @@ def _cast(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor])
     if outs[0] is a[0]:
         return True
     return r.node("Cast" if outs[0].dtype != a[0].dtype else "Identity", [r.value(a[0])], outs, to=outs[0].dtype)
-
-
-# Pooling --------------------------------------------------------------------------------------------------------
-
-
-def _pool(kind: str) -> TorchTranslation:
-    def translate(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
-        x, size = a[0], a[1]
-        dims = len(_pair(size, 1)) if isinstance(size, (list, tuple)) and len(size) > 1 else x.dim() - 2
-        kernel = _pair(size, dims)
-        padding = _pair(get(a, k, 3, "padding", 0), dims)
-        attributes: dict[str, Any] = {
-            "kernel": kernel,
-            "stride": _pair(get(a, k, 2, "stride") or kernel, dims),
-            "pads": padding * 2,
-        }
-        if kind == "MaxPool":
-            attributes["dilation"] = _pair(get(a, k, 4, "dilation", 1), dims)
-            attributes["ceil"] = bool(get(a, k, 5, "ceil_mode", False))
-        else:
-            attributes["ceil"] = bool(get(a, k, 4, "ceil_mode", False))
-            attributes["count_include_pad"] = bool(get(a, k, 5, "count_include_pad", True))
-            if get(a, k, 6, "divisor_override") is not None:
-                return False
-        return r.node(kind, [r.value(x)], outs[:1], **attributes)
-
-    return translate
-
-
-aten("max_pool1d", "max_pool2d", "max_pool3d", "max_pool2d_with_indices")(_pool("MaxPool"))
-aten("avg_pool1d", "avg_pool2d", "avg_pool3d")(_pool("AveragePool"))
-
-
-@aten("adaptive_avg_pool1d", "adaptive_avg_pool2d", "_adaptive_avg_pool2d")
-def _adaptive(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
-    x, dims = a[0], a[0].dim() - 2
-    size = _pair(a[1], dims)
-    if set(size) == {1}:
-        return r.node("ReduceMean", [r.value(x)], outs, axes=tuple(range(2, x.dim())), keepdims=True)
-    if all(n % s == 0 for n, s in zip(x.shape[2:], size, strict=True)):
-        kernel = tuple(n // s for n, s in zip(x.shape[2:], size, strict=True))
-        return r.node(
-            "AveragePool",
-            [r.value(x)],
-            outs,
-            kernel=kernel,
-            stride=kernel,
-            pads=(0,) * (2 * dims),
-            ceil=False,
-            count_include_pad=True,
-        )
-    return r.node("AdaptiveAveragePool", [r.value(x)], outs, size=size)
-
-
-def _reduce(kind: str) -> TorchTranslation:
-    def translate(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
-        axes = get(a, k, 1, "dim")
-        axes = range(a[0].dim()) if axes is None else _pair(axes, 1)
-        axes = tuple(int(axis) % a[0].dim() for axis in axes)
-        return r.node(kind, [r.value(a[0])], outs, axes=axes, keepdims=bool(get(a, k, 2, "keepdim", False)))
-
-    return translate
-
-
-aten("mean")(_reduce("ReduceMean"))
-aten("sum")(_reduce("ReduceSum"))
 
 
 # Shapes ---------------------------------------------------------------------------------------------------------

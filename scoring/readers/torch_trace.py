@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
+from contest.errors import RefusedError
 from scoring.analysis.activation_patterns import with_activations
 from scoring.graph.graph import NAMED_AFTER_WEIGHTS, UNKNOWN, Graph, Node, weight_name
 from scoring.graph.interpreter import run_node
@@ -264,14 +265,17 @@ class Recorder(TorchDispatchMode):
             self.aliases.setdefault(tensor.untyped_storage()._cdata, []).append(id(tensor))
 
     def graph(self, output: Any) -> Graph:
-        if not isinstance(output, Tensor):
-            output = next(iter(_flat((output,), {})))
-            self.problems.append("the network returns several things; the first is taken as its logits")
+        logits = logits_among(output)
+        if logits is not output:
+            self.problems.append(
+                "the network returns several things, of which one is taken as its logits; what the others alone need "
+                "is not priced: let `forward` return the logits [N, classes] alone in evaluation mode"
+            )
         unused = [n for n in self.stored if n not in self.used and not _is_bookkeeping(n)]
         graph = Graph(
             nodes=self.nodes,
             input=self.input,
-            output=self.value(output),
+            output=self.value(logits),
             shapes=self.shapes,
             types=self.types,
             constants=self.constants,
@@ -280,6 +284,26 @@ class Recorder(TorchDispatchMode):
             problems=tuple(self.problems),
         )
         return with_activations(with_quantisers(graph))
+
+
+def logits_among(output: Any) -> Tensor:
+    """What a network returns; of several things the one called `logits`, or the first of [N, classes].
+
+    Raises RefusedError where no tensor is among them.
+    """
+    if isinstance(output, Tensor):
+        return output
+    kind = type(output).__name__
+    named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if isinstance(named, Tensor):
+        return named
+    if not isinstance(output, Mapping | list | tuple):
+        output = getattr(output, "__dict__", {})
+    parts = output.values() if isinstance(output, Mapping) else output
+    tensors = [t for t in _flat(tuple(parts), {}) if isinstance(t, Tensor)]
+    if not tensors:
+        raise RefusedError(f"the network returns a {kind}; it must return logits [N, classes]")
+    return next((t for t in tensors if t.dim() == 2), tensors[0])
 
 
 def _is_bookkeeping(name: str) -> bool:

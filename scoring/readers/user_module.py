@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contest.errors import UsageError
+from contest.errors import UsageError, did_you_mean
 from scoring.readers.quantiser_patterns import suggestions, with_declared_bits
 from scoring.readers.subject import Subject, example_images, subject_of_module
 
@@ -145,7 +145,11 @@ def load_module(
     try:
         model = factory()
     except Exception as error:  # the user's own code
-        raise UsageError(f"--arch '{arch}': calling it without arguments failed: {_short(error)}") from error
+        name = arch.rpartition(":")[2]
+        raise UsageError(
+            f"--arch '{arch}': calling it without arguments failed: {_short(error)}; name a function that builds it "
+            f"whole, such as `def make(): return {name}(...)` in the same file, and `--arch {arch[: -len(name)]}make`"
+        ) from error
     if not isinstance(model, nn.Module):
         raise UsageError(f"--arch '{arch}' returned a {type(model).__name__}, not a torch.nn.Module")
     if weights is not None:
@@ -168,9 +172,14 @@ def _factory(arch: str) -> Callable[[], Any]:
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
     try:
-        factory = getattr(importlib.import_module(module_name), factory_name)
+        module = importlib.import_module(module_name)
     except Exception as error:  # importing runs the user's own code
         raise UsageError(f"--arch '{arch}' cannot be imported: {_short(error)}") from error
+    factory = getattr(module, factory_name, None)
+    if factory is None:
+        named = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+        near = did_you_mean(factory_name, named)
+        raise UsageError(f"--arch '{arch}': {module_name} has no '{factory_name}'{near}")
     if not callable(factory):
         raise UsageError(f"--arch '{arch}' is a {type(factory).__name__}, not callable")
     return factory  # type: ignore[no-any-return]

@@ -101,7 +101,8 @@ def examine(path: Path, images: NDArray[np.uint8] | Tensor | None = None, *, bat
 
     Raises RefusedError for a file that is malformed, hostile or not one that the contest accepts.
     """
-    return examine_subject(read(Path(path)), images, batch_size=batch_size)
+    shape = None if images is None else (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
+    return examine_subject(read(Path(path), shape), images, batch_size=batch_size)
 
 
 def examine_subject(

@@ -29,6 +29,10 @@ class Outcome:
     why: str = ""
 
 
+_FIRST_ALONE = ("LayerNormalization", "MaxPool", "Attention")
+"""Operators whose further outputs (statistics, places, keys) no classifier reads."""
+
+
 @functools.cache
 def cases() -> dict[str, Any]:
     """Cases of one node by name; tests of sequences, maps and text are left out."""
@@ -60,6 +64,8 @@ def outcome(case: Any) -> Outcome:
     inputs, wanted = case.data_sets[0]
     model = copy.deepcopy(case.model)
     graph = model.graph
+    if graph.node[0].op_type in _FIRST_ALONE:
+        del graph.output[1:]
     names = [value.name for value in graph.input]
     arrays = dict(zip(names, map(_array, inputs), strict=False))
     running = [] if "Linear" in graph.node[0].op_type else names
@@ -110,9 +116,11 @@ def _proto(name: str, value: Any) -> Any:
 
 
 def _close(found: torch.Tensor, expected: np.ndarray[Any, Any]) -> bool:
-    wanted = np.asarray(expected).astype(np.float64)
-    given = found.double().numpy()
-    return given.shape == wanted.shape and bool(np.allclose(given, wanted, rtol=1e-3, atol=1e-5, equal_nan=True))
+    wanted, given = np.asarray(expected), found.double().numpy()
+    half = wanted.dtype.itemsize == 2 and wanted.dtype.kind not in "iu"  # each step rounds, the oracle's last one
+    rtol, atol = (2e-2, 1e-2) if half else (1e-3, 1e-5)
+    wanted = wanted.astype(np.float64)
+    return given.shape == wanted.shape and bool(np.allclose(given, wanted, rtol=rtol, atol=atol, equal_nan=True))
 
 
 def operator(name: str) -> str:

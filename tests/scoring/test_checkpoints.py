@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import pickle
 import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from contest.errors import RefusedError, UsageError
+from contest.untrusted import check_file
 from scoring.readers.checkpoint_reader import load_state, open_checkpoint, tensor_dictionaries
 from scoring.readers.user_module import load_module
 from scoring.score import score_module
@@ -42,7 +46,15 @@ def test_the_oldest_format_and_other_containers(tmp_path: Path) -> None:
     torch.save(old, tmp_path / "old.t7", _use_new_zipfile_serialization=False)
     np.savez(tmp_path / "arrays.npz", **{name: tensor.numpy() for name, tensor in state.items()})  # type: ignore[arg-type]
     save_file({name: tensor.contiguous() for name, tensor in state.items()}, tmp_path / "hub.safetensors")
-    for name in ("old.t7", "arrays.npz", "hub.safetensors"):
+    with (tmp_path / "plain.pkl").open("wb") as file:
+        pickle.dump({name: tensor.numpy() for name, tensor in state.items()}, file)
+    with (tmp_path / "tensors.pickle").open("wb") as file:
+        pickle.dump(dict(state), file)
+    np.save(tmp_path / "object.npy", {name: tensor.numpy() for name, tensor in state.items()}, allow_pickle=True)  # type: ignore[arg-type]
+    sparse = {name: tensor.to_sparse() if tensor.dim() == 4 else tensor for name, tensor in state.items()}
+    torch.save(sparse, tmp_path / "sparse.pth")
+    written = ("plain.pkl", "tensors.pickle", "object.npy", "sparse.pth")
+    for name in ("old.t7", "arrays.npz", "hub.safetensors", *written):
         assert agrees(load_module(ARCH, tmp_path / name)), name
 
 
@@ -147,6 +159,63 @@ def test_code_and_junk_are_refused_with_the_way_out(tmp_path: Path) -> None:
     assert tensor_dictionaries(open_checkpoint(tmp_path / "empty.pth")) == {}
     with pytest.raises(RefusedError, match="holds no tensors by name"):
         load_module(ARCH, tmp_path / "empty.pth")
+
+
+def test_what_does_not_go_in_says_what_to_do_next(tmp_path: Path) -> None:
+    state = students.trained().state_dict()
+    torch.save(state, tmp_path / "w.pth")
+    with gzip.open(tmp_path / "w.pth.gz", "wb") as packed:
+        packed.write((tmp_path / "w.pth").read_bytes())
+    with zipfile.ZipFile(tmp_path / "w.zip", "w") as archive:
+        archive.write(tmp_path / "w.pth", "w.pth")
+    torch.save(dict(students.trained().named_parameters()), tmp_path / "parameters.pth")
+    for name, said in (("w.pth.gz", "gunzip w.pth.gz"), ("w.zip", "unzip w.zip"), ("parameters.pth", "state_dict")):
+        with pytest.raises(RefusedError, match=said):
+            load_module(ARCH, tmp_path / name)
+    with pytest.raises(UsageError, match="did you mean 'lenet'"):
+        load_module("tests.scoring.students:lenett", None)
+    with pytest.raises(UsageError, match=r"def make\(\): return HandWritten\(...\).*students:make"):
+        load_module("tests.scoring.students:HandWritten", None)
+    torch.jit.trace(students.trained(), torch.rand(1, 1, 8, 8)).save(str(tmp_path / "script.pt"))
+    with pytest.raises(RefusedError, match="TorchScript"):
+        check_file(tmp_path / "script.pt")
+
+
+def test_of_several_things_the_logits_are_taken() -> None:
+    class Several(nn.Module):
+        def __init__(self, named: bool) -> None:
+            super().__init__()
+            self.net, self.named = students.LeNet(), named
+
+        def forward(self, x: Tensor) -> object:
+            hidden, logits = x.flatten(1).sum(1), self.net(x)
+            return {"hidden": hidden, "logits": logits} if self.named else (hidden, logits)
+
+    for named in (True, False):
+        model = Several(named).eval()
+        model.net.load_state_dict(students.trained().state_dict())
+        report = score_module(model, (1, 8, 8), images=students.digits(), rule="digits")
+        assert report.accuracy is not None
+        assert report.accuracy.correct == students.correct(students.trained())
+        assert any("return the logits" in problem for problem in report.problems)
+
+
+def test_classes_in_place_of_logits() -> None:
+    """An argmax at the end chooses what the logits choose; the network is the one before it."""
+
+    class Chooses(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = students.trained()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x).argmax(1)  # type: ignore[no-any-return]
+
+    report = score_module(Chooses(), (1, 8, 8), images=students.digits(), rule="digits")
+    plain = score_module(students.trained(), (1, 8, 8), images=students.digits(), rule="digits")
+    assert report.accuracy == plain.accuracy
+    assert report.score.total == plain.score.total
+    assert not any("own engine" in note for note in report.costs["notes"])
 
 
 def test_the_network_is_found_in_the_working_folder_and_by_file(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +26,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from contest.errors import RefusedError
 from scoring.report import Report
-from scoring.score import score_file, score_module
+from scoring.score import score_file, score_module, sha256
 from tests.scoring import students
 
 
@@ -210,3 +212,72 @@ def test_channels_last_graphs_of_tensorflow(tmp_path: Path, module_report: Repor
     assert report.accuracy.correct == students.correct(students.trained())
     first = next(row for row in report.layers if row["macs"])
     assert first["activation_bits"] == 8  # the image keeps its bits through the turns
+
+
+def test_weights_in_a_file_beside_it(exported: Path, tmp_path: Path) -> None:
+    """What `torch.onnx.export` writes unless it is told otherwise; the oracle is the file that holds everything."""
+    model = onnx.load(exported / "classic.onnx")
+    onnx.save(model, str(tmp_path / "net.onnx"), save_as_external_data=True, location="net.onnx.data", size_threshold=0)
+    assert not any(
+        tensor.raw_data for tensor in onnx.load(tmp_path / "net.onnx", load_external_data=False).graph.initializer
+    )
+    for report in (scored(tmp_path / "net.onnx"), score_file(tmp_path / "net.onnx", rule="digits")):  # and isolated
+        assert report.score.total == scored(exported / "classic.onnx").score.total
+    first = sha256(tmp_path / "net.onnx")
+    content = bytearray((tmp_path / "net.onnx.data").read_bytes())
+    content[0] ^= 1
+    (tmp_path / "net.onnx.data").write_bytes(content)
+    assert sha256(tmp_path / "net.onnx") != first  # a grade belongs to both files
+    (tmp_path / "net.onnx.data").write_bytes(content[:100])
+    with pytest.raises(RefusedError, match="not of one export"):
+        scored(tmp_path / "net.onnx")
+    (tmp_path / "net.onnx.data").unlink()
+    with pytest.raises(RefusedError, match="external_data=False"):
+        scored(tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize("place", ["../secret.bin", "/etc/hostname"])
+def test_files_elsewhere_are_not_opened(place: str, exported: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret.bin").write_bytes(bytes(100_000))
+    (tmp_path / "sub").mkdir()
+    model = onnx.load(exported / "classic.onnx")
+    for tensor in model.graph.initializer:
+        onnx.external_data_helper.set_external_data(tensor, place)
+        tensor.ClearField("raw_data")
+    (tmp_path / "sub" / "net.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(RefusedError, match="external data"):
+        scored(tmp_path / "sub" / "net.onnx")
+
+
+def test_nodes_in_any_order(exported: Path, tmp_path: Path) -> None:
+    """As ONNX Runtime's conversion to half leaves them; its own engine runs such files."""
+    model = onnx.load(exported / "classic.onnx")
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes[::-1])
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    report = scored(tmp_path / "net.onnx")
+    assert report.accuracy is not None
+    assert report.accuracy.correct == by_runtime(tmp_path / "net.onnx")
+
+
+def test_images_of_any_size_get_those_of_the_test_set(exported: Path, tmp_path: Path) -> None:
+    model = onnx.load(exported / "classic.onnx")
+    for i, name in ((2, "h"), (3, "w")):
+        model.graph.input[0].type.tensor_type.shape.dim[i].dim_param = name
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    assert scored(tmp_path / "net.onnx").measured == scored(exported / "classic.onnx").measured
+    with pytest.raises(RefusedError, match="let the batch alone be dynamic"):
+        score_file(tmp_path / "net.onnx", rule="digits", trust=True)
+
+
+def test_two_outputs_are_cut_by_the_command_that_is_named(exported: Path, tmp_path: Path) -> None:
+    model = onnx.load(exported / "classic.onnx")
+    inner = next(node.output[0] for node in model.graph.node if node.op_type == "Relu")
+    model.graph.output.append(helper.make_tensor_value_info(inner, TensorProto.FLOAT, None))
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(RefusedError, match="extract_model") as refused:
+        scored(tmp_path / "net.onnx")
+    program = str(refused.value).split("python -c ")[1].strip('"').replace("FILE", str(tmp_path / "net.onnx"))
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path)
+    assert scored(tmp_path / "logits.onnx").accuracy == scored(exported / "classic.onnx").accuracy
