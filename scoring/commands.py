@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,9 +122,18 @@ def score(
             tests = None if no_accuracy else test_set(chosen, data, console)
             private = _holdout(holdout) if holdout else None
             size = images_of(chosen, image_shape, classes or 1)[0] if arch else (0, 0, 0)
-            status.update(_doing(Path(target).name, tests, trust or arch is not None))
+            doing = _doing(Path(target).name, tests, trust or arch is not None)
+            status.update(doing)
             report = _file_report(
-                Path(target), (arch, state_key, declare), size, chosen, tests, private, trust, details
+                Path(target),
+                (arch, state_key, declare),
+                size,
+                chosen,
+                tests,
+                private,
+                trust,
+                details,
+                lambda part: status.update(f"{doing}: {part:.0%}"),
             )
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=1))
@@ -246,6 +255,7 @@ def _file_report(
     private: Images | None,
     trust: bool,
     details: bool,
+    told: Callable[[float], None],
 ) -> Report:
     from scoring.score import score_file, score_module
 
@@ -253,7 +263,7 @@ def _file_report(
     arch, state_key, declare = code
     if arch is None:
         return score_file(
-            path, images=images, rule=rule, trust=trust, holdout=private, classes=classes, details=details
+            path, images=images, rule=rule, trust=trust, holdout=private, classes=classes, details=details, told=told
         )
     from scoring.readers.user_module import load_module
 
@@ -269,6 +279,7 @@ def _file_report(
         details=details,
         notes=notes,
         declared=parse_bits(declare) if declare else None,
+        told=told,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ def score_file(
     classes: Sequence[str] = (),
     details: bool = False,
     minimum_level: str | None = None,
+    told: Callable[[float], None] | None = None,
 ) -> Report:
     """The report of a model file (.pt, .safetensors, .onnx).
 
@@ -44,6 +45,7 @@ def score_file(
         holdout: a private set; the report shows its accuracy and the gap to `images`.
         classes: names of the classes, for `details` (per-class table and confusion matrix).
         minimum_level: refuse to go on below this level of isolation.
+        told: gets the part of the images that is done, 0 to 1, again and again.
 
     Raises:
         RefusedError: the file is malformed, hostile or not one that the contest accepts.
@@ -57,24 +59,31 @@ def score_file(
     with whole_file(path) as whole:
         file: dict[str, Any] = {"name": path.name, "bytes": whole.stat().st_size, "sha256": sha256(whole)}
         for one in wanted or [None]:
-            examination, file["isolation"] = examine_file(whole, one, trust=trust, minimum_level=minimum_level)
+            examination, file["isolation"] = examine_file(
+                whole, one, trust=trust, minimum_level=minimum_level, told=told
+            )
             found.append(examination)
     return _reported(found, images, holdout, chosen, classes, details, file)
 
 
 def examine_file(
-    path: Path, images: Images | None, *, trust: bool = False, minimum_level: str | None = None
+    path: Path,
+    images: Images | None,
+    *,
+    trust: bool = False,
+    minimum_level: str | None = None,
+    told: Callable[[float], None] | None = None,
 ) -> tuple[Examination, str]:
     """(costs and logits of a file, the level of isolation that they were found at)."""
     if trust:
         from scoring.verification.examine import examine
 
-        return examine(path, None if images is None else images.pixels), "none"
+        return examine(path, None if images is None else images.pixels, told=told), "none"
     from scoring.sandbox import look_isolated, run_isolated
 
     look_isolated(path, minimum_level=minimum_level)
     pixels = None if images is None else images.pixels.numpy()
-    return run_isolated(path, pixels, minimum_level=minimum_level)
+    return run_isolated(path, pixels, minimum_level=minimum_level, told=told)
 
 
 def score_module(
@@ -88,9 +97,11 @@ def score_module(
     details: bool = False,
     notes: Sequence[str] = (),
     declared: Mapping[str, int] | None = None,
+    told: Callable[[float], None] | None = None,
 ) -> Report:
     """The report of a module of your own, in this process.
 
+    told: gets the part of the images that is done, 0 to 1, again and again.
     notes: what else the report is to say. declared: bits by layer, of weights that are stored as floats and lie on a
     grid of so few (verified).
     """
@@ -100,7 +111,7 @@ def score_module(
     subject = subject_of_user_module(model, image_shape, notes, declared)
     chosen = load_rule(rule) if isinstance(rule, str) else rule
     sets = [s for s in (images, holdout) if s is not None]
-    found = [examine_subject(subject, s.pixels) for s in sets] or [examine_subject(subject)]
+    found = [examine_subject(subject, s.pixels, told=told) for s in sets] or [examine_subject(subject)]
     return _reported(found, images, holdout, chosen, classes, details, {"isolation": "none"})
 
 

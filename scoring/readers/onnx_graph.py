@@ -1,16 +1,13 @@
-"""The ONNX reader: float, QCDQ and QONNX files, as written by torch, Brevitas, or `contest convert`.
+"""From ONNX nodes to the graph: translated one after the other, and run on one example image as they come.
 
-Nodes are translated one after the other and run on one example image as they come, which gives every shape and
-folds the shape arithmetic that exporters leave behind. Nothing is trusted that was not computed here.
+That gives every shape, and folds the shape arithmetic that exporters leave behind. Nothing is trusted that was not
+computed here.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,169 +18,9 @@ from torch import Tensor
 
 from contest.errors import RefusedError
 from scoring.graph.graph import NAMED_AFTER_WEIGHTS, UNKNOWN, Codes, Graph, Node, weight_name
-from scoring.graph.interpreter import run_graph, run_node
+from scoring.graph.interpreter import run_node
 from scoring.graph.kinds import SHAPE_KINDS
-from scoring.readers.onnx_functions import QONNX, load_checked
 from scoring.readers.onnx_operators import OPERATORS, Unsupported
-from scoring.readers.onnx_runtime_operators import fused
-from scoring.readers.subject import Subject, as_logits, before_the_choice, example_images
-from scoring.verification.examination import MAX_FACTS
-
-MAX_IMAGE = 4_000_000
-"""Numbers in one image."""
-BITS_KEY = "contest.bits."
-CLAIM_KEY = "contest.claim."
-PROVENANCE_KEY = "contest.provenance."
-MAX_KEY = 200
-"""Characters in the name of a fact."""
-_TYPES = {
-    onnx.TensorProto.FLOAT: torch.float32,
-    onnx.TensorProto.FLOAT16: torch.float16,
-    onnx.TensorProto.DOUBLE: torch.float64,
-    onnx.TensorProto.BFLOAT16: torch.bfloat16,
-}
-
-
-def read_onnx(path: Path, image_shape: tuple[int, int, int] | None = None) -> Subject:
-    """An ONNX file. Raises RefusedError for what is malformed or cannot be followed.
-
-    image_shape: of the images that it is to run on, for a network that was exported for images of any size.
-    """
-    model = load_checked(path)
-    source = _image_input(model.graph)
-    dims = source.type.tensor_type.shape.dim
-    fixed = dims[0].dim_value if dims[0].HasField("dim_value") else 0
-    if fixed > 1:
-        raise RefusedError(f"the network takes {fixed} images at a time; export it with one, or any number")
-    shape = _sizes([d.dim_value for d in dims[1:]], image_shape)
-    last = _channels_last(shape)  # as TensorFlow's exporters leave them
-    shape = (shape[2], *shape[:2]) if last else shape
-    if min(shape) < 1 or math.prod(shape) > MAX_IMAGE:
-        sizes = ", ".join(str(size) if size > 0 else "?" for size in shape)
-        raise RefusedError(
-            f"the network's input is [N, {sizes}]; three sizes are needed: let the batch alone be dynamic"
-        )
-    dtype = _TYPES.get(source.type.tensor_type.elem_type)
-    if dtype is None:
-        raise RefusedError(
-            "the network's input must be a float image [N,C,H,W] in [0, 1]; export the part behind the division by 255"
-        )
-    if not model.graph.output:
-        raise RefusedError("the network has 0 outputs; one is needed, the logits")
-    if len(model.graph.output) > 1:
-        names = ", ".join(f"'{output.name[:100]}'" for output in model.graph.output)
-        raise RefusedError(
-            f"the network has {len(model.graph.output)} outputs ({names}); one is needed, the logits: return them "
-            f"alone, or cut off the rest: python -c \"import onnx; onnx.utils.extract_model('FILE', 'logits.onnx', "
-            f"['{source.name[:100]}'], ['{model.graph.output[0].name[:100]}'])\""
-        )
-    builder = Builder(model, source.name, example_images(shape, 1).to(dtype), last)
-    graph = fused(before_the_choice(builder.graph(model.graph.output[0].name)))
-    claims = {
-        p.key.removeprefix(CLAIM_KEY): _number(p.value) for p in model.metadata_props if p.key.startswith(CLAIM_KEY)
-    }
-    for p in model.metadata_props:
-        if p.key.startswith(BITS_KEY):
-            _declare(graph, p.key.removeprefix(BITS_KEY), p.value)
-    provenance = _provenance(model.metadata_props)
-    custom = any(node.domain in QONNX for node in model.graph.node)
-    run = _interpreted(graph) if custom else _session(model.SerializeToString(), source.name, dtype, last)
-    classes = (graph.shapes[graph.output] or (0,))[-1]
-
-    single = bool(fixed) and not (custom and _takes_many(run, shape))
-    return Subject(
-        graph,
-        lambda images: as_logits(run(images), classes),
-        shape,
-        claims=claims,
-        provenance=provenance,
-        max_batch=1 if single else None,
-    )
-
-
-def _sizes(declared: Sequence[int], wanted: tuple[int, int, int] | None) -> tuple[int, int, int]:
-    """Channels, height and width as declared; where the network takes any, as wanted."""
-    free = wanted is not None and all(have in (0, want) for have, want in zip(declared, wanted, strict=True))
-    first, second, third = wanted if free and wanted is not None else declared
-    return first, second, third
-
-
-def _channels_last(shape: tuple[int, int, int]) -> bool:
-    """Whether an input is [N, H, W, C]: one or three channels at the end, and not where torch has them."""
-    return shape[2] in (1, 3) and shape[0] not in (1, 3)
-
-
-def _takes_many(run: Any, shape: tuple[int, int, int]) -> bool:
-    """Whether a graph that was exported for one image gives several images what it gives each alone."""
-    images = example_images(shape, 3)
-    try:
-        together = run(images)
-    except RuntimeError:
-        return False
-    return torch.allclose(together, torch.cat([run(image[None]) for image in images]), rtol=1e-4, atol=1e-4)
-
-
-def _declare(graph: Graph, name: str, text: str) -> None:
-    """Bits of an integer tensor, narrower than its type; the analysis holds the codes against them."""
-    if name not in graph.stored or not text.isdigit() or not 1 <= int(text) <= 8:
-        raise RefusedError(f"the file declares '{text[:20]}' bits for '{name[:200]}', which it does not store as codes")
-    graph.stored[name] = int(text)
-
-
-def _provenance(properties: Any) -> dict[str, str]:
-    """What the metadata says of the making; as much of it as a manifest may."""
-    found = {p.key.removeprefix(PROVENANCE_KEY): p.value for p in properties if p.key.startswith(PROVENANCE_KEY)}
-    if len(found) > MAX_FACTS or any(len(key) > MAX_KEY for key in found):
-        raise RefusedError(
-            f"the file's provenance has {len(found)} entries; at most {MAX_FACTS} with names of {MAX_KEY} characters "
-            "are accepted"
-        )
-    return found
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        raise RefusedError(f"a claim in the file is '{text[:50]}', which is no number") from error
-
-
-def _image_input(graph: Any) -> Any:
-    stored = {tensor.name for tensor in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in stored]
-    if len(inputs) != 1 or len(inputs[0].type.tensor_type.shape.dim) != 4:
-        raise RefusedError("the network must have one input, images [N,C,H,W]")
-    return inputs[0]
-
-
-def _interpreted(graph: Graph) -> Any:
-    def run(images: Tensor) -> Tensor:
-        return run_graph(graph, images)[graph.output]
-
-    return run
-
-
-def _session(content: bytes, name: str, dtype: torch.dtype, last: bool = False) -> Any:
-    """ONNX Runtime, made when it is needed. Only basic optimisations: fused integer kernels round differently."""
-    session: Any = None
-
-    def run(images: Tensor) -> Tensor:
-        nonlocal session
-        import onnxruntime
-
-        if session is None:
-            options = onnxruntime.SessionOptions()
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-            options.log_severity_level = 3
-            options.intra_op_num_threads = torch.get_num_threads()
-            try:
-                session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-            except Exception as error:  # onnxruntime's own exceptions share no base class but this
-                raise RefusedError(f"ONNX Runtime cannot load the network: {str(error)[:300]}") from error
-        given = images.permute(0, 2, 3, 1).contiguous() if last else images
-        return torch.from_numpy(session.run(None, {name: given.to(dtype).numpy()})[0])
-
-    return run
 
 
 class Builder:

@@ -23,7 +23,7 @@ def read(path: Path, image_shape: tuple[int, int, int] | None = None) -> Subject
         return _read_ours(path)
     if suffix == ".onnx":
         from contest.untrusted import check_file
-        from scoring.readers.onnx_graph import read_onnx
+        from scoring.readers.onnx_file import read_onnx
 
         if path.is_file():
             check_file(path)  # what the file says, before anything is deserialised

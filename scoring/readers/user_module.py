@@ -25,7 +25,7 @@ from scoring.readers.subject import Subject, example_images, subject_of_module
 
 def subject_of_brevitas(model: nn.Module, image_shape: tuple[int, int, int]) -> Subject:
     """A trusted Brevitas module: costs from its QONNX export, predictions from itself."""
-    from scoring.readers.onnx_graph import read_onnx
+    from scoring.readers.onnx_file import read_onnx
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "export.onnx"

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
@@ -42,6 +42,7 @@ PASSED_ON = ("LD_LIBRARY_PATH",)
 """What the child's environment takes over from ours: where libraries are, no more."""
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\- ]{0,99}")
 _OUT_OF_MEMORY = re.compile(rb"bad_alloc|MemoryError|[Cc]annot allocate memory|can't allocate memory")
+_DONE = re.compile(rb"\ndone ([01]\.\d{4})\n")
 _impossible: set[str] = set()
 """Levels that this machine turned out not to have, so that they are not tried for each file."""
 
@@ -72,6 +73,7 @@ def run_isolated(
     limits: Limits | None = None,
     *,
     minimum_level: str | None = None,
+    told: Callable[[float], None] | None = None,
 ) -> Isolated:
     """Examine a submission in a fresh process that can do nothing else.
 
@@ -79,6 +81,7 @@ def run_isolated(
         path: the file of a stranger.
         images: uint8 [N,C,H,W], never labels; None examines the costs alone.
         minimum_level: one of `LEVELS`; where this machine cannot reach it, nothing is opened.
+        told: gets the part of the work that the child says it has done, 0 to 1, about twice a second.
 
     Raises:
         RefusedError: the file is malformed or hostile, or took too much processor time or memory, or crashed; in words
@@ -89,7 +92,7 @@ def run_isolated(
     path, limits = Path(path), limits or Limits()
     from scoring.verification.examination import Examination
 
-    found, level = _examined(path, images, limits, minimum_level)
+    found, level = _examined(path, images, limits, minimum_level, told=told)
     if not isinstance(found, Examination):
         raise RefusedError("the process that ran the network ended without an answer; the file is not accepted")
     return Isolated(found, level)
@@ -104,7 +107,12 @@ def look_isolated(path: Path | str, limits: Limits | None = None, *, minimum_lev
 
 
 def _examined(
-    path: Path, images: NDArray[np.uint8] | None, limits: Limits, minimum: str | None, look: bool = False
+    path: Path,
+    images: NDArray[np.uint8] | None,
+    limits: Limits,
+    minimum: str | None,
+    look: bool = False,
+    told: Callable[[float], None] | None = None,
 ) -> tuple[Examination | Passed, str]:
     at_least("none", minimum)  # an unknown name is a mistake of the caller's
     content = read_regular(path)
@@ -120,7 +128,7 @@ def _examined(
             np.save(scratch / "images.npy", np.ascontiguousarray(images, dtype=np.uint8), allow_pickle=False)
         request = {"name": name, "images": count, "minimum": minimum, "limits": asdict(limits), "look": look}
         (scratch / "request.json").write_text(json.dumps(request))
-        return _answered(scratch, limits, count, minimum)
+        return _answered(scratch, limits, count, minimum, told)
 
 
 @functools.cache
@@ -130,14 +138,16 @@ def _sweep_once() -> None:
         log.info("removed %d scratch folders of dead processes", removed)
 
 
-def _answered(scratch: Path, limits: Limits, images: int, minimum: str | None) -> tuple[Examination | Passed, str]:
+def _answered(
+    scratch: Path, limits: Limits, images: int, minimum: str | None, told: Callable[[float], None] | None
+) -> tuple[Examination | Passed, str]:
     from scoring.sandbox import result_file
 
     reason = ""
     for mode in ("bubblewrap", "namespaces", "limits"):
         if mode in _impossible or (mode == "bubblewrap" and bubblewrap() is None):
             continue
-        ended = _run(_command(mode, scratch), scratch, limits)
+        ended = _run(_command(mode, scratch), limits, told)
         if not ended.output and not ended.late:
             # Our own code did not get as far as saying hello: the machine, not the submission, is the reason.
             reason = ended.errors.decode(errors="replace").strip().splitlines()[-1:][0] if ended.errors else ""
@@ -202,7 +212,7 @@ def _environment(limits: Limits) -> dict[str, str]:
     return {**{k: os.environ[k] for k in PASSED_ON if k in os.environ}, **fixed}
 
 
-def _run(command: list[str], scratch: Path, limits: Limits) -> _Ended:
+def _run(command: list[str], limits: Limits, told: Callable[[float], None] | None) -> _Ended:
     deadline = time.monotonic() + limits.wall_s
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
@@ -218,7 +228,7 @@ def _run(command: list[str], scratch: Path, limits: Limits) -> _Ended:
         assert process.stdout is not None
         try:
             with process.stdout as pipe:
-                output, complete = _read(pipe, deadline, limits.answer_bytes)
+                output, complete = _read(pipe, deadline, limits.answer_bytes, lambda: _pass_on(errors, told))
             late = not _wait(process.pid, deadline if complete else 0.0) and time.monotonic() >= deadline
         finally:
             # Not reaped yet, so the number still belongs to our group and to no other.
@@ -233,13 +243,26 @@ def _run(command: list[str], scratch: Path, limits: Limits) -> _Ended:
     return _Ended(output, tail, killed_by, code, usage.ru_utime + usage.ru_stime, late, too_long)
 
 
-def _read(pipe: IO[bytes], deadline: float, limit: int) -> tuple[bytes, bool]:
-    """Everything from a pipe until it closes; False if the time ran out or there was more than `limit`."""
+def _pass_on(errors: IO[bytes], told: Callable[[float], None] | None) -> None:
+    """Tell how far the child says it is. It may say anything: a number from 0 to 1 is all that is taken."""
+    if told is not None:
+        size = os.fstat(errors.fileno()).st_size
+        said = _DONE.findall(os.pread(errors.fileno(), 100, max(0, size - 100)))
+        if said:
+            told(min(1.0, float(said[-1])))
+
+
+def _read(pipe: IO[bytes], deadline: float, limit: int, waiting: Callable[[], None]) -> tuple[bytes, bool]:
+    """Everything from a pipe until it closes; False if the time ran out or there was more than `limit`.
+
+    waiting: called about twice a second.
+    """
     output = bytearray()
     poll = select.poll()
     poll.register(pipe, select.POLLIN | select.POLLHUP)
     while (left := deadline - time.monotonic()) > 0:
-        if not poll.poll(left * 1000):
+        if not poll.poll(min(left, 0.5) * 1000):
+            waiting()
             continue
         chunk = os.read(pipe.fileno(), 1 << 20)
         if not chunk:

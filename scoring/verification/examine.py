@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -94,19 +94,33 @@ CROSS_CHECK_LIMIT = 0.01
 """Images that the file's own engine sees too, and the part of them it may see otherwise without a warning."""
 
 Engine = Callable[[Tensor], Tensor]
+Told = Callable[[float], None]
+"""Gets the part that is done, 0 to 1."""
 
 
-def examine(path: Path, images: NDArray[np.uint8] | Tensor | None = None, *, batch_size: int = BATCH) -> Examination:
+def examine(
+    path: Path,
+    images: NDArray[np.uint8] | Tensor | None = None,
+    *,
+    batch_size: int = BATCH,
+    told: Told | None = None,
+) -> Examination:
     """Costs of the network in a file, and its logits for uint8 images [N,C,H,W] if they are given.
+
+    told: gets the part of the images that is done, 0 to 1, again and again.
 
     Raises RefusedError for a file that is malformed, hostile or not one that the contest accepts.
     """
     shape = None if images is None else (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
-    return examine_subject(read(Path(path), shape), images, batch_size=batch_size)
+    return examine_subject(read(Path(path), shape), images, batch_size=batch_size, told=told)
 
 
 def examine_subject(
-    subject: Subject, images: NDArray[np.uint8] | Tensor | None = None, *, batch_size: int = BATCH
+    subject: Subject,
+    images: NDArray[np.uint8] | Tensor | None = None,
+    *,
+    batch_size: int = BATCH,
+    told: Told | None = None,
 ) -> Examination:
     """The same for a network that was read already."""
     pixels = None if images is None else torch.as_tensor(images)
@@ -125,12 +139,32 @@ def examine_subject(
     found = Examination(costs, dict(subject.claims), subject.image_shape, provenance=facts(subject.provenance))
     if pixels is None:
         return found
-    engine: Engine = (lambda batch: logits_of(graph, batch)) if known else subject.run
+    count = _Counted(2 * len(pixels) + min(len(pixels), REPEATED) + min(len(pixels), CROSS_CHECKED), told)
+    engine = count((lambda batch: logits_of(graph, batch)) if known else subject.run)
     logits, reordered, repeatable = _answers(engine, pixels, batch_size if known else subject.max_batch or batch_size)
     if known:
-        warning = _cross_check(subject, pixels, logits)
+        warning = _cross_check(subject, count(subject.run), pixels, logits)
         costs = replace(costs, notes=(*costs.notes, *warning))
     return replace(found, costs=costs, logits=logits, reordered=reordered, repeatable=repeatable)
+
+
+@dataclass
+class _Counted:
+    """Counts the images that engines have seen, of so many in all, and tells."""
+
+    total: int
+    told: Told | None
+    done: int = 0
+
+    def __call__(self, engine: Engine) -> Engine:
+        def run(images: Tensor) -> Tensor:
+            output = engine(images)
+            self.done += len(images)
+            if self.told is not None:
+                self.told(min(1.0, self.done / self.total))
+            return output
+
+        return run
 
 
 def _check_claims(subject: Subject) -> None:
@@ -222,11 +256,11 @@ def _answers(engine: Engine, pixels: Tensor, batch_size: int) -> tuple[NDArray[n
     return *found, repeatable
 
 
-def _cross_check(subject: Subject, pixels: Tensor, logits: NDArray[np.float32]) -> list[str]:
+def _cross_check(subject: Subject, engine: Engine, pixels: Tensor, logits: NDArray[np.float32]) -> list[str]:
     """What the file's own engine says of some images, in another order. Information for the author, never a verdict."""
     some = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(2))[:CROSS_CHECKED]
     try:
-        own = _run(subject.run, pixels, some, min(REORDERED_BATCH, subject.max_batch or REORDERED_BATCH))
+        own = _run(engine, pixels, some, min(REORDERED_BATCH, subject.max_batch or REORDERED_BATCH))
     except MemoryError:
         raise
     except Exception as error:  # engines raise whatever they meet, and it decides nothing

@@ -19,7 +19,7 @@ from torch import Tensor
 from contest.errors import UsageError
 from scoring.graph.graph import Graph, Node
 from scoring.graph.interpreter import images_stay_first
-from scoring.readers.onnx_graph import BITS_KEY, CLAIM_KEY, PROVENANCE_KEY
+from scoring.readers.onnx_file import BITS_KEY, CLAIM_KEY, PROVENANCE_KEY
 
 OPSET = 20
 IR_VERSION = 9

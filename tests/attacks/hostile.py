@@ -184,12 +184,12 @@ case("directory that counts wrongly", _miscounted, "several parts")
 case(
     "TorchScript",
     lambda: zip_bytes({"m/data.pkl": b"N.", "m/code/__torch__.py": b"", "m/constants.pkl": b""}),
-    "TorchScript.*contest convert",
+    "TorchScript.*contest score",
 )
 case(
     "torch.export (.pt2)",
     lambda: zip_bytes({"m/archive_format": b"pt2", "m/models/model.json": b"{}"}),
-    "torch.export.*contest convert",
+    "torch.export.*contest score",
 )
 case("Keras", lambda: zip_bytes({"config.json": b"{}", "model.weights.h5": b""}), "Keras.*tf2onnx")
 case("NumPy archive", lambda: zip_bytes({"w.npy": b"\x93NUMPY"}), "npz.*contest convert")

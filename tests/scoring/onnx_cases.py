@@ -17,6 +17,7 @@ from onnx import numpy_helper
 from contest.errors import RefusedError
 from scoring.graph.graph import UNKNOWN
 from scoring.graph.interpreter import run_node
+from scoring.readers import onnx_file  # noqa: F401  (operators register themselves)
 from scoring.readers.onnx_graph import Builder
 from scoring.readers.onnx_operators import OPERATORS
 

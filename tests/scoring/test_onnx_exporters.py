@@ -274,7 +274,7 @@ def test_images_of_any_size_get_those_of_the_test_set(exported: Path, tmp_path: 
 def test_two_outputs_are_cut_by_the_command_that_is_named(exported: Path, tmp_path: Path) -> None:
     model = onnx.load(exported / "classic.onnx")
     inner = next(node.output[0] for node in model.graph.node if node.op_type == "Relu")
-    model.graph.output.append(helper.make_tensor_value_info(inner, TensorProto.FLOAT, None))
+    model.graph.output.append(helper.make_tensor_value_info(inner, TensorProto.FLOAT, ["n", 6, 8, 8]))
     (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(RefusedError, match="extract_model") as refused:
         scored(tmp_path / "net.onnx")
