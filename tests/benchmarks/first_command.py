@@ -3,18 +3,24 @@
     python tests/benchmarks/first_command.py [--case NAME ...] [--trials 4] [--kills 10]
 
 Cases: one-thread, avx2, full-disk (a small tmpfs, which only root can mount: else it is left out and said), lang-c,
-columns-40, columns-60, columns-80, pipe (its output closed early), kills (kill -9 at random moments, `--resume` after
+columns-40, columns-60, columns-80 (terminals of so many: no line is wider, but for commands, which are there to be
+copied), pipe (a line is a line there, however long, and its output is closed early), kills (kill -9 at random moments, `--resume` after
 each, and the study ends as one that nobody killed).
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
+import pty
 import random
+import re
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -48,11 +54,35 @@ def plain(folder: Path, options: argparse.Namespace, **environment: str) -> str 
     return ended_well(run(folder / "study", options.trials, **environment), folder / "study")
 
 
+def on_terminal(study: Path, trials: int, width: int) -> tuple[int, str]:
+    """(exit code, all that a terminal of so many columns was sent) of the command."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
+    environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
+    command = [*COMMAND, "--trials", str(trials), "--study", str(study)]
+    with subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env={**environment, "TERM": "xterm-256color"}
+    ) as process:
+        os.close(theirs)
+        sent = bytearray()
+        try:
+            while chunk := os.read(ours, 1 << 16):
+                sent += chunk
+        except OSError:  # the last one has left the terminal
+            pass
+        os.close(ours)
+    return process.returncode, sent.decode(errors="replace")
+
+
 def columns(width: int) -> Callable[[Path, argparse.Namespace], str | None]:
     def case(folder: Path, options: argparse.Namespace) -> str | None:
-        done = run(folder / "study", options.trials, COLUMNS=str(width))
-        wide = [line for line in done.stdout.splitlines() if len(line) > width and not line.startswith("  contest ")]
-        return ended_well(done, folder / "study") or (f"a line of {len(wide[0])} columns: {wide[0]}" if wide else None)
+        code, sent = on_terminal(folder / "study", options.trials, width)
+        lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", sent))
+        wide = [line for line in lines if len(line) > width and not line.startswith("  contest ")]
+        if wide:
+            return f"a line of {len(wide[0])} columns: {wide[0]}"
+        done = subprocess.CompletedProcess(COMMAND, code, sent, "")
+        return ended_well(done, folder / "study")
 
     return case
 
