@@ -247,9 +247,10 @@ def print_plan(console: Console, study: Study, trainer: PipelineTrainer, plan: P
         parts.append(f"{plan.shorts} settings compared for {plan.short:.3g} epochs each")
     if plan.longs:
         parts.append(f"about {plan.longs} long tunings of {plan.long:.3g}")
-    console.print(f"plan: {plan.whole:.1f} epochs in all; {'; '.join(parts)}", soft_wrap=not console.is_terminal, highlight=False)
+    piped = not console.is_terminal  # a pipe has no columns: a line stays one
+    console.print(f"plan: {plan.whole:.1f} epochs in all; {'; '.join(parts)}", soft_wrap=piped, highlight=False)
     if study.settings.objective == "constrained" and not study.records():
-        console.print(expectation(study, trainer), soft_wrap=not console.is_terminal, highlight=False)
+        console.print(expectation(study, trainer), soft_wrap=piped, highlight=False)
     if ends_at is not None:
         console.print(f"ends at {time.strftime('%H:%M:%S', time.localtime(ends_at))}")
 
@@ -318,7 +319,10 @@ def print_summary(console: Console, study: Study, outcome: Outcome) -> None:
         stages.add_row(stage.name, duration(stage.seconds), f"{stage.images:,}", str(stage.trials), best, accuracy)
     console.print(stages)
     if not outcome.finalists:
-        console.print(f"[red]the search ends without a network[/red]: {escape(why_none(study))}", soft_wrap=not console.is_terminal)
+        console.print(
+            f"[red]the search ends without a network[/red]: {escape(why_none(study))}",
+            soft_wrap=not console.is_terminal,
+        )
         return
     console.print(finalists_table(study.settings, outcome.finalists))
     console.print(f"the test set was read {len(reads(study.directory))} times in this study")

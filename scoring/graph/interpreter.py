@@ -60,7 +60,7 @@ class _Run:
     def __init__(self, graph: Graph, wanted: Collection[str] | None, replaced: Mapping[str, Tensor]) -> None:
         self._graph, self._wanted, self._replaced = graph, wanted, replaced
         self._nodes = [n for n in graph.running if n.output not in replaced]
-        self._halves = {d for d in graph.types.values() if d in _HALVES and not _is_native(d)}
+        self._halves = {d for d in graph.types.values() if d in _HALVES and not is_native(d)}
         last = {value: i for i, node in enumerate(self._nodes) for value in node.inputs}
         self._ends: dict[int, list[str]] = {}
         for value, i in last.items():
@@ -92,7 +92,7 @@ class _Run:
 
 
 @cache
-def _is_native(dtype: torch.dtype) -> bool:
+def is_native(dtype: torch.dtype) -> bool:
     """Whether the processor multiplies in this type, so that running in it is not many times slower."""
     name = "_is_mkldnn_fp16_supported" if dtype == torch.float16 else "_is_mkldnn_bf16_supported"
     asked: Callable[[], bool] | None = getattr(torch.ops.mkldnn, name, None)

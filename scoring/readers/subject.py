@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 
 from scoring.costs import Parent
 from scoring.graph.graph import Graph
+from scoring.graph.interpreter import is_native
 from scoring.readers.torch_trace import logits_among, trace
 
 
@@ -51,10 +54,18 @@ def subject_of_module(
     """
     model = model.eval()
     dtype = input_type(model)
+    slow = dtype.itemsize == 2 and not is_native(dtype)
+
+    @functools.cache
+    def engine() -> tuple[nn.Module, torch.dtype]:
+        """The module; where the processor has no half arithmetic and takes 40 times as long, its copy in float32."""
+        return (copy.deepcopy(model).float(), torch.float32) if slow else (model, dtype)
 
     @torch.inference_mode()
     def run(images: Tensor) -> Tensor:
-        return as_logits(logits_among(model(as_loaders_give(images.to(dtype)))), graph.shapes[graph.output][-1])
+        network, type_ = engine()
+        output = network(as_loaders_give(images.to(type_)))
+        return as_logits(logits_among(output), graph.shapes[graph.output][-1])
 
     image = example_images(image_shape, 1).to(dtype)
     graph = before_the_choice(trace(model, image, declared_bits=declared_bits, prefix=prefix))

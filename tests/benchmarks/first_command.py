@@ -4,8 +4,8 @@
 
 Cases: one-thread, avx2, full-disk (a small tmpfs, which only root can mount: else it is left out and said), lang-c,
 columns-40, columns-60, columns-80 (terminals of so many: no line is wider, but for commands, which are there to be
-copied), pipe (a line is a line there, however long, and its output is closed early), kills (kill -9 at random moments, `--resume` after
-each, and the study ends as one that nobody killed).
+copied), pipe (its output closed early; lines are whole there, however long), kills (kill -9 at random moments,
+`--resume` after each, and the study ends as one that nobody killed).
 """
 
 from __future__ import annotations

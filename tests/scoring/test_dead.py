@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scoring.analysis.cost_model import analyse
 from scoring.analysis.dead_channels import without_dead_channels
+from scoring.readers.subject import subject_of_module
 from scoring.verification.examine import examine_subject
 from tests.scoring.helpers import Network, subject
 
@@ -47,6 +49,29 @@ def test_channel_goes_through_batch_norm_and_depthwise_layer() -> None:
     assert before.parameters - after.parameters == 2 * (27 + 9 + 5) + 2 * 2 + 2
     assert "4 channels are masked to zero" in notes[0]
     assert examine_subject(whole).costs.macs == after.macs
+
+
+def test_half_loses_the_channels_that_float_loses() -> None:
+    net = chain()
+    kill(net[0], net[1], slice(0, 2))
+    with torch.no_grad():
+        net[3].bias[:2] = 0
+    whole = examine_subject(subject(net)).costs
+    half = examine_subject(subject(net.half())).costs
+    assert half.macs == whole.macs < analyse(subject(chain()).graph).macs
+    assert [op.nonzeros for op in half.operations] == [op.nonzeros for op in whole.operations]
+
+
+def test_half_without_half_arithmetic_is_asked_in_float(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module's own convolutions take 40 times as long in half; the second opinion comes from its copy in float."""
+    monkeypatch.setattr("scoring.readers.subject.is_native", lambda dtype: False)
+    net = chain()
+    images = torch.rand(5, 3, 8, 8)
+    expected = net(images)
+    answer = subject_of_module(net.half(), (3, 8, 8)).run(images)
+    assert answer.dtype == torch.float32
+    assert torch.allclose(answer, expected, atol=1e-2)
+    assert next(net.parameters()).dtype == torch.float16  # the author's module stays as it is
 
 
 def test_channel_that_nothing_reads_goes_too() -> None:
