@@ -251,7 +251,7 @@ def test_below_the_minimum_nothing_is_opened(monkeypatch: pytest.MonkeyPatch, tm
 
 
 def test_a_level_that_does_not_work_is_left_for_the_next(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(limits, "bubblewrap", lambda: "/bin/false")
+    monkeypatch.setattr(parent, "bubblewrap", lambda: "/bin/false")
     monkeypatch.setattr(parent, "_impossible", set())
     assert "empty" in attack('raise RefusedError("empty")', monkeypatch, tmp_path)
     assert "bubblewrap" in parent._impossible
