@@ -157,6 +157,8 @@ class Candidate:
     """Added to the seed of the tuning alone: seeds of one compression share their float training."""
     start: str = field(default="", metadata=_LATER)
     """The content (sha256, 16 digits) of a given float parent, which stands for the float training; empty: none."""
+    ratios: tuple[tuple[str, float], ...] = field(default=(), metadata=_LATER)
+    """Zeros inside single layers instead of p_u: names of weights, each with a fraction of what channels left of it."""
 
     def __post_init__(self) -> None:
         if not (0 <= self.structured < 1 and 0 <= self.unstructured < 1):
@@ -166,6 +168,11 @@ class Candidate:
                 f"p_s + p_u = {self.structured + self.unstructured:g}: both are fractions of the same weights "
                 "and must add up to less than 1"
             )
+        if self.ratios and self.unstructured:
+            raise UsageError(f"p_u = {self.unstructured:g} and ratios of layers both say how many zeros; give one")
+        for name, ratio in self.ratios:
+            if not 0 <= ratio < 1:
+                raise UsageError(f"the ratio of {name} is {ratio:g}; it must lie in [0, 1)")
 
     def to_json(self) -> str:
         """One line of JSON with sorted keys: equal candidates give equal text."""
@@ -181,6 +188,7 @@ class Candidate:
                 bits=_bits(data.pop("bits", {})),
                 train=Recipe(**data.pop("train", {})),
                 tune=Recipe(**data.pop("tune", {})),
+                ratios=tuple((str(name), float(ratio)) for name, ratio in data.pop("ratios", ())),
                 **data,
             )
         except (TypeError, KeyError, ValueError, AttributeError) as error:

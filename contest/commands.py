@@ -39,6 +39,11 @@ if TYPE_CHECKING:
 )
 @click.option("--structured", type=float, default=0.0, help="p_s: fraction of weights in removed channels.")
 @click.option("--unstructured", type=float, default=0.0, help="p_u: fraction of the unpruned network's weights.")
+@click.option(
+    "--ratios",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Instead of --unstructured, a fraction for each layer: the file that `contest lab sensitivity` writes.",
+)
 @click.option("--train", "train_options", default="", help="Float recipe, `epochs=30,learning_rate=0.1`.")
 @click.option("--tune", "tune_options", default="", help="Recipe after pruning and quantisation, likewise.")
 @click.option(
@@ -81,6 +86,7 @@ def train(
     symmetric: bool,
     structured: float,
     unstructured: float,
+    ratios: Path | None,
     train_options: str,
     tune_options: str,
     teachers: tuple[Path, ...],
@@ -100,6 +106,7 @@ def train(
     from contest.datasets import ALL_IMAGES, load, split
     from contest.model_file import save
     from contest.pipeline import compress
+    from contest.pruning import read_ratios
     from contest.training import choose_device, load_teachers, soft_labels
     from contest.zoo import teacher_files
 
@@ -116,6 +123,7 @@ def train(
             parse_recipe(train_options, networks.recipe(what)),
             parse_recipe(tune_options, Recipe(epochs=2.0, learning_rate=0.01, warmup_epochs=0.0)),
             seed,
+            ratios=() if ratios is None else read_ratios(ratios),
         )
     console, images = Console(), load(dataset, data)
     parts = split(images.train)

@@ -22,7 +22,7 @@ from contest.datasets import Images
 from contest.errors import TrainingError, UsageError
 from contest.model_file import Network, fold_batch_norms, freeze
 from contest.model_file.manifest import Claims, Parent, WeightLayer
-from contest.pruning.masks import exact_k, full, hold
+from contest.pruning.masks import exact_k, exact_k_each, full, hold
 from contest.pruning.prunable import prunable
 from contest.pruning.registry import method
 from contest.training import Epoch, Evaluation, evaluate, fit, refresh_statistics, start_from
@@ -92,11 +92,17 @@ class GradualMasks:
 
     The zeros follow the cubic schedule of Zhu & Gupta 2017 (arXiv 1710.01878, eq. 1), and are chosen by the scores of a
     pruning method. Once zero, always zero, so an interrupted run finds the same masks in the weights themselves.
+    `zeros` is a number for all weights together, or a fraction for each named one.
     """
 
     RAMP = 0.5
 
-    def __init__(self, model: nn.Module, zeros: int, score: Callable[[nn.Module], Mapping[str, Tensor]]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        zeros: int | Mapping[str, float],
+        score: Callable[[nn.Module], Mapping[str, Tensor]],
+    ) -> None:
         self.zeros, self.total = zeros, sum(p.numel() for p in prunable(model).values())
         self._score = score
         self.masks = full(model)
@@ -105,7 +111,7 @@ class GradualMasks:
     def before_epoch(self, model: nn.Module, number: int, epochs: int) -> None:
         """Draw the masks of epoch `number` (from 0) of `epochs`."""
         share = min(1.0, (number + 1) / math.ceil(epochs * self.RAMP))
-        self._draw(model, round(self.zeros * (1 - (1 - share) ** 3)))
+        self._draw(model, 1 - (1 - share) ** 3)
 
     def after_step(self, model: nn.Module) -> None:
         """Zeros stay zeros."""
@@ -113,15 +119,19 @@ class GradualMasks:
 
     def finish(self, model: nn.Module) -> None:
         """The exact number of zeros, in the weights that the training returned."""
-        self._draw(model, self.zeros)
+        self._draw(model, 1.0)
 
-    def _draw(self, model: nn.Module, zeros: int) -> None:
+    def _draw(self, model: nn.Module, share: float) -> None:
+        """Masks with this share of all the zeros."""
         weights = prunable(model)
         scores = {
             name: score.to(weights[name].device).masked_fill(weights[name].detach() == 0, -torch.inf)
             for name, score in self._score(model).items()
         }
-        self.masks = exact_k(scores, self.total - zeros)
+        if isinstance(self.zeros, Mapping):
+            self.masks = exact_k_each(scores, {name: share * fraction for name, fraction in self.zeros.items()})
+        else:
+            self.masks = exact_k(scores, self.total - round(self.zeros * share))
         self._behind_quantisers(model)
         hold(model, self.masks)
 
@@ -170,6 +180,7 @@ def compress(
     run = _Run(train, validation, device, directory, teach, on_epoch, progress, [])
     torch.manual_seed(candidate.seed)
     model = networks.build(candidate.architecture, image_shape, classes)
+    exact_k_each(prunable(model), dict(candidate.ratios))  # names that do not exist are said before the float training
     networks.see(model, _some(train, candidate.seed, FIRST_IMAGES), train.statistics)
     if start is not None:
         start_from(start, model, (provenance or {}).get("split_sha256") if validation is not None else None)
@@ -186,9 +197,10 @@ def compress(
         raise TrainingError(
             f"p_u = {candidate.unstructured:g} asks for {zeros:,} zeros, but structured pruning left {left:,} weights"
         )
-    if candidate.bits.quantised or zeros:
+    asked = dict(candidate.ratios) or zeros
+    if candidate.bits.quantised or asked:
         _quantise(model, candidate, train)
-        masks = GradualMasks(model, zeros, scorer(candidate, train, device)) if zeros else None
+        masks = GradualMasks(model, asked, scorer(candidate, train, device)) if asked else None
         run.fit("tune", model, candidate.tune, candidate.seed + candidate.tune_seed + 2, masks)
         last = candidate.tune
     refresh_statistics(model, train, last, device=device, seed=candidate.seed)
@@ -269,5 +281,5 @@ def stages(candidate: Candidate) -> Iterator[tuple[str, float]]:
     yield "train", candidate.train.epochs
     if candidate.structured:
         yield "channels", candidate.tune.epochs
-    if candidate.bits.quantised or candidate.unstructured:
+    if candidate.bits.quantised or candidate.unstructured or candidate.ratios:
         yield "tune", candidate.tune.epochs

@@ -28,9 +28,14 @@ candidates = st.builds(
     train=st.builds(Recipe, epochs=st.floats(0, 300), flip=st.booleans(), schedule=st.sampled_from(["cosine"])),
     seed=st.integers(0, 2**31),
 )
+with_ratios = st.builds(
+    Candidate,
+    architecture=st.just(Architecture("resnet")),
+    ratios=st.lists(st.tuples(st.text(max_size=5), st.floats(0, 0.99))).map(tuple),
+)
 
 
-@given(candidates)
+@given(candidates | with_ratios)
 def test_json_round_trip(candidate: Candidate) -> None:
     again = Candidate.from_json(candidate.to_json())
     assert again == candidate
@@ -50,6 +55,13 @@ def test_keys_of_older_studies_still_fit() -> None:
 def test_p_s_and_p_u_are_fractions_of_the_same_weights() -> None:
     with pytest.raises(UsageError, match=r"p_s \+ p_u = 1.1"):
         Candidate(Architecture("resnet"), structured=0.5, unstructured=0.6)
+
+
+def test_zeros_are_asked_for_once_and_as_fractions() -> None:
+    with pytest.raises(UsageError, match="both say how many zeros"):
+        Candidate(Architecture("resnet"), unstructured=0.5, ratios=(("fc.weight", 0.5),))
+    with pytest.raises(UsageError, match=r"ratio of fc\.weight is 1; it must lie in \[0, 1\)"):
+        Candidate(Architecture("resnet"), ratios=(("fc.weight", 1.0),))
 
 
 @pytest.mark.parametrize("wrong", [0, 9, 12, 64])

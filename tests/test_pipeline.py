@@ -116,6 +116,28 @@ def test_float_and_half_networks_need_no_quantiser(digits: Split) -> None:
     assert sum(int((t == 0).sum()) for t in weights.values()) == round(0.3 * sum(t.numel() for t in weights.values()))
 
 
+@pytest.mark.parametrize("bits", [Bits(16, 16), Bits(1, 8)])
+def test_each_layer_has_the_zeros_of_its_own_ratio(bits: Bits, digits: Split) -> None:
+    """As the sensitivity experiment suggests them; a layer without a ratio stays whole."""
+    ratios = (("stages.0.0.body.conv1.weight", 0.25), ("fc.weight", 0.5))
+    tune = replace(SHORT, epochs=2)
+    network = run(replace(CANDIDATE, bits=bits, structured=0.0, unstructured=0.0, ratios=ratios, tune=tune), digits)
+    asked = {name.removesuffix(".weight"): ratio for name, ratio in ratios}
+    seen = set()
+    for name, tensor in network.network.body.state_dict().items():
+        layer, _, kind = name.rpartition(".")
+        if tensor.dim() > 1 and kind in ("weight", "codes"):
+            assert int((tensor == 0).sum()) == round(asked.get(layer, 0.0) * tensor.numel()), name
+            seen.add(layer)
+    assert seen > set(asked)
+
+
+def test_a_ratio_of_no_layer_is_named_before_anything_is_trained(digits: Split, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no prunable weight is called conv9\.weight; there are: stem"):
+        run(replace(CANDIDATE, unstructured=0.0, ratios=(("conv9.weight", 0.5),)), digits, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_no_weight_would_be_left(digits: Split) -> None:
     candidate = replace(CANDIDATE, structured=0.0, unstructured=0.99999)
     with pytest.raises(TrainingError, match="structured pruning left"):

@@ -229,6 +229,7 @@ def finetune(
 ) -> Any:
     """Prune a trained network, fine-tune it with the mask held, and look at each stage."""
     from contest.lab import FineTune
+    from contest.pruning import read_ratios
 
     default = FineTune()
     each = tuple(
@@ -237,7 +238,7 @@ def finetune(
     if len(each) != len(layers):
         raise UsageError(f"--layer is {', '.join(layers)}; it must be name=sparsity, such as conv1.weight=0.5")
     if ratios is not None:
-        each = registry.ratios_of(ratios)
+        each = read_ratios(ratios)
     return FineTune(
         sparsity=sparsity,
         layers=each,

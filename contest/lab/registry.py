@@ -80,15 +80,6 @@ def training(text: str, default: Training) -> Training:
     return dataclasses.replace(default, **chosen)
 
 
-def ratios_of(path: Path) -> tuple[tuple[str, float], ...]:
-    """The ratios of a file that the sensitivity experiment wrote."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))["layers"]
-        return tuple((str(name), float(ratio)) for name, ratio in found.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{path} is no file of ratios from `contest lab sensitivity`: {error!r}") from error
-
-
 @dataclass(frozen=True)
 class Experiment:
     """One experiment: its function, the dataclass of its parameters, and what it runs on where nothing is said."""

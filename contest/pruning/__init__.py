@@ -43,6 +43,7 @@ from contest.pruning.prune import (
     layer_after_layer,
     prune,
     prune_what_remains,
+    read_ratios,
     state_of,
 )
 from contest.pruning.registry import Method, Score, Scores, method, methods, register
@@ -84,6 +85,7 @@ __all__ = [
     "prune",
     "prune_what_remains",
     "random",
+    "read_ratios",
     "register",
     "require_prunable",
     "second_order",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -43,6 +45,19 @@ def fine_grained_masks(model: nn.Module, sparsities: Mapping[str, float] | float
     sizes = {name: weight.abs() for name, weight in weights(model).items()}
     each = sparsities if isinstance(sparsities, Mapping) else dict.fromkeys(sizes, sparsities)
     return exact_k_each(sizes, each)
+
+
+def read_ratios(path: Path) -> tuple[tuple[str, float], ...]:
+    """Names of weights with a sparsity each, from the file that `contest lab sensitivity` wrote.
+
+    Raises:
+        UsageError: it is no such file.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["layers"]
+        return tuple((str(name), float(ratio)) for name, ratio in found.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path} is no file of ratios from `contest lab sensitivity`: {error!r}") from error
 
 
 fine_grained = register(

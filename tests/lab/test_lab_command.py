@@ -13,6 +13,7 @@ from contest.cli import cli
 from contest.errors import UsageError
 from contest.lab.results import report
 from contest.lab.results.report import Results
+from contest.model_file import load
 
 TINY = ["--model", "mnist_cnn:widths=2-3,hidden=8", "--dataset", "digits", "--batch-size", "64"]
 FEW = ["--train-images", "128", "--test-images", "64"]
@@ -150,7 +151,7 @@ def test_seeds_give_means_with_standard_deviations_and_bands(tmp_path: Path) -> 
     assert "mark-area" in drawing and "mark-area" not in single
 
 
-def test_ratios_of_sensitivity_are_taken_by_finetune(tmp_path: Path) -> None:
+def test_ratios_of_sensitivity_are_taken_by_finetune_and_train(tmp_path: Path) -> None:
     few = [*TINY, *FEW, *ONCE]
     done("sensitivity", *few, "--sparsities", "0,0.5,0.9", "--targets", "0.6", "--out", str(tmp_path / "s"))
     ratios = tmp_path / "s" / "ratios.json"
@@ -162,6 +163,17 @@ def test_ratios_of_sensitivity_are_taken_by_finetune(tmp_path: Path) -> None:
     assert dict(zip(layers["Layer"], layers["Sparsity (%)"] / 100, strict=True)) == pytest.approx(each, abs=0.03)
     total = (layers["Weights"] * layers["Sparsity (%)"]).sum() / layers["Weights"].sum()
     assert total == pytest.approx(60, abs=1)
+
+    # `contest train` takes the same file, and half precision keeps exactly those zeros.
+    model = tmp_path / "model.pt"
+    recipe = ["--train", "epochs=1", "--tune", "epochs=1", "--bits", "16", "--dataset", "digits", "--device", "cpu"]
+    trained = CliRunner().invoke(
+        cli, ["train", TINY[1], *recipe, "--ratios", str(ratios), "--out", str(model)], catch_exceptions=False
+    )
+    assert trained.exit_code == 0, trained.output
+    weights = load(model).body.state_dict()
+    zeros = {name: float((weights[name] == 0).float().mean()) for name in each}
+    assert zeros == pytest.approx(dict(zip(layers["Layer"], layers["Sparsity (%)"] / 100, strict=True)))
 
 
 def test_a_line_for_each_cell_where_nobody_watches_and_what_it_will_take(tmp_path: Path) -> None:
