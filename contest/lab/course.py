@@ -45,12 +45,12 @@ class Strict(BaseModel):
 
 
 class TaskTable(Strict):
-    """What a step runs on: a built-in network and data set, or a factory of one's own."""
+    """What a step runs on: a built-in network and data set (else the experiment's), or a factory of one's own."""
 
     factory: str = ""
     model: str = ""
     models: tuple[str, ...] = ()
-    dataset: str = "mnist"
+    dataset: str = ""
     batch_size: int | None = None
     augment: bool = False
     train_images: int | None = None
@@ -167,22 +167,22 @@ def tasks_of(table: TaskTable, experiment: str, **machine: Any) -> list[Task]:
     if table.factory:
         found = load_task(table.factory)
         return [dataclasses.replace(found, prunable=table.prunable) if table.prunable != ("default",) else found]
-    defaults = EXPERIMENTS.get(experiment)
-    models = table.models or (table.model or (defaults.model if defaults else "mnist_fc"),)
-    return [
-        image_task(
-            model,
-            table.dataset,
-            batch_size=table.batch_size or (defaults.batch_size if defaults else 64),
-            augment=table.augment,
-            train_images=table.train_images,
-            test_images=table.test_images,
-            initialisation=table.initialisation or (defaults.initialisation if defaults else "torch"),
-            prunable=table.prunable,
-            **machine,
-        )
-        for model in models
-    ]
+    return [image_task(model, dataset, **given, **machine) for model, dataset, given in calls(table, experiment)]
+
+
+def calls(table: TaskTable, experiment: str) -> list[tuple[str, str, dict[str, Any]]]:
+    """Model, data set and further arguments of `image_task` for each task of a table."""
+    defaults = EXPERIMENTS.get(experiment) or EXPERIMENTS["repeated"]
+    given = {
+        "batch_size": table.batch_size or defaults.batch_size,
+        "augment": table.augment,
+        "train_images": table.train_images,
+        "test_images": table.test_images,
+        "initialisation": table.initialisation or defaults.initialisation,
+        "prunable": table.prunable,
+    }
+    models = table.models or (table.model or defaults.model,)
+    return [(model, table.dataset or defaults.dataset, given) for model in models]
 
 
 def run(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from contest.errors import UsageError
+from contest.lab import registry
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,20 +23,12 @@ FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
 @click.argument("lab")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Results folder; a folder in it each step.")
 @click.option("--quick", is_flag=True, help="With the smaller parameters of the file, for a first look.")
-@click.option("--seeds", default=1, show_default=True, help="Runs from so many seeds: means and bands.")
-@click.option("--data", type=click.Path(path_type=Path), help="Folder of the data sets.")
-@click.option("--device", default="cpu", show_default=True, help="auto, cpu or cuda.")
-@click.option("--threads", type=int, help="Of torch and ONNX Runtime (default: torch's own).")
-def run(lab: str, out: Path, quick: bool, seeds: int, data: Path | None, device: str, threads: int | None) -> None:
+@registry.machine_options
+def run(lab: str, out: Path, quick: bool, seeds: int, **given: Any) -> None:
     """Run LAB: a lab's TOML file, the name of one that comes with this tool, or a result's config.json."""
-    import torch
-
     from contest.lab import course
-    from contest.training import choose_device
 
-    if threads:
-        torch.set_num_threads(threads)
-    machine: dict[str, Any] = {"data": data, "device": str(choose_device(device))}
+    machine = registry.machine(given)
     if lab.endswith(".json"):
         show_results(course.run_configuration(Path(lab), out, seeds=seeds, progress=True, **machine))
         return

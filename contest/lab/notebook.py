@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from contest.lab.course import Lab, Step, TaskTable
-from contest.lab.registry import EXPERIMENTS, find
+from contest.lab.course import Lab, Step, TaskTable, calls
+from contest.lab.registry import find
 from contest.lab.results.resumable import write_text
 
 Cell = tuple[str, str]
@@ -125,23 +125,16 @@ def _task_source(table: TaskTable, experiment: str, data: Path | None) -> str:
     """The cell that makes the task."""
     if table.factory:
         return f'task = lab.load_task("{table.factory}")'
-    defaults = EXPERIMENTS.get(experiment)
-    models = table.models or (table.model or (defaults.model if defaults else "mnist_fc"),)
-    given: dict[str, Any] = {
-        "batch_size": table.batch_size or (defaults.batch_size if defaults else 64),
-        "augment": table.augment or None,
-        "train_images": table.train_images,
-        "test_images": table.test_images,
-        "initialisation": table.initialisation or (defaults.initialisation if defaults else "torch"),
-        "prunable": table.prunable if table.prunable != ("default",) else None,
-        "data": str(data) if data else None,
-    }
-    lines = "".join(f"    {key}={value!r},\n" for key, value in given.items() if value is not None)
-    lines = re.sub(r"data='(.*)'", r'data=Path("\1")', lines)
-    calls = [f'lab.image_task(\n    "{model}",\n    "{table.dataset}",\n{lines})' for model in models]
-    if defaults is not None and defaults.several:
-        return "tasks = [\n" + "".join(f"{call},\n" for call in calls) + "]\nprint(*(one.check() for one in tasks))"
-    return f"task = {calls[0]}\nprint(task.check())"
+    written = []
+    for model, dataset, given in calls(table, experiment):
+        plain = {"augment": False, "prunable": ("default",)}
+        shown = {key: repr(value) for key, value in given.items() if value is not None and value != plain.get(key)}
+        shown |= {"data": f"Path({str(data)!r})"} if data else {}
+        lines = "".join(f"    {key}={value},\n" for key, value in shown.items())
+        written.append(f'lab.image_task(\n    "{model}",\n    "{dataset}",\n{lines})')
+    if experiment and find(experiment).several:
+        return "tasks = [\n" + "".join(f"{call},\n" for call in written) + "]\nprint(*(one.check() for one in tasks))"
+    return f"task = {written[0]}\nprint(task.check())"
 
 
 def _options_source(options: Any, indent: str = "    ") -> str:

@@ -7,8 +7,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import click
 from pydantic import TypeAdapter, ValidationError
 
 from contest.errors import UsageError
@@ -23,6 +24,34 @@ from contest.lab.task import Task
 
 if TYPE_CHECKING:
     from contest.lab import Training
+
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+
+def machine_options(command: C) -> C:
+    """Where the data lie, what computes, and over how many seeds."""
+    for option in (
+        click.option("--seeds", default=1, show_default=True, help="Runs from so many seeds: means and bands."),
+        click.option("--data", type=click.Path(path_type=Path), help="Folder of the data set."),
+        click.option("--device", default="cpu", show_default=True, help="auto, cpu or cuda (built-in tasks only)."),
+        click.option("--threads", type=int, help="Of torch and ONNX Runtime (default: torch's own)."),
+    ):
+        command = option(command)
+    return command
+
+
+def machine(given: Mapping[str, Any]) -> dict[str, Any]:
+    """`data` and `device` of these options; the threads are set."""
+    import torch
+
+    from contest.training import choose_device
+
+    if given["threads"] is not None:
+        if given["threads"] < 1:
+            raise UsageError(f"--threads is {given['threads']}; at least 1 is needed")
+        torch.set_num_threads(given["threads"])
+    return {"data": given["data"], "device": str(choose_device(given["device"]))}
 
 
 def numbers(text: str) -> tuple[float, ...]:
@@ -88,6 +117,7 @@ class Experiment:
     function: Callable[..., Results]
     model: str
     batch_size: int
+    dataset: str = "mnist"
     initialisation: str = "torch"
     several: bool = False
     """Whether its function takes a list of tasks."""
@@ -95,7 +125,9 @@ class Experiment:
 
 EXPERIMENTS = {
     "repeated": Experiment(Repeated, repeated, "mnist_fc", 64),
-    "compare": Experiment(Compare, compare, "vgg16:width=0.25", 128, initialisation="kaiming", several=True),
+    "compare": Experiment(
+        Compare, compare, "vgg16:width=0.25", 128, dataset="cifar10", initialisation="kaiming", several=True
+    ),
     "finetune": Experiment(FineTune, finetune, "mnist_cnn", 256),
     "sensitivity": Experiment(Sensitivity, sensitivity, "mnist_cnn", 256),
     "deploy": Experiment(Deploy, deploy, "mnist_cnn", 256),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from contest import pruning
 from contest.errors import UsageError
+from contest.lab.results.report import Results
 from contest.lab.results.resumable import Cell, Cells, minutes
 from contest.lab.task import Task
 from contest.lab.training import Training, train
@@ -123,13 +126,43 @@ def fresh(task: Task, cells: Cells, seed: int, prefix: str = "") -> nn.Module:
     return model
 
 
+def train_on(
+    task: Task,
+    model: nn.Module,
+    training: Training,
+    seed: int,
+    *,
+    masks: pruning.Masks | None = None,
+    after_step: Callable[[nn.Module], None] | None = None,
+) -> list[float]:
+    """Train on the task's batches in place, with `masks` held after each step; returns each epoch's mean loss."""
+    curve: list[float] = []
+    if masks is not None:
+        after_step = functools.partial(pruning.hold, masks=masks)
+    train(
+        model,
+        task.train_batches,
+        task.loss,
+        training,
+        seed=seed,
+        after_step=after_step,
+        watch=lambda _, loss: curve.append(loss),
+    )
+    return curve
+
+
+def report(cells: Cells, sentences: Sequence[str], title: str, summary: str, questions: Sequence[str]) -> Results:
+    """The results of an experiment whose cells are finished, with its first sentences."""
+    about = (cells.configuration, cells.machine)
+    return Results(cells.folder, title, summary, *about, notes=list(sentences), questions=questions)
+
+
 def dense(task: Task, cells: Cells, training: Training, seed: int) -> tuple[nn.Module, Cell]:
     """The trained network and its cell (metric, loss, training-loss curve); both come from the folder if they can."""
     model = fresh(task, cells, seed)
 
     def compute() -> Cell:
-        curve: list[float] = []
-        train(model, task.train_batches, task.loss, training, seed=seed, watch=lambda _, loss: curve.append(loss))
+        curve = train_on(task, model, training, seed)
         cells.save_state(KEY, model.state_dict())
         return {"metric": task.measure(model), "loss": task.mean_loss(model), "curve": curve}
 

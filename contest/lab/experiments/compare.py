@@ -19,7 +19,7 @@ from contest.lab.measure.sizes import layer_macs
 from contest.lab.results import figures, pictures
 from contest.lab.results.report import Results, whole
 from contest.lab.results.resumable import Cell, Cells
-from contest.lab.starting import Plan, begin, fresh
+from contest.lab.starting import Plan, begin, fresh, report, train_on
 from contest.lab.task import Task
 from contest.lab.training import Training, train
 from contest.pruning.registry import TRIED_SAMPLES
@@ -70,6 +70,8 @@ def compare(
     chosen = options or Compare()
     late = [name for name in chosen.methods if pruning.method(name).when == "after"]
     obstacles = _obstacles(tasks, chosen)
+    if len(obstacles) == len(tasks) * len(chosen.methods):
+        raise UsageError("no method can score this model: " + "; ".join(obstacles.values()))
     cells_each = bool(late) + len({_key("", method, ratio) for method in chosen.methods for ratio in chosen.ratios})
     total = len(tasks) * cells_each
     plan = Plan(
@@ -99,18 +101,15 @@ def compare(
             for method in chosen.methods:
                 if (task.name, method) not in obstacles:
                     rows += [_cell(task, chosen, cells, prefix, method, ratio) for ratio in chosen.ratios]
-    results = Results(
-        folder,
+    results = report(
+        cells,
+        sentences,
         "Single-shot comparison: " + ", ".join(task.name for task in tasks),
         f"{', '.join(chosen.methods)} prune once; every network is trained for {chosen.training.epochs:g} epochs; "
         + (f"before {' and '.join(late)}, {chosen.pretraining.epochs:g} epochs of training." if late else ""),
-        cells.configuration,
-        cells.machine,
-        questions=questions,
+        questions,
     )
-    results.notes += [*sentences, *(f"Empty column: {sentence}." for sentence in obstacles.values())]
-    if not rows:
-        raise UsageError("no method can score this model: " + "; ".join(obstacles.values()))
+    results.notes += [f"Empty column: {sentence}." for sentence in obstacles.values()]
     results.notes += _fairness(chosen, late)
     results.notes += [f"{row['key']}: {row['failed']}." for row in rows if "failed" in row]
     present(tasks, chosen, rows, cells, results)
@@ -145,7 +144,7 @@ def _fairness(chosen: Compare, late: Sequence[str]) -> list[str]:
 def _pretrain(task: Task, chosen: Compare, cells: Cells, prefix: str) -> None:
     def compute() -> Cell:
         model = fresh(task, cells, chosen.seed, prefix)
-        train(model, task.train_batches, task.loss, chosen.pretraining, seed=chosen.seed)
+        train_on(task, model, chosen.pretraining, chosen.seed)
         cells.save_state(f"{prefix}pretrained", model.state_dict())
         return {"metric": task.measure(model)}
 

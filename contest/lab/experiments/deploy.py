@@ -17,9 +17,9 @@ from contest.lab.measure.sizes import packed_bytes
 from contest.lab.results import figures
 from contest.lab.results.report import Results, whole
 from contest.lab.results.resumable import Cell, Cells
-from contest.lab.starting import Plan, begin, dense, require_method
+from contest.lab.starting import Plan, begin, dense, report, require_method, train_on
 from contest.lab.task import Task
-from contest.lab.training import Training, train
+from contest.lab.training import Training
 
 ZEROS, REMOVED = "zeros", "channels removed"
 
@@ -91,15 +91,14 @@ def deploy(
                 return _measured(task, chosen, cells, _key(kind, asked), model, kind, asked)
 
             rows[_key(kind, asked)] = cells(_key(kind, asked), cell)
-    results = Results(
-        folder,
+    results = report(
+        cells,
+        sentences,
         f"Deployment: {task.name}",
         f"Networks pruned by {chosen.method}, and networks without some of their channels, run by two engines.",
-        cells.configuration,
-        cells.machine,
-        questions=questions,
+        questions,
     )
-    results.notes += [*sentences, *left_out]
+    results.notes += left_out
     _present(task, chosen, rows, results)
     results.notes.append(cells.cost())
     results.finish()
@@ -141,21 +140,14 @@ def _zeros(task: Task, chosen: Deploy, cells: Cells, sparsity: float) -> nn.Modu
     )
     pruning.enforce(model, masks)
     if sparsity:
-        train(
-            model,
-            task.train_batches,
-            task.loss,
-            chosen.tuning,
-            seed=chosen.seed + 1,
-            after_step=lambda trained: pruning.hold(trained, masks),
-        )
+        train_on(task, model, chosen.tuning, chosen.seed + 1, masks=masks)
     return model
 
 
 def _removed(task: Task, chosen: Deploy, cells: Cells, fraction: float) -> nn.Module:
     model, _ = dense(task, cells, chosen.training, chosen.seed)
     smaller = _smaller(task, model, fraction)
-    train(smaller, task.train_batches, task.loss, chosen.tuning, seed=chosen.seed + 1)
+    train_on(task, smaller, chosen.tuning, chosen.seed + 1)
     return smaller
 
 

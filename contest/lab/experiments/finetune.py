@@ -19,7 +19,7 @@ from contest.lab.measure.sizes import MEBIBYTE, sizes
 from contest.lab.results import figures, pictures
 from contest.lab.results.report import Results
 from contest.lab.results.resumable import Cell, Cells
-from contest.lab.starting import Plan, begin, fresh, require_method
+from contest.lab.starting import Plan, begin, fresh, report, require_method, train_on
 from contest.lab.task import Task
 from contest.lab.training import Training, train
 from contest.pruning.batches import forward
@@ -78,16 +78,14 @@ def finetune(
     with cells:
         stages = _run(task, chosen, cells)
         what = "each layer as given" if chosen.layers else f"{chosen.sparsity:.0%}"
-        results = Results(
-            folder,
+        results = report(
+            cells,
+            sentences,
             f"Prune, fine-tune, look: {task.name}",
             f"{chosen.training.epochs:g} epochs of {chosen.training.optimiser}, then {what} pruned by {chosen.method}, "
             f"then {chosen.tuning.epochs:g} epochs of {chosen.tuning.optimiser} with the mask held after each step.",
-            cells.configuration,
-            cells.machine,
-            questions=questions,
+            questions,
         )
-        results.notes += sentences
         _present(task, chosen, stages, cells, results)
     results.notes.append(cells.cost())
     results.finish()
@@ -98,15 +96,7 @@ def _run(task: Task, chosen: FineTune, cells: Cells) -> dict[str, Cell]:
     model = fresh(task, cells, chosen.seed)
 
     def dense() -> Cell:
-        curve: list[float] = []
-        train(
-            model,
-            task.train_batches,
-            task.loss,
-            chosen.training,
-            seed=chosen.seed,
-            watch=lambda _, loss: curve.append(loss),
-        )
+        curve = train_on(task, model, chosen.training, chosen.seed)
         return _stage(task, chosen, cells, "dense", model, pruning.full(model), curve)
 
     def pruned() -> Cell:
@@ -116,16 +106,7 @@ def _run(task: Task, chosen: FineTune, cells: Cells) -> dict[str, Cell]:
     def tuned() -> Cell:
         model.load_state_dict(cells.load_state("pruned"))
         masks = {name: mask.bool() for name, mask in cells.load_state("masks").items()}
-        curve: list[float] = []
-        train(
-            model,
-            task.train_batches,
-            task.loss,
-            chosen.tuning,
-            seed=chosen.seed + 1,
-            after_step=lambda trained: pruning.hold(trained, masks),
-            watch=lambda _, loss: curve.append(loss),
-        )
+        curve = train_on(task, model, chosen.tuning, chosen.seed + 1, masks=masks)
         return _stage(task, chosen, cells, "tuned", model, masks, curve)
 
     return {"dense": cells("dense", dense), "pruned": cells("pruned", pruned), "tuned": cells("tuned", tuned)}

@@ -16,9 +16,9 @@ from contest.errors import UsageError
 from contest.lab.results import figures
 from contest.lab.results.report import Results
 from contest.lab.results.resumable import Cell, Cells, write_text
-from contest.lab.starting import Plan, begin, dense, require_method
+from contest.lab.starting import Plan, begin, dense, report, require_method, train_on
 from contest.lab.task import Task
-from contest.lab.training import Training, train
+from contest.lab.training import Training
 
 STEPS = 60
 
@@ -138,15 +138,13 @@ def sensitivity(
         rows = _layers(task, chosen, cells, model, first, groups)
         ratios = {target: _ratios(rows, groups, model, target) for target in chosen.reached}
         compared = _compared(task, chosen, cells, model, ratios)
-    results = Results(
-        folder,
+    results = report(
+        cells,
+        sentences,
         f"Sensitivity: {task.name}",
         f"Each {'group' if chosen.groups else 'layer'} pruned alone by {chosen.method}, without retraining.",
-        cells.configuration,
-        cells.machine,
-        questions=questions,
+        questions,
     )
-    results.notes += sentences
     results.notes += [
         f"No ratios for {100 * target:g} %: sparsities are measured up to {100 * max(chosen.sparsities):g} %."
         for target in chosen.targets
@@ -208,14 +206,7 @@ def _compared(
                 masks = pruning.fine_grained_masks(model, each)
                 pruning.enforce(model, masks)
                 pruned = {"pruned": task.measure(model), "sparsity": pruning.sparsity(model, masks).prunable}
-                train(
-                    model,
-                    task.train_batches,
-                    task.loss,
-                    chosen.tuning,
-                    seed=chosen.seed + 1,
-                    after_step=lambda trained: pruning.hold(trained, masks),
-                )
+                train_on(task, model, chosen.tuning, chosen.seed + 1, masks=masks)
                 return {**pruned, "metric": task.measure(model)}
 
             found[target, way] = cells(f"{way}-{target:g}", both)

@@ -21,9 +21,9 @@ from contest.lab.measure.sizes import module_by_module, packed_bytes
 from contest.lab.results import figures
 from contest.lab.results.report import Results, whole
 from contest.lab.results.resumable import Cell, Cells
-from contest.lab.starting import Plan, begin, dense, require_method
+from contest.lab.starting import Plan, begin, dense, report, require_method, train_on
 from contest.lab.task import Task
-from contest.lab.training import Training, train
+from contest.lab.training import Training
 
 Order = Literal["together", "prune-first", "quantise-first", "post-training"]
 ORDERS: dict[Order, str] = {
@@ -222,16 +222,15 @@ def quantise(
 
             found = cells(f"{order}-{bits}-{sparsity:g}", cell)
             rows.append({"order": ORDERS[order], "sparsity": sparsity, "bits": bits, **found})
-    results = Results(
-        folder,
+    results = report(
+        cells,
+        sentences,
         f"Pruning with quantisation: {task.name}",
         f"{chosen.method} pruning and quantisation-aware training, {chosen.tuning.epochs:g} epochs after each step "
         f"(together: {2 * chosen.tuning.epochs:g} after the one step).",
-        cells.configuration,
-        cells.machine,
-        questions=questions,
+        questions,
     )
-    results.notes += [*sentences, *about]
+    results.notes += about
     present(task, chosen, rows, results)
     results.notes.append(cells.cost())
     results.finish()
@@ -293,14 +292,7 @@ def _compressed(task: Task, chosen: Quantise, model: nn.Module, order: Order, sp
 
     def tune(epochs: float) -> None:
         training = Training(**{**asdict(chosen.tuning), "epochs": epochs})
-        train(
-            model,
-            task.train_batches,
-            task.loss,
-            training,
-            seed=chosen.seed + 1,
-            after_step=lambda trained: pruning.hold(trained, masks),
-        )
+        train_on(task, model, training, chosen.seed + 1, masks=masks)
 
     epochs = chosen.tuning.epochs
     if order in ("together", "post-training"):

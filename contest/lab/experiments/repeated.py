@@ -19,9 +19,9 @@ from contest.lab.measure.sizes import sizes
 from contest.lab.results import figures
 from contest.lab.results.report import Results
 from contest.lab.results.resumable import Cell, Cells
-from contest.lab.starting import Plan, begin, fresh, require_method
+from contest.lab.starting import Plan, begin, fresh, report, require_method, train_on
 from contest.lab.task import Task
-from contest.lab.training import Training, train
+from contest.lab.training import Training
 
 VARIANTS = {
     "none": "no retraining",
@@ -101,17 +101,15 @@ def repeated(
     )
     with cells:
         first, rows = _run(task, chosen, cells)
-    results = Results(
-        folder,
+    results = report(
+        cells,
+        sentences,
         f"Repeated pruning: {task.name}",
         f"{chosen.rounds} rounds, each removing {chosen.fraction:.0%} of the remaining prunable weights by "
         f"{chosen.method}; {chosen.training.epochs:g} epochs of {chosen.training.optimiser} before the first "
         "round, and after each one in the variants that retrain.",
-        cells.configuration,
-        cells.machine,
-        questions=questions,
+        questions,
     )
-    results.notes += sentences
     present(task, chosen, {_title(v): [first, *own] for v, own in rows.items()}, results)
     results.notes.append(cells.cost())
     results.finish()
@@ -126,22 +124,14 @@ def _run(task: Task, chosen: Repeated, cells: Cells) -> tuple[Cell, dict[str, li
     samples = task.scoring_batches(chosen.scoring_samples, chosen.seed)
 
     def dense() -> Cell:
-        steps, curve = count(1), []
+        steps = count(1)
 
         def note(trained: nn.Module) -> None:
             step = next(steps)
             if step in chosen.rewind_steps:
                 cells.save_state(f"step-{step}", trained.state_dict())
 
-        train(
-            model,
-            task.train_batches,
-            task.loss,
-            chosen.training,
-            seed=chosen.seed,
-            after_step=note,
-            watch=lambda _, loss: curve.append(loss),
-        )
+        curve = train_on(task, model, chosen.training, chosen.seed, after_step=note)
         for step in chosen.rewind_steps:
             if not cells.has_state(f"step-{step}"):
                 raise UsageError(f"rewinding to step {step}: the first training had only {next(steps) - 1} steps")
@@ -168,15 +158,7 @@ def _run(task: Task, chosen: Repeated, cells: Cells) -> tuple[Cell, dict[str, li
         )
         curve: list[float] = []
         if variant != "none":
-            train(
-                model,
-                task.train_batches,
-                task.loss,
-                chosen.training,
-                seed=chosen.seed + index,
-                after_step=lambda trained: pruning.hold(trained, masks),
-                watch=lambda _, loss: curve.append(loss),
-            )
+            curve = train_on(task, model, chosen.training, chosen.seed + index, masks=masks)
         state = {**model.state_dict(), **{MASK + n: m for n, m in masks.items()}}
         cells.save_state(f"{variant}-{index:02d}", state)
         return _measured(task, chosen, model, masks, curve)

@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from contest.errors import UsageError
+from contest.files import beside
 
 PACKAGES = ("torch", "torchvision", "brevitas", "onnx", "onnxruntime", "numpy", "contest")
 
@@ -220,10 +221,8 @@ class Cells:
     def save_state(self, key: str, state: Mapping[str, Tensor]) -> None:
         """Tensors that later cells start from."""
         path = self.folder / "states" / f"{key}.pt"
-        path.parent.mkdir(exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}.part")
-        torch.save(dict(state), part)
-        part.replace(path)
+        with beside(path) as part:
+            torch.save(dict(state), part)
 
     def load_state(self, key: str) -> dict[str, Tensor]:
         """Raises UsageError when the state is gone: room is given back once the cells after it are finished."""
@@ -245,10 +244,8 @@ class Cells:
 
 def write_text(path: Path, text: str) -> None:
     """Write atomically: a reader or a kill sees the old file or the new one, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text + "\n", encoding="utf-8")
-    part.replace(path)
+    with beside(path) as part:
+        part.write_text(text + "\n", encoding="utf-8")
 
 
 def minutes(seconds: float) -> str:
