@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from contest import pruning
 from contest.errors import UsageError
 from contest.lab.image_task import image_task
 from contest.lab.registry import EXPERIMENTS, execute, find, options_of
@@ -35,6 +36,8 @@ from contest.lab.task import Task, load_task
 
 LABS = resources.files("contest.lab") / "labs"
 """The labs that come with the package, by name (`repeated-pruning`)."""
+LAB = "lab.json"
+"""What was run, in the folder of its results."""
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -141,12 +144,25 @@ def read(path: Path | str) -> Lab:
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path} is not TOML: {error}") from error
     lab = _valid(Lab, values, str(path))
+    folders = [step.folder for step in lab.steps if step.experiment]
+    if twice := sorted({name for name in folders if folders.count(name) > 1}):
+        raise UsageError(f"{path}: two steps have the folder '{twice[0]}'; give one of them another `name`")
     for step in lab.steps:
         for quick in (False, True):
             lab.table(step, quick)
             if step.experiment:
-                lab.options(step, quick)
+                _look(lab.options(step, quick), f"{path}: step '{step.title}'")
     return lab
+
+
+def _look(options: Any, where: str) -> None:
+    """Raise UsageError for a pruning method that does not exist: said now, not when its step comes after hours."""
+    named: tuple[str, ...] = getattr(options, "methods", None) or (options.method,)
+    for name in named:
+        try:
+            pruning.method(name)
+        except UsageError as error:
+            raise UsageError(f"{where}: {error}") from error
 
 
 def _valid(kind: type[M], values: Any, where: str) -> M:
@@ -202,10 +218,16 @@ def run(
         finish: a change to each task, such as the contest's score.
     """
     sections: list[tuple[Step, Results | None]] = []
+    ready = {
+        step.folder: [finish(task) for task in tasks_of(lab.table(step, quick), step.experiment, **machine)]
+        for step in lab.steps
+        if step.experiment
+    }
+    write_text(folder / LAB, lab.model_dump_json(indent=1))
     for step in lab.steps:
         results = None
         if step.experiment:
-            tasks = [finish(task) for task in tasks_of(lab.table(step, quick), step.experiment, **machine)]
+            tasks = ready[step.folder]
             results = execute(
                 step.experiment,
                 tasks,
@@ -219,6 +241,24 @@ def run(
     return write_page(lab, sections, folder)
 
 
+def report(folder: Path) -> Path:
+    """Write the page of a lab's folder again, with what is finished of it.
+
+    Raises:
+        UsageError: it is no lab's folder.
+    """
+    path = folder / LAB
+    if not path.is_file():
+        raise UsageError(f"{folder} holds no finished results of `contest lab`: neither results.json nor {LAB}")
+    lab = _valid(Lab, json.loads(path.read_text(encoding="utf-8")), str(path))
+    finished = {step.folder: (folder / step.folder / "results.json").is_file() for step in lab.steps}
+    return write_page(
+        lab,
+        [(step, Results.load(folder / step.folder) if finished[step.folder] else None) for step in lab.steps],
+        folder,
+    )
+
+
 def run_configuration(path: Path, folder: Path, *, seeds: int = 1, progress: bool = False, **machine: Any) -> Results:
     """Run the experiment of a result's `config.json` again, in another folder.
 
@@ -230,6 +270,8 @@ def run_configuration(path: Path, folder: Path, *, seeds: int = 1, progress: boo
         experiment = find(str(config["experiment"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} is no config.json of a result: {error}") from error
+    if "seeds" in config:  # of several runs
+        config["seed"], seeds = min(config["seeds"]), max(seeds, len(config["seeds"]))
     parameters = {f.name for f in dataclasses.fields(experiment.options)}  # type: ignore[arg-type]
     options = options_of(config["experiment"], {k: v for k, v in config.items() if k in parameters})
     described = config.get("tasks") or [config]
@@ -254,6 +296,9 @@ def write_page(lab: Lab, sections: Sequence[tuple[Step, Results | None]], folder
     for number, (step, results) in enumerate(sections, 1):
         body += [f"<h1>{number}. {html.escape(step.title)}</h1>", *_paragraphs(step.text)]
         text += [f"# {number}. {step.title}", step.text]
+        for source in step.code:  # what the notebook runs; here to be read
+            body.append(f"<pre>{html.escape(source)}</pre>")
+            text.append(f"```python\n{source}\n```")
         if results is not None:
             body.append(results.body(prefix=f"{step.folder}-"))
             text.append(results.markdown_body(f"{step.folder}/figures"))

@@ -75,9 +75,13 @@ def labs(write: Path | None) -> None:
 @click.option("--question", "questions", multiple=True, help="Asked on the page, with room for the answer.")
 def report(folders: tuple[Path, ...], questions: tuple[str, ...]) -> None:
     """Write the page of finished results in FOLDERS again: report.html and report.md."""
+    from contest.lab import course
     from contest.lab.results.report import Results
 
     for folder in folders:
+        if not (folder / "results.json").is_file():
+            click.echo(str(course.report(folder)))
+            continue
         found = Results.load(folder)
         if questions:
             found.questions = questions

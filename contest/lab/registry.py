@@ -20,6 +20,7 @@ from contest.lab.experiments.layer_sensitivity import Sensitivity, sensitivity
 from contest.lab.experiments.quantise import Quantise, quantise
 from contest.lab.experiments.repeated import Repeated, repeated
 from contest.lab.results.report import Results, over_seeds
+from contest.lab.results.resumable import write_text
 from contest.lab.task import Task
 
 if TYPE_CHECKING:
@@ -195,13 +196,29 @@ def execute(
         return experiment.function(subject, folder, options, **more)
     if seeds < 1:
         raise UsageError(f"seeds is {seeds}; at least one run is needed")
+    own = [dataclasses.replace(options, seed=options.seed + i) for i in range(seeds)]
+    places = _places(folder, [one.seed for one in own])
     runs = [
-        experiment.function(
-            subject, folder / f"seed-{options.seed + i}", dataclasses.replace(options, seed=options.seed + i), **more
-        )
-        for i in range(seeds)
+        experiment.function(subject, place, one, **more)  # what is added to a folder begins with what it has
+        for place, one in zip(places, own, strict=True)
     ]
     return combined(runs, folder, questions)
+
+
+def _places(folder: Path, seeds: Sequence[int]) -> list[Path]:
+    """Where the run of each seed lies: a folder in `folder`, or that itself for the seed that it was begun with.
+
+    Raises:
+        UsageError: it holds a run of none of these seeds.
+    """
+    config = folder / "config.json"
+    begun = json.loads(config.read_text(encoding="utf-8")).get("seed") if config.is_file() else None
+    if begun is not None and begun not in seeds:
+        raise UsageError(
+            f"{folder} holds a run of seed {begun}, which is none of {', '.join(map(str, seeds))}; give another folder "
+            f"with --out, or --seed {begun}"
+        )
+    return [folder if seed == begun else folder / f"seed-{seed}" for seed in seeds]
 
 
 def combined(runs: Sequence[Results], folder: Path, questions: Sequence[str] = ()) -> Results:
@@ -229,4 +246,7 @@ def combined(runs: Sequence[Results], folder: Path, questions: Sequence[str] = (
         else:
             results.copy_figure(first, name, f"{caption} Of the first seed.")
     results.finish()
+    if not (folder / "config.json").is_file():  # as `contest lab run` takes it
+        write_text(folder / "config.json", json.dumps(configuration, indent=2))
+        write_text(folder / "machine.json", json.dumps(dict(first.machine), indent=2))
     return results

@@ -87,6 +87,18 @@ def agreeing(outputs: Outputs, targets: Tensor, predict: Predict = predictions) 
             "give the Task its own `metric`, or a `predict` from outputs to classes"
         )
     truth = targets.flatten()
+    one = scores.shape[-1] == 1 or scores.dim() < 2
+    if (
+        predict is predictions
+        and one
+        and truth.is_floating_point()
+        and not bool(((truth.abs() == 1) | (truth == 0)).all())
+    ):
+        raise UsageError(
+            "accuracy compares classes, but there is one output a sample and targets are numbers such as "
+            f"{truth[0].item():g}; give the Task a `metric`, such as Metric('Mean squared error', function, "
+            "higher_is_better=False)"
+        )
     if not truth.is_floating_point() and int(truth.min()) >= 0:
         return found.flatten() == truth
     return found.flatten() == (truth > 0 if scores.shape[-1] == 1 or scores.dim() < 2 else truth)

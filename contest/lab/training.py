@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import count
 from typing import Any, Literal
 
@@ -41,8 +41,47 @@ class Training:
     """bf16 autocast (where the processor has it, training is twice as fast)."""
 
     def __post_init__(self) -> None:
-        if self.epochs < 0:
-            raise UsageError(f"epochs is {self.epochs:g}; it cannot be negative")
+        for name in ("epochs", "learning_rate", "momentum", "weight_decay", "gamma"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise UsageError(f"training: {name} is {value:g}; it must be a number, 0 or more")
+
+
+_COUNT = (lambda n: n >= 1, "be at least 1")
+_LATER = (lambda n: n >= 0, "be at least 0")
+_SHARE = (lambda s: 0 <= s <= 1, "lie in [0, 1]")
+_PART = (lambda s: 0 < s < 1, "lie between 0 and 1, without them")
+_RATIO = (lambda c: isinstance(c, str) or 1 <= c < math.inf, "be at least 1, which is the unpruned network")
+_BITS = (lambda b: 1 <= b <= 8 or b == 32, "be 1 to 8, or 32 for float")
+_LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(("rounds", "kernels", "images", "scoring_samples", "calibration_samples"), _COUNT),
+    **dict.fromkeys(("batch", "runs", "latency_batch", "latency_runs"), _COUNT),
+    **dict.fromkeys(("warmup", "latency_warmup"), _LATER),
+    **dict.fromkeys(("sparsity", "sparsities"), _SHARE),
+    **dict.fromkeys(("fraction", "removed", "targets"), _PART),
+    **dict.fromkeys(("ratios", "look_at"), _RATIO),
+    "bits": _BITS,
+}
+_NEEDED = ("variants", "methods", "ratios", "sparsities", "bits", "orders")
+"""Lists that hold at least one."""
+
+
+class Parameters:
+    """What the parameters of all experiments have in common: those of one name have the same limits everywhere."""
+
+    def __post_init__(self) -> None:
+        for name in (field.name for field in fields(self)):  # type: ignore[arg-type]  # every experiment's is a dataclass
+            value = getattr(self, name)
+            several = value if isinstance(value, tuple) else (value,)
+            fits, words = _LIMITS.get(name, (None, ""))
+            for one in several:
+                if fits and not fits(one):
+                    raise UsageError(f"parameter {name} is {one:g}; it must {words}")
+            if name in _NEEDED and not value:
+                raise UsageError(f"parameter {name} is empty; it must hold at least one")
+            known = [one[0] if isinstance(one, tuple) else one for one in several]
+            if twice := sorted({str(one) for one in known if known.count(one) > 1}):
+                raise UsageError(f"parameter {name} holds {', '.join(twice)} twice")
 
 
 def train(
@@ -77,7 +116,7 @@ def train(
         total, seen, looks = torch.zeros(()), 0, 1
         for index, batch in enumerate(batches):
             inputs, targets = pair(batch)
-            per_epoch = per_epoch or _length(batches)
+            per_epoch = per_epoch or length(batches)
             if step >= training.epochs * per_epoch:
                 break
             factor = _factor(training, step, per_epoch)
@@ -124,7 +163,8 @@ def _finite(total: Tensor, seen: int, epoch: int, training: Training) -> float:
     return mean
 
 
-def _length(batches: Iterable[Any]) -> int:
+def length(batches: Iterable[Any]) -> int:
+    """How many batches an epoch has."""
     try:
         return len(batches)  # type: ignore[arg-type]
     except TypeError as error:

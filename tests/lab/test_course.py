@@ -14,6 +14,8 @@ from contest.cli import cli
 from contest.errors import UsageError
 from contest.lab import course
 from contest.lab.notebook import write_notebook
+from contest.lab.results import report as collecting
+from contest.lab.results.report import Results
 
 LAB = """
 title = "A small lab"
@@ -84,6 +86,34 @@ def test_a_results_configuration_runs_again(file: Path, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(one, two)
 
 
+def test_a_labs_page_is_written_again_with_what_is_finished(file: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "one"
+    run("run", str(file), "--quick", "--out", str(folder))
+    before = (folder / "report.html").read_text(encoding="utf-8")
+    assert "pruning.coverage(model)" in before  # the step's code, to be read
+    (folder / "report.html").unlink()
+    assert run("report", str(folder)).exit_code == 0
+    again = (folder / "report.html").read_text(encoding="utf-8")
+    assert again.count("<figure>") == before.count("<figure>") > 3 and again.count('class="answer"') == 2
+    moved = folder.rename(tmp_path / "ada")
+    (moved / "rounds" / "results.json").unlink()
+    assert run("report", str(moved)).exit_code == 0
+    assert "<figure>" not in (moved / "report.html").read_text(encoding="utf-8")
+
+
+def test_students_whose_folders_have_one_name_are_kept_apart(tmp_path: Path) -> None:
+    for who, value in (("ada", 90.0), ("grace", 94.0)):
+        page = Results(tmp_path / who / "results", who, "", {"experiment": "repeated", "task": "t", "seed": 0}, {})
+        page.add_table("none", "Accuracy", pd.DataFrame({"Accuracy (%)": [value]}))
+        page.finish()
+    folders = [tmp_path / who / "results" for who in ("ada", "grace")]
+    found = collecting.collect(folders)
+    assert set(found["."]) == {"ada/results", "grace/results"}
+    assert collecting.class_means(found, "none")["."]["Accuracy (%)"].tolist() == [92.0]
+    with pytest.raises(UsageError, match="given twice"):
+        collecting.collect([folders[0], folders[0]])
+
+
 def test_a_report_is_written_again_with_questions(file: Path, tmp_path: Path) -> None:
     run("run", str(file), "--quick", "--out", str(tmp_path / "one"))
     folder = tmp_path / "one" / "rounds"
@@ -105,6 +135,9 @@ def test_a_report_is_written_again_with_questions(file: Path, tmp_path: Path) ->
         (('experiment = "repeated"', 'experiment = "repeat"'), "experiment 'repeat' does not exist"),
         (("[task]", "[tsk]"), "tsk"),
         (('title = "A small lab"', "title ="), "is not TOML"),
+        (("rounds = 3", 'rounds = 3\nmethod = "magnitud"'), r"step 'Ten rounds'.*did you mean 'magnitude'"),
+        (('title = "By hand"', 'title = "Rounds"\nexperiment = "repeated"'), "two steps have the folder 'rounds'"),
+        (("rounds = 3", "rounds = 0"), "rounds is 0; it must be at least 1"),
     ],
 )
 def test_a_wrong_file_is_refused_with_the_place(change: tuple[str, str], words: str, tmp_path: Path) -> None:

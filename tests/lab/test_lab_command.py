@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from contest.cli import cli
 from contest.errors import UsageError
+from contest.lab.registry import options_of
 from contest.lab.results import report
 from contest.lab.results.report import Results
 from contest.model_file import load
@@ -149,6 +150,64 @@ def test_seeds_give_means_with_standard_deviations_and_bands(tmp_path: Path) -> 
     drawing = (tmp_path / "figures" / "accuracy-by-sparsity.svg").read_text(encoding="utf-8")
     single = (tmp_path / "seed-0" / "figures" / "accuracy-by-sparsity.svg").read_text(encoding="utf-8")
     assert "mark-area" in drawing and "mark-area" not in single
+
+
+def test_seeds_are_added_to_a_finished_folder(tmp_path: Path) -> None:
+    model = ["--model", "mnist_fc:hidden=12", "--dataset", "digits", "--sparsities", "0,0.9", "--targets", "0.95"]
+    few = ["sensitivity", *model, *FEW, *ONCE, "--out", str(tmp_path)]
+    done(*few, "--seed", "1")
+    cell = tmp_path / "cells" / "fc-0.9.json"
+    before = cell.read_text()
+    done(*few, "--seeds", "2")
+    assert cell.read_text() == before and not (tmp_path / "seed-1").exists()
+    cells = [json.loads(p.read_text())["metric"] for p in (cell, tmp_path / "seed-0" / "cells" / "fc-0.9.json")]
+    table = pd.read_csv(tmp_path / "tables" / "sensitivity.csv").set_index("Layer")
+    assert table.loc["fc", "90 %"] == pytest.approx(sum(cells) / 2)
+    other = run(*few, "--seed", "5", "--seeds", "2")
+    assert "holds a run of seed 1, which is none of 5, 6" in str(other.exception)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "given", "words"),
+    [
+        ("repeated", {"fraction": 1.0}, "fraction is 1; it must lie between 0 and 1"),
+        ("repeated", {"latency_runs": 0}, "latency_runs is 0; it must be at least 1"),
+        ("repeated", {"latency_warmup": -1}, "latency_warmup is -1; it must be at least 0"),
+        ("repeated", {"variants": []}, "variants is empty"),
+        ("repeated", {"variants": ["none", "kept", "none"]}, "variants holds none twice"),
+        ("repeated", {"training": {"learning_rate": -1.0}}, "learning_rate is -1"),
+        ("repeated", {"training": {"learning_rate": float("nan")}}, "learning_rate is nan"),
+        ("compare", {"ratios": [1, 0.5]}, "ratios is 0.5; it must be at least 1"),
+        ("compare", {"methods": ["snip", "snip"]}, "methods holds snip twice"),
+        ("compare", {"scoring_samples": 0}, "scoring_samples is 0"),
+        ("finetune", {"sparsity": 1.5}, r"sparsity is 1\.5; it must lie in \[0, 1\]"),
+        ("finetune", {"layers": [["fc.weight", 0.5], ["fc.weight", 0.6]]}, "layers holds fc.weight twice"),
+        ("finetune", {"images": 0}, "images is 0"),
+        ("sensitivity", {"targets": [1.0]}, "targets is 1; it must lie between"),
+        ("sensitivity", {"sparsities": [float("nan")]}, "sparsities is nan"),
+        ("deploy", {"removed": [-0.5]}, r"removed is -0\.5"),
+        ("quantise", {"bits": [4, 16]}, "bits is 16; it must be 1 to 8, or 32"),
+        ("quantise", {"orders": []}, "orders is empty"),
+    ],
+)
+def test_parameters_out_of_range_are_refused_before_anything(
+    experiment: str, given: dict[str, object], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        options_of(experiment, given)
+
+
+def test_layers_that_do_not_exist_are_named_before_any_training(tmp_path: Path) -> None:
+    for options, words in (
+        (["finetune", "--look-at", "conv9.weight"], "no convolution's weight; there are: conv1.weight"),
+        (["finetune", "--layer", "conv9.weight=0.5"], "no prunable weight is called conv9.weight"),
+        (["sensitivity", "--group", "a=conv1", "--group", "b=conv1,fc"], "conv1.weight is in the groups a and b"),
+        (["repeated", "--variants", "none,7"], "rewinding to step 7: the first training has steps 1 to 2"),
+        (["repeated", "--variants", "0"], "rewinding to step 0"),
+    ):
+        result = run(*options, *TINY, *FEW, *ONCE, "--out", str(tmp_path))
+        assert isinstance(result.exception, UsageError) and words in str(result.exception)
+    assert not list(tmp_path.iterdir())
 
 
 def test_ratios_of_sensitivity_are_taken_by_finetune_and_train(tmp_path: Path) -> None:

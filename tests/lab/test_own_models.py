@@ -260,3 +260,19 @@ def test_synflow_of_text_by_hand() -> None:
     out, hidden, norm = (w.detach().abs().double() for w in (model.out.weight, model.hidden.weight, model.norm.weight))
     assert torch.allclose(scores["hidden.weight"], out.sum(0)[:, None] * hidden * norm[None, :])
     assert list(model._forward_hooks) == [] and not model.words._forward_hooks
+
+
+def test_numbers_as_targets_are_no_classes() -> None:
+    """A regression under the default metric: the sign of one output would be an accuracy that means nothing."""
+    inputs, targets = torch.randn(16, 4), torch.randn(16, 1)
+    batches = [(inputs, targets)]
+    model = lambda: nn.Linear(4, 1)  # noqa: E731
+    task = lab.Task("regression", model, batches, batches, loss=nn.functional.mse_loss)
+    with pytest.raises(UsageError, match=r"targets are numbers such as .* give the Task a `metric`"):
+        task.check()
+    error = lab.Metric("Error", lambda m, b: sum(float((m(x) - y).square().mean()) for x, y in b), False)
+    assert "prunable" in replace(task, metric=error).check()
+    for values in ((0.0, 1.0), (-1.0, 1.0)):  # a binary classifier's
+        classes = torch.where(targets > 0, values[1], values[0])
+        binary = [(inputs, classes)]
+        assert 0 <= replace(task, train=binary, test=binary).measure(model()) <= 100

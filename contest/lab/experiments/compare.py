@@ -21,7 +21,7 @@ from contest.lab.results.report import Results, whole
 from contest.lab.results.resumable import Cell, Cells
 from contest.lab.starting import Plan, begin, fresh, report, train_on
 from contest.lab.task import Task
-from contest.lab.training import Training, train
+from contest.lab.training import Parameters, Training, train
 from contest.pruning.registry import TRIED_SAMPLES
 
 CURVE_POINTS = 5
@@ -29,7 +29,7 @@ CURVE_POINTS = 5
 
 
 @dataclass(frozen=True)
-class Compare:
+class Compare(Parameters):
     """The experiment's parameters; methods and ratios are the published ones (labs.md)."""
 
     methods: tuple[str, ...] = ("random", "magnitude", "snip", "grasp", "synflow")
@@ -110,6 +110,9 @@ def compare(
         questions,
     )
     results.notes += [f"Empty column: {sentence}." for sentence in obstacles.values()]
+    if chosen.look_at not in chosen.ratios:
+        ratios = ", ".join(f"{ratio:g}" for ratio in chosen.ratios)
+        results.notes.append(f"No layers are shown: compression {chosen.look_at:g} is none of the ratios {ratios}.")
     results.notes += _fairness(chosen, late)
     results.notes += [f"{row['key']}: {row['failed']}." for row in rows if "failed" in row]
     present(tasks, chosen, rows, cells, results)

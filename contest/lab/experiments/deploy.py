@@ -19,13 +19,13 @@ from contest.lab.results.report import Results, whole
 from contest.lab.results.resumable import Cell, Cells
 from contest.lab.starting import Plan, begin, dense, report, require_method, train_on
 from contest.lab.task import Task
-from contest.lab.training import Training
+from contest.lab.training import Parameters, Training
 
 ZEROS, REMOVED = "zeros", "channels removed"
 
 
 @dataclass(frozen=True)
-class Deploy:
+class Deploy(Parameters):
     """The experiment's parameters."""
 
     sparsities: tuple[float, ...] = (0.0, 0.5, 0.8, 0.9, 0.95)

@@ -21,14 +21,14 @@ from contest.lab.results.report import Results
 from contest.lab.results.resumable import Cell, Cells
 from contest.lab.starting import Plan, begin, fresh, report, require_method, train_on
 from contest.lab.task import Task
-from contest.lab.training import Training, train
+from contest.lab.training import Parameters, Training, train
 from contest.pruning.batches import forward
 
 STAGES = {"dense": "before", "pruned": "pruned", "tuned": "fine-tuned"}
 
 
 @dataclass(frozen=True)
-class FineTune:
+class FineTune(Parameters):
     """The experiment's parameters; the defaults are the published ones (labs.md)."""
 
     sparsity: float = 0.9
@@ -70,6 +70,7 @@ def finetune(
     """
     chosen = options or FineTune()
     require_method(task, chosen.method, samples=chosen.scoring_samples, seed=chosen.seed)
+    _check(task, chosen)
     trainings = len(chosen.layers or pruning.prunable(task.new(chosen.seed))) if chosen.layer_by_layer else 1
     plan = Plan(len(STAGES), chosen.training.epochs + trainings * chosen.tuning.epochs, len(STAGES))
     cells, sentences = begin(
@@ -90,6 +91,17 @@ def finetune(
     results.notes.append(cells.cost())
     results.finish()
     return results
+
+
+def _check(task: Task, chosen: FineTune) -> None:
+    """Raise UsageError for layers that do not exist, before anything is trained."""
+    weights = pruning.prunable(task.new(chosen.seed))
+    pruning.exact_k_each(weights, dict(chosen.layers))
+    convolutions = [name for name, weight in weights.items() if weight.ndim == 4]
+    if chosen.look_at and chosen.look_at not in convolutions:
+        raise UsageError(
+            f"'{chosen.look_at}' is no convolution's weight; there are: {', '.join(convolutions) or 'none'}"
+        )
 
 
 def _run(task: Task, chosen: FineTune, cells: Cells) -> dict[str, Cell]:
@@ -244,10 +256,6 @@ def _add_kernels(
     chosen: FineTune, weights: dict[str, dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]], results: Results
 ) -> None:
     convolutions = [name for name, weight in weights["dense"].items() if weight.ndim == 4]
-    if chosen.look_at and chosen.look_at not in convolutions:
-        raise UsageError(
-            f"'{chosen.look_at}' is no convolution's weight; there are: {', '.join(convolutions) or 'none'}"
-        )
     if not convolutions:
         return
     name = chosen.look_at or convolutions[0]

@@ -18,7 +18,7 @@ from contest.lab.results.report import Results
 from contest.lab.results.resumable import Cell, Cells, write_text
 from contest.lab.starting import Plan, begin, dense, report, require_method, train_on
 from contest.lab.task import Task
-from contest.lab.training import Training
+from contest.lab.training import Parameters, Training
 
 STEPS = 60
 
@@ -78,7 +78,7 @@ WAYS = ("uniform", "suggested")
 
 
 @dataclass(frozen=True)
-class Sensitivity:
+class Sensitivity(Parameters):
     """The experiment's parameters."""
 
     sparsities: tuple[float, ...] = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
@@ -294,10 +294,15 @@ def resolve(names: list[str], groups: Mapping[str, tuple[str, ...]]) -> dict[str
     found: dict[str, list[str]] = {}
     for group, wanted in groups.items():
         found[group] = []
+        if not wanted:
+            raise UsageError(f"group '{group}' names no layer")
         for want in wanted:
             matching = [name for name in names if name == want or name.startswith(f"{want}.")]
             if not matching:
                 layers = ", ".join(name.removesuffix(".weight") for name in names)
                 raise UsageError(f"group '{group}' names '{want}', which is no prunable layer; there are: {layers}")
             found[group] += [name for name in matching if name not in found[group]]
+    for name in names:
+        if len(both := [group for group, members in found.items() if name in members]) > 1:
+            raise UsageError(f"{name} is in the groups {' and '.join(both)}; it can be in one only")
     return found

@@ -23,7 +23,7 @@ from contest.lab.results.report import Results, whole
 from contest.lab.results.resumable import Cell, Cells
 from contest.lab.starting import Plan, begin, dense, report, require_method, train_on
 from contest.lab.task import Task
-from contest.lab.training import Training
+from contest.lab.training import Parameters, Training
 
 Order = Literal["together", "prune-first", "quantise-first", "post-training"]
 ORDERS: dict[Order, str] = {
@@ -150,7 +150,7 @@ def _front(table: pd.DataFrame, metric: str, higher_is_better: bool) -> pd.DataF
 
 
 @dataclass(frozen=True)
-class Quantise:
+class Quantise(Parameters):
     """The experiment's parameters."""
 
     sparsities: tuple[float, ...] = (0.0, 0.5, 0.8, 0.9)
@@ -169,6 +169,7 @@ class Quantise:
     calibration_samples: int = 256
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for order in self.orders:
             if order not in ORDERS:
                 raise UsageError(f"order '{order}' is none of {', '.join(ORDERS)}")

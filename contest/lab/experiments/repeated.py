@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -21,7 +22,7 @@ from contest.lab.results.report import Results
 from contest.lab.results.resumable import Cell, Cells
 from contest.lab.starting import Plan, begin, fresh, report, require_method, train_on
 from contest.lab.task import Task
-from contest.lab.training import Training
+from contest.lab.training import Parameters, Training, length
 
 VARIANTS = {
     "none": "no retraining",
@@ -33,7 +34,7 @@ MASK = "mask of "
 
 
 @dataclass(frozen=True)
-class Repeated:
+class Repeated(Parameters):
     """The experiment's parameters; the defaults are the published ones (docs/lab.md)."""
 
     rounds: int = 10
@@ -52,6 +53,7 @@ class Repeated:
     """The format whose size stands in the tables and the plot; all of them have a table of their own."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for variant in self.variants:
             if variant not in VARIANTS and not variant.isdecimal():
                 raise UsageError(
@@ -82,6 +84,10 @@ def repeated(
     """
     chosen = options or Repeated()
     require_method(task, chosen.method, samples=chosen.scoring_samples, seed=chosen.seed)
+    steps = math.ceil(chosen.training.epochs * length(task.train_batches))
+    for step in chosen.rewind_steps:
+        if not 1 <= step <= steps:
+            raise UsageError(f"rewinding to step {step}: the first training has steps 1 to {steps}; 0 is `initial`")
     trained = sum(variant != "none" for variant in chosen.variants)
     plan = Plan(
         1 + chosen.rounds * len(chosen.variants),
@@ -132,9 +138,6 @@ def _run(task: Task, chosen: Repeated, cells: Cells) -> tuple[Cell, dict[str, li
                 cells.save_state(f"step-{step}", trained.state_dict())
 
         curve = train_on(task, model, chosen.training, chosen.seed, after_step=note)
-        for step in chosen.rewind_steps:
-            if not cells.has_state(f"step-{step}"):
-                raise UsageError(f"rewinding to step {step}: the first training had only {next(steps) - 1} steps")
         cells.save_state("dense", model.state_dict())
         return _measured(task, chosen, model, pruning.full(model), curve)
 

@@ -50,6 +50,8 @@ class Folder:
             raise UsageError(f"{path} is no results folder of `contest lab`: it has no config.json")
         self.path = path
         self.config: dict[str, Any] = json.loads((path / "config.json").read_text())
+        if "seeds" in self.config:
+            raise UsageError(f"{path} holds the mean of several seeds; give one of the folders {path}/seed-*")
         self.machine: dict[str, str] = json.loads((path / "machine.json").read_text())
         self.cells = {p.stem: json.loads(p.read_text()) for p in sorted((path / "cells").glob("*.json"))}
 

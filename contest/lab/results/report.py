@@ -128,6 +128,7 @@ table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular
 th, td { padding: .25rem .7rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
 th { border-bottom: 2px solid #888; font-weight: 600; white-space: normal; }
 .text { text-align: left; } .settings td { white-space: normal; text-align: left; }
+pre { background: #f5f5f5; padding: .5rem .7rem; overflow-x: auto; font-size: .88rem; }
 caption { text-align: left; color: #444; padding-bottom: .3rem; }
 figure { margin: 1.5rem 0; overflow-x: auto; } div.wide { overflow-x: auto; }
 figure svg { max-width: 100%; height: auto; }
@@ -187,7 +188,8 @@ class Results:
         for suffix in ("svg", "png"):
             source, target = (results.folder / "figures" / f"{name}.{suffix}" for results in (other, self))
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
+            if source != target:
+                shutil.copyfile(source, target)
         self.drawn[name] = caption
 
     def figure(self, name: str) -> Picture:
@@ -320,15 +322,27 @@ def collect(folders: Sequence[Path]) -> dict[str, dict[str, Results]]:
         UsageError: there are none.
     """
     found: dict[str, dict[str, Results]] = {}
+    named = _names(folders)
     for folder in folders:
         for path in sorted(folder.rglob("results.json")):
             if path.parent.name.startswith("seed-"):
                 continue  # the folder above has their mean
             place = str(path.parent.relative_to(folder))
-            found.setdefault(place, {})[folder.name] = Results.load(path.parent)
+            found.setdefault(place, {})[named[folder]] = Results.load(path.parent)
     if not found:
         raise UsageError(f"no finished results lie in {', '.join(map(str, folders))}")
     return found
+
+
+def _names(folders: Sequence[Path]) -> dict[Path, str]:
+    """What each folder is called: its name, and those above it where two share one (ada/results, grace/results)."""
+    places = {folder: folder.resolve().parts for folder in folders}
+    if len(set(places.values())) < len(folders):
+        raise UsageError("a folder is given twice; everybody counts once")
+    parts = 1
+    while len({own[-parts:] for own in places.values()}) < len(places):
+        parts += 1
+    return {folder: "/".join(own[-parts:]) for folder, own in places.items()}
 
 
 def long_table(results: dict[str, dict[str, Results]]) -> pd.DataFrame:
