@@ -185,6 +185,8 @@ def compress(
                     f"the {stage} recipe has distillation = {recipe.distillation:g}, but there are no soft labels of a "
                     "teacher: give --teacher model.pt, or set distillation to 0"
                 )
+    if candidate.unstructured:
+        method(candidate.pruning)  # an unknown one is an error now, not after the float training
     run = _Run(train, validation, device, directory, teach, on_epoch, progress, [])
     torch.manual_seed(candidate.seed)
     model = networks.build(candidate.architecture, image_shape, classes)
