@@ -31,6 +31,7 @@ from leaderboard.service import api
 from leaderboard.service.observability import Metrics, Observe
 from leaderboard.service.problems import detail_of, problem, status_of
 from leaderboard.service.security import (
+    BelowPrefix,
     BodyLimit,
     BodyTooLargeError,
     BodyTooSlowError,
@@ -59,6 +60,7 @@ def create_app(settings: Settings, scorer: Scorer | None = None, *, pages: bool 
         lifespan=_lifespan,
         docs_url=None,  # the documentation pages load scripts from elsewhere; the document itself is at /openapi.json
         redoc_url=None,
+        servers=[{"url": settings.prefix}] if settings.prefix else None,
     )
     app.state.board, app.state.metrics = board, Metrics()
     app.state.answers = Cache[bytes](_ANSWERS)
@@ -76,6 +78,8 @@ def create_app(settings: Settings, scorer: Scorer | None = None, *, pages: bool 
     app.add_middleware(RateLimit, settings=settings)
     app.add_middleware(SecurityHeaders, tls=settings.secure_cookies)
     app.add_middleware(Observe, metrics=app.state.metrics)
+    if settings.prefix:
+        app.add_middleware(BelowPrefix, prefix=settings.prefix)
     return app
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +57,10 @@ class Settings:
     """Whether there is /metrics at all."""
     metrics_token: str = ""
     """Asked for as a bearer token by /metrics when set."""
+    language: str = ""
+    """Of the pages, `en` or `fr`; empty: what each reader's browser asks for."""
+    prefix: str = ""
+    """The path below which a proxy shows the service, `/contest`; empty: it has a host of its own."""
     hosts: tuple[str, ...] = ()
     """Names by which the service may be asked for (the Host header); () is any. This machine's own always work."""
 
@@ -63,6 +68,8 @@ class Settings:
         for name in ("max_upload_bytes", "requests_per_minute", "writes_per_minute", "attempts", "sweep_s"):
             if getattr(self, name) < 1:
                 raise UsageError(f"setting '{name}' is {getattr(self, name)}; it must be at least 1")
+        if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", self.prefix):
+            raise UsageError(f"setting 'prefix' is '{self.prefix}'; it must be a path such as /contest, or empty")
         if self.lease_s < 3 * 0.1:
             raise UsageError(f"setting 'lease_s' is {self.lease_s}; it must be at least 0.3 seconds")
 

@@ -35,3 +35,8 @@ def test_every_program_runs(tmp_path: Path) -> None:
     scored = next(text for title, text in said.items() if "contest score" in title)
     accuracy = float(re.search(r"accuracy ([\d.]+)%", scored)[1])  # type: ignore[index]
     assert accuracy > 80, scored  # ten classes: chance is 10
+    entered = next(text for title, text in said.items() if "contest submit" in title)
+    # The very file that was scored a section above: the same score, and its state.
+    score = re.search(r"^(0\.\d{4}) =", scored)
+    assert score is not None and f"score {score[1]} at {accuracy:.1f}%" in entered
+    assert entered.split(":")[0] == ("ranked" if "rankable" in scored else "below_threshold")

@@ -21,7 +21,6 @@ __all__ = ["admin", "leaderboard", "leaderboard_worker", "rows_of", "serve", "su
 
 F = TypeVar("F", bound=Callable[..., Any])
 EXIT_BELOW = 1
-_TOTAL_LOCAL = 1_000_000  # nobody needs a quota on their own machine
 
 
 def remote(command: F) -> F:
@@ -70,7 +69,15 @@ def submit(
     if url:
         entry = _submit_there(file, note, name, url, token, wait)
     else:
-        entry = _submit_here(file, team, note, rule, name, settings_of(directory, database, data=data))
+        from rich.console import Console
+
+        from leaderboard.board import submit_here
+
+        if not team:
+            raise UsageError("--team NAME is needed: who is entering this file?")
+        settings = settings_of(directory, database, data=data)
+        with Console(stderr=True).status(f"scoring {file.name} in its own process"):
+            entry = submit_here(file, team, settings, note=note, rule=rule or "", contest=name)
     if as_json:
         click.echo(json.dumps(entry, indent=2, default=str))
     else:
@@ -95,47 +102,6 @@ def _submit_there(file: Path, note: str, name: str, url: str, token: str | None,
             if wait:
                 number = entry["id"]
                 entry = client.wait(number, on_state=lambda state: status.update(f"submission {number}: {state}"))
-    return entry
-
-
-def _submit_here(file: Path, team: str, note: str, rule: str | None, name: str, settings: Settings) -> dict[str, Any]:
-    from rich.console import Console
-
-    from leaderboard.board import enter_file
-    from leaderboard.domain import contests, submissions
-    from leaderboard.domain.tokens import Viewer
-    from leaderboard.scoring_queue.score_submission import Work
-    from leaderboard.service.schemas import submission_view
-    from leaderboard.storage.database import open_database
-    from leaderboard.storage.file_store import FileStore
-    from leaderboard.storage.tables import State
-    from scoring.rules import DEFAULT, load_rule
-
-    if not team:
-        raise UsageError("--team NAME is needed: who is entering this file?")
-    asked = load_rule(rule) if rule else None
-    database, files = open_database(settings), FileStore(settings.files)
-    with database.write() as session:
-        contest = contests.the_only(session, name, asked.name if asked else "")
-        if contest is None:
-            begun = asked or load_rule(DEFAULT)
-            contest = contests.create(
-                session, name or begun.name, begun, daily_limit=_TOTAL_LOCAL, total_limit=_TOTAL_LOCAL
-            )
-        member = contests.find_or_add_team(session, contest, team)
-    with database.write() as session:
-        submissions.sweep(session, settings.attempts)  # a scoring that was interrupted here may be repeated
-    with files.incoming(contest.max_bytes) as incoming:
-        incoming.read(file)
-        submission, _ = enter_file(database, contest, member, incoming, name=file.name, note=note)
-    with Console(stderr=True).status(f"scoring {file.name} in its own process"):
-        if submission.state == State.QUEUED:
-            Work(settings, database, files).score(submission.id)
-    with database.read() as session:
-        viewer = Viewer("admin")
-        found = submissions.find(session, submission.id, viewer)
-        entry = submission_view(found, found.contest, viewer).model_dump(mode="json")
-    database.close()
     return entry
 
 
@@ -263,6 +229,10 @@ def _local_rows(name: str, settings: Settings) -> tuple[dict[str, Any], Rows]:
 @click.option(
     "--hosts", default="", help="Names of this service, with commas: others are refused. Else any name is good."
 )
+@click.option(
+    "--language", default="", type=click.Choice(["", "en", "fr"]), help="Of the pages [default: as browsers ask]."
+)
+@click.option("--prefix", default="", help="The path below which a proxy shows the service, such as /contest.")
 @click.option("--metrics/--no-metrics", default=True, show_default=True, help="Whether there is /metrics.")
 @click.option(
     "--metrics-token", default="", envvar="CONTEST_METRICS_TOKEN", help="Asked for by /metrics as a bearer token."
@@ -278,6 +248,8 @@ def serve(
     tls: bool,
     proxies: str,
     hosts: str,
+    language: str,
+    prefix: str,
     metrics: bool,
     metrics_token: str,
     max_upload_mib: int,
@@ -299,6 +271,8 @@ def serve(
         secure_cookies=tls,
         trusted_proxies=proxies,
         max_upload_bytes=max_upload_mib * MEBIBYTE,
+        language=language,
+        prefix=prefix.rstrip("/"),
         metrics=metrics,
         metrics_token=metrics_token,
         hosts=tuple(name.strip() for name in hosts.split(",") if name.strip()),

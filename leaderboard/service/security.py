@@ -61,6 +61,31 @@ class HeadAsGet:
         return await self.app({**scope, "method": "GET"}, receive, without_body)
 
 
+class BelowPrefix:
+    """Behind a proxy that shows the service below a path: requests may come with it or without, redirects go there."""
+
+    def __init__(self, app: ASGIApp, prefix: str) -> None:
+        self.app, self.prefix = app, prefix
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        if scope["path"] == self.prefix or scope["path"].startswith(f"{self.prefix}/"):
+            path = scope["path"][len(self.prefix) :] or "/"
+            scope = {**scope, "path": path, "raw_path": path.encode()}
+
+        async def prefixed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = [
+                    (name, self.prefix.encode() + value if name.lower() == b"location" and value[:1] == b"/" else value)
+                    for name, value in message["headers"]
+                ]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        return await self.app(scope, receive, prefixed)
+
+
 class SecurityHeaders:
     """Adds the headers above to every answer; HSTS only where the service is known to be behind TLS."""
 

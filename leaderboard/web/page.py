@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cache
 from http import HTTPStatus
@@ -12,7 +13,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
@@ -27,16 +27,9 @@ from leaderboard.domain.tokens import PUBLIC, Viewer
 from leaderboard.service.security import SESSION_COOKIE
 from leaderboard.storage.signer import SESSION_S, ForbiddenError
 from leaderboard.storage.tables import Contest, Team
-from leaderboard.web.formats import FILTERS
+from leaderboard.web.language import preferred, templates
 
-_TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_TEMPLATES.filters.update(FILTERS)
+_OWN_ADDRESS = re.compile(r'( (?:href|src|action|data-chart|data-state-url)=")/(?!/)')
 
 
 @dataclass
@@ -52,29 +45,45 @@ class Visit:
     _new_cookie: str = ""
 
     @property
+    def language(self) -> str:
+        """The deployment's, else what the browser asks for."""
+        return self.board.settings.language or preferred(self.request.headers.get("accept-language", ""))
+
+    @property
     def signed_in(self) -> bool:
         return self.viewer.role != "public"
 
     def html(self, template: str, *, contest: Contest | None = None, here: str = "", **data: Any) -> str:
         """A page as text. Everything that is put into a template is escaped there."""
-        return _TEMPLATES.get_template(template).render(
-            contest=contest,
-            contest_url=f"/contests/{contest.slug}" if contest else "",
-            viewer=self.viewer,
-            signed_in=self.signed_in,
-            team=self.team,
-            team_url=team_url,
-            current=lambda page: Markup(' aria-current="page"') if page == here else "",
-            csrf_field=self.csrf_field,
-            static=url,
-            vega=vega_url,
-            base_url=str(self.request.base_url).rstrip("/"),
-            **data,
+        prefix = self.board.settings.prefix
+        text = (
+            templates(self.language)
+            .get_template(template)
+            .render(
+                prefix=prefix,
+                language=self.language,
+                contest=contest,
+                contest_url=f"/contests/{contest.slug}" if contest else "",
+                viewer=self.viewer,
+                signed_in=self.signed_in,
+                team=self.team,
+                team_url=team_url,
+                current=lambda page: Markup(' aria-current="page"') if page == here else "",
+                csrf_field=self.csrf_field,
+                static=url,
+                vega=vega_url,
+                base_url=str(self.request.base_url).rstrip("/") + prefix,
+                **data,
+            )
         )
+        # Addresses within the site are written from its root; no text of a stranger holds a quotation mark unescaped.
+        return _OWN_ADDRESS.sub(rf"\1{prefix}/", text) if prefix else text
 
     def page(self, template: str, *, status: int = 200, **data: Any) -> Response:
         """A page that is made for this visit."""
-        response = HTMLResponse(self.html(template, **data), status, {"Cache-Control": "no-store"})
+        response = HTMLResponse(
+            self.html(template, **data), status, {"Cache-Control": "no-store", "Vary": "Accept-Language"}
+        )
         if self._new_cookie:
             self.start_session(response, self._new_cookie)
         return response

@@ -137,12 +137,14 @@ def table(slug: Slug, visit: TheVisit) -> Response:
         view, notice = View(base), str(error)
     if visit.signed_in or notice:
         return visit.page(**_ranking_page(visit, contest, view, notice), status=422 if notice else 200)
-    tag = revision_tag(contest, visit.viewer, view.url(), str(contest.closed_at))
-    headers = {"ETag": tag, "Cache-Control": "no-cache", "Vary": "Cookie"}
+    tag = revision_tag(contest, visit.viewer, view.url(), str(contest.closed_at), visit.language)
+    headers = {"ETag": tag, "Cache-Control": "no-cache", "Vary": "Cookie, Accept-Language"}
     if tag in (part.strip() for part in visit.request.headers.get("if-none-match", "").split(",")):
         return Response(status_code=304, headers=headers)
     pages: Cache[str] = visit.request.app.state.pages
-    html = pages.get((contest.id, view.url()), tag, lambda: visit.html(**_ranking_page(visit, contest, view, "")))
+    html = pages.get(
+        (contest.id, view.url(), visit.language), tag, lambda: visit.html(**_ranking_page(visit, contest, view, ""))
+    )
     return HTMLResponse(html, headers=headers)
 
 

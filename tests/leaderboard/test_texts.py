@@ -6,8 +6,11 @@ import csv
 import io
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
+from babel.messages.extract import extract
+from babel.messages.pofile import read_po
 from board_helpers import content, scripted, submit
 from fastapi.testclient import TestClient
 
@@ -16,6 +19,7 @@ from leaderboard.board import Board
 from leaderboard.domain import contests, tokens
 from leaderboard.settings import Settings
 from leaderboard.web.formats import markdown
+from leaderboard.web.language import LANGUAGES, LOCALE
 
 
 @pytest.mark.parametrize(
@@ -126,3 +130,54 @@ def test_a_team_takes_its_work_home(site: tuple[TestClient, dict[str, str]]) -> 
     ):
         assert client.get(path).status_code == status
     assert client.get("/submissions/2/report.json").status_code == 404
+
+
+def messages() -> dict[str, str]:
+    """Message -> the template that has it."""
+    found = {}
+    for path in sorted((LOCALE.parent / "templates").glob("*.html")):
+        with path.open("rb") as file:
+            for _, message, _, _ in extract("jinja2.ext:babel_extract", file, options={"trimmed": "true"}):
+                found[message if isinstance(message, str) else message[0]] = path.name
+    return found
+
+
+@pytest.mark.parametrize("language", [name for name in LANGUAGES if name != "en"])
+def test_every_word_of_a_page_is_in_the_language_file(language: str) -> None:
+    """And has the same places for figures, and the same tags."""
+    with (LOCALE / f"{language}.po").open("rb") as file:
+        catalog = read_po(file, locale=language)
+    asked = messages()
+    assert len(asked) > 250
+    missing = [(template, text) for text, template in asked.items() if not (catalog.get(text) and catalog[text].string)]
+    assert not missing
+    dynamic = {"queued", "running", "cancelled", "Announcements", "Answers on the rules"}
+    assert {m.id for m in catalog if m.id} - set(asked) <= dynamic, "words that no page says any more"
+    for message in catalog:
+        if message.id:
+            for part in (r"%\(\w+\)s", r"</?\w+", r"%%"):
+                assert sorted(re.findall(part, message.id)) == sorted(re.findall(part, message.string)), message.id
+    text = "".join(path.read_text(encoding="utf-8") for path in (LOCALE.parent / "templates").glob("*.html"))
+    text = re.sub(r"<(pre|code|script)\b.*?</\1>|{% trans.*?endtrans %}", "", text, flags=re.DOTALL)
+    words = re.findall(r">\s*([A-Z][a-z]+ [a-z]+[^<>{}]*)<", text)
+    assert not words, "no file can translate these: wrap them in _() or trans"
+
+
+def test_pages_speak_the_readers_language(site: tuple[TestClient, dict[str, str]], settings: Settings) -> None:
+    client, found = site
+    client.cookies.clear()
+    for wanted, language, word in (
+        ("fr-CH, fr;q=0.9, en;q=0.8", "fr", "Classement"),
+        ("de, en;q=0.5", "en", "Ranking"),
+        ("", "en", "Ranking"),
+        ("x;q=much, fr", "fr", "Classement"),
+    ):
+        for _ in range(2):  # the second from what is kept for visitors
+            answer = client.get("/contests/cifar", headers={"accept-language": wanted})
+            assert f'<html lang="{language}"' in answer.text and f'<h2 id="table-title">{word}</h2>' in answer.text
+        assert "Accept-Language" in answer.headers["vary"]
+    sign_in(client, found["admin"])
+    for path in ("/admin", "/contests/cifar/rules", "/submissions/3", "/contests/cifar/teams/1", "/nowhere", "/join"):
+        assert client.get(path, headers={"accept-language": "fr"}).status_code == (404 if path == "/nowhere" else 200)
+    with TestClient(create_app(replace(settings, language="fr", workers=0), scripted)) as french:
+        assert '<html lang="fr"' in french.get("/", headers={"accept-language": "en"}).text

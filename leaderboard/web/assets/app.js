@@ -2,6 +2,16 @@
 // but for the charts.
 "use strict";
 
+const root = document.documentElement.dataset.root || ""; // the path below which a proxy shows the service
+const words = { fr: {
+  "being scored": "en cours d'évaluation", "next in line": "la prochaine", "before it": "avant elle", about: "environ",
+  past: "passé", in: "dans", d: "j", storing: "enregistrement",
+  "This file is larger than the contest allows.": "Ce fichier est plus grand que le concours ne le permet.",
+  "The connection was lost; try again.": "La connexion est perdue ; essayez encore.",
+  "The chart could not be drawn; the table has the same figures.": "Le graphique n'a pas pu être tracé ; le tableau a les mêmes chiffres.",
+} }[document.documentElement.lang] || {};
+const say = (text) => words[text] || text;
+
 const dark = () => {
   const chosen = document.documentElement.dataset.theme;
   return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
@@ -38,7 +48,7 @@ async function draw(place) {
     place.view = view;
     view.addEventListener("click", (_, item) => {
       const url = item?.datum?.url;
-      if (typeof url === "string" && /^\/submissions\/\d+$/.test(url)) location.assign(url);
+      if (typeof url === "string" && /^\/submissions\/\d+$/.test(url)) location.assign(root + url);
     });
     place.replaceChildren(target);
     place.dataset.drawn = dark() ? "dark" : "light";
@@ -46,7 +56,7 @@ async function draw(place) {
     if (order !== place.order) return;
     const message = document.createElement("p");
     message.className = "chart-failed";
-    message.textContent = "The chart could not be drawn; the table has the same figures.";
+    message.textContent = say("The chart could not be drawn; the table has the same figures.");
     place.replaceChildren(message);
     console.warn("chart:", error);
   }
@@ -83,7 +93,7 @@ function watchState() {
           badge.textContent = now.state.replace("_", " ");
           wait = 700;
         }
-        const reason = now.state === "running" ? "being scored" : (now.ahead ? `${now.ahead} before it` : "next in line") + (now.about ? `, about ${now.about}` : "");
+        const reason = now.state === "running" ? say("being scored") : (now.ahead ? `${now.ahead} ${say("before it")}` : say("next in line")) + (now.about ? `, ${say("about")} ${now.about}` : "");
         status.querySelector(".reason").textContent = reason;
       }
     } catch { /* the service is away for a moment: ask again */ }
@@ -107,7 +117,7 @@ function upload() {
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     const file = form.elements.file.files[0];
-    if (file && file.size > Number(form.dataset.maxBytes)) return stop("This file is larger than the contest allows.");
+    if (file && file.size > Number(form.dataset.maxBytes)) return stop(say("This file is larger than the contest allows."));
     const request = new XMLHttpRequest();
     request.open("POST", form.action);
     request.setRequestHeader("Accept", "application/json");
@@ -115,14 +125,14 @@ function upload() {
     request.upload.addEventListener("progress", (e) => {
       if (!e.lengthComputable) return;
       bar.value = e.loaded / e.total;
-      text.textContent = e.loaded < e.total ? `${Math.round(100 * e.loaded / e.total)} %` : "storing";
+      text.textContent = e.loaded < e.total ? `${Math.round(100 * e.loaded / e.total)} %` : say("storing");
     });
     request.addEventListener("load", () => {
       const answer = request.response || {};
-      if (request.status === 200 && /^\/submissions\/\d+$/.test(answer.location)) location.assign(answer.location);
+      if (request.status === 200 && /^\/submissions\/\d+$/.test(answer.location)) location.assign(root + answer.location);
       else stop(answer.detail || `The upload failed (status ${request.status}).`);
     });
-    request.addEventListener("error", () => stop("The connection was lost; try again."));
+    request.addEventListener("error", () => stop(say("The connection was lost; try again.")));
     bar.hidden = false;
     button.disabled = true;
     request.send(new FormData(form));
@@ -130,7 +140,7 @@ function upload() {
 }
 
 function compareTwo() {
-  const form = document.querySelector('form[action="/compare"]');
+  const form = document.querySelector('form[action$="/compare"]');
   const boxes = [...document.querySelectorAll('input[type="checkbox"][name="id"]')];
   if (!form || !boxes.length) return;
   const button = form.querySelector("button");
@@ -150,13 +160,13 @@ function clocks() {
     for (const place of document.querySelectorAll("time[data-clock]")) {
       const moment = new Date(place.dateTime);
       let left = Math.floor((moment - Date.now()) / 1000);
-      const local = moment.toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+      const local = moment.toLocaleString(document.documentElement.lang, { dateStyle: "medium", timeStyle: "short" });
       place.title = place.title || place.textContent;
-      let told = left < 0 ? "past" : left < 60 ? `in ${left} s` : "in";
+      let told = left < 0 ? say("past") : left < 60 ? `${say("in")} ${left} s` : say("in");
       let shown = 0;
       for (const [size, unit] of parts) {
         if (left >= size && shown < 2) {
-          told += ` ${Math.floor(left / size)} ${unit}`;
+          told += ` ${Math.floor(left / size)} ${say(unit)}`;
           left %= size;
           shown += 1;
         }
