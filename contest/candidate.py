@@ -111,6 +111,9 @@ class Recipe:
     """Decay a step, at the end, of slow weights to which training returns every five steps; 0 is none."""
     norm_bias_rate: float = field(default=1.0, metadata=_LATER)
     """Factor on the learning rate of batch norms' biases; where it is not 1, they decay as fast as the weights do."""
+    dampening: float = field(default=0.0, metadata=_LATER)
+    """Largest pull of quantised weights to their grid, against weights that jump between two codes; it grows along a
+    cosine from 0 (`contest.quantisation.dampen`). Without quantised weights it does nothing."""
     clip_norm: float = 0.0
     """Largest gradient norm; 0 is no clipping."""
     flip: bool = True
@@ -218,6 +221,7 @@ def check(recipe: Recipe) -> None:
         "ema_decay": (0, 1),
         "lookahead": (0, 1),
         "norm_bias_rate": (0, math.inf),
+        "dampening": (0, math.inf),
         "clip_norm": (0, math.inf),
         "crop": (0, math.inf),
         "cutout": (0, math.inf),

@@ -44,6 +44,19 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Instead of --unstructured, a fraction for each layer: the file that `contest lab sensitivity` writes.",
 )
+@click.option(
+    "--pruning",
+    default="magnitude",
+    show_default=True,
+    help="The method whose scores choose the zeros: see `contest lab methods`; options as in grasp:temperature=100.",
+)
+@click.option(
+    "--channels",
+    type=click.Choice(["l1", "l2", "bn", "random"]),
+    default="l1",
+    show_default=True,
+    help="The importance by which --structured removes channels.",
+)
 @click.option("--train", "train_options", default="", help="Float recipe, `epochs=30,learning_rate=0.1`.")
 @click.option("--tune", "tune_options", default="", help="Recipe after pruning and quantisation, likewise.")
 @click.option(
@@ -87,6 +100,8 @@ def train(
     structured: float,
     unstructured: float,
     ratios: Path | None,
+    pruning: str,
+    channels: str,
     train_options: str,
     tune_options: str,
     teachers: tuple[Path, ...],
@@ -123,6 +138,8 @@ def train(
             parse_recipe(train_options, networks.recipe(what)),
             parse_recipe(tune_options, Recipe(epochs=2.0, learning_rate=0.01, warmup_epochs=0.0)),
             seed,
+            pruning,
+            channels,
             ratios=() if ratios is None else read_ratios(ratios),
         )
     console, images = Console(), load(dataset, data)

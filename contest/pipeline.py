@@ -78,6 +78,7 @@ class _Run:
             checkpoint=None if self.directory is None else self.directory / f"{name}.ckpt",
             soft_labels=self.teach(recipe) if self.teach and recipe.distillation and recipe.epochs else None,
             before_epoch=None if masks is None else masks.before_epoch,
+            before_step=_dampening(recipe) if recipe.dampening else None,
             after_step=None if masks is None else masks.after_step,
             on_epoch=self.on_epoch,
             progress=self.progress,
@@ -85,6 +86,13 @@ class _Run:
         if masks is not None:
             masks.finish(model)
         self.stages.append(Stage(name, recipe.epochs, time.monotonic() - start, history.validation_accuracy))
+
+
+def _dampening(recipe: Recipe) -> Callable[[nn.Module, float], None]:
+    """The pull to the grid, from nothing to the recipe's along a cosine."""
+    from contest.quantisation import dampen
+
+    return lambda model, done: dampen(model, recipe.dampening * (1 - math.cos(math.pi * done)) / 2)
 
 
 class GradualMasks:
@@ -177,6 +185,8 @@ def compress(
                     f"the {stage} recipe has distillation = {recipe.distillation:g}, but there are no soft labels of a "
                     "teacher: give --teacher model.pt, or set distillation to 0"
                 )
+    if candidate.unstructured:
+        method(candidate.pruning)  # an unknown one is an error now, not after the float training
     run = _Run(train, validation, device, directory, teach, on_epoch, progress, [])
     torch.manual_seed(candidate.seed)
     model = networks.build(candidate.architecture, image_shape, classes)

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from contest import networks
 from contest.candidate import Bits, Candidate, Recipe
+from contest.cli import cli
 from contest.datasets import Split, load, split
 from contest.errors import TrainingError, UsageError
-from contest.model_file import Network
+from contest.model_file import Network, read_manifest
 from contest.pipeline import Outcome, compress
 from contest.training import Epoch
 
@@ -194,3 +196,30 @@ def test_a_network_of_fewer_bits_starts_from_the_one_before(digits: Split, tmp_p
         torch.save(state, tmp_path / "dead.ckpt")
         ended.append(codes(run(again, digits, start=tmp_path / "dead.ckpt").network))
     assert all(torch.equal(ended[0][name], ended[1][name]) for name in ended[0])
+
+
+def test_an_unknown_pruning_method_is_refused_before_anything_is_trained(digits: Split) -> None:
+    seen: list[Epoch] = []
+    with pytest.raises(UsageError, match="did you mean 'synflow'"):
+        run(replace(CANDIDATE, pruning="synfow"), digits, on_epoch=seen.append)
+    assert not seen
+
+
+def test_each_option_of_the_command_reaches_the_network(tmp_path: Path) -> None:
+    out = tmp_path / "model.pt"
+    arguments = [
+        "thin:widths=4,depths=1",
+        "--dataset",
+        "digits",
+        "--bits",
+        "4",
+        "--structured",
+        "0.2",
+        "--channels",
+        "bn",
+    ]
+    arguments += ["--unstructured", "0.3", "--pruning", "random", "--train", "epochs=0.2", "--tune", "epochs=0.2"]
+    done = CliRunner().invoke(cli, ["train", *arguments, "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    made = Candidate.from_json(read_manifest(out).provenance["candidate"])
+    assert (made.pruning, made.channels, made.structured, made.unstructured) == ("random", "bn", 0.2, 0.3)

@@ -7,6 +7,7 @@
 Structured pruning that removes channels for good is `contest.pruning.structured`.
 """
 
+import contest.pruning.methods  # noqa: F401  (each built-in method enters itself; first, as a function has the name below)
 from contest.pruning.batches import Batches, Loss
 from contest.pruning.masks import (
     LayerSparsity,
@@ -22,7 +23,6 @@ from contest.pruning.masks import (
     sparsity_of_compression,
     validate,
 )
-from contest.pruning.methods import filter_l1, grasp, magnitude, random, second_order, snip, synflow, thinet
 from contest.pruning.prunable import (
     DEFAULT,
     Choice,
@@ -67,16 +67,13 @@ __all__ = [
     "enforce",
     "exact_k",
     "exact_k_each",
-    "filter_l1",
     "fine_grained_masks",
     "fit_masked",
     "full",
-    "grasp",
     "hold",
     "iterative",
     "kept",
     "layer_after_layer",
-    "magnitude",
     "method",
     "methods",
     "preserved",
@@ -84,16 +81,11 @@ __all__ = [
     "prunable_modules",
     "prune",
     "prune_what_remains",
-    "random",
     "read_ratios",
     "register",
     "require_prunable",
-    "second_order",
-    "snip",
     "sparsity",
     "sparsity_of_compression",
     "state_of",
-    "synflow",
-    "thinet",
     "validate",
 ]

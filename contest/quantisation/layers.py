@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from contest.candidate import Bits
 from contest.errors import UsageError
 from contest.pruning.batches import forward
-from contest.quantisation.lsq import LearnedStep, best_step, integer_range
+from contest.quantisation.lsq import LearnedStep, best_step, integer_range, per_output
 
 IMAGE_BITS = 8
 
@@ -113,6 +113,25 @@ def set_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
         if quantiser is not None:
             weight = model.get_parameter(name)
             quantiser.mask = mask.to(weight.device, torch.bool)
+
+
+@torch.no_grad()
+def dampen(model: nn.Module, strength: float) -> None:
+    """Add to the weights' gradients that of `strength` times the squared distance from their grid.
+
+    The distance is that of the weights inside the range, ||clip(w) - quantised(w)||^2, the quantised ones held fixed:
+    weights stop to oscillate between two codes (Nagel 2022, arXiv 2203.11086, section 4.1). Weights without a gradient
+    stay as they are.
+    """
+    for layer in quantised_layers(model).values():
+        quantiser, weight = weight_quantiser(layer), layer.get_parameter("weight")
+        if quantiser is None or quantiser.binary or weight.grad is None:
+            continue
+        step = per_output(quantiser.positive_step(), weight)
+        scaled = weight / step
+        away = (scaled - scaled.round()) * step
+        inside = (scaled >= quantiser.low) & (scaled <= quantiser.high)
+        weight.grad.add_(away * inside, alpha=2 * strength)
 
 
 def weight_quantiser(layer: nn.Module) -> LearnedStep | None:

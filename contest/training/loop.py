@@ -117,6 +117,7 @@ def fit(
     checkpoint: Path | None = None,
     soft_labels: Tensor | None = None,
     before_epoch: Callable[[nn.Module, int, int], None] | None = None,
+    before_step: Callable[[nn.Module, float], None] | None = None,
     after_step: Callable[[nn.Module], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
     progress: bool = False,
@@ -132,7 +133,8 @@ def fit(
     autocast: None for where the hardware has it.
 
     `before_epoch` (the pipeline's masks need it) gets the model, the epoch's number from 0 and the number of epochs,
-    also before the first epoch after a resume.
+    also before the first epoch after a resume. `before_step` gets the model, its gradients made, and the share of the
+    run that is done (0 to 1); what it adds to gradients counts.
 
     Raises TrainingError for a loss or weights that are not finite, for too little memory and for a checkpoint
     of another run, UsageError for a recipe that makes no sense.
@@ -179,6 +181,8 @@ def fit(
                     logits = model(batch.images)
                 loss = loss_of(logits, batch, recipe)
                 loss.backward()
+                if before_step:
+                    before_step(model, step / steps)
                 if recipe.clip_norm:
                     nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
                 optimiser.step()
