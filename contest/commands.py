@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -142,6 +143,7 @@ def train(
             channels,
             ratios=() if ratios is None else read_ratios(ratios),
         )
+    start = start or given_start(candidate, Path(what).parent)
     console, images = Console(), load(dataset, data)
     parts = split(images.train)
     training = images.train if all_images else parts.train
@@ -182,6 +184,24 @@ def train(
     if outcome.validation is not None:
         console.print(f"frozen network: validation {100 * outcome.validation.accuracy:.2f} %")
     console.print(f"{out}: {out.stat().st_size:,} bytes; now: contest score {out} --dataset {dataset}")
+
+
+def given_start(candidate: Candidate, folder: Path) -> Path | None:
+    """The checkpoint from which a candidate of a search begins: `parent.ckpt` beside it, or a bundled one.
+
+    None where it begins from noise. Raises UsageError where the checkpoint of its content is in neither place.
+    """
+    from contest.zoo import parent_files
+
+    if not candidate.start:
+        return None
+    for path in (folder / "parent.ckpt", *parent_files()):
+        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest().startswith(candidate.start):
+            return path
+    raise UsageError(
+        f"the candidate begins from a float network whose file has the sha256 {candidate.start}..., and it is neither "
+        f"{folder}/parent.ckpt nor a bundled one: give it with --start"
+    )
 
 
 def parse_bits(text: str, edge: int | None = None, numbers: Literal[8, 32] = 32) -> Bits:

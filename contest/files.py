@@ -30,6 +30,11 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
+def cache_folder(name: str) -> Path:
+    """The folder `name` of what programs of this user may share and do without (XDG_CACHE_HOME, else ~/.cache)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "contest" / name
+
+
 def why_unwritable(directory: Path) -> str | None:
     """Why nothing can be written in `directory` (it is gone, read-only, on a full disk); None if a file of 1 MB can."""
     probe = directory / f".probe.{os.getpid()}"

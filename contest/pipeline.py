@@ -63,6 +63,7 @@ class _Run:
     teach: Callable[[Recipe], Tensor] | None
     on_epoch: Callable[[Epoch], None] | None
     progress: bool
+    provenance: Mapping[str, str]
     stages: list[Stage]
 
     def fit(self, name: str, model: nn.Module, recipe: Recipe, seed: int, masks: GradualMasks | None = None) -> None:
@@ -82,6 +83,7 @@ class _Run:
             after_step=None if masks is None else masks.after_step,
             on_epoch=self.on_epoch,
             progress=self.progress,
+            provenance=self.provenance,
         )
         if masks is not None:
             masks.finish(model)
@@ -187,7 +189,13 @@ def compress(
                 )
     if candidate.unstructured:
         method(candidate.pruning)  # an unknown one is an error now, not after the float training
-    run = _Run(train, validation, device, directory, teach, on_epoch, progress, [])
+    origin = {**_versions(), "seed": str(candidate.seed), "candidate": candidate.to_json(), **(provenance or {})}
+    if candidate.start and start is None:
+        raise UsageError(
+            f"the candidate begins from a float network whose checkpoint has the content {candidate.start}: give it as "
+            "the start (contest train --start)"
+        )
+    run = _Run(train, validation, device, directory, teach, on_epoch, progress, origin, [])
     torch.manual_seed(candidate.seed)
     model = networks.build(candidate.architecture, image_shape, classes)
     exact_k_each(prunable(model), dict(candidate.ratios))  # names that do not exist are said before the float training
@@ -226,7 +234,7 @@ def compress(
         affine_type=stored,
         number_bits=numbers,
         parent=Parent(weights=float(weights), macs=float(macs)),
-        provenance={**_versions(), "seed": str(candidate.seed), "candidate": candidate.to_json(), **(provenance or {})},
+        provenance=origin,
     )
     claims = Claims(p_s=(weights - left) / weights, p_u=_zeros(network) / weights)
     network.manifest = network.manifest.model_copy(update={"claims": claims})

@@ -17,11 +17,11 @@ under `provenance` how it was made and how good it is."""
 
 
 def teacher_files(given: Iterable[str | Path]) -> list[Path]:
-    """The files that --teacher names, `bundled` being the teacher of this package.
+    """The files that --teacher names, `bundled` being the teacher of this package and `none` nobody.
 
     Raises UsageError for one that is not there.
     """
-    found = [TEACHER if str(name) == "bundled" else Path(name) for name in given]
+    found = [TEACHER if str(name) == "bundled" else Path(name) for name in given if str(name) != "none"]
     for path in found:
         if not path.is_file():
             raise UsageError(
@@ -30,6 +30,18 @@ def teacher_files(given: Iterable[str | Path]) -> list[Path]:
     return found
 
 
-def parent_files() -> list[Path]:
-    """The bundled float parents."""
-    return sorted(PARENTS.glob("*.ckpt"))
+def parent_files(given: Iterable[str | Path] = ("bundled",)) -> list[Path]:
+    """The files that --parents names, `bundled` being the float parents of this package and `none` no file.
+
+    Raises UsageError for one that is not there.
+    """
+    bundled = sorted(PARENTS.glob("*.ckpt"))
+    found: list[Path] = []
+    for name in map(str, given):
+        found += bundled if name == "bundled" else [] if name == "none" else [Path(name)]
+    for path in found:
+        if not path.is_file():
+            raise UsageError(
+                f"--parents {path}: no such file; give checkpoints, `bundled` for those of this package, or `none`"
+            )
+    return found

@@ -24,6 +24,7 @@ EPOCHS_HELP = (
     "--trials", type=click.IntRange(1), help="Networks to compress (default 20, or as many as --budget allows)."
 )
 @click.option("--budget", help="Time to keep to, such as 2h or 45m: epochs and stages are chosen for this machine.")
+@click.option("--images", type=click.IntRange(1), help="Training images to see in all, on any machine.")
 @click.option("--dataset", default="cifar10", show_default=True, help=names_help())
 @click.option(
     "--data", type=click.Path(path_type=Path), help="Folder of the data set (else CONTEST_DATA, else download)."
@@ -73,9 +74,30 @@ EPOCHS_HELP = (
     "--teacher",
     "teachers",
     multiple=True,
-    metavar="FILE|bundled",
+    metavar="FILE|bundled|none",
     help="A model.pt from whose soft labels all networks learn; of several, the mean of their logits. "
-    "`bundled`: the teacher of this package (CIFAR-10, 93.9 % on validation with mirror images).",
+    "`bundled`: the teacher of this package, 93.9 % on validation with mirror images [default: on cifar10, where the "
+    "time allows it].",
+)
+@click.option(
+    "--teacher-cache",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of given teachers' answers, shared by studies and trainings [default: in ~/.cache/contest].",
+)
+@click.option(
+    "--parents",
+    multiple=True,
+    metavar="FILE|bundled|none",
+    help="Checkpoint of a float network that is compressed at once; may be given again. `bundled`: those of this "
+    "package [default: on cifar10, where they lie in the space].",
+)
+@click.option(
+    "--start",
+    "starts",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    metavar="FILE|STUDY",
+    help="A network of your own to begin from: model.pt, train.ckpt, candidate.json, or a study's directory.",
 )
 @click.option(
     "--teacher-epochs",
@@ -118,14 +140,12 @@ def search(**options: Any) -> int:
     _share_the_cores(options["workers"])
     from rich.console import Console
 
-    from contest.zoo import teacher_files
     from search.start import run_search
 
     console = Console()
     context = click.get_current_context()
     options["given"] = {n for n in options if context.get_parameter_source(n) is ParameterSource.COMMANDLINE}
     options["fixed"] = parse_fixed(options.pop("fix"))
-    options["teachers"] = teacher_files(options["teachers"])
     try:
         outcome = run_search(console, **options)
     except KeyboardInterrupt:

@@ -18,21 +18,28 @@ from rich.markup import escape
 from rich.table import Table
 
 from contest.errors import UsageError
+from contest.files import cache_folder, why_unwritable
+from contest.zoo import parent_files, teacher_files
 from search.output.progress import View, duration
 from search.policy.account import Plan, converged_epochs, epoch_ratio, open_account
 from search.policy.budget import parse_duration
 from search.policy.forecast import forecast, measure_speed
 from search.policy.ranking import Finalist, reads
 from search.run import Outcome, Run, Tools, estimate_left
-from search.space.candidates import check_space
-from search.space.space import make_space, read_space
+from search.space.candidates import check_space, whole
+from search.space.space import Space, make_space, read_space
 from search.study.settings import Settings
 from search.study.storage import check_writable, open_storage, storage_url
 from search.study.study import FINISHED, Study, new_identity
+from search.trainers.given import Given, adopt
 from search.trainers.isolated import IsolatedTrainer
 from search.trainers.pipeline import PipelineTrainer
 from search.workers.claim import situation
 
+BUNDLED_FOR = "cifar10"
+"""The data set of the teacher and the float parents of this package."""
+TEACHING_SHARE = 0.15
+"""Of a budget, in which a teacher that nobody asked for may answer."""
 DEFAULT_EPOCHS = {"digits": (8.0, 30.0), "mnist": (4.0, 12.0)}
 """Epochs of a study for each of its trials, by data set; the second is kept for studies of older versions."""
 
@@ -51,18 +58,15 @@ def run_search(console: Console, **options: Any) -> Outcome | None:
         f"at least {settings.threshold:.1%}"
     )
     trainer = IsolatedTrainer(settings, directory, device=options["device"])
-    space = make_space(trainer.image_shape, settings.narrowed, taught=settings.taught)
-    check_space(space, settings.space)
-    trainer.check_teachers()
-    if settings.budget_s is not None and not options["resume"]:
-        settings = dataclasses.replace(settings, trials=options["trials"])
+    space, given = prepare(console, trainer, options)
+    settings = trainer.settings
     settings.save(directory)
-    trainer.settings = settings
     study = Study(
         directory, settings, space, open_storage(url, heartbeat_s=settings.heartbeat_s, grace_s=settings.grace_s)
     )
     study.optuna.set_user_attr(FINISHED, False)
-    plan_study(console, study, trainer, begun)
+    enqueue_given(study, given)
+    enqueue_given(study, given, plan_study(console, study, trainer, begun))
     helpers = start_workers(directory, options)
     view = View(study, trainer, console, lambda: estimate_left(study, trainer.images))
     tools = Tools(score=scorer(settings), teacher=trainer.teach)
@@ -85,27 +89,87 @@ def plan_only(console: Console, begun: float, options: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder) / "plan"
         settings = dataclasses.replace(fresh(directory, options), storage=None)
-        settings.save(directory)
         trainer = PipelineTrainer(settings, directory, device=options["device"])
-        space = make_space(trainer.image_shape, settings.narrowed, taught=settings.taught)
-        study = Study(directory, settings, space, open_storage(storage_url(None, directory)))
+        space, given = prepare(console, trainer, options)
+        trainer.settings.save(directory)
+        study = Study(directory, trainer.settings, space, open_storage(storage_url(None, directory)))
+        enqueue_given(study, given)
         plan_study(console, study, trainer, begun)
         study.close()
 
 
-def plan_study(console: Console, study: Study, trainer: PipelineTrainer, begun: float) -> None:
+def prepare(console: Console, trainer: PipelineTrainer, options: dict[str, Any]) -> tuple[Space, list[Given]]:
+    """The space, and what a new study begins from; what was asked for is checked before anything is written.
+
+    A bundled teacher or parent that nobody asked for is left out where it does not fit, and that is said. Raises
+    UsageError for what was asked for and does not fit.
+    """
+    settings = trainer.settings
+    space = make_space(trainer.image_shape, settings.narrowed, taught=settings.taught)
+    check_space(space, settings.space)
+    reason = trainer.refusal() if settings.teachers else None
+    if reason is not None and (options["teachers"] or options["resume"]):
+        raise UsageError(reason)
+    if reason is None and not options["teachers"] and settings.teachers and settings.budget_s and not options["resume"]:
+        answers_s = trainer.answering_s()
+        if answers_s > TEACHING_SHARE * settings.budget_s:
+            reason = f"its answers take about {duration(answers_s)} here"
+    if reason is not None:
+        console.print(f"no teacher: the bundled one is left out, since {reason}", soft_wrap=True, highlight=False)
+        settings = dataclasses.replace(settings, teachers=(), taught_epochs=0)
+        space = make_space(trainer.image_shape, settings.narrowed)
+    trainer.settings = settings
+    if options["resume"]:
+        return space, []
+    given: list[Given] = []
+    for source in (*settings.parents, *settings.starts):
+        asked = bool(options["parents"]) or source in settings.starts
+        try:
+            found = adopt(Path(source), trainer.directory, trainer, space)
+        except UsageError as error:
+            if asked:
+                raise
+            console.print(f"no parent: a bundled one is left out: {error}", soft_wrap=True, highlight=False)
+            continue
+        given += [one for one in found if asked or one.exact]
+        if not asked and not all(one.exact for one in found):
+            console.print("no parent: a bundled one is left out, since it lies outside the space", highlight=False)
+    return space, given
+
+
+def enqueue_given(study: Study, given: list[Given], plan: Plan | None = None) -> None:
+    """Put what a study was given at the head of its queue: networks at once, recipes when a plan says their epochs."""
+    rung = len(study.settings.rungs) - 1
+    for one in given:
+        candidate = one.candidate
+        if one.trained != (plan is None):
+            continue
+        if plan is not None:
+            epochs = whole(plan.parent or plan.another, plan.parent or plan.another)
+            warmup = round(min(candidate.train.warmup_epochs, 0.1 * epochs), 2)
+            train = dataclasses.replace(candidate.train, epochs=epochs, warmup_epochs=warmup)
+            candidate = dataclasses.replace(candidate, train=train)
+        study.enqueue(study.space.asked(one.values), candidate, "parent", rung, forecast=one.accuracy, why="given")
+
+
+def plan_study(console: Console, study: Study, trainer: PipelineTrainer, begun: float) -> Plan:
     """Open the study's account and say what is planned; with a budget of time, after a few steps were timed."""
     settings = study.settings
     if settings.budget_s is None:
-        print_plan(console, study, trainer, open_account(study, trainer.images), None)
-        return
+        plan = open_account(study, trainer.images)
+        print_plan(console, study, trainer, plan, None)
+        return plan
     start_s = time.monotonic() - begun
     # Each finalist is read in a process of its own, which starts about as long as this one did.
     reading_s = min(0.3 * settings.budget_s, settings.finalists * start_s)
+    teaching_s = trainer.answering_s()
     speed = measure_speed(trainer, study.space)
     ends_at = time.time() + settings.budget_s - (time.monotonic() - begun) - reading_s
-    plan = open_account(study, trainer.images, ends_at=ends_at, speed=speed)
+    plan = open_account(study, trainer.images, ends_at=ends_at, speed=speed, teaching_s=teaching_s)
+    if teaching_s:
+        console.print(f"first the teacher answers: about {duration(teaching_s)}", highlight=False)
     print_plan(console, study, trainer, plan, ends_at + reading_s)
+    return plan
 
 
 def fresh(directory: Path, options: dict[str, Any]) -> Settings:
@@ -115,11 +179,6 @@ def fresh(directory: Path, options: dict[str, Any]) -> Settings:
 
     if (directory / "study.json").exists():
         raise UsageError(f"{directory} holds a study: go on with --resume, or choose another --study directory")
-    if options["budget"] and options["taught_epochs"]:
-        raise UsageError(
-            "--budget does not plan for the time in which a teacher answers for --taught-epochs: leave one of them out "
-            "(--trials and --epochs say how much is done)"
-        )
     dataset = options["dataset"]
     budget_s = parse_duration(options["budget"]) if options["budget"] else None
     rule = rule_given(options["rule"]) if options["rule"] else rule_of(dataset)
@@ -140,12 +199,16 @@ def fresh(directory: Path, options: dict[str, Any]) -> Settings:
         target_score=options["target_score"],
         sampler=options["sampler"],
         seed=options["seed"],
-        trials=options["trials"] or (None if budget_s else 20),
+        trials=options["trials"] or (None if budget_s or options["images"] else 20),
+        images=options["images"],
         float_epochs=refine if options["epochs"] and "/" in options["epochs"] else 0.0,
         budget_s=budget_s,
         explore_epochs=explore,
         refine_epochs=refine,
-        teachers=tuple(str(path.resolve()) for path in options["teachers"]),
+        teachers=tuple(str(path.resolve()) for path in _teachers(options)),
+        answers=str((options["teacher_cache"] or _answers_folder(directory)).resolve()),
+        parents=tuple(str(path.resolve()) for path in parent_files(options["parents"] or _bundled(dataset))),
+        starts=tuple(str(path.resolve()) for path in options["starts"]),
         teacher_epochs=options["teacher_epochs"],
         taught_epochs=options["taught_epochs"],
         finalists=options["finalists"],
@@ -155,6 +218,26 @@ def fresh(directory: Path, options: dict[str, Any]) -> Settings:
         space=changes,
         storage=options["storage"],
     )
+
+
+def _bundled(dataset: str) -> tuple[str, ...]:
+    """What comes with the package fits one data set."""
+    return ("bundled",) if dataset == BUNDLED_FOR else ()
+
+
+def _teachers(options: dict[str, Any]) -> list[Path]:
+    trained = options["teacher_epochs"] > 0
+    return teacher_files(options["teachers"] or (() if trained else _bundled(options["dataset"])))
+
+
+def _answers_folder(directory: Path) -> Path:
+    """The folder that all studies share; where it cannot be written, one in the study."""
+    shared = cache_folder("answers")
+    try:
+        shared.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return directory / "teacher"
+    return shared if why_unwritable(shared) is None else directory / "teacher"
 
 
 FIXED = {
@@ -169,6 +252,8 @@ FIXED = {
     "margin": "--margin",
     "threshold": "--threshold",
     "teachers": "--teacher",
+    "parents": "--parents",
+    "starts": "--start",
     "teacher_epochs": "--teacher-epochs",
     "taught_epochs": "--taught-epochs",
     "rule": "--rule",
@@ -195,12 +280,14 @@ def resumed(directory: Path, options: dict[str, Any]) -> Settings:
     if different:
         raise UsageError(
             f"{', '.join(FIXED[name] for name in different)} cannot change in a study that was begun: leave it out, or "
-            "begin another with another --study directory. What can change: --trials, --budget, --finalists, "
+            "begin another with another --study directory. What can change: --trials, --images, --budget, --finalists, "
             "--variants, --storage, --workers, --device"
         )
     changes: dict[str, Any] = {name: options[name] for name in ("finalists", "variants") if name in given}
     if options["trials"]:
         changes["trials"] = options["trials"]
+    if options["images"]:
+        changes["images"] = options["images"]
     if options["budget"]:
         changes["budget_s"] = parse_duration(options["budget"])
     if options["storage"]:
@@ -215,7 +302,11 @@ def _is_as_before(name: str, settings: Settings, options: dict[str, Any]) -> boo
     if name == "epochs":
         return parse_epochs(options["epochs"]) == (settings.explore_epochs, settings.refine_epochs)
     if name == "teachers":
-        return tuple(str(path.resolve()) for path in options["teachers"]) == settings.teachers
+        return tuple(str(path.resolve()) for path in teacher_files(options["teachers"])) == settings.teachers
+    if name == "parents":
+        return tuple(str(path.resolve()) for path in parent_files(options["parents"])) == settings.parents
+    if name == "starts":
+        return tuple(str(path.resolve()) for path in options["starts"]) == settings.starts
     if name == "data":
         return str(options["data"].resolve()) == settings.data
     if name == "family":
@@ -249,7 +340,7 @@ def print_plan(console: Console, study: Study, trainer: PipelineTrainer, plan: P
         parts.append(f"about {plan.longs} long tunings of {plan.long:.3g}")
     piped = not console.is_terminal  # a pipe has no columns: a line stays one
     console.print(f"plan: {plan.whole:.1f} epochs in all; {'; '.join(parts)}", soft_wrap=piped, highlight=False)
-    if study.settings.objective == "constrained" and not study.records():
+    if study.settings.objective == "constrained" and all(r.result is None for r in study.records()):
         console.print(expectation(study, trainer), soft_wrap=piped, highlight=False)
     if ends_at is not None:
         console.print(f"ends at {time.strftime('%H:%M:%S', time.localtime(ends_at))}")

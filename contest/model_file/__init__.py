@@ -1,7 +1,7 @@
 """The network as it runs: plain torch modules of integer codes, scales and folded affines, and its file."""
 
 from contest.model_file.file import load, read_manifest, save
-from contest.model_file.freeze import Network, fold_batch_norms, freeze
+from contest.model_file.freeze import Network, fold_batch_norms, freeze, thaw
 from contest.model_file.manifest import Affine, Conv2d, Linear, Manifest
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "load",
     "read_manifest",
     "save",
+    "thaw",
 ]

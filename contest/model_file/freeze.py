@@ -163,6 +163,80 @@ def freeze(
     return Network(body, manifest)
 
 
+@torch.no_grad()
+def thaw(network: Network, images: Tensor) -> nn.Module:
+    """The float network of a stored one, to be trained further: weights as stored, batch norms with statistics again.
+
+    images: float [N, C, H, W], from which each batch norm's statistics come; its weight and bias are chosen so that the
+    network computes what the stored one does (inputs that were quantised are not any more). Raises UsageError for a
+    network whose channels were removed: no architecture makes it.
+    """
+    from contest.networks import build
+
+    manifest = network.manifest
+    architecture = Architecture(manifest.architecture.family, dict(manifest.architecture.options))
+    model = build(architecture, manifest.image_shape, manifest.classes).eval()
+    modules: dict[str, Any] = dict(replaceable(model))
+    behind = norms_behind(architecture, manifest.image_shape, manifest.classes)
+    stored = dict(network.body.named_modules())
+    for name, module in modules.items():
+        layer: Any = stored.get(name)
+        if isinstance(layer, Affine):
+            _set_norm(module, layer.multiplier.float(), layer.shift.float())
+        elif isinstance(layer, WeightLayer):
+            weight = _weight_of(layer)
+            if weight.shape != module.weight.shape:
+                raise UsageError(
+                    f"layer '{name}' of the network has weights {tuple(weight.shape)}, its architecture "
+                    f"{tuple(module.weight.shape)}: channels were removed, so it cannot be trained on"
+                )
+            module.weight.copy_(weight)
+            bias = layer.numbers("bias")
+            if module.bias is not None and bias is not None:
+                module.bias.copy_(bias)
+            elif bias is not None:
+                _set_norm(modules[behind[name]], torch.ones_like(bias), bias.float())
+    _measure_norms(model, images)
+    return model
+
+
+def _weight_of(layer: WeightLayer) -> Tensor:
+    if layer.weight_bits > 8:
+        return layer.weight.float()
+    step = layer.numbers("step")
+    assert step is not None
+    step = step.view(-1, *([1] * (layer.codes.dim() - 1))) if len(step) > 1 else step
+    return layer.codes.float() * step.float()
+
+
+def _set_norm(norm: Any, multiplier: Tensor, shift: Tensor) -> None:
+    norm.weight.copy_(multiplier)
+    norm.bias.copy_(shift)
+    norm.running_mean.zero_()
+    norm.running_var.fill_(1 - norm.eps)
+
+
+def _measure_norms(model: nn.Module, images: Tensor) -> None:
+    """Give batch norms the statistics of what they see, and take them back from their weight and bias."""
+    seen: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+
+    def look(norm: nn.Module, args: tuple[Tensor, ...]) -> None:
+        dims = [d for d in range(args[0].dim()) if d != 1]
+        seen[norm] = args[0].mean(dims), args[0].var(dims)
+
+    norms: list[Any] = [module for module in model.modules() if is_batch_norm(module)]
+    handles = [norm.register_forward_pre_hook(look) for norm in norms]
+    model(images)
+    for handle in handles:
+        handle.remove()
+    for norm, (mean, variance) in seen.items():
+        n: Any = norm
+        n.bias.add_(n.weight * mean)
+        n.weight.mul_((variance + n.eps).sqrt())
+        n.running_mean.copy_(mean)
+        n.running_var.copy_(variance)
+
+
 def replaceable(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """The modules that have an inference form, by name: convolutions, linear layers and batch norms.
 

@@ -3,7 +3,7 @@
 from contest.training.averaging import refresh_statistics
 from contest.training.checkpoint import start_from
 from contest.training.device import choose_device
-from contest.training.distillation import Ensemble, load_teachers, question, soft_labels
+from contest.training.distillation import Ensemble, answers_file, load_teachers, question, soft_labels
 from contest.training.evaluation import Epoch, Evaluation, History, evaluate, forward
 from contest.training.loop import fit
 
@@ -12,6 +12,7 @@ __all__ = [
     "Epoch",
     "Evaluation",
     "History",
+    "answers_file",
     "choose_device",
     "evaluate",
     "fit",

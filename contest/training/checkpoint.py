@@ -31,10 +31,20 @@ class Part(Protocol):
     def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
 
 
-def save(path: Path, run: Mapping[str, Any], parts: Mapping[str, Part], history: list[Epoch]) -> None:
-    """The state of all parts after the epochs of `history`; `run` is plain data that says what is trained how."""
+def save(
+    path: Path,
+    run: Mapping[str, Any],
+    parts: Mapping[str, Part],
+    history: list[Epoch],
+    provenance: Mapping[str, str] | None = None,
+) -> None:
+    """The state of all parts after the epochs of `history`; `run` is plain data that says what is trained how.
+
+    `provenance` says which network it is and which images it saw, for whoever starts from the file.
+    """
     write(
         {
+            "provenance": dict(provenance or {}),
             "run": dict(run),
             "parts": {name: part.state_dict() for name, part in parts.items()},
             "quantisers": _quantisers(parts["model"]),
@@ -44,13 +54,19 @@ def save(path: Path, run: Mapping[str, Any], parts: Mapping[str, Part], history:
     )
 
 
+def read(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds, on the CPU. Raises one of `UNREADABLE` for a file that is none."""
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
 def load(path: Path, run: Mapping[str, Any], parts: Mapping[str, Part]) -> list[Epoch]:
     """Gives the parts the state at `path` and returns the epochs that are done.
 
     Raises TrainingError for a damaged file and for a checkpoint of another run or another network.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = read(path)
         saved, history = dict(state["run"]), [Epoch(**epoch) for epoch in state["history"]]
         states = {name: state["parts"][name] for name in parts}
     except UNREADABLE as error:
@@ -84,10 +100,11 @@ def start_from(path: Path, model: nn.Module, split: str | None = None) -> list[s
     the others stay as they are. Of a quantised training the weights are taken as its quantisers showed them: a channel
     of small weights that all rounded to zero has no variance left, and its latent weights would blow up. Returns the
     names taken. `split` is the hash of the split whose validation images will judge the network. Raises UsageError for
-    a file that is no checkpoint, where nothing agrees, and for one that says that it was trained on another split.
+    a file that is no checkpoint, where nothing agrees, and for one that was trained on another split or does not say on
+    which (checkpoints of versions before this one do not).
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = read(path)
         parts, quantisers = state["parts"], state.get("quantisers", {})
         learned = state.get("provenance", {}).get("split_sha256")
         known: dict[str, Tensor] = parts["average"]["tensors"] if "average" in parts else parts["model"]
@@ -97,10 +114,11 @@ def start_from(path: Path, model: nn.Module, split: str | None = None) -> list[s
         raise UsageError(
             f"'{path}' is no checkpoint of a training ({type(error).__name__}): give a train.ckpt"
         ) from error
-    if split is not None and learned is not None and learned != split:
+    if split is not None and learned != split:
+        seen = f"was trained on another split ({learned[:16]}; this one is {split[:16]})" if learned else ""
         raise UsageError(
-            f"'{path}' was trained on another split ({learned[:16]}; this one is {split[:16]}), so it knows images "
-            "that validation is measured on: start from a network of this split"
+            f"'{path}' {seen or 'does not say which images it saw'}, so what it knows of images that validation is "
+            "measured on would count as this network's own: start from a network of this split"
         )
     own = model.state_dict()
     taken = [name for name, tensor in own.items() if shapes.get(name) == tensor.shape]

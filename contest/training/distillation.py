@@ -84,7 +84,7 @@ def soft_labels(
     """
     taught = recipe if recipe and recipe.taught_epochs else None
     views = (1 if taught else 2) if views is None else views
-    file = cache / f"answers-{_key(teacher, images, views, recipe or Recipe())[:32]}.pt" if cache else None
+    file = answers_file(teacher, images, recipe, cache, views) if cache else None
     known = _read(file) if file and file.exists() else None
     if known is not None:
         return known
@@ -95,6 +95,15 @@ def soft_labels(
     if file:
         checkpoint.write({"logits": logits}, file)
     return logits
+
+
+def answers_file(
+    teacher: nn.Module, images: Images, recipe: Recipe | None, cache: Path, views: int | None = None
+) -> Path:
+    """Where `soft_labels` keeps the answers to this question in the folder `cache`."""
+    recipe = recipe or Recipe()
+    views = (1 if recipe.taught_epochs else 2) if views is None else views
+    return cache / f"answers-{_key(teacher, images, views, recipe)[:32]}.pt"
 
 
 TRAINING_ONLY = {

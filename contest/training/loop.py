@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
@@ -122,13 +122,15 @@ def fit(
     on_epoch: Callable[[Epoch], None] | None = None,
     progress: bool = False,
     bf16: bool | None = None,
+    provenance: Mapping[str, str] | None = None,
 ) -> History:
     """Trains `model` in place on `device` and leaves it there in evaluation mode, with the averaged weights
     where the recipe averages.
 
     `checkpoint` is written after each epoch; where it exists, the run continues from it and ends with the
-    network that an uninterrupted run ends with (on the CPU bit for bit). `soft_labels` are the teacher's logits
-    [N, classes]. `after_step` is called after each step and whenever weights were averaged, to hold masks.
+    network that an uninterrupted run ends with (on the CPU bit for bit); it holds `provenance`. `soft_labels` are the
+    teacher's logits [N, classes]. `after_step` is called after each step and whenever weights were averaged, to hold
+    masks.
     `on_epoch` is called once the epoch's checkpoint is on disk; what it raises ends the run. `bf16` is
     autocast: None for where the hardware has it.
 
@@ -209,7 +211,7 @@ def fit(
             epoch = Epoch(number + 1, recipe.epochs, meter.loss, meter.accuracy, accuracy, speed)
             history.append(epoch)
             if checkpoint:
-                files.save(checkpoint, run, parts, history)
+                files.save(checkpoint, run, parts, history, provenance)
             if on_epoch:
                 on_epoch(epoch)
     if average:

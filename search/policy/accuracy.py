@@ -13,12 +13,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from contest.candidate import Candidate
+from contest.candidate import Architecture, Bits, Candidate
 from contest.pruning import methods
+from search.space.candidates import bits_of_layer, inner_layers, kinds
 
 Vector = NDArray[np.float64]
 
@@ -57,12 +59,7 @@ LOSS_SPREAD = 0.15
 def features(candidate: Candidate, images: int) -> Vector:
     """The settings of a child in the order of `FEATURES`; `images` of an epoch."""
     bits = candidate.bits
-    inner = [pair for name, pair in bits.layers.items() if name.startswith("stages.") and "depthwise" not in name]
-    stages = 3
-    share = len(inner) / stages if inner else 0.0
-    weights = (1 - share) * _coarse(bits.weights) + share * _mean([_coarse(w) for w, _ in inner])
-    inputs = (1 - share) * _coarse(bits.activations) + share * _mean([_coarse(a) for _, a in inner])
-    deep = [pair for name, pair in bits.layers.items() if "depthwise" in name]
+    weights, inputs, deepest = _coarseness(candidate.architecture, bits)
     first = bits.layers.get("stem", bits.layers.get("first", (bits.weights, 8)))
     last = bits.layers.get("fc", bits.layers.get("last", (bits.weights, bits.activations)))
     rate = math.log2(max(candidate.tune.learning_rate, 1e-5) / RATE)
@@ -79,7 +76,7 @@ def features(candidate: Candidate, images: int) -> Vector:
             inputs,
             _coarse(min(first)),
             _coarse(min(last)),
-            _mean([_coarse(min(pair)) for pair in deep]) if deep else 0.0,
+            deepest,
             zeros,
             channels,
             1.0 if bits.numbers == 8 else 0.0,
@@ -89,6 +86,21 @@ def features(candidate: Candidate, images: int) -> Vector:
             rate * rate,
             *(zeros * (candidate.pruning == name) for name in METHODS),
         ]
+    )
+
+
+@lru_cache(maxsize=16384)
+def _coarseness(architecture: Architecture, bits: Bits) -> tuple[float, float, float]:
+    """Mean coarseness of inner layers' weights, of their inputs, and of depthwise layers (their finer side)."""
+    deep = {name for name, kind in kinds(architecture).items() if kind == "depthwise"}
+    pairs = {name: bits_of_layer(bits, name) for name in inner_layers(architecture)}
+    inner = [pair for name, pair in pairs.items() if name not in deep] or [(bits.weights, bits.activations)]
+    # A grid with a level more on the positive side: measured errors of real weights shrink as its range grows.
+    finer = [1 - 2.0**-w if bits.symmetric else 1.0 for w, _ in inner]
+    return (
+        _mean([factor * _coarse(w) for factor, (w, _) in zip(finer, inner, strict=True)]),
+        _mean([_coarse(a) for _, a in inner]),
+        _mean([_coarse(min(pairs[name])) for name in deep]),
     )
 
 

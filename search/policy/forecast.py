@@ -12,6 +12,7 @@ import numpy as np
 
 from contest.candidate import Candidate
 from search.policy.account import make_plan
+from search.policy.accuracy import Measured
 from search.policy.budget import Speed
 from search.policy.knowledge import CAUTIOUS, log_error
 from search.policy.parents import Parents
@@ -103,17 +104,18 @@ def forecast(now: Situation, *, ratio: float, converged: float) -> Forecast | No
 
     ratio: cost of a quantised epoch in float ones; converged: epochs of a float training that suffice.
     """
-    first = Parents(now).first()
+    given = _given(now)
+    first, error = given or (Parents(now).first(), None)
     if first is None:
         return None
-    means, chances, prices = _settings(now, first)
+    means, chances, prices = _settings(now, first, error)
     best = int(np.argmax(chances))
     enough = None
-    if chances[best] < CAUTIOUS:
+    if chances[best] < CAUTIOUS and error is None:
         factor = 1.0
         while enough is None and factor < LONGEST:
             factor *= 1.25
-            more = replace(now, plan=make_plan(factor * now.plan.whole, ratio, converged))
+            more = replace(now, plan=make_plan(factor * now.plan.whole, ratio, converged, images=now.known.images))
             longer = Parents(more).first()
             if longer is not None and float(_settings(more, longer)[1].max()) >= CAUTIOUS:
                 enough = factor
@@ -136,10 +138,24 @@ def forecast(now: Situation, *, ratio: float, converged: float) -> Forecast | No
     )
 
 
-def _settings(now: Situation, parent: Proposal) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(mean of log2 of the error, probability, price) of all settings of a parent that is to be trained."""
+def _given(now: Situation) -> tuple[Proposal, Measured] | None:
+    """The best of the parents that the study was given, with its error as its training says."""
+    records = [r for r in now.known.records if r.candidate.start and r.stage == "parent" and r.forecast is not None]
+    if not records:
+        return None
+    best = max(records, key=lambda r: r.forecast or 0.0)
+    values = now.space.complete(best.params)
+    error = log_error(1 - (best.forecast or 0.0), 0.05)
+    return Proposal("parent", values, best.candidate, best.rung, best.why, forecast=best.forecast), error
+
+
+def _settings(
+    now: Situation, parent: Proposal, error: Measured | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(mean of log2 of the error, probability, price) of all settings of a parent trained or not."""
     options = now.pool(parent.candidate, parent.values, now.long_epochs).grid()
     images = parent.candidate.train.epochs * now.known.images
-    error = now.known.curve.error(parent.candidate.architecture, options[0].price.macs, images)
-    worth = now.gain.of(options, "", log_error(*error))
+    if error is None:
+        error = log_error(*now.known.curve.error(parent.candidate.architecture, options[0].price.macs, images))
+    worth = now.gain.of(options, "", error)
     return worth.means, worth.chances, np.array([setting.price.total for setting in options])

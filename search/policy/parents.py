@@ -52,7 +52,7 @@ class Parents:
 
     def of(self, values: Mapping[str, Value], why: str = ANOTHER) -> Proposal | None:
         """The parent that `values` stand for, its gain in proportion to its cost; None where it is not worth it."""
-        option = self._promise(values, max(self.now.plan.parent, 1.0))
+        option = self._promise(values, max(self.now.plan.another or self.now.plan.parent, 1.0))
         if option is None or option.gain < WORTH_A_PARENT:
             return None
         share = self._share_after(option.candidate)

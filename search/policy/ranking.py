@@ -163,6 +163,9 @@ def read_finalists(study: Study, judge: Judge, score: Scores) -> list[Finalist]:
             with beside(model) as part:
                 shutil.copyfile(study.directory / record.result.model, part)
             write_text(home / "candidate.json", record.candidate.to_json() + "\n")
+            if record.candidate.start:  # or `contest train candidate.json` would not know where to begin
+                with beside(home / "parent.ckpt") as part:
+                    shutil.copyfile(study.directory / "parents" / f"{record.candidate.start}.ckpt", part)
             _note_read(study.directory, record, place)
             write_text(report, json.dumps(score(model), indent=2) + "\n")
         found.append(Finalist(place, record, model, json.loads(report.read_text())))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, Literal
 
 from contest.candidate import Architecture, Bits, Candidate, Recipe
 from contest.networks.options import Value
@@ -15,6 +15,8 @@ from contest.networks.registry import family_rows
 from search.space.space import Space
 
 FLOAT = Bits()
+Kind = Literal["depthwise", "widen", "narrow"]
+"""A kind of layer with bits of its own."""
 
 
 def architecture_of(v: Mapping[str, Any]) -> Architecture:
@@ -90,7 +92,12 @@ def check_space(space: Space, changes: Mapping[str, Any]) -> None:
 
 def bits_of(architecture: Architecture, v: Mapping[str, Any]) -> Bits:
     """Bits of a child, layer by layer where first, last, outer stages and depthwise layers differ from the rest."""
-    base = Bits(int(v["weight_bits"]), int(v["activation_bits"]), numbers=int(v["number_bits"]))  # type: ignore[arg-type]
+    base = Bits(
+        int(v["weight_bits"]),
+        int(v["activation_bits"]),
+        numbers=int(v["number_bits"]),  # type: ignore[arg-type]
+        symmetric=bool(v["symmetric"]),
+    )
     row = family_rows()[architecture.family]
     first = int(v["first_bits"])
     layers = {
@@ -102,19 +109,26 @@ def bits_of(architecture: Architecture, v: Mapping[str, Any]) -> Bits:
     for stage, shift in ((0, int(v["shift_1"])), (min(3, stages) - 1, int(v["shift_3"]))):
         if shift and stages and f"stages.{stage}" in staged_modules(architecture):
             layers[f"stages.{stage}"] = (_shifted(base.weights, shift), _shifted(base.activations, shift))
-    if int(v["depthwise_shift"]):
-        for name in depthwise(architecture):
-            pair = (
-                _shifted(base.weights, int(v["depthwise_shift"])),
-                _shifted(base.activations, int(v["depthwise_shift"])),
-            )
-            layers[name] = pair
+    for name, kind in kinds(architecture).items():
+        shift = int(v[f"{kind}_shift"])
+        if kind == "depthwise" and shift:
+            layers[name] = (_shifted(base.weights, shift), _shifted(base.activations, shift))
+        elif shift:  # the price of an operation is that of the wider of its two, so both come down to the same
+            weights, inputs = bits_of_layer(replace(base, layers=layers), name)
+            widest = _shifted(max(weights, inputs), shift)
+            layers[name] = (min(weights, widest), min(inputs, widest))
     return replace(base, layers=layers)
 
 
+def bits_of_layer(bits: Bits, name: str) -> tuple[int, int]:
+    """(bits of the weights, of the input) of an inner layer: the longest prefix of its name that has its own."""
+    known = [prefix for prefix in bits.layers if name == prefix or name.startswith(f"{prefix}.")]
+    return bits.layers[max(known, key=len)] if known else (bits.weights, bits.activations)
+
+
 @lru_cache(maxsize=4096)
-def _modules(architecture: Architecture) -> tuple[frozenset[str], tuple[str, ...]]:
-    """(names of modules, those of depthwise convolutions) of an architecture, without its weights."""
+def _modules(architecture: Architecture) -> tuple[frozenset[str], tuple[str, ...], Mapping[str, Kind]]:
+    """(names of modules, names of layers between the first and the last, kinds) of an architecture."""
     import torch
     from torch import nn
 
@@ -123,16 +137,31 @@ def _modules(architecture: Architecture) -> tuple[frozenset[str], tuple[str, ...
     with torch.device("meta"):
         network = build(architecture, (3, 32, 32), 10)
     modules = dict(network.named_modules())
-    deep = [n for n, m in modules.items() if isinstance(m, nn.Conv2d) and m.groups == m.in_channels > 1]
-    return frozenset(modules), tuple(deep)
+    layers = {n: m for n, m in modules.items() if isinstance(m, nn.Conv2d | nn.Linear)}
+    deep = {n: m for n, m in layers.items() if isinstance(m, nn.Conv2d) and m.groups == m.in_channels > 1}
+    found: dict[str, Kind] = dict.fromkeys(deep, "depthwise")
+    names = list(layers)
+    for place, name in enumerate(names):
+        if name in deep:  # in order of the forward pass: what widens before it, what narrows after it
+            for other, kind in ((place - 1, "widen"), (place + 1, "narrow")):
+                near = layers[names[other]] if 0 < other < len(names) - 1 else None
+                if isinstance(near, nn.Conv2d) and near.kernel_size == (1, 1) and near.groups == 1:
+                    found.setdefault(names[other], kind)  # type: ignore[arg-type]
+    return frozenset(modules), tuple(names[1:-1]), found
 
 
 def staged_modules(architecture: Architecture) -> frozenset[str]:
     return _modules(architecture)[0]
 
 
-def depthwise(architecture: Architecture) -> tuple[str, ...]:
+def inner_layers(architecture: Architecture) -> tuple[str, ...]:
+    """Names of the layers between the first and the last."""
     return _modules(architecture)[1]
+
+
+def kinds(architecture: Architecture) -> Mapping[str, Kind]:
+    """Of a network with depthwise layers: these, the 1x1 layers that widen before them and those that narrow after."""
+    return _modules(architecture)[2]
 
 
 def whole(epochs: float, total: float) -> float:

@@ -55,6 +55,9 @@ COMPRESSION: Mapping[str, Draw] = {
     "shift_1": Draw((0, 1)),
     "shift_3": Draw((0, -1)),
     "depthwise_shift": Draw((0, 1, 2)),  # depthwise layers have fewest weights and lose most at few bits
+    "widen_shift": Draw((-1, 0)),  # the 1x1 layers before them, and after them
+    "narrow_shift": Draw((-1, 0)),
+    "symmetric": Draw((False, True)),  # weights from -2^(b-1) to 2^(b-1): where zeros are free, one level more
     "first_bits": Draw((2, 3, 4, 5, 6, 8)),  # of the first layer and of the image that it sees
     "last_bits": Draw((2, 3, 4, 6, 8)),
     "number_bits": Draw((8, 32)),  # of what batch norms leave behind
@@ -77,6 +80,9 @@ SMALL_IMAGES: Mapping[str, Any] = {
     "flip": [False],
     "crop": [1],
     "batch_size": [64],
+    "depthwise_shift": [0],
+    "widen_shift": [0],
+    "narrow_shift": [0],
 }
 """Changes for 8x8 images of digits, which a mirror turns into something else."""
 

@@ -31,6 +31,8 @@ class Settings:
     sampler: Sampler = "tpe"
     seed: int = 0
     trials: int | None = 20
+    images: int | None = None
+    """Training images that may be seen in all; None: as the time, or the trials and their epochs, say."""
     budget_s: float | None = None
     explore_epochs: float = 10.0
     """Epochs of one trial of the explore stage, float and quantised together."""
@@ -42,6 +44,12 @@ class Settings:
     """Epochs of a teacher that is trained once for the study; 0: none (unless `teachers` names some)."""
     teachers: tuple[str, ...] = ()
     """Network files from whose mean logits the refine stage learns."""
+    answers: str | None = None
+    """Folder of given teachers' answers, shared by studies; None: the study's own."""
+    parents: tuple[str, ...] = ()
+    """Files of float parents that stand for float trainings of the study."""
+    starts: tuple[str, ...] = ()
+    """Files and studies of the user's own to begin from."""
     taught_epochs: int = 0
     """Of the recipes that learn from the teacher (contest.candidate.Recipe)."""
     finalists: int = 3
@@ -82,8 +90,10 @@ class Settings:
             raise UsageError(f"--target-score {self.target_score:g}: a score to stay below is above 0")
         if self.margin is not None and not 0 <= self.margin < 1:
             raise UsageError(f"--margin {self.margin:g}: points of accuracy, such as 0.005, lie between 0 and 1")
-        if self.trials is None and self.budget_s is None:
-            raise UsageError("give --trials N or --budget TIME (or both): a study needs an end")
+        if self.images is not None and self.images <= 0:
+            raise UsageError(f"--images {self.images}: training images to spend are more than none")
+        if self.trials is None and self.budget_s is None and self.images is None:
+            raise UsageError("give --trials N, --images N or --budget TIME (or both): a study needs an end")
 
     @property
     def rule_name(self) -> str:
@@ -113,6 +123,7 @@ class Settings:
             raise UsageError(f"{directory} holds no study (no study.json): start one without --resume")
         try:
             data = json.loads(path.read_text())
-            return Settings(**{**data, "rungs": tuple(data["rungs"]), "teachers": tuple(data["teachers"])})
+            tuples = {name: tuple(data[name]) for name in ("rungs", "teachers", "parents", "starts") if name in data}
+            return Settings(**{**data, **tuples})
         except (ValueError, TypeError, KeyError) as error:
             raise UsageError(f"{path} is not a study of this version: {error}") from error

@@ -303,7 +303,7 @@ def parse(trial: FrozenTrial) -> Record | None:
         stage=work["stage"],
         rung=work["rung"],
         candidate=candidate,
-        params=dict(trial.params),
+        params={**trial.system_attrs.get("fixed_params", {}), **trial.params},
         estimate=Price(**estimate) if estimate else None,
         # A worker may die between writing its result and telling it: then the result does not count.
         result=result_from_json(attrs["result"]) if "result" in attrs and _told(trial) else None,

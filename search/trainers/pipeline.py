@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contest.candidate import Architecture, Bits, Candidate, Recipe
+from contest.errors import UsageError
 from contest.files import beside
 from contest.pipeline import stages
 from search.study.settings import Settings
 from search.study.study import float_key
 from search.study.trial import Price
+from search.trainers.given import checkpoint_of
 from search.trainers.protocol import Progress, Trained
 
 if TYPE_CHECKING:
@@ -66,6 +68,11 @@ class PipelineTrainer:
             self._train, self._validation = parts.train.to(self.device), parts.validation.to(self.device)
 
     @property
+    def split_sha256(self) -> str:
+        """Of the split whose validation images judge the networks."""
+        return self._provenance["split_sha256"]
+
+    @property
     def images(self) -> int:
         return len(self._train)
 
@@ -107,6 +114,7 @@ class PipelineTrainer:
             device=self.device,
             directory=directory,
             teach=self.soft_labels if distils(candidate) else None,
+            start=checkpoint_of(self.directory, candidate),
             on_epoch=report,
             provenance=self._provenance,
         )
@@ -144,13 +152,15 @@ class PipelineTrainer:
             self._teacher = self._make_teacher()
         return True
 
-    def check_teachers(self) -> None:
-        """Raise UsageError for a teacher that takes other images, or knows those that validation is measured on."""
+    def refusal(self) -> str | None:
+        """Why the given teacher cannot teach here: it takes other images, or knows those of the validation split."""
         from contest.training import load_teachers
 
-        if self.settings.teachers:
-            paths = [Path(path) for path in self.settings.teachers]
-            load_teachers(paths, self._train, self.classes, self._provenance["split_sha256"])
+        try:
+            load_teachers([Path(path) for path in self.settings.teachers], self._train, self.classes, self.split_sha256)
+        except UsageError as error:
+            return str(error)
+        return None
 
     def soft_labels(self, recipe: Recipe) -> torch.Tensor:
         """The teacher's logits for the images of a recipe: made by whoever needs them first, read by the others."""
@@ -160,8 +170,23 @@ class PipelineTrainer:
         asked = question(recipe)
         if asked not in self._labels:
             self._teacher = self._teacher or self._make_teacher()
-            self._labels[asked] = make_labels(self._teacher, self.directory, self._train, recipe, device=self.device)
+            self._labels[asked] = make_labels(self._teacher, self._answers, self._train, recipe, device=self.device)
         return self._labels[asked]
+
+    def answering_s(self) -> float:
+        """Seconds that the study's given teacher needs for its answers; 0 where they are kept, or nobody is given."""
+        from search.trainers.teacher import answering_s
+
+        if not self.settings.teachers:
+            return 0.0
+        recipe = Recipe(taught_epochs=self.settings.taught_epochs)
+        return answering_s(self._make_teacher(), self._answers, self._train, recipe, device=self.device)
+
+    @property
+    def _answers(self) -> Path:
+        """Where answers are kept: those of given teachers serve all studies."""
+        shared = self.settings.answers if self.settings.teachers else None
+        return Path(shared) if shared else self.directory / "teacher"
 
     def _make_teacher(self) -> Ensemble:
         from search.trainers.teacher import make_teacher

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,8 +80,28 @@ def make_teacher(
     return load_teachers(paths, train, classes, provenance["split_sha256"])
 
 
-def make_labels(teacher: Ensemble, directory: Path, train: Images, recipe: Recipe, *, device: str) -> Tensor:
-    """The teacher's logits for the images of a recipe, from the cache in the study directory or made now."""
+def make_labels(teacher: Ensemble, cache: Path, train: Images, recipe: Recipe, *, device: str) -> Tensor:
+    """The teacher's logits for the images of a recipe, from the cache or made now."""
     from contest.training import soft_labels
 
-    return soft_labels(teacher, train, device=device, recipe=recipe, cache=directory / "teacher")
+    return soft_labels(teacher, train, device=device, recipe=recipe, cache=cache)
+
+
+TIMED_IMAGES = 250
+
+
+def answering_s(teacher: Ensemble, cache: Path, train: Images, recipe: Recipe, *, device: str) -> float:
+    """Seconds until the teacher has answered for the images of a recipe; 0 where its answers are kept already."""
+    import torch
+
+    from contest.training import answers_file, forward
+
+    if answers_file(teacher, train, recipe, cache).exists():
+        return 0.0
+    some = train.take(torch.arange(min(TIMED_IMAGES, len(train))))
+    seconds = 0.0
+    for _ in range(2):  # the first sets things up
+        started = time.monotonic()
+        forward(teacher, some, device=device, batch_size=TIMED_IMAGES, bf16=True)
+        seconds = time.monotonic() - started
+    return seconds / len(some) * len(train) * (recipe.taught_epochs or 2)

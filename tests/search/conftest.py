@@ -52,6 +52,12 @@ def _binaries() -> Path | None:
     return versions[-1].parent if versions else None
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers of teachers are shared by a user's studies, not by tests."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def postgres() -> Iterator[Postgres]:
     """A running server, or a skip that says what is missing."""

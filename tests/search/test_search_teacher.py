@@ -1,4 +1,4 @@
-"""The teacher of a study, with the real trainer on the bundled digits: trained once, cached, given."""
+"""The teacher of a study and its given parents, with the real trainer on the bundled digits."""
 
 from __future__ import annotations
 
@@ -7,16 +7,22 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from torch import nn
 
-from contest.candidate import Candidate, Recipe
+from contest.candidate import Architecture, Bits, Candidate, Recipe
+from contest.commands import train
 from contest.datasets import Images
+from contest.datasets import load as load_images
 from contest.errors import UsageError
-from contest.model_file import load
-from contest.training import load_teachers
-from contest.zoo import DIRECTORY, teacher_files
+from contest.files import cache_folder
+from contest.model_file import Network, load, thaw
+from contest.training import evaluate, load_teachers
+from contest.zoo import DIRECTORY, parent_files, teacher_files
 from search.commands import search
+from search.space.space import Space, make_space
 from search.study.settings import Settings
 from search.trainers import teacher
+from search.trainers.given import adopt, nearest
 from search.trainers.pipeline import PipelineTrainer
 from search.workers.worker import open_study
 
@@ -120,7 +126,7 @@ def test_parents_and_children_learn_from_a_teacher(tmp_path: Path) -> None:
         catch_exceptions=False,
     )
     assert result.exit_code == 0 and not (given / "teacher" / "model.pt").exists()
-    answers = [next((home / "teacher").glob("answers-*.pt")) for home in (directory, given)]
+    answers = [next(home.glob("answers-*.pt")) for home in (directory / "teacher", cache_folder("answers"))]
     assert answers[0].name == answers[1].name, "the same question of the same teacher"
     assert torch.equal(*(torch.load(file, weights_only=True)["logits"] for file in answers))
 
@@ -147,16 +153,9 @@ def test_the_teacher_answers_for_whole_epochs_where_it_is_asked_to(tmp_path: Pat
     assert answers.shape == (3, images // size * size, 10)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--taught-epochs", "2"], "nobody who answers"),
-        (["--taught-epochs", "2", "--teacher-epochs", "2", "--budget", "1h"], "leave one of them out"),
-    ],
-)
-def test_taught_epochs_need_a_teacher_and_time_of_their_own(options: list[str], message: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=message):
-        CliRunner().invoke(search, [*SMALL, *options, "--study", str(tmp_path)], catch_exceptions=False)
+def test_taught_epochs_need_a_teacher(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nobody who answers"):
+        CliRunner().invoke(search, [*SMALL, "--taught-epochs", "2", "--study", str(tmp_path)], catch_exceptions=False)
 
 
 def test_the_bundled_teacher_teaches_cifar10_only(tmp_path: Path) -> None:
@@ -178,3 +177,154 @@ def test_a_teacher_that_does_not_say_which_images_it_saw_is_refused(tmp_path: Pa
     with pytest.raises(UsageError, match=r"does not say which images it saw.*validation"):
         load_teachers([silent], images, 10, "5091ca8a")
     assert load_teachers([silent], images, 10, None), "nothing is validated"
+
+
+# What a study is given to begin from.
+
+GIVEN = ["--dataset", "digits", "--finalists", "1", "--images", "6000"]
+NETWORK = "thin:stem_width=4,widths=6-10,depths=1-1,strides=2-2"
+
+
+@pytest.fixture(scope="module")
+def float_training(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`contest train` of a small float network: `train.ckpt` in `f`, and `f.pt`."""
+    folder = tmp_path_factory.mktemp("float")
+    recipe = "epochs=6,batch_size=64,learning_rate=0.3,flip=false,crop=1"
+    options = [
+        "--dataset",
+        "digits",
+        "--train",
+        recipe,
+        "--directory",
+        str(folder / "f"),
+        "--out",
+        str(folder / "f.pt"),
+    ]
+    result = CliRunner().invoke(train, [NETWORK, *options], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def given_trainer(directory: Path) -> tuple[PipelineTrainer, Space]:
+    trainer = trainer_at(directory, teacher_epochs=0.0)
+    return trainer, make_space(trainer.image_shape, {})
+
+
+def test_a_study_of_a_given_parent_trains_no_other_and_its_candidate_runs_in_contest_train(
+    tmp_path: Path, float_training: Path
+) -> None:
+    directory = tmp_path / "s"
+    parent = float_training / "f" / "train.ckpt"
+    result = CliRunner().invoke(
+        search, [*GIVEN, "--parents", str(parent), "--study", str(directory)], catch_exceptions=False
+    )
+    assert result.exit_code == 0, result.output
+    study = open_study(directory)
+    first, *others = study.records()
+    study.close()
+    assert (first.stage, first.why) == ("parent", "given") and first.result is not None
+    assert first.result.images == 0 and first.result.accuracy > 0.8  # as good as it was, for nothing
+    networks = [r for r in others if r.is_network]
+    assert networks and all(r.candidate.start == first.candidate.start for r in networks)
+    assert str(first.candidate.architecture) == "thin:depths=1-1,stem_width=4,strides=2-2,widths=6-10"
+    (finalist,) = (directory / "finalists").iterdir()
+    out = tmp_path / "again.pt"
+    again = CliRunner().invoke(
+        train, [str(finalist / "candidate.json"), "--dataset", "digits", "--out", str(out)], catch_exceptions=False
+    )
+    assert again.exit_code == 0, again.output
+    assert torch.equal(
+        evaluate(load(out), load_images("digits").train).predictions,
+        evaluate(load(finalist / "model.pt"), load_images("digits").train).predictions,
+    )
+
+
+def test_a_stored_network_is_a_parent_that_computes_the_same(tmp_path: Path, float_training: Path) -> None:
+    trainer, space = given_trainer(tmp_path)
+    (from_file,) = adopt(float_training / "f.pt", tmp_path, trainer, space)
+    (from_training,) = adopt(float_training / "f" / "train.ckpt", tmp_path, trainer, space)
+    assert from_file.candidate.architecture == from_training.candidate.architecture
+    assert from_file.trained and from_training.accuracy is not None
+    network = load(float_training / "f.pt")
+    images = load_images("digits").train
+    x = images.pixels.float() / 255
+    for bits in (Bits(), Bits(4, 8, numbers=8)):
+        stored = network if not bits.quantised else _compressed(float_training, bits)
+        thawed: nn.Module = thaw(stored, x[:200])
+        with torch.no_grad():
+            close = (thawed(x) - stored(x)).abs().mean() / stored(x).abs().mean()
+        # Float: rounding. Of a quantised one the inputs are not rounded any more.
+        assert close < (0.05 if bits.quantised else 1e-4)
+        assert all(abs(float(n.running_var.mean()) - 1) > 1e-3 for n in thawed.modules() if hasattr(n, "running_var"))
+
+
+def _compressed(folder: Path, bits: Bits) -> Network:
+    from contest.datasets import split
+    from contest.networks import parse
+    from contest.pipeline import compress
+
+    parts = split(load_images("digits").train)
+    tune = Recipe(epochs=1, batch_size=64, learning_rate=0.01, warmup_epochs=0, flip=False, crop=1)
+    candidate = Candidate(parse(NETWORK), bits, train=Recipe(epochs=0), tune=tune)
+    shape = (1, 8, 8)
+    made = compress(candidate, parts.train, image_shape=shape, classes=10, start=folder / "f" / "train.ckpt")
+    return made.network
+
+
+def test_what_saw_other_images_or_does_not_say_which_is_refused(tmp_path: Path, float_training: Path) -> None:
+    trainer, space = given_trainer(tmp_path)
+    state = torch.load(float_training / "f" / "train.ckpt", weights_only=True)
+    wrong = {"other": {**state["provenance"], "split_sha256": "0" * 64}, "silent": {}}
+    for name, provenance in wrong.items():
+        torch.save({**state, "provenance": provenance}, tmp_path / f"{name}.ckpt")
+    with pytest.raises(UsageError, match="was trained on other images"):
+        adopt(tmp_path / "other.ckpt", tmp_path, trainer, space)
+    with pytest.raises(UsageError, match="does not say which images it saw"):
+        adopt(tmp_path / "silent.ckpt", tmp_path, trainer, space)
+    with pytest.raises(UsageError, match="takes 3x32x32 images"):
+        adopt(sorted(DIRECTORY.glob("*.pt"))[0], tmp_path, trainer, space)
+    with pytest.raises(UsageError, match="neither a checkpoint nor a model"):
+        (tmp_path / "text.pt").write_text("no network")
+        adopt(tmp_path / "text.pt", tmp_path, trainer, space)
+    assert not (tmp_path / "parents").exists()
+
+
+def test_a_candidate_and_a_study_are_starts(tmp_path: Path, float_training: Path) -> None:
+    trainer, space = given_trainer(tmp_path / "other")
+    recipe = Candidate(Architecture("resnet", {"widths": (4, 6, 8), "depths": (1, 1, 1)}), Bits(3, 3), seed=5)
+    (tmp_path / "mine.json").write_text(recipe.to_json())
+    (given,) = adopt(tmp_path / "mine.json", tmp_path, trainer, space)
+    assert (
+        not given.trained and given.candidate.architecture == recipe.architecture and given.values["family"] == "resnet"
+    )
+    directory = tmp_path / "s"
+    options = ["--parents", str(float_training / "f" / "train.ckpt"), "--start", str(tmp_path / "mine.json")]
+    result = CliRunner().invoke(search, [*GIVEN, *options, "--study", str(directory)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    study = open_study(directory)
+    asked = [r for r in study.records() if r.why == "given"]
+    study.close()
+    assert [r.candidate.architecture.family for r in asked] == ["thin", "resnet"]
+    assert all(r.at_end for r in asked)
+    of_study = adopt(directory, tmp_path, trainer, space)
+    assert of_study and all(one.trained for one in of_study)
+    assert {str(one.candidate.architecture) for one in of_study} <= {str(r.candidate.architecture) for r in asked}
+
+
+def test_the_bundled_parents_lie_in_the_space() -> None:
+    space = make_space((3, 32, 32), {})
+    for path in parent_files():
+        made = Candidate.from_json(torch.load(path, weights_only=True)["provenance"]["candidate"])
+        values, exact = nearest(made, space)
+        assert exact and values["thin_block"] == "inverted"
+        assert not nearest(made, make_space((3, 32, 32), {"width": [4, 8]}))[1]
+
+
+def test_answers_of_a_given_teacher_are_shared(tmp_path: Path, float_training: Path) -> None:
+    files = {"teachers": (str(float_training / "f.pt"),), "teacher_epochs": 0.0, "answers": str(tmp_path / "answers")}
+    first, second = (trainer_at(tmp_path / name, **files) for name in "ab")
+    assert first.answering_s() > 0
+    labels = first.soft_labels(Recipe())
+    assert second.answering_s() == 0
+    assert torch.equal(second.soft_labels(Recipe()), labels)
+    assert len(list((tmp_path / "answers").iterdir())) == 1 and not (tmp_path / "b" / "teacher").exists()
