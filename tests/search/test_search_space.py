@@ -67,7 +67,7 @@ def test_seeds_lie_where_the_record_is_expected() -> None:
         assert space.complete(values) == values
         candidate = to_candidate(values, epochs=10)
         macs, _ = macs_and_weights(candidate.architecture, COLOUR, 10)
-        assert 5e6 < macs < 18e6
+        assert 5e6 < macs < 19e6
         assert candidate.bits.layers["first"] == (values["first_bits"],) * 2
 
 
