@@ -70,7 +70,8 @@ class WeightLayer(nn.Module):
         if value is None or self.spec.number_bits == 32:
             self.register_buffer(name, value)
             return
-        self.register_buffer(f"{name}_codes", torch.zeros_like(value, dtype=torch.int8))
+        # (zeros_like would import sympy on the meta device, which takes longer than all the rest of opening a file)
+        self.register_buffer(f"{name}_codes", torch.zeros(value.shape, dtype=torch.int8, device=value.device))
         self.register_buffer(f"{name}_scale", torch.ones(1, device=value.device))
 
     def numbers(self, name: str) -> Tensor | None:

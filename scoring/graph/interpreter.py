@@ -61,6 +61,7 @@ class _Run:
         self._graph, self._wanted, self._replaced = graph, wanted, replaced
         self._nodes = [n for n in graph.running if n.output not in replaced]
         self._halves = {d for d in graph.types.values() if d in _HALVES and not is_native(d)}
+        self._skipped = {node.output for node in self._nodes if self._is_done_by_quantisers(node)}
         last = {value: i for i, node in enumerate(self._nodes) for value in node.inputs}
         self._ends: dict[int, list[str]] = {}
         for value, i in last.items():
@@ -71,16 +72,32 @@ class _Run:
         graph, count = self._graph, len(images)
         read = {i for node in self._nodes for i in node.inputs}
         values = {n: self._widened(t) for n, t in graph.constants.items() if self._wanted is None or n in read}
+        if (
+            images.dim() == 4 and count > 1
+        ):  # channels last: convolutions then reorder nothing, in two thirds of the time
+            images = images.contiguous(memory_format=torch.channels_last)
         values[graph.input] = self._rounded(graph.input, images.to(graph.types[graph.input]))
         for name, value in self._replaced.items():
             values[name] = self._widened(value).repeat(count, *[1] * (value.dim() - 1))
         for i, node in enumerate(self._nodes):
             inputs = [values[name] if name else None for name in node.inputs]
-            values[node.output] = self._rounded(node.output, run_node(node, inputs, images=count))
+            if node.output in self._skipped:
+                values[node.output] = values[node.inputs[0]]
+            else:
+                values[node.output] = self._rounded(node.output, run_node(node, inputs, images=count))
             del inputs
             for name in self._ends.get(i, ()):
                 del values[name]
         return values if self._wanted is None else {name: values[name] for name in self._wanted}
+
+    def _is_done_by_quantisers(self, node: Node) -> bool:
+        """Whether a ReLU goes to quantisers alone that have no code below zero: they cut off what it cuts off."""
+        readers = self._graph.consumers.get(node.output, [])
+        if node.kind != "Relu" or self._wanted is None or node.output in {*self._wanted, self._graph.output}:
+            return False
+        return bool(readers) and all(
+            reader.kind == "Quant" and reader.attributes["low"] >= 0 and len(reader.inputs) == 2 for reader in readers
+        )
 
     def _widened(self, value: Tensor) -> Tensor:
         return value.float() if value.dtype in self._halves else value

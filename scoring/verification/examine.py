@@ -82,7 +82,7 @@ def _is_constant(graph: Graph, images: Tensor, before: Tensor, value: str, mean:
     return True
 
 
-BATCH = 100
+BATCH = 50
 """Images at once: few enough that a map stays in the processor's cache."""
 REORDERED_BATCH = 64
 REPEATED = 1_000
