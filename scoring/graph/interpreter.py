@@ -72,9 +72,7 @@ class _Run:
         graph, count = self._graph, len(images)
         read = {i for node in self._nodes for i in node.inputs}
         values = {n: self._widened(t) for n, t in graph.constants.items() if self._wanted is None or n in read}
-        if (
-            images.dim() == 4 and count > 1
-        ):  # channels last: convolutions then reorder nothing, in two thirds of the time
+        if images.dim() == 4 and count > 1:  # channels last: convolutions reorder nothing, and take two thirds
             images = images.contiguous(memory_format=torch.channels_last)
         values[graph.input] = self._rounded(graph.input, images.to(graph.types[graph.input]))
         for name, value in self._replaced.items():
