@@ -263,7 +263,15 @@ def _file_report(
     arch, state_key, declare = code
     if arch is None:
         return score_file(
-            path, images=images, rule=rule, trust=trust, holdout=private, classes=classes, details=details, told=told
+            path,
+            images=images,
+            rule=rule,
+            trust=trust,
+            holdout=private,
+            classes=classes,
+            details=details,
+            told=told,
+            looked=True,
         )
     from scoring.readers.user_module import load_module
 

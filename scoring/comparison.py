@@ -234,7 +234,7 @@ def _side(name: str, path: Path, arch: str | None, rule: Rule, tests: DataSet | 
     shape = facts(rule.dataset).image_shape or (3, 32, 32)
     images = tests.test if tests else None
     if arch is None:
-        return Side(name, *compared(path, images, rule, trust=trust))
+        return Side(name, *compared(path, images, rule, trust=trust, looked=True))
     from scoring.readers.user_module import load_module
 
     return Side(name, *compared(load_module(arch, path), images, rule, image_shape=shape))
