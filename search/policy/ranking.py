@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,10 @@ from search.study.trial import Record
 SIGMAS = 2.0
 """The lower bound of accuracy that must reach the threshold: so many sigma below what validation shows. Of several
 networks the luckiest is chosen, so one sigma is missed on the test set in a third of cases (docs/record)."""
+
+
+MAY_REACH = 0.25
+"""A finalist whose lower bound misses the threshold is read where it reaches it on the test set with this chance."""
 
 
 class Judge:
@@ -52,6 +57,16 @@ class Judge:
     def violation(self, predicted: float) -> float:
         """Above 0: infeasible, by that much accuracy. Without a threshold nothing is."""
         return self.settings.threshold - predicted if self.settings.objective == "constrained" else 0.0
+
+    def chance_on_test(self, record: Record) -> float:
+        """That the network reaches the threshold on as many other images.
+
+        What validation shows less one sigma, since the luckiest of several is looked at, with both samples' chance.
+        """
+        assert record.result is not None
+        p, total = record.result.accuracy, record.result.total
+        sigma = math.sqrt(max(p * (1 - p), 1e-6) / total)
+        return 0.5 * (1 + math.erf((p - sigma - self.settings.threshold) / (2 * sigma)))
 
     def feasible(self, record: Record) -> bool:
         return self.violation(self.predicted(record)) <= 0
@@ -140,11 +155,30 @@ class Finalist:
 
 
 def finalists(study: Study, judge: Judge) -> list[Record]:
-    """The networks that will be read on the test set, best on validation first; one of each candidate."""
+    """The networks that will be read on the test set, best on validation first; one of each candidate.
+
+    The best, then the cheaper ones that may reach the threshold there too although their lower bound does not, by their
+    saving and their chance; then whoever follows.
+    """
     found: dict[str, Record] = {}
     for record in judge.leaders():
         found.setdefault(record.key, record)
-    return list(found.values())[: study.settings.finalists]
+    ranked, count = list(found.values()), study.settings.finalists
+    if not ranked or judge.confirmed() is None or study.settings.objective != "constrained":
+        return ranked[:count]
+    best = ranked[0].result
+    assert best is not None
+
+    def gain(record: Record) -> float:
+        assert record.result is not None
+        saving = math.log(best.price.total / max(record.result.price.total, 1e-12))
+        chance = judge.chance_on_test(record)
+        return saving * chance if chance >= MAY_REACH else 0.0
+
+    risky = sorted((r for r in ranked[1:] if gain(r) > 0), key=gain, reverse=True)[: count - 1]
+    others = [r for r in ranked[1:] if r not in risky]
+    chosen = [ranked[0], *risky, *others][:count]
+    return [record for record in ranked if record in chosen]
 
 
 def read_finalists(study: Study, judge: Judge, score: Scores) -> list[Finalist]:

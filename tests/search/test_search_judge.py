@@ -6,6 +6,7 @@ import math
 import random
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from search.policy.accuracy import FEATURES, CompressionModel, Measured, Observa
 from search.policy.budget import Budget, Speed, corrected, parse_duration
 from search.policy.knowledge import Knowledge
 from search.policy.learning_curve import PRIORS, LearningCurve, kind_of
-from search.policy.ranking import SIGMAS, Judge
+from search.policy.ranking import SIGMAS, Judge, finalists
 from search.space.space import make_space
 from search.study.settings import Settings
 from search.study.trial import Price, Record, Result, Stage, wilson_lower
@@ -226,3 +227,17 @@ def test_settings_survive_the_disk(tmp_path_factory: pytest.TempPathFactory) -> 
         Settings(rungs=(0.5, 0.2, 1.0))
     with pytest.raises(UsageError, match="needs the score"):
         Settings(objective="target")
+
+
+def test_finalists_are_the_best_and_those_whose_saving_is_worth_a_reading() -> None:
+    """Of 5,000 images at 90 %, sigma is 0.42 points: 90.6 % is read, 90.0 % is not, and 88 % never is."""
+    near, hopeless = record(1, 0.906, score=0.004), record(2, 0.90, score=0.0039)
+    good, dearer = record(3, 0.915, score=0.005), record(4, 0.95, score=0.009)
+    judge = Judge(Settings(threshold=0.9), [near, hopeless, good, dearer, record(5, 0.88, score=0.001)], 10)
+    study = SimpleNamespace(settings=Settings(threshold=0.9, finalists=2))
+    assert [r.number for r in finalists(study, judge)] == [3, 1]  # type: ignore[arg-type]
+    assert judge.chance_on_test(near) == pytest.approx(stats.norm.cdf(0.0018 / 0.0041 / math.sqrt(2)), abs=0.03)
+    study.settings = Settings(threshold=0.9, finalists=3)
+    assert [r.number for r in finalists(study, judge)] == [3, 4, 1]  # type: ignore[arg-type]
+    study.settings = Settings(threshold=0.9, finalists=1)
+    assert [r.number for r in finalists(study, judge)] == [3]  # type: ignore[arg-type]
