@@ -16,6 +16,7 @@ from scoring.analysis.cost_model import analyse
 from scoring.costs import Costs
 from scoring.graph.interpreter import logits_of
 from scoring.readers.read import read
+from scoring.readers.subject import subject_of_module
 from scoring.readers.user_module import load_module, subject_of_user_module
 from scoring.score import score_file
 from scoring.writers.convert import convert_file, convert_module
@@ -233,3 +234,28 @@ def test_the_gate_looks_at_trusted_onnx_files_too(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("contest.untrusted.check_file", refuse)
     with pytest.raises(RefusedError, match=r"the gate saw model\.onnx"):
         score_file(tmp_path / "model.onnx", trust=True)
+
+
+@pytest.mark.parametrize("how", ["causal", "truth", "added", "none"])
+def test_attention_with_its_masks(how: str) -> None:
+    """What windows and decoders ask of scaled_dot_product_attention; torch's own kernel is the oracle."""
+    masks = {"truth": torch.ones(4, 4).tril().bool(), "added": torch.randn(4, 4)}
+
+    class Attends(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.fc = nn.Linear(4, 12), nn.Linear(16, 10)
+            self.register_buffer("mask", masks.get(how))
+
+        def forward(self, x: Tensor) -> Tensor:
+            q, k, v = self.inner(x[:, 0]).chunk(3, -1)
+            y = F.scaled_dot_product_attention(q, k, v, self.mask, is_causal=how == "causal")
+            return self.fc(y.flatten(1))  # type: ignore[no-any-return]
+
+    torch.manual_seed(0)
+    model, images = Attends().eval(), torch.rand(3, 1, 4, 4)
+    found = subject_of_module(model, (1, 4, 4))
+    assert torch.allclose(logits_of(found.graph, images), model(images), atol=1e-5)
+    costs = analyse(found.graph)
+    assert not costs.unknown_operations
+    assert costs.macs == 4 * 4 * 12 + 2 * 4 * 4 * 4 + 160
