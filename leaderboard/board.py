@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from leaderboard.domain import submissions
-from leaderboard.domain.submissions import QuotaError
+from leaderboard.domain.admission import QuotaError
 from leaderboard.scoring_queue.queue import Jobs
 from leaderboard.scoring_queue.score_submission import Scorer, Work
 from leaderboard.settings import Settings

@@ -203,7 +203,7 @@ def specification(
         "accuracy:Q",
         title=f"accuracy on the {facts(rule.dataset).title} test set",
         scale=alt.Scale(domain=list(area.accuracies), nice=False, zero=False),
-        axis=alt.Axis(format=".0%" if area.accuracies[1] - area.accuracies[0] > 0.045 else ".1%", tickCount=7),
+        axis=alt.Axis(format=".0%" if area.accuracies[1] - area.accuracies[0] > 0.05 else ".1%", tickCount=7),
     )
     notes = [rule.footnote] if rule.footnote else []
     if hidden := len(entries) - len(drawn):

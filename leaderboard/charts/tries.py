@@ -142,7 +142,7 @@ def specification(
         "accuracy:Q",
         title="accuracy",
         scale=alt.Scale(domain=list(area.accuracies), nice=False, zero=False),
-        axis=alt.Axis(format=".0%" if area.accuracies[1] - area.accuracies[0] > 0.045 else ".1%", tickCount=7),
+        axis=alt.Axis(format=".0%" if area.accuracies[1] - area.accuracies[0] > 0.05 else ".1%", tickCount=7),
     )
     legend = alt.Legend(title=None, orient="top", columns=0 if look.width > 700 else 2) if group else None
     colours = alt.Scale(domain=techniques, range=list(_COLOURS[: len(techniques)]))

@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 
 from leaderboard.board import Board
 from leaderboard.cache import Cache
-from leaderboard.domain import contests, final, ranking, submissions, tokens
+from leaderboard.domain import admission, contests, final, ranking, submissions, tokens
 from leaderboard.domain.contests import NotFoundError
 from leaderboard.domain.ranking import Point, Record
 from leaderboard.domain.tokens import PUBLIC, Viewer
@@ -365,7 +365,7 @@ def get_me(board: TheBoard, viewer: TheViewer) -> ViewerView:
     """Who the token belongs to, and what is left of the quota."""
     with board.database.read() as session:
         team = session.get(Team, viewer.team_id) if viewer.team_id else None
-        left = submissions.quota(session, team.contest, team) if team else None
+        left = admission.quota(session, team.contest, team) if team else None
         return ViewerView(
             role=viewer.role,
             team_id=viewer.team_id,
@@ -389,7 +389,7 @@ def _may_submit(
     if known is not None and known.state not in submissions.AGAIN:
         return EnteredView(new=False, submission=submission_view(known, contest, viewer))
     if known is None:
-        submissions.check_may_submit(session, contest, team, size_bytes)
+        admission.check_may_submit(session, contest, team, size_bytes)
     return None
 
 

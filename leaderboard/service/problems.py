@@ -8,8 +8,8 @@ from http import HTTPStatus
 from starlette.responses import JSONResponse
 
 from contest.errors import ContestError, RefusedError, UsageError
+from leaderboard.domain.admission import DisqualifiedError, QuotaError
 from leaderboard.domain.contests import ClosedError, NotFoundError
-from leaderboard.domain.submissions import DisqualifiedError, QuotaError
 from leaderboard.storage.database import DatabaseError
 from leaderboard.storage.file_store import TooLargeError
 from leaderboard.storage.signer import ForbiddenError, UnauthorizedError

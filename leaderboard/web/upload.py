@@ -13,7 +13,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
 
 from contest.errors import ContestError, UsageError
-from leaderboard.domain import contests, submissions
+from leaderboard.domain import admission, contests, submissions
 from leaderboard.service.api import Slug, check_declared, submitting_team, upload_limit
 from leaderboard.service.problems import detail_of, status_of
 from leaderboard.service.security import FORM_OVERHEAD_BYTES
@@ -148,7 +148,7 @@ async def submit(slug: Slug, visit: TheVisit) -> Response:
             contest = contests.find(session, slug)
             team = submitting_team(session, contest, visit.viewer)
             # Here the file's hash is not known: the same file again needs a place that is free, as a new one does.
-            submissions.check_may_submit(session, contest, team)
+            admission.check_may_submit(session, contest, team)
             return contest, team
 
     script = "application/json" in visit.request.headers.get("accept", "")
@@ -197,9 +197,9 @@ def _form(visit: Visit, contest: Contest, notice: str = "", status: int = 200) -
         waiting = sum(submissions.queue_depth(session).values())
         expected_s = submissions.expected_s(session, waiting)
         if team is not None:
-            quota = submissions.quota(session, contest, team)
+            quota = admission.quota(session, contest, team)
             with contextlib.suppress(ContestError):  # what speaks against an upload stands on the page anyway
-                practice = submissions.check_open(session, contest, team).practice
+                practice = admission.check_open(session, contest, team).practice
     return visit.page(
         "submit.html",
         status=status,

@@ -13,10 +13,11 @@ from sqlalchemy import func, select
 
 from contest.errors import UsageError
 from leaderboard.board import Board
-from leaderboard.domain import contests, submissions
+from leaderboard.domain import admission, contests, submissions
+from leaderboard.domain.admission import DisqualifiedError, QuotaError
 from leaderboard.domain.contests import ClosedError, NotFoundError
 from leaderboard.domain.standings import judge
-from leaderboard.domain.submissions import Claim, DisqualifiedError, QuotaError
+from leaderboard.domain.submissions import Claim
 from leaderboard.domain.tokens import PUBLIC, Viewer
 from leaderboard.storage.file_store import StoredFile
 from leaderboard.storage.tables import Contest, Result, State, Submission, Team, now
@@ -151,7 +152,7 @@ def test_quota_of_the_day_and_in_total_without_our_failures(board: Board) -> Non
         contests.change(session, contests.find(session, "cifar"), {"daily_limit": 2, "total_limit": 3})
     contest, team = contest_and_team(board)
     with board.database.read() as session:
-        assert submissions.quota(session, contest, team) == submissions.Quota(2, 3)
+        assert admission.quota(session, contest, team) == admission.Quota(2, 3)
     board.work.score(submit(board, crash=1))  # our fault: not counted
     board.work.score(submit(board, refuse="no"))  # the team's: counted
     submit(board, n=1)
@@ -191,7 +192,7 @@ def test_a_machine_without_time_is_our_fault_and_tries_again(any_board: Board) -
     assert (found.state, found.our_fault) == (State.FAILED, True) and "could not score" in found.reason
     assert found.log.count("tried again") == 2 and str(any_board.settings.directory) not in found.log
     with any_board.database.read() as session:
-        assert submissions.quota(session, contest, team).today == contest.daily_limit
+        assert admission.quota(session, contest, team).today == contest.daily_limit
     assert submit(any_board, late=1) == number and get(any_board, number).state == State.QUEUED
 
 

@@ -16,10 +16,13 @@ from fastapi.testclient import TestClient
 
 from leaderboard.app import create_app
 from leaderboard.board import Board
-from leaderboard.domain import contests, tokens
+from leaderboard.domain import bundled_entries, contests, tokens
 from leaderboard.settings import Settings
+from leaderboard.storage.tables import Contest
+from leaderboard.web import teams
 from leaderboard.web.formats import markdown
 from leaderboard.web.language import LANGUAGES, LOCALE
+from scoring.rules import load_rule
 
 
 @pytest.mark.parametrize(
@@ -181,3 +184,13 @@ def test_pages_speak_the_readers_language(site: tuple[TestClient, dict[str, str]
         assert client.get(path, headers={"accept-language": "fr"}).status_code == (404 if path == "/nowhere" else 200)
     with TestClient(create_app(replace(settings, language="fr", workers=0), scripted)) as french:
         assert '<html lang="fr"' in french.get("/", headers={"accept-language": "en"}).text
+
+
+def test_what_would_help_most_is_said_of_a_real_report() -> None:
+    """The bundled network's own: the dearest layers first, and fewer bits where there are some."""
+    (entry, *_) = bundled_entries.entries(load_rule("lab"))
+    contest = Contest(slug="c", rule=load_rule("lab").to_json(), rule_name="lab")
+    found = teams._helps(contest, entry.report)
+    assert len(found) == 5 and [row.best for row in found] == sorted((row.best for row in found), reverse=True)
+    assert all(0 < row.best < row.params + row.ops + entry.score / 10 for row in found)
+    assert teams._helps(contest, None) == []

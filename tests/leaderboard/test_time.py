@@ -14,9 +14,9 @@ from sqlalchemy import select
 from contest.errors import UsageError
 from leaderboard.app import create_app
 from leaderboard.board import Board
-from leaderboard.domain import contests, final, ranking, submissions, tokens
+from leaderboard.domain import admission, contests, final, ranking, submissions, tokens
+from leaderboard.domain.admission import QuotaError
 from leaderboard.domain.contests import ClosedError
-from leaderboard.domain.submissions import QuotaError
 from leaderboard.domain.tokens import Viewer
 from leaderboard.settings import Settings
 from leaderboard.storage.tables import Contest, FinalResult, State, Submission, Team, now
@@ -148,7 +148,7 @@ def test_organisers_cancel_and_run_again_free_of_quota(any_board: Board) -> None
     with any_board.database.read() as session:
         found = session.get_one(Submission, first.id)
         assert found.state == State.CANCELLED and "the worker hangs" in found.reason
-        assert submissions.quota(session, contest, team).today == 1
+        assert admission.quota(session, contest, team).today == 1
     any_board.work.score()
     assert ranked(any_board) == [("Alpha", 0.02)]
     with any_board.database.write() as session:
@@ -160,7 +160,7 @@ def test_organisers_cancel_and_run_again_free_of_quota(any_board: Board) -> None
     assert ranked(any_board) == [("Alpha", 0.01)]
     with any_board.database.read() as session:
         assert len(submissions.results(session, second.id)) == 2
-        assert submissions.quota(session, contest, team).today == 0
+        assert admission.quota(session, contest, team).today == 0
     with any_board.database.write() as session, pytest.raises(UsageError, match="has ended already"):
         submissions.cancel(session, session.get_one(Submission, second.id), "why")
 

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import csv
 import io
+import re
+import shutil
 import tarfile
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from board_helpers import content, scripted
+from board_helpers import auth, content, scripted
+from click.testing import CliRunner
+from fastapi.testclient import TestClient
 from postgres_server import PostgresServer
 from sqlalchemy import select
 
 from contest.errors import RefusedError, UsageError
 from leaderboard import backup
+from leaderboard.app import create_app
 from leaderboard.board import Board, open_board
-from leaderboard.domain import contests, submissions, tokens
+from leaderboard.commands.admin import admin
+from leaderboard.domain import contests, copies, submissions, tokens
 from leaderboard.domain.tokens import Viewer
-from leaderboard.storage.tables import Base, State, Submission
+from leaderboard.storage.tables import Base, Fingerprint, State, Submission
+
+API = "/api/v1/contests/cifar"
 
 
 def fill(board: Board) -> str:
@@ -127,3 +137,60 @@ def test_check_names_what_is_wrong_and_mends_the_ranking(board: Board) -> None:
     assert len(backup.check(board.database, board.files)) == 1
     with pytest.raises(RefusedError, match="missing"):
         backup.export(board.database, board.files, board.settings.directory / "x.tar")
+
+
+def test_a_restore_drill(board: Board, tmp_path: Path) -> None:
+    """The machine is lost in the middle of a contest. From the export alone, on another, all goes on where it was."""
+    roster = tmp_path / "roster.csv"
+    roster.write_text("team,name,mail,id\nAda,Ada L,ada@e.edu,1815\nAda,Bea,bea@e.edu,7\n,Late,late@e.edu,9\n")
+
+    def admin_run(folder: Path, *arguments: object) -> str:
+        done = CliRunner().invoke(admin, [*map(str, arguments), "--directory", str(folder)])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    old, new = board.settings.directory, tmp_path / "another machine"
+    admin_run(old, "teams", roster, "--out", tmp_path / "tokens.csv")
+    code = admin_run(old, "class-code").split()[0]
+    admin_run(old, "announce", "Room 3")
+    admin_run(old, "set", "--final-at", "2099-01-01T10:00", "--pseudonyms")
+    token = next(
+        row["token"]
+        for row in csv.DictReader(io.StringIO((tmp_path / "tokens.csv").read_text(encoding="utf-8-sig")))
+        if row["team"] == "Ada"
+    )
+    with TestClient(create_app(replace(board.settings, workers=0), scripted)) as client:
+        for score in (0.02, 0.01):
+            data = content(report={"score": score})
+            number = client.post(f"{API}/submissions", content=data, headers=auth(token)).json()["submission"]["id"]
+            board.work.score(number)
+        client.post(f"{API}/submissions", content=content(n=0, report={}), headers=auth(token))  # waits
+    with board.database.write() as session:
+        copies.store(session, number, "cifar10", bytes(range(256)) * 40)
+    admin_run(old, "grades", "--csv", tmp_path / "before.csv")
+    admin_run(old, "export", tmp_path / "board.tar")
+    board.close()
+    shutil.rmtree(old)
+
+    admin_run(new, "import", tmp_path / "board.tar")
+    admin_run(new, "check")
+    admin_run(new, "grades", "--csv", tmp_path / "after.csv")
+    assert (tmp_path / "after.csv").read_bytes() == (tmp_path / "before.csv").read_bytes()
+    app = create_app(replace(board.settings, directory=new, workers=0), scripted)
+    again: Board = app.state.board
+    with TestClient(app) as client:
+        waiting = client.get(f"{API}/submissions?state=queued", headers=auth(token)).json()["submissions"]
+        assert len(waiting) == 1
+        again.work.score(waiting[0]["id"])
+        assert client.get(f"/api/v1/submissions/{number}/file", headers=auth(token)).content == data
+        more = client.post(f"{API}/submissions", content=content(report={"score": 0.001}), headers=auth(token)).json()
+        assert more["new"] and more["submission"]["id"] == waiting[0]["id"] + 1
+        again.work.score(more["submission"]["id"])
+        assert client.get(f"{API}/ranking").json()["rows"][0]["score"] == 0.001
+        page = client.get("/join").text
+        csrf = re.findall(r'name="csrf" value="([^"]+)"', page)[0]
+        told = {"csrf": csrf, "code": code, "mail": "late@e.edu", "team": "Latecomers"}
+        assert "Your token, shown this once" in client.post("/join", data=told).text
+        assert "Room 3" in client.get("/contests/cifar/news").text
+    with again.database.read() as session:
+        assert zlib.decompress(session.get_one(Fingerprint, number).predictions) == bytes(range(256)) * 40
