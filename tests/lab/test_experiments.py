@@ -129,6 +129,10 @@ def test_the_report_shows_each_layers_sparsity_and_the_parameters(task: lab.Task
     gone = sum(layers[f"{name} (%)"] * size for name, size in sizes.items()) / sum(sizes.values())
     assert gone.tolist() == pytest.approx(layers["All prunable (%)"].tolist())
     assert results.tables["parameters"]["Number"].tolist() == list(sizes.values())
+    fresh = pruning.prunable(task.new(0))  # small layers go first: their size at the start is part of the answer
+    assert results.tables["parameters"]["Std at the start"].tolist() == pytest.approx(
+        [weight.std().item() for weight in fresh.values()]
+    )
     every = sum(parameter.numel() for parameter in net().parameters())
     assert any(f"The model has {every} parameters, of which 550 are prunable" in note for note in results.notes)
     assert results.tables["none"]["Disk Size (MB)"].equals(results.tables["sizes"]["sparse COO (MB)"])

@@ -137,9 +137,11 @@ def _run(task: Task, chosen: Repeated, cells: Cells) -> tuple[Cell, dict[str, li
             if step in chosen.rewind_steps:
                 cells.save_state(f"step-{step}", trained.state_dict())
 
+        start = _spreads(model)
         curve = train_on(task, model, chosen.training, chosen.seed, after_step=note)
         cells.save_state("dense", model.state_dict())
-        return _measured(task, chosen, model, pruning.full(model), curve)
+        measured = _measured(task, chosen, model, pruning.full(model), curve)
+        return {**measured, "initial_std": start, "trained_std": _spreads(model)}
 
     def round_of(variant: str, index: int) -> Cell:
         """Round `index` of a variant, from the state of the round before."""
@@ -176,6 +178,11 @@ def _run(task: Task, chosen: Repeated, cells: Cells) -> tuple[Cell, dict[str, li
             if index > 1 and cells.finished(key):
                 cells.drop_state(f"{variant}-{index - 1:02d}")
     return first, rows
+
+
+def _spreads(model: nn.Module) -> dict[str, float]:
+    """The standard deviation of each weight tensor: global magnitude takes the smallest weights of all of them."""
+    return {name: float(weight.std()) for name, weight in pruning.prunable(model).items() if weight.numel() > 1}
 
 
 def _title(variant: str) -> str:
@@ -270,7 +277,15 @@ def _add_layers(rows: dict[str, list[Cell]], keys: dict[str, str], first: Cell, 
     results.add_table(
         "parameters",
         f"Parameters: {first['parameters']:,} in all, {first['weights']:,} of them prunable",
-        pd.DataFrame({"Weight": weights.keys(), "Number": weights.values()}),
+        pd.DataFrame(
+            {
+                "Weight": name,
+                "Number": number,
+                "Std at the start": first.get("initial_std", {}).get(name),
+                "Std, trained": first.get("trained_std", {}).get(name),
+            }
+            for name, number in weights.items()
+        ),
     )
     shown = next((v for v in rows if keys[v] == "none"), next(iter(rows)))
     long = results.tables[f"layers-{keys[shown]}"].melt(
