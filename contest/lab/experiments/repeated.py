@@ -182,7 +182,9 @@ def _run(task: Task, chosen: Repeated, cells: Cells) -> tuple[Cell, dict[str, li
 
 def _spreads(model: nn.Module) -> dict[str, float]:
     """The standard deviation of each weight tensor: global magnitude takes the smallest weights of all of them."""
-    return {name: float(weight.std()) for name, weight in pruning.prunable(model).items() if weight.numel() > 1}
+    return {
+        name: float(weight.detach().std()) for name, weight in pruning.prunable(model).items() if weight.numel() > 1
+    }
 
 
 def _title(variant: str) -> str:
