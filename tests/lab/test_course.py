@@ -16,6 +16,7 @@ from contest.lab import course
 from contest.lab.notebook import write_notebook
 from contest.lab.results import report as collecting
 from contest.lab.results.report import Results
+from contest.lab.training import train
 
 LAB = """
 title = "A small lab"
@@ -156,6 +157,17 @@ def test_the_shipped_labs_are_four_with_questions() -> None:
     assert "repeated-pruning: Repeated pruning" in run("labs").output
     with pytest.raises(UsageError, match="no lab is called so; there are at-initialisation"):
         course.read("unknown")
+
+
+@pytest.mark.parametrize("name", course.names())
+def test_a_first_look_shows_a_network_that_learned(name: str) -> None:
+    """Digits in seconds: at chance every table and picture of a lab would show nothing (sixteen percent, once)."""
+    lab = course.read(name)
+    step = next(step for step in lab.steps if step.experiment)
+    task = course.tasks_of(lab.table(step, quick=True), step.experiment)[0]
+    model = task.new(0)
+    train(model, task.train_batches, task.loss, lab.options(step, quick=True).training)
+    assert task.measure(model) > 80
 
 
 def execute(path: Path, folder: Path, seconds: int) -> None:

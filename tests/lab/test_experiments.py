@@ -376,3 +376,11 @@ def test_learning_rates_written_out(training: lab.Training, rates: list[float]) 
     )
     steps = [a - b for a, b in pairwise(seen)]
     assert steps == pytest.approx(rates, abs=1e-5)
+
+
+def test_a_network_that_several_lines_share_counts_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Cells(tmp_path, {}, 2, progress=True) as cells:
+        for key in ("dense", "dense", "dense", "snip-4"):
+            cells(key, lambda: {"metric": 1.0})
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["1/2 dense", "2/2 snip-4"]

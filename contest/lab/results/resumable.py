@@ -118,7 +118,8 @@ class Cells:
         for path in (folder / "cells").glob("*.json"):
             if any(fnmatchcase(path.stem, pattern) for pattern in again):
                 path.unlink()
-        self._done = self._computed = 0
+        self._asked: set[str] = set()
+        self._computed = 0
         self._seconds = 0.0
         self._console = Console(file=sys.stderr)
         self._lines = progress and not self._console.is_terminal
@@ -178,6 +179,7 @@ class Cells:
         Beside them stand the `seconds` that it took and the process's `peak_mb` of memory meanwhile.
         """
         self._bar.update(self._shown, description=key)
+        self._asked.add(key)  # a network that several lines share is asked for by each, and counts once
         if not self.finished(key):
             reset_peak()
             started = time.perf_counter()
@@ -188,9 +190,8 @@ class Cells:
             values |= {"seconds": round(took, 3), "peak_mb": peak_megabytes()}
             write_text(self._path(key), json.dumps(values, indent=1))
             if self._lines:
-                print(f"{self._done + 1}/{self.total} {key}: {took:.1f} s {self._left(1)}".rstrip(), file=sys.stderr)
-        self._done += 1
-        self._bar.update(self._shown, completed=self._done, left=self._left())
+                print(f"{len(self._asked)}/{self.total} {key}: {took:.1f} s {self._left()}".rstrip(), file=sys.stderr)
+        self._bar.update(self._shown, completed=len(self._asked), left=self._left())
         found: Cell = json.loads(self._path(key).read_text())
         return found
 
@@ -209,8 +210,8 @@ class Cells:
         memory = f"; at most {max(peaks):,.0f} MB of memory" if peaks else ""
         return f"The {len(seconds)} cells took {minutes(sum(seconds))}, the longest {minutes(max(seconds))}{memory}."
 
-    def _left(self, more: int = 0) -> str:
-        left = self.total - self._done - more
+    def _left(self) -> str:
+        left = self.total - len(self._asked)
         if not self._computed or left <= 0:
             return ""
         return f"about {minutes(self._seconds / self._computed * left)} left"
