@@ -59,8 +59,9 @@ def present(task: Task, chosen: Quantise, rows: list[Cell], results: Results) ->
     )
     if task.score is None:
         table = table.drop(columns="Score")
-    gaps = [column for column in table if "ONNX" in column or column.startswith("Equal")]
-    table[gaps] = table[gaps].astype(object).where(table[gaps].notna(), None)  # not measured: empty, not a NaN
+    for column in map(str, table.columns):
+        if "ONNX" in column or column.startswith("Equal"):  # not measured: empty, not a NaN
+            table[column] = table[column].astype(object).where(table[column].notna(), None)
     table["Sparsity (%)"] = whole(table["Sparsity (%)"])
     results.add_table("grid", "Sparsity and bits", table, digits=3)
     equal = [row["equal"] for row in rows if row.get("equal") is not None]
