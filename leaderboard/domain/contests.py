@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import datetime
 from typing import Any, Literal
 
@@ -117,18 +118,29 @@ def rule_of(contest: Contest) -> Rule:
     return Rule.from_json(contest.rule)
 
 
+def scoring_rule(contest: Contest) -> Rule:
+    """The contest's rule under the version that this program scores by.
+
+    A contest that was not rescored since keeps its ranking of the older version; new results do not stand in it.
+    """
+    rule = rule_of(contest)
+    newest = load_rule(rule.name).version if rule.name in built_in_rules() else rule.version
+    return dataclasses.replace(rule, version=max(rule.version, newest))
+
+
 def told_rule(contest: Contest) -> str:
     """The rule, in one line, so that no organiser has another one than he thinks."""
     rule = rule_of(contest)
     built_in = load_rule(rule.name) if rule.name in built_in_rules() else rule
+    newest = scoring_rule(contest).version
     unit = {"macs": "multiply-accumulates"}.get(rule.convention, "operations")
     told = (
         f"rule {rule.name} version {rule.version}: {rule.params_reference:,.0f} parameters, "
         f"{rule.operations_reference:,.0f} {unit}. {rule.history or built_in.history}"
     )
-    if built_in.version > rule.version:
+    if newest > rule.version:
         told = (
-            f"{told.rstrip()} This program scores by version {built_in.version}: "
+            f"{told.rstrip()} This program scores by version {newest}, so new results stand in no ranking: "
             f"`contest admin rescore --rule {rule.name}` moves the contest, and earlier results keep theirs."
         )
     return told.rstrip()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session, defer, joinedload
 from contest.errors import UsageError
 from leaderboard.domain import copies, ranking, standings
 from leaderboard.domain.admission import check_may_submit, check_open
-from leaderboard.domain.contests import NotFoundError, is_private, record, rule_columns
+from leaderboard.domain.contests import NotFoundError, is_private, record, rule_columns, scoring_rule
 from leaderboard.domain.standings import Verdict
 from leaderboard.domain.tokens import PUBLIC, Viewer
 from leaderboard.storage.file_store import StoredFile
@@ -218,7 +218,7 @@ def claim(session: Session, submission_id: int | None, worker: str, lease_s: flo
     row = session.get_one(Submission, submission_id)
     row.log += _line(f"scoring begins, attempt {row.attempts}")
     contest = session.get_one(Contest, row.contest_id)
-    return Claim(submission_id, name, row.sha256, row.file_name, Rule.from_json(contest.rule), contest.isolation)
+    return Claim(submission_id, name, row.sha256, row.file_name, scoring_rule(contest), contest.isolation)
 
 
 def heartbeat(session: Session, claim: Claim, lease_s: float) -> bool:
@@ -244,6 +244,12 @@ def finish(session: Session, claim: Claim, verdict: Verdict, attempts: int = 1) 
         submission.log += _line(f"{verdict.reason}; tried again in about {ANNOUNCE_AGAIN.total_seconds():.0f} s")
         return State.QUEUED
     contest = session.execute(select(Contest).where(Contest.id == submission.contest_id).with_for_update()).scalar_one()
+    if verdict.state in SCORED and claim.rule.version != contest.rule_version:
+        why = (
+            f"{verdict.reason}; this is version {claim.rule.version} of the rule and the ranking is of version "
+            f"{contest.rule_version}, so it counts once the organiser runs `contest admin rescore`"
+        )
+        verdict = replace(verdict, reason=why)
     _end(submission, verdict)
     if verdict.report is not None:
         session.add(

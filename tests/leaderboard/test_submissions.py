@@ -9,18 +9,18 @@ from datetime import timedelta
 import pytest
 from board_helpers import content, make_report
 from board_helpers import submit as hand_in
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from contest.errors import UsageError
 from leaderboard.board import Board
-from leaderboard.domain import admission, contests, submissions
+from leaderboard.domain import admission, contests, standings, submissions
 from leaderboard.domain.admission import DisqualifiedError, QuotaError
 from leaderboard.domain.contests import ClosedError, NotFoundError
 from leaderboard.domain.standings import judge
 from leaderboard.domain.submissions import Claim
 from leaderboard.domain.tokens import PUBLIC, Viewer
 from leaderboard.storage.file_store import StoredFile
-from leaderboard.storage.tables import Contest, Result, State, Submission, Team, now
+from leaderboard.storage.tables import Contest, Result, Standing, State, Submission, Team, now
 from scoring.rules import load_rule
 
 LAB = load_rule("lab")
@@ -382,19 +382,39 @@ def test_notes_are_limited(board: Board) -> None:
         submissions.enter(session, contest, team, store(board), note="x" * 501)
 
 
-def test_a_contest_of_an_older_version_is_told_so_and_brought_forward(any_board: Board) -> None:
-    number = submit(any_board, report={"score": 0.1})
+def test_results_of_two_versions_never_stand_in_one_ranking(any_board: Board) -> None:
+    """A contest of an older version keeps its ranking; what is scored since waits until it is brought forward."""
+    old, new = submit(any_board, report={"score": 0.1}), submit(any_board, report={"score": 0.05})
+    any_board.work.score(old)
     with any_board.database.write() as session:
         contest = contests.find(session, "cifar")
-        for column, value in contests.rule_columns(dataclasses.replace(LAB, version=LAB.version - 1)).items():
+        earlier = dataclasses.replace(LAB, version=LAB.version - 1)
+        for column, value in contests.rule_columns(earlier).items():
             setattr(contest, column, value)
-    any_board.work.score(number)
+        for table in (Submission, Result):
+            session.execute(update(table).values(rule_version=earlier.version))
+        standings.rebuild(session, contest)
+    any_board.work.score(new)
+    found = get(any_board, new)
+    assert (found.state, found.rule_version) == (State.RANKED, LAB.version)
+    assert f"version {LAB.version} of the rule and the ranking is of version {earlier.version}" in found.reason
+    assert ranked(any_board) == [old]
     with any_board.database.write() as session:
         contest = contests.find(session, "cifar")
-        assert f"scores by version {LAB.version}: `contest admin rescore --rule lab`" in contests.told_rule(contest)
-        assert submissions.rescore(session, contest, LAB) == 1
+        told = contests.told_rule(contest)
+        assert f"version {LAB.version}, so new results stand in no ranking: `contest admin rescore --rule lab`" in told
+        assert submissions.rescore(session, contest, LAB) == 2
         assert "rescore" not in contests.told_rule(contest)
-    any_board.work.score(number)
+    for number in (old, new):
+        any_board.work.score(number)
+    assert ranked(any_board) == [new]
+    assert "admin rescore" not in get(any_board, new).reason
     with any_board.database.read() as session:
-        versions = [result.rule_version for result in submissions.results(session, number)]
-    assert versions == [LAB.version - 1, LAB.version]
+        versions = [result.rule_version for result in submissions.results(session, old)]
+    assert versions == [earlier.version, LAB.version]
+
+
+def ranked(board: Board) -> list[int]:
+    """The submissions in the ranking, best first."""
+    with board.database.read() as session:
+        return list(session.scalars(select(Standing.submission_id).order_by(Standing.score)))
