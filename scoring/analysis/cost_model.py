@@ -36,6 +36,7 @@ from scoring.analysis.weight_encoding import (
     nonzero_points,
 )
 from scoring.analysis.wiring import Sources, Wiring, wiring_of
+from scoring.analysis.written_convolutions import terms_of_convolutions
 from scoring.costs import Costs, Number, Operation, Parent
 from scoring.graph.graph import UNKNOWN, Graph, Node, bits_of
 from scoring.graph.kinds import KINDS, Price
@@ -86,13 +87,14 @@ class _Analysis:
         self.axes: dict[str, Axes] = follow_axes(self.graph)
         self.sources, self.regions = Sources(self.graph), Regions(self.graph)
         self.functions = single_value_functions(self.graph)
+        self.terms = terms_of_convolutions(self.graph, self.axes)
 
     def add(self, node: Node) -> None:
         """Price one node."""
         if node.kind not in KINDS or KINDS[node.kind].price is Price.EXPRESSION:
             operation = str(node.attributes.get("operation", node.kind))
             self.unknown.append(f"{operation} at '{node.name}'" if node.name else operation)
-        elif node.output in self.functions:
+        elif node.output in self.functions and node.output not in self.terms.macs | self.terms.products:
             if self.functions[node.output]:  # the end of a function of one value; its steps are part of it
                 self._demand(node, ACTIVATION)
             for value in node.inputs:
@@ -294,7 +296,8 @@ class _Analysis:
             else:
                 self._elementwise(node, steps=2)
         elif not constants and node.kind in ("Add", "Sub"):
-            self._demand(node, SUM, self._widest(node))
+            if node.output not in self.terms.added:
+                self._demand(node, SUM, self._widest(node))
         elif (
             constants
             and (node.kind != "Div" or graph.is_constant(node.inputs[1]))
@@ -320,7 +323,9 @@ class _Analysis:
         """A batch norm, a multiplication or an addition by numbers of the channel."""
         graph = self.graph
         kind = _AFFINE_NAMES.get(node.kind, "shift")
-        self._row(node, kind, self._bits(node.output))
+        is_term = kind != "shift" and self._term(node)
+        if not is_term:
+            self._row(node, kind, self._bits(node.output))
         x = next(i for i in node.inputs if i and not graph.is_constant(i))
         if node.output not in self.handled:
             chain = chain_from(graph, x, first=node)
@@ -334,6 +339,8 @@ class _Analysis:
         chain_demands = dict(self.chains.get(x, {})) if graph.only_reader(x) is node else {}
         sorts = {"batch_norm": (MULTIPLY, ADD), "scale": (MULTIPLY,), "shift": (ADD,)}[kind]
         for sort in sorts:
+            if is_term and sort == MULTIPLY:
+                continue
             known = chain_demands.get(sort)
             if known is None:
                 chain_demands[sort] = self._demand(node, sort)
@@ -341,12 +348,25 @@ class _Analysis:
                 self.demands[known] = Demand(node, sort, self._elements(node.output), self._bits(node.output))
         self.chains[node.output] = chain_demands
 
+    def _term(self, node: Node) -> bool:
+        """Price a product of a convolution that is written out; False for any other."""
+        terms, bits, elements = self.terms, self._widest(node), self._elements(node.output)
+        if node.output in terms.macs:
+            self.operations.append(
+                Operation(node.name, "conv", macs=elements, activation_bits=bits, operation_bits=bits)
+            )
+        elif node.output in terms.products:
+            self._row(node, "elementwise", bits, steps=elements)
+        return node.output in terms.macs | terms.products
+
     def _elementwise(self, node: Node, *, products: int = 0, steps: int = 0) -> None:
         """Priced operations for each element, at the widest input's bits; a table's numbers are charged."""
         elements = self._elements(node.output)
         for value in node.inputs:
             if value and self.graph.is_constant(value):
                 self._charge(value, node.name)
+        if products and self._term(node):
+            return
         kind = "multiply" if products else "elementwise"
         self._row(node, kind, self._widest(node), products=products * elements, steps=steps * elements)
 
@@ -360,7 +380,8 @@ class _Analysis:
             return
         for value in constants:
             self._charge(value, node.name)
-        self._demand(node, ACTIVATION)
+        if not self._term(node):
+            self._demand(node, ACTIVATION)
 
     def _free(self, node: Node) -> None:
         types = (self.graph.types[node.inputs[0]], self.graph.types[node.output])
@@ -395,6 +416,8 @@ class _Analysis:
         for value in (node.inputs[1], *nonzero_points(graph, node.inputs[2:])):
             self._charge(value, layer)
         before, after = self.grids.get(node.inputs[0]), self.grids.get(node.output)
+        if self._term(node):
+            return
         if before is None or after is None or not before.lies_within(after):
             self._demand(node, QUANTISER, bits_of(graph.types[node.output]))
 
