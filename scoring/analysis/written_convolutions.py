@@ -50,13 +50,13 @@ class Terms:
     products: set[str] = field(default_factory=set)
 
 
-def terms_of_convolutions(graph: Graph, axes: Mapping[str, Axes]) -> Terms:
+def terms_of_convolutions(graph: Graph, axes: dict[str, Axes]) -> Terms:
     """The products that are terms of a convolution, and the sums that take them in."""
     return _Search(graph, axes).terms
 
 
 class _Search:
-    def __init__(self, graph: Graph, axes: Mapping[str, Axes]) -> None:
+    def __init__(self, graph: Graph, axes: dict[str, Axes]) -> None:
         self._graph, self._axes = graph, axes
         self._views: dict[str, _Views] = {graph.input: {graph.input: _View()}}
         self._joined: dict[str, frozenset[str]] = {}

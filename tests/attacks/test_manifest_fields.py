@@ -16,7 +16,7 @@ from torch import Tensor
 
 from contest.errors import RefusedError
 from contest.model_file.manifest import LayerSpec, Manifest
-from scoring.analysis.prepare import prepared
+from scoring.analysis.dead_channels import prepared
 from scoring.graph.graph import Graph
 from scoring.graph.interpreter import logits_of
 from scoring.readers.read import read
