@@ -157,9 +157,17 @@ def _concatenated(graph: Graph, node: Node, found: dict[str, Axes]) -> Axes:
     return tuple(result)
 
 
+def _whole(graph: Graph, node: Node) -> list[str]:
+    """What the parts of a concatenation were cut from."""
+    makers = [(value, graph.producers.get(value)) for value in node.inputs]
+    return [maker.inputs[0] if maker is not None and maker.kind == "Slice" else value for value, maker in makers]
+
+
 def _pieces_of_one(graph: Graph, node: Node, axis: int) -> bool:
     """Whether all parts were cut along this axis out of one value: a roll, or circular padding."""
     sources = set()
+    if graph.shapes[node.output][axis] > 2 * max(graph.shapes[i][axis] for i in _whole(graph, node)):
+        return False  # rows that stand there several times: an average would weigh them
     for value in node.inputs:
         maker = graph.producers.get(value)
         if maker is None or maker.kind != "Slice":

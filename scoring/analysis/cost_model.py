@@ -87,7 +87,7 @@ class _Analysis:
         self.axes: dict[str, Axes] = follow_axes(self.graph)
         self.sources, self.regions = Sources(self.graph), Regions(self.graph)
         self.functions = single_value_functions(self.graph)
-        self.terms = terms_of_convolutions(self.graph, self.axes)
+        self.terms = terms_of_convolutions(self.graph, self.axes, self.functions)
 
     def add(self, node: Node) -> None:
         """Price one node."""

@@ -2,21 +2,23 @@
 
 Several views of one map (shifted, cut, pooled, permuted), each times its own numbers, and their sum: that is a
 convolution. Its products are multiply-accumulates wherever they stand, each with the addition that takes it in. What
-layers grant is for numbers that fold into these layers, and numbers of several views do not.
+layers grant is for numbers that fold into these layers, and numbers of several views do not. The same holds for a map
+times a table, or another map, that is averaged over rows and columns, which alone would be free.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
-from scoring.analysis.axes import Axes, elements_read
+from scoring.analysis.axes import Axes, elements_read, is_spatial
 from scoring.graph.graph import Graph, Node
 from scoring.graph.kinds import KINDS, Price
 
 _PRODUCTS = frozenset({"Mul", "Div", "BatchNormalization", "PRelu", "LeakyRelu", "HardSigmoid", "DequantizeLinear"})
 """Kinds that multiply a map by numbers, or by another map."""
+_AVERAGES = frozenset({"AveragePool", "AdaptiveAveragePool", "ReduceMean", "ReduceSum"})
 _BEGINNINGS = (Price.LAYER, Price.READ, Price.EXPRESSION)
 """What these make is a map of its own and no view."""
 _MOST = 16
@@ -28,10 +30,14 @@ _MOST_PRODUCTS = 256
 
 @dataclass(frozen=True)
 class _View:
-    """How a value came from a map: the products on the way, and a mark that differs where it was moved otherwise."""
+    """How a value came from a map: the products on the way, and marks that differ where it was moved otherwise.
+
+    shifts: without the poolings, which the contest leaves free: one number of a layer may scale what they give.
+    """
 
     products: frozenset[str] = frozenset()
     moves: int = 0
+    shifts: int = 0
 
 
 _Views = Mapping[str, _View]
@@ -50,17 +56,22 @@ class Terms:
     products: set[str] = field(default_factory=set)
 
 
-def terms_of_convolutions(graph: Graph, axes: dict[str, Axes]) -> Terms:
-    """The products that are terms of a convolution, and the sums that take them in."""
-    return _Search(graph, axes).terms
+def terms_of_convolutions(graph: Graph, axes: dict[str, Axes], functions: Container[str] = ()) -> Terms:
+    """The products that are terms of a convolution, and the sums that take them in.
+
+    functions: outputs that are part of a function of one value; these are activations.
+    """
+    return _Search(graph, axes, functions).terms
 
 
 class _Search:
-    def __init__(self, graph: Graph, axes: dict[str, Axes]) -> None:
-        self._graph, self._axes = graph, axes
+    def __init__(self, graph: Graph, axes: dict[str, Axes], functions: Container[str]) -> None:
+        self._graph, self._axes, self._functions = graph, axes, functions
         self._views: dict[str, _Views] = {graph.input: {graph.input: _View()}}
         self._joined: dict[str, frozenset[str]] = {}
         """Products of several views that lie beside each other in one value, so that a reduction may add them up."""
+        self._weighted: dict[str, frozenset[str]] = {}
+        """Products of two values that both change along rows or columns: their average is a product of matrices."""
         self._one: dict[str, str] = {}
         self._marks: dict[tuple[object, ...], int] = {}
         self.terms = Terms()
@@ -75,6 +86,7 @@ class _Search:
         given = {value: self._bounded(self._views[value]) for value in inputs}
         apart = _apart(given.values())
         joined = frozenset().union(*(self._joined.get(i, frozenset()) for i in inputs))
+        weighted = frozenset().union(*(self._weighted.get(i, frozenset()) for i in inputs))
         if node.kind in ("Add", "Sub"):
             self.terms.macs |= apart
             size = math.prod(graph.shapes[node.output])
@@ -84,19 +96,45 @@ class _Search:
             joined |= apart
         elif kind.price is Price.POOL and elements_read(graph, node, self._axes):
             self.terms.products |= joined
-        moved = kind.price in (Price.MOVE, Price.POOL) and node.kind != "Identity"
+        elif node.kind in _AVERAGES:
+            self.terms.macs |= weighted
+        shifted = kind.price is Price.MOVE and node.kind != "Identity"
         product = frozenset({node.output}) if node.kind in _PRODUCTS else frozenset()
         names = dict.fromkeys(name for views in given.values() for name in views)
         if math.prod(graph.shapes[node.output]) > sum(math.prod(graph.shapes[name]) for name in names):
             joined |= product  # of copies
-        self._joined[node.output] = joined
+        if product and self._is_weighted(node, given):
+            weighted |= product
+        self._joined[node.output], self._weighted[node.output] = joined, weighted
+        if product and len(given) == 2:  # a gate: the larger one is the map, and a kernel is the same at every place
+            small, large = sorted(given, key=lambda i: math.prod(graph.shapes[i]))
+            if any(axis and is_spatial(axis) for axis in self._axes[small]):
+                product = frozenset()
+            given = {large: given[large]}
+            names = dict.fromkeys(given[large])
         after: dict[str, _View] = {}
         for name in names:
             views = [views[name] for views in given.values() if name in views]
-            mark = self._mark(*dict.fromkeys(view.moves for view in views))
             products = product.union(*(view.products for view in views)) - self.terms.macs
-            after[name] = _View(products, self._mark(mark, node.output) if moved else mark)
+            here = (node.output,) if shifted else ()
+            shifts = self._mark(*dict.fromkeys(view.shifts for view in views), *here)
+            here = (node.output,) if shifted or kind.price is Price.POOL else ()
+            after[name] = _View(products, self._mark(*dict.fromkeys(view.moves for view in views), *here), shifts)
         return after
+
+    def _is_weighted(self, node: Node, given: Mapping[str, _Views]) -> bool:
+        """Whether both operands of a product change along rows or columns, and not as functions of the same place."""
+        graph, shape = self._graph, self._graph.shapes[node.output]
+        operands = list(dict.fromkeys(i for i in node.inputs if i))
+        if node.kind not in ("Mul", "Div") or len(operands) < 2 or node.output in self._functions:
+            return False
+        if len(given) == 2:
+            first, second = given.values()
+            if any(name in second and view.moves == second[name].moves for name, view in first.items()):
+                return False
+        spatial = [len(shape) - i for i, axis in enumerate(self._axes[node.output]) if axis and is_spatial(axis)]
+        sizes = [graph.shapes[i] for i in operands]
+        return any(all(len(size) >= end and size[-end] > 1 for size in sizes) for end in spatial)
 
     def _mark(self, first: int, *moves: int | str) -> int:
         """The same number for the same moves."""
@@ -108,11 +146,12 @@ class _Search:
         for name, view in views.items():
             name = self._name(name)
             known = renamed.get(name, view)
-            marks = dict.fromkeys((known.moves, view.moves))
-            view = _View(known.products | view.products, self._mark(*marks))
-            if len(view.products) > _MOST_PRODUCTS and view.moves:
+            moves = self._mark(*dict.fromkeys((known.moves, view.moves)))
+            shifts = self._mark(*dict.fromkeys((known.shifts, view.shifts)))
+            view = _View(known.products | view.products, moves, shifts)
+            if len(view.products) > _MOST_PRODUCTS and moves:
                 self.terms.macs |= view.products
-                view = _View(moves=view.moves)
+                view = replace(view, products=frozenset())
             renamed[name] = view
         if len(renamed) <= _MOST:
             return renamed
@@ -133,6 +172,7 @@ def _apart(inputs: Iterable[_Views]) -> frozenset[str]:
     for views in inputs:
         for name, view in views.items():
             other = before.setdefault(name, view)
-            if other.moves != view.moves:
-                found |= other.products ^ view.products
+            between = other.products ^ view.products
+            if other.shifts != view.shifts or (other.moves != view.moves and len(between) > 1):
+                found |= between
     return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx
 from onnx import TensorProto
@@ -233,6 +235,82 @@ def shifted_copies_are_a_depthwise_layer() -> onnx.ModelProto:
         if i:
             nodes.append(N("Add", ["m0" if i == 1 else f"a{i - 1}", f"m{i}"], ["y" if i == 8 else f"a{i}"]))
     return network(nodes, arrays)
+
+
+def _taps() -> np.ndarray:  # type: ignore[type-arg]
+    return f32(np.random.default_rng(6).standard_normal((C, 1, 1, 3)))
+
+
+def taps_twin() -> onnx.ModelProto:
+    return network([N("Conv", ["x", "w"], ["y"], group=C, pads=[0, 1, 0, 1])], {"w": _taps()})
+
+
+def _as_taps(product: Callable[[str, str, str], list[onnx.NodeProto]], shape: tuple[int, ...]) -> onnx.ModelProto:
+    """A depthwise kernel of three as products of shifted maps. product: (map, numbers, output) -> nodes."""
+    nodes = [N("Pad", ["x", "pads"], ["padded"])]
+    arrays = {"pads": i64(0, 0, 0, 1, 0, 0, 0, 1), "columns": i64(3)}
+    for i in range(3):
+        arrays |= {f"b{i}": i64(i), f"e{i}": i64(i + SIDE), f"c{i}": _taps()[:, 0, 0, i].reshape(shape)}
+        nodes += [N("Slice", ["padded", f"b{i}", f"e{i}", "columns"], [f"s{i}"]), *product(f"s{i}", f"c{i}", f"m{i}")]
+    return network([*nodes, N("Add", ["m0", "m1"], ["a"]), N("Add", ["a", "m2"], ["y"])], arrays)
+
+
+@plant("additions", taps_twin)
+def three_products_live_on_what_layers_grant() -> onnx.ModelProto:
+    """Two of the products and both sums would be free."""
+    return _as_taps(lambda x, w, y: [N("Mul", [x, w], [y])], (1, C, 1, 1))
+
+
+@plant("additions", taps_twin)
+def slopes_of_negated_maps_as_products() -> onnx.ModelProto:
+    """PRelu(-x, -w) is w x where x is above zero: a product that is called an activation."""
+    return _as_taps(
+        lambda x, w, y: [
+            N("Neg", [x], [f"{x}n"]),
+            N("Neg", [w], [f"{w}n"]),
+            N("PRelu", [f"{x}n", f"{w}n"], [f"{y}p"]),
+            N("Identity", [f"{y}p"], [y]),
+        ],
+        (C, 1, 1),
+    )
+
+
+@plant("additions", taps_twin)
+def gates_that_are_numbers_as_products() -> onnx.ModelProto:
+    """Each number of the kernel plus nothing times the image: gates cost half of what multiply-accumulates cost."""
+    model = _as_taps(lambda x, w, y: [N("Add", [w, "nothing"], [f"{w}g"]), N("Mul", [x, f"{w}g"], [y])], (1, C, 1, 1))
+    nothing = [
+        N("GlobalAveragePool", ["x"], ["mean"]),
+        N("Sub", ["mean", "mean"], ["nothing"]),
+    ]
+    at = next(i for i, node in enumerate(model.graph.node) if node.op_type == "Pad")
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*nodes[:at], *nothing, *nodes[at:]])
+    return model
+
+
+def _mixing() -> np.ndarray:  # type: ignore[type-arg]
+    return f32(np.random.default_rng(7).standard_normal((PLACES, PLACES)) * 0.1)
+
+
+def mixing_twin() -> onnx.ModelProto:
+    """A layer over the places of each channel."""
+    nodes, arrays = joined(flat(), ([N("MatMul", ["xf", "w"], ["yf"])], {"w": _mixing().T.copy()}), square("yf"))
+    return network(nodes, arrays)
+
+
+@plant("pooling as work", mixing_twin)
+def tables_averaged_over_places() -> onnx.ModelProto:
+    """A map times a table, [n, channels, places made, places read]: the average over places would be free."""
+    nodes = [
+        N("Reshape", ["x", "rows"], ["x4"]),
+        N("Mul", ["x4", "w"], ["z"]),
+        N("ReduceMean", ["z"], ["m"], axes=[3], keepdims=0),
+        N("Mul", ["m", "many"], ["mm"]),
+    ]
+    arrays = {"rows": i64(0, C, 1, PLACES), "w": _mixing()[None, None], "many": f32(PLACES)}
+    return network(*joined((nodes, arrays), square("mm")))
 
 
 @plant("additions", float_twin)
