@@ -8,11 +8,9 @@ by element by its elements; what honest networks do between layers is covered by
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 
-from scoring.analysis.activation_bits import Grid, activation_bits, follow
-from scoring.analysis.activation_patterns import single_value_functions
+from scoring.analysis.activation_bits import Grid
 from scoring.analysis.allowances import (
     ACTIVATION,
     ADD,
@@ -20,42 +18,41 @@ from scoring.analysis.allowances import (
     QUANTISER,
     SUM,
     Demand,
-    Grant,
-    Regions,
-    grant_of,
     settle,
 )
-from scoring.analysis.axes import Axes, elements_read, follow_axes, is_channel_axis
+from scoring.analysis.axes import elements_read, is_channel_axis
+from scoring.analysis.layer_costs import LayerCosts
 from scoring.analysis.weight_encoding import (
-    Encoding,
     chain_from,
     chain_numbers,
     encoding,
-    folded_bits,
     is_per_channel,
     nonzero_points,
 )
-from scoring.analysis.wiring import Sources, Wiring, wiring_of
-from scoring.analysis.written_convolutions import terms_of_convolutions
+from scoring.analysis.wiring import Wiring, wiring_of
 from scoring.costs import Costs, Number, Operation, Parent
 from scoring.graph.graph import UNKNOWN, Graph, Node, bits_of
 from scoring.graph.kinds import KINDS, Price
 
-_NAMES = {"Conv": "conv", "ConvTranspose": "conv_transpose", "Linear": "linear", "MatMul": "matmul"}
 _AFFINE_NAMES = {"BatchNormalization": "batch_norm", "Mul": "scale", "Div": "scale"}
 _PASSED = (Price.ACTIVATION, Price.QUANTISER, Price.MOVE, Price.FREE, Price.POOL, Price.ARITHMETIC)
 """Behind these a quantiser's reader is looked for."""
 
 
 def analyse(
-    graph: Graph, *, layer_bits: Mapping[str, tuple[int, int]] | None = None, parent: Parent | None = None
+    graph: Graph,
+    *,
+    layer_bits: Mapping[str, tuple[int, int]] | None = None,
+    parent: Parent | None = None,
+    grids: Mapping[str, Grid] | None = None,
 ) -> Costs:
     """The costs of one image.
 
+    grids: of its activations, where the caller has followed them already.
     layer_bits: for an architecture without weights, (weight bits, activation bits) by layer name, taken instead of
     what the graph stores.
     """
-    analysis = _Analysis(graph, layer_bits or {})
+    analysis = _Analysis(graph, layer_bits or {}, grids)
     for node in graph.running:
         analysis.add(node)
     for node in graph.nodes:
@@ -64,30 +61,8 @@ def analyse(
     return analysis.costs(parent)
 
 
-@dataclass
-class _Analysis:
-    """Collects rows, numbers and demands node by node; `costs` settles the demands and adds the wiring."""
-
-    graph: Graph
-    layer_bits: Mapping[str, tuple[int, int]]
-    operations: list[Operation] = field(default_factory=list)
-    numbers: list[Number] = field(default_factory=list)
-    unknown: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    charged: set[Hashable] = field(default_factory=set)
-    handled: set[str] = field(default_factory=set)
-    """Outputs of affine nodes that were charged with the chain they belong to."""
-    demands: list[Demand] = field(default_factory=list)
-    grants: list[Grant] = field(default_factory=list)
-    chains: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Value -> the demands of the affine chain that ends in it, by sort: what folds into one counts once."""
-
-    def __post_init__(self) -> None:
-        self.grids: dict[str, Grid] = follow(self.graph)
-        self.axes: dict[str, Axes] = follow_axes(self.graph)
-        self.sources, self.regions = Sources(self.graph), Regions(self.graph)
-        self.functions = single_value_functions(self.graph)
-        self.terms = terms_of_convolutions(self.graph, self.axes, self.functions)
+class _Analysis(LayerCosts):
+    """Prices node by node; `costs` settles the demands and adds the wiring."""
 
     def add(self, node: Node) -> None:
         """Price one node."""
@@ -129,163 +104,6 @@ class _Analysis:
         if wiring.excess:
             self.numbers.append(Number("wiring", "wiring", math.ceil(wiring.excess / 32), 32))
         return wiring
-
-    def _elements(self, value: str) -> int:
-        return math.prod(self.graph.shapes[value])
-
-    def _bits(self, value: str, padded: bool = False) -> int:
-        """Of what is computed with: a constant's values, an activation's grid or type."""
-        if self.graph.is_constant(value):
-            return encoding(self.graph, value).compute_bits
-        return activation_bits(self.graph, value, self.grids.get(value), padded)
-
-    def _widest(self, node: Node) -> int:
-        return max(self._bits(i) for i in node.inputs if i)
-
-    def _row(self, node: Node, kind: str, bits: int, *, products: int = 0, steps: int = 0) -> None:
-        self.operations.append(
-            Operation(
-                node.name,
-                kind,
-                products=products,
-                steps=steps,
-                outputs=self._elements(node.output),
-                activation_bits=bits,
-                operation_bits=bits,
-            )
-        )
-
-    def _demand(self, node: Node, sort: str, bits: int | None = None) -> int:
-        bits = self._bits(node.output) if bits is None else bits
-        self.demands.append(Demand(node, sort, self._elements(node.output), bits))
-        return len(self.demands) - 1
-
-    # Layers -----------------------------------------------------------------------------------------------------
-
-    def _layer(self, node: Node) -> None:
-        x, weight = node.inputs[:2]
-        constants = [i for i in (x, weight) if self.graph.is_constant(i)]
-        if node.kind == "MatMul" or not constants or constants == [x]:
-            self._product(node)
-            return
-        graph = self.graph
-        stored = encoding(graph, weight)
-        padded = node.kind == "ConvTranspose" or any(node.attributes.get("pads", ()))
-        bits, compute_bits, activations = stored.bits, stored.compute_bits, self._bits(x, padded)
-        if node.name in self.layer_bits:
-            bits, activations = self.layer_bits[node.name]
-            compute_bits = bits
-        elif x in self.grids:
-            folded = folded_bits(graph, node, self.grids[x].vector)
-            bits, compute_bits = max(bits, folded), max(compute_bits, folded)
-        self.problems.extend(stored.problems)
-        shared = self._is_shared(weight)
-        self._append_layer(
-            node,
-            _macs(graph, node),
-            groups=int(node.attributes.get("groups", 1)),
-            bias=len(node.inputs) > 2 and bool(node.inputs[2]),
-            weights=0 if shared else self._elements(weight),
-            nonzeros=0 if shared else self._nonzeros(weight),
-            weight_bits=bits,
-            activation_bits=activations,
-            operation_bits=max(compute_bits, activations),
-            shared=shared,
-            sources=self.sources.of(x),
-        )
-        self._charge_layer(node, stored)
-
-    def _append_layer(self, node: Node, macs: int, **columns: object) -> None:
-        row = Operation(node.name, _NAMES[node.kind], macs=macs, outputs=self._elements(node.output), **columns)  # type: ignore[arg-type]
-        self.operations.append(row)
-        self.grants.append(grant_of(self.graph, node, macs, self.regions))
-        if not self.graph.types[node.output].is_floating_point:
-            self.unknown.append(f"{node.kind} in {self.graph.types[node.output]} at '{node.name}'")
-
-    def _is_shared(self, weight: str) -> bool:
-        """Whether a whole tensor was charged before, in this form or another."""
-        key = whole_tensor(self.graph, weight)
-        shared = key in self.charged
-        self.charged.add(key)
-        return shared
-
-    def _nonzeros(self, weight: str) -> int:
-        tensor = self.graph.constants[weight]
-        return tensor.numel() if tensor.device.type == "meta" else int(tensor.count_nonzero())
-
-    def _charge_layer(self, node: Node, stored: Encoding) -> None:
-        """Weight scales, bias and the affine behind the layer come to one multiplier and one shift a channel."""
-        graph = self.graph
-        outputs = _channel_axis(node, graph)
-        axis = len(graph.shapes[node.output]) - 1 if node.kind == "Linear" else 1
-        chain = chain_from(graph, node.output, axis=axis)
-        self.handled.update(chain.outputs)
-        folding = tuple(s.value for s in stored.scales if s.axis is None or s.axis == outputs)
-        bias = node.inputs[2] if len(node.inputs) > 2 else ""
-        for value in (*stored.zeros, *((stored.table,) if stored.table else ())):
-            self._charge(value, node.name)
-        for scale in stored.scales:
-            if scale.value not in folding:
-                self._charge(scale.value, node.name)
-        if bias and not graph.is_constant(bias):
-            self._row(node, "elementwise", self._bits(node.output), steps=self._elements(node.output))
-            bias = ""
-        for role, key, count, bits in chain_numbers(graph, chain, folding, bias, graph.shapes[node.output][axis]):
-            self._charge_numbers(f"{node.name}.{role}", node.name, key, count, bits)
-        # Multipliers and shifts that are themselves integers and a scale: the scale is one more number.
-        for value in (*folding, *chain.multipliers, *((bias,) if bias else ()), *chain.shifts):
-            for scale in encoding(graph, value).scales:
-                self._charge(scale.value, node.name)
-
-    def _product(self, node: Node) -> None:
-        """A matrix product, or a convolution whose kernel is made from the image."""
-        graph, (a, b) = self.graph, node.inputs[:2]
-        weights = nonzeros = weight_bits = 0
-        bits = compute_bits = max(self._bits(i) for i in (a, b) if not graph.is_constant(i))
-        shared = False
-        for value in (a, b):
-            if graph.is_constant(value):
-                stored = encoding(graph, value)
-                shared = self._is_shared(value)
-                self.problems.extend(stored.problems)
-                weight_bits, compute_bits = stored.bits, max(stored.compute_bits, bits)
-                if not shared:
-                    weights, nonzeros = self._elements(value), self._nonzeros(value)
-                table = (stored.table,) if stored.table else ()
-                for number in (*(s.value for s in stored.scales), *stored.zeros, *table):
-                    self._charge(number, node.name)
-        for value in node.inputs[2:]:
-            if value and graph.is_constant(value):
-                self._charge(value, node.name)
-        self._append_layer(
-            node,
-            _macs(graph, node),
-            weights=weights,
-            nonzeros=nonzeros,
-            weight_bits=weight_bits,
-            activation_bits=bits,
-            operation_bits=compute_bits,
-            shared=shared,
-        )
-
-    # Numbers ----------------------------------------------------------------------------------------------------
-
-    def _charge_numbers(self, name: str, layer: str, key: Hashable, count: int, bits: int) -> None:
-        if key not in self.charged and count:
-            self.charged.add(key)
-            self.numbers.append(Number(name, layer, count, bits))
-
-    def _charge(self, value: str, layer: str) -> None:
-        """Charge a constant as numbers, at the bits it is stored and executed in."""
-        stored = encoding(self.graph, value)
-        name = value if value in self.graph.stored else f"{layer}.constant"
-        self._charge_numbers(name, layer, whole_tensor(self.graph, value), self._elements(value), stored.bits)
-        table = (stored.table,) if stored.table else ()
-        for part in (*(s.value for s in stored.scales), *stored.zeros, *table):
-            self._charge(part, layer)
-        self.problems.extend(stored.problems)
-
-    # Element by element -----------------------------------------------------------------------------------------
 
     def _arithmetic(self, node: Node) -> None:
         graph = self.graph
@@ -433,13 +251,6 @@ class _Analysis:
                 if graph.is_constant(value) and self._nonzeros(value):
                     self._charge(value, node.name)
 
-    def _charge_padding(self, node: Node) -> None:
-        """A number other than zero at the border is stored, wherever in the file it stands."""
-        value = float(node.attributes.get("value", 0.0))
-        if value:
-            bits = bits_of(self.graph.types[node.output])
-            self._charge_numbers(f"{node.name}.value", node.name, ("padding", value, bits), 1, bits)
-
     def _layer_behind(self, node: Node) -> str:
         """The priced operation that reads a quantiser's output, to whose bill its scale goes."""
         queue, seen = [node], {node.output}
@@ -466,35 +277,3 @@ _PRICED: dict[Price, Callable[[_Analysis, Node], None]] = {
     Price.READ: _Analysis._read,
     Price.ELEMENT: _Analysis._element,
 }
-
-
-def total_macs(graph: Graph) -> int:
-    """Multiply-accumulates of all layers for one image."""
-    layers = [n for n in graph.running if n.kind in KINDS and KINDS[n.kind].price is Price.LAYER]
-    return sum(_macs(graph, node) for node in layers)
-
-
-def _macs(graph: Graph, node: Node) -> int:
-    """Multiply-accumulates of a layer for one image."""
-    made, (x, weight) = math.prod(graph.shapes[node.output]), node.inputs[:2]
-    if node.kind == "MatMul":
-        return made * graph.shapes[x][-1]
-    if node.kind == "ConvTranspose":
-        made = math.prod(graph.shapes[x])
-    return made * math.prod(graph.shapes[weight][1:])
-
-
-def _channel_axis(node: Node, graph: Graph) -> int:
-    """The axis of a layer's weight that its output channels run along; -2 where they run along none alone."""
-    if node.kind != "ConvTranspose":
-        return 0
-    return 1 if node.attributes.get("groups", 1) == 1 else -2
-
-
-def whole_tensor(graph: Graph, value: str) -> Hashable:
-    """What a constant is made of, whatever its form: a tensor that is used as it is, transposed or reshaped is one."""
-    node = graph.producers.get(value)
-    while node is not None and node.kind in ("Reshape", "Transpose", "Identity") and value not in graph.stored:
-        value = node.inputs[0]
-        node = graph.producers.get(value)
-    return graph.key(value)

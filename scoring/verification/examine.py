@@ -7,7 +7,7 @@ is priced is what runs: one graph, by one engine. The file's own engine is asked
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -131,11 +131,12 @@ def examine_subject(
     _check_claims(subject)
     _check_graph(subject.graph)
     graph, notes = prepared(subject.graph)
-    costs = analyse(graph, parent=subject.parent)
+    grids = follow(graph)
+    costs = analyse(graph, parent=subject.parent, grids=grids)
     costs = replace(costs, notes=(*subject.notes, *notes))
     known = not costs.unknown_operations
     if known:
-        costs = _checked_costs(subject, graph, costs, pixels)
+        costs = _checked_costs(subject, graph, grids, costs, pixels)
     found = Examination(costs, dict(subject.claims), subject.image_shape, provenance=facts(subject.provenance))
     if pixels is None:
         return found
@@ -188,13 +189,15 @@ def _check_graph(graph: Graph) -> None:
             raise RefusedError(f"tensor '{name}' holds NaN or infinite numbers")
 
 
-def _checked_costs(subject: Subject, graph: Graph, costs: Costs, pixels: Tensor | None) -> Costs:
+def _checked_costs(
+    subject: Subject, graph: Graph, grids: Mapping[str, Grid], costs: Costs, pixels: Tensor | None
+) -> Costs:
     """The costs with what can be seen only when the network runs."""
     watched = example_images(subject.image_shape, WATCHED)
     if pixels is not None:
         watched = torch.cat([watched, pixels[:WATCHED].float() / 255])
     problems, notes = other_counts(subject)
-    problems += _values_beyond_grids(graph, watched)
+    problems += _values_beyond_grids(graph, grids, watched)
     coupling = batch_coupling(graph)
     if coupling is not None:
         problems.append(
@@ -210,9 +213,8 @@ def _checked_costs(subject: Subject, graph: Graph, costs: Costs, pixels: Tensor 
     )
 
 
-def _values_beyond_grids(graph: Graph, watched: Tensor) -> list[str]:
+def _values_beyond_grids(graph: Graph, grids: Mapping[str, Grid], watched: Tensor) -> list[str]:
     """Layers whose input has more distinct values at run time than the bits it is credited with."""
-    grids = follow(graph)
     inputs = [
         (node.name, value, grids[value])
         for node in graph.running

@@ -23,7 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from scoring.analysis.cost_model import total_macs
+from scoring.analysis.layer_costs import total_macs
 from scoring.readers.subject import Subject, example_images, input_type
 
 COUNTED = ("conv", "linear", "addmm", "matmul", "bmm", "baddbmm", "mm", "einsum", "scaled_dot_product_attention")

@@ -80,6 +80,6 @@ def _logits(model: onnx.ModelProto) -> np.ndarray:  # type: ignore[type-arg]
 
 
 def test_there_are_enough_of_them() -> None:
-    assert len(PLANTED) >= 55
-    assert sum(cheat.twin is not None for cheat in PLANTED.values()) >= 50
+    assert len(PLANTED) >= 54
+    assert sum(cheat.twin is not None for cheat in PLANTED.values()) >= 49
     assert len({cheat.family for cheat in PLANTED.values()}) >= 12
