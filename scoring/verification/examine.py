@@ -29,7 +29,8 @@ from scoring.readers.subject import Subject, example_images
 from scoring.verification.examination import MAX_CLASSES, Examination, check_logits, facts
 from scoring.verification.second_counts import other_counts
 
-IMAGES = 2_000
+AVERAGED = 2_000
+"""Images that the mean is of; predictions are compared on all."""
 IMAGES_AT_ONCE = 250
 CHANGED = 0.005
 """Part of the predictions that may change for an operand to count as a constant: 50 of 10,000."""
@@ -40,13 +41,12 @@ def constants_in_disguise(graph: Graph, pixels: Tensor) -> list[Number]:
     suspects = [(node, value) for node in graph.running for value in _weight_places(graph, node)]
     if not suspects:
         return []
-    images = pixels[:IMAGES].float() / 255
-    means = _means(graph, images, {value for _, value in suspects})
-    before = torch.cat([logits_of(graph, part).argmax(1) for part in images.split(IMAGES_AT_ONCE)])
+    means = _means(graph, pixels[:AVERAGED].float() / 255, {value for _, value in suspects})
+    before: list[Tensor] = []
     found, known = [], dict[str, bool]()
     for node, value in suspects:
         if value not in known:
-            known[value] = _is_constant(graph, images, before, value, means[value])
+            known[value] = _is_constant(graph, pixels, before, value, means[value])
             if known[value]:
                 count = math.prod(graph.shapes[value])
                 found.append(Number(f"{node.name}.{value}", node.name, count, bits_of(graph.types[value])))
@@ -72,13 +72,17 @@ def _means(graph: Graph, images: Tensor, values: set[str]) -> dict[str, Tensor]:
     return {value: (total / len(images)).to(graph.types[value]) for value, total in sums.items()}
 
 
-def _is_constant(graph: Graph, images: Tensor, before: Tensor, value: str, mean: Tensor) -> bool:
-    limit, changed = CHANGED * len(images), 0
-    for part, expected in zip(images.split(IMAGES_AT_ONCE), before.split(IMAGES_AT_ONCE), strict=True):
-        logits = run_graph(graph, part, (graph.output,), {value: mean})[graph.output]
-        changed += int((logits.argmax(1) != expected).sum())
+def _is_constant(graph: Graph, pixels: Tensor, before: list[Tensor], value: str, mean: Tensor) -> bool:
+    """Whether nearly all predictions stay. before: those of the network as it is, part by part, as far as needed."""
+    limit, changed = CHANGED * len(pixels), 0
+    for i, part in enumerate(pixels.split(IMAGES_AT_ONCE)):
+        images = part.float() / 255
+        if i == len(before):
+            before.append(logits_of(graph, images).argmax(1))
+        logits = run_graph(graph, images, (graph.output,), {value: mean})[graph.output]
+        changed += int((logits.argmax(1) != before[i]).sum())
         if changed > limit:
-            return False
+            return False  # an operand that matters is seen in the first parts; only a constant takes all images
     return True
 
 

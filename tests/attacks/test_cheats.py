@@ -285,7 +285,13 @@ def test_look_up_by_a_computed_index(tmp_path: Path) -> None:
         node("Gather", ["table", "index"], ["t"], name="look"),
         node("Add", ["x", "t"], ["y"], name="add"),
     ]
-    unknown(graph(nodes, table=weights(4)), "look-up|ArgMax", tmp_path)
+    report, plain = (
+        score(graph(nodes, table=weights(4)), tmp_path),
+        score(graph([node("Identity", ["x"], ["y"])]), tmp_path),
+    )
+    read, looked_up = 4 * 64, 64
+    assert 2 * macs_of(report) >= read + looked_up, "the place of the largest is a reduction, a look-up an operation"
+    assert charged(report) - charged(plain) >= 4 * 32
 
 
 def macs_of(report: Any) -> int:
@@ -404,7 +410,6 @@ def test_factors_along_several_dimensions(tmp_path: Path) -> None:
 UNKNOWN = {
     "Einsum": [node("Einsum", ["x", "k"], ["y"], name="einsum", equation="nchw,kc->nkhw")],
     "CumSum": [node("CumSum", ["x", "i1"], ["y"], name="cumsum")],
-    "LpNormalization": [node("LpNormalization", ["x"], ["y"], name="norm", axis=1)],
     "TopK": [node("TopK", ["x", "four"], ["y", ""], name="topk", axis=1)],
     "bits in integers": [
         node("Cast", ["x"], ["d"], name="cast", to=TensorProto.UINT32),
@@ -431,6 +436,12 @@ UNKNOWN_ARRAYS: dict[str, dict[str, Any]] = {
 def test_operations_that_the_counter_does_not_know(how: str, tmp_path: Path) -> None:
     model = graph(UNKNOWN[how], **UNKNOWN_ARRAYS.get(how, {}))
     unknown(model, OPERATOR.get(how, how), tmp_path)
+
+
+def test_a_normalisation_by_length_is_priced_by_its_steps(tmp_path: Path) -> None:
+    report = score(graph([node("LpNormalization", ["x"], ["y"], name="norm", axis=1)]), tmp_path)
+    assert not report.unknown_operations
+    assert 2 * macs_of(report) >= 2 * 4 * 64, "the sum over channels reads each square, and each is divided"
 
 
 def test_custom_operator(tmp_path: Path) -> None:

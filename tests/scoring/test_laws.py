@@ -20,6 +20,7 @@ from scoring.graph.graph import Graph, Node
 from scoring.graph.interpreter import images_stay_first, logits_of
 from scoring.graph.kinds import KINDS
 from scoring.rules import load_rule, price
+from scoring.verification import examine
 from tests.scoring.helpers import Network, costs, subject
 
 # Law 2: what layers grant -----------------------------------------------------------------------------------------
@@ -218,3 +219,19 @@ def test_a_crop_of_the_leading_dimension_is_not_taken_for_the_batch() -> None:
     assert not images_stay_first(graph)
     images = torch.rand(3, 3, 8, 8)
     torch.testing.assert_close(logits_of(graph, images), torch.cat([net(i[None]) for i in images]))
+
+
+def test_an_operand_is_a_constant_only_if_it_is_one_for_all_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A matrix that is the same for dark images and another for bright ones: the mean is of dark images alone."""
+
+    def run(s: nn.Module, x: Tensor) -> Tensor:
+        bright = F.relu(x.mean((1, 2, 3)) - 0.5).reshape(-1, 1, 1)
+        return (x.flatten(1)[:, None] @ (s.table + bright * s.other)).squeeze(1)
+
+    graph = subject(Network(run, table=torch.randn(1, 192, 10), other=100 * torch.randn(1, 192, 10))).graph
+    dark = torch.randint(0, 90, (20, 3, 8, 8), dtype=torch.uint8)
+    bright = torch.randint(170, 256, (80, 3, 8, 8), dtype=torch.uint8)
+    monkeypatch.setattr(examine, "AVERAGED", 20)
+    (number,) = examine.constants_in_disguise(graph, dark)
+    assert (number.count, number.bits) == (1920, 32)
+    assert examine.constants_in_disguise(graph, torch.cat([dark, bright])) == []
