@@ -21,6 +21,7 @@ from contest.errors import ContestError, UsageError, did_you_mean
 COMMANDS: dict[str, tuple[str, str]] = {
     "search": ("search.commands:search", "Search for the network with the lowest score."),
     "worker": ("search.commands:worker", "Work on a shared study, beside other workers."),
+    "status": ("search.commands:status", "How far a study is, while it runs or after."),
     "report": ("search.commands:report", "What happened in a study: HTML, figures, slides."),
     "train": ("contest.commands:train", "Train and compress one candidate into a model.pt."),
     "score": ("scoring.commands:score", "Recompute a network's score from its file."),

@@ -155,6 +155,12 @@ def search(**options: Any) -> int:
     return 0 if outcome is None or outcome.finalists else 1
 
 
+def default_options() -> dict[str, Any]:
+    """The options of `contest search` by name, as they are where nothing is said."""
+    known = dict(search.make_context("search", [], resilient_parsing=True).params)
+    return {"fixed": {}, **{name: value for name, value in known.items() if name != "fix"}}
+
+
 @click.command()
 @click.option(
     "--study",
@@ -173,6 +179,42 @@ def worker(directory: Path, storage: str | None, device: str, exit_when_idle: bo
 
     done = run_worker(directory, storage, device, stay=not exit_when_idle)
     click.echo(f"{done} pieces of work done")
+
+
+@click.command()
+@click.argument("study", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--storage", help="The study's database [default: what the study was started with].")
+@click.option("--json", "as_json", is_flag=True, help="Every trial as JSON.")
+def status(study: Path, storage: str | None, as_json: bool) -> None:
+    """How far STUDY is: what was trained, what runs now, the best networks so far. Reads only."""
+    import json
+
+    from rich.console import Console
+
+    from search.output.html import study_judge, trial_rows
+    from search.output.progress import counts, duration, leaders_table
+    from search.policy.account import account
+    from search.run import load_stages
+    from search.study.study import FINISHED
+    from search.workers.worker import open_study
+
+    opened, console = open_study(study, storage), Console()
+    if as_json:
+        click.echo(json.dumps(trial_rows(opened), indent=1))
+        return
+    records = opened.records()
+    ended = bool(opened.optuna.user_attrs.get(FINISHED, False))
+    console.print(f"{study}: {counts(records)}; {'finished' if ended else 'not finished'}", highlight=False)
+    budget = account(opened, 1, records)
+    if not ended and budget.left() < float("inf"):
+        left = max(0.0, budget.left())
+        console.print(f"left: {duration(left) if budget.timed else f'{left:,.0f} images'}", highlight=False)
+    for record in (r for r in records if r.state == "RUNNING"):
+        console.print(f"now: trial {record.number} ({record.stage}, {record.why}): {record.candidate.architecture}")
+    if any(record.result for record in records):
+        console.print(leaders_table(study_judge(opened), console.width))
+    for stage in load_stages(study):
+        console.print(f"{stage.name}: {stage.trials} trainings, {duration(stage.seconds)}, {stage.images:,} images")
 
 
 @click.command()

@@ -141,7 +141,9 @@ def history(study: Study, judge: Judge) -> Chart:
 
 
 def importance(study: Study) -> Chart | None:
-    """Parameter importance by Optuna (PED-ANOVA) for the study's value; None with too few trials."""
+    """Parameter importance by Optuna (PED-ANOVA) for the study's value; None with fewer networks than say something."""
+    if sum(r.is_network for r in study.records()) < IMPORTANT:
+        return None
     pareto_study = study.settings.objective == "pareto"
     target = (lambda t: t.values[0]) if pareto_study else None
     try:
@@ -159,18 +161,24 @@ def importance(study: Study) -> Chart | None:
     ).properties(width=WIDTH, height=22 * len(data), title="Which choices decide the objective (PED-ANOVA)")
 
 
+IMPORTANT = 10
+"""Networks below which an importance is a coincidence."""
 PARALLEL = ("weight bits", "activation bits", "p_s", "p_u", "million MACs", "accuracy", "score")
 
 
 def parallel(study: Study, judge: Judge) -> Chart:
-    """Parallel coordinates: each line a candidate, each axis scaled to what was seen; blue: reaches the threshold."""
+    """Parallel coordinates: each line a candidate, each axis scaled to what was seen.
+
+    Coloured as reaching the threshold is a network whose lower bound of accuracy does; a float parent, whose score is
+    that of the child which it promises, never is.
+    """
     values = []
     for record in judge.records:
         assert record.result is not None
         values.append(
             {
                 "trial": record.number,
-                "enough": judge.feasible(record),
+                "enough": "yes" if judge.reached(record) else "no" if record.is_network else "float parent",
                 "weight bits": record.candidate.bits.weights,
                 "activation bits": record.candidate.bits.activations,
                 "p_s": record.candidate.structured,
@@ -202,7 +210,9 @@ def parallel(study: Study, judge: Judge) -> Chart:
     x = alt.X("axis:N", sort=list(PARALLEL), title=None, axis=alt.Axis(labelAngle=0, grid=True))
     y = alt.Y("value:Q", axis=None, scale=alt.Scale(domain=[-0.08, 1.08]))
     colour = alt.Color(
-        "enough:N", scale=alt.Scale(domain=[True, False], range=[BLUE, "#c8ccd0"]), title="reaches threshold"
+        "enough:N",
+        scale=alt.Scale(domain=["yes", "no", "float parent"], range=[BLUE, "#b9773d", "#d5d9de"]),
+        title="reaches threshold",
     )
     paths = (
         alt.Chart(alt.Data(values=lines))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import html
 import json
 from collections.abc import Sequence
@@ -11,11 +12,13 @@ from typing import Any
 import vl_convert
 
 from contest.errors import UsageError
+from contest.files import write_text
 from search.output.figures import figures
 from search.output.progress import bits_text, counts, duration
 from search.policy.ranking import Judge
 from search.run import load_stages
 from search.study.study import Study
+from search.study.trial import Record
 
 SCALE = 2.0
 _STYLE = """
@@ -57,7 +60,7 @@ def write_report(study: Study, folder: Path) -> list[Path]:
         parts.append(f"<div>{vl_convert.vegalite_to_svg(specification)}</div>")
     page = folder / "report.html"
     page.write_text(_page(study, judge, finalists, parts))
-    return [page, *written]
+    return [page, *written, *write_trials(study, folder)]
 
 
 def study_judge(study: Study) -> Judge:
@@ -91,8 +94,9 @@ def _page(study: Study, judge: Judge, finalists: Sequence[dict[str, Any]], chart
             f"{r.candidate.unstructured:g}",
             _number(r.result.price.total if r.result else None),
             _percent(r.result.accuracy if r.result else None),
+            why_not(judge, r),
         ]
-        for r in judge.leaders()[:12]
+        for r in sorted(judge.leaders()[:12], key=lambda r: r.result.price.total if r.result else 0.0)
     ]
     sections = [
         f"<h1>{html.escape(study.name)}</h1>",
@@ -103,14 +107,72 @@ def _page(study: Study, judge: Judge, finalists: Sequence[dict[str, Any]], chart
         "<h2>Stages</h2>" + _table(["stage", "time", "images", "trainings", "best score", "validation"], stages)
         if stages
         else "",
-        "<h2>Best candidates</h2>",
-        _table(["trial", "architecture", "bits w/a", "p_s", "p_u", "score", "validation"], best),
+        "<h2>Best candidates, lowest score first</h2>",
+        _table(["trial", "architecture", "bits w/a", "p_s", "p_u", "score", "validation", "why not"], best),
         f"<p>The same storage opens in <code>optuna-dashboard {html.escape(_shown_storage(study))}</code>.</p>",
     ]
     body = "\n".join(sections)
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     head += f"<title>{html.escape(study.name)}</title><style>{_STYLE}</style>"
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'
+
+
+def why_not(judge: Judge, record: Record) -> str:
+    """Why a network is not the best, in a few words."""
+    leader, settings = judge.confirmed(), judge.settings
+    if settings.objective != "constrained":
+        return ""
+    if record is leader:
+        return "the best"
+    if not judge.reached(record):
+        asked = "two sigma below" if settings.margin is None else f"less {settings.margin:.2%}"
+        return f"{judge.predicted(record):.2%} ({asked}) does not reach {settings.threshold:.1%}"
+    return "a higher score"
+
+
+def trial_rows(study: Study) -> list[dict[str, Any]]:
+    """Every trial as plain data: what it was, what was expected, what came out."""
+    found = []
+    for r in study.records():
+        result = r.result
+        found.append(
+            {
+                "trial": r.number,
+                "stage": r.stage,
+                "why": r.why,
+                "state": r.state,
+                "key": r.key,
+                "architecture": str(r.candidate.architecture),
+                "weight_bits": r.candidate.bits.weights,
+                "activation_bits": r.candidate.bits.activations,
+                "p_s": r.candidate.structured,
+                "p_u": r.candidate.unstructured,
+                "pruning": r.candidate.pruning,
+                "float_epochs": r.candidate.train.epochs,
+                "tune_epochs": r.candidate.tune.epochs,
+                "tune_learning_rate": r.candidate.tune.learning_rate,
+                "forecast": r.forecast,
+                "accuracy": result.accuracy if result else None,
+                "score": result.price.total if result else None,
+                "images": result.images if result else None,
+                "seconds": result.seconds if result else None,
+                "model": result.model if result else None,
+                "reason": r.reason,
+            }
+        )
+    return found
+
+
+def write_trials(study: Study, folder: Path) -> list[Path]:
+    """`trials.csv` and `trials.json` in `folder`."""
+    rows = trial_rows(study)
+    table, plain = folder / "trials.csv", folder / "trials.json"
+    with table.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]) if rows else [])
+        writer.writeheader()
+        writer.writerows(rows)
+    write_text(plain, json.dumps(rows, indent=1) + "\n")
+    return [table, plain]
 
 
 def _shown_storage(study: Study) -> str:

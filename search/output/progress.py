@@ -73,7 +73,7 @@ class View:
         records = self._study.records()
         judge = Judge(self._study.settings, records, self._trainer.classes)
         with self._lock:
-            self._counts, self._body = counts(records), leaders_table(judge)
+            self._counts, self._body = counts(records), leaders_table(judge, self._console.width)
         if not self._console.is_terminal:
             for record in records:
                 if record.number not in self._seen and record.state in ("COMPLETE", "FAIL", "PRUNED"):
@@ -117,15 +117,25 @@ def _kind(record: Record) -> str:
     return {"child": "short"}.get(record.stage, "trained" if record.stage == "explore" else record.stage)
 
 
-def leaders_table(judge: Judge) -> Table:
-    """The best networks so far, and the parents while there are none."""
+COLUMNS = ("trial", "network", "bits w/a", "p_s", "p_u", "MACs", "score", "validation", "lower bound", "")
+LEFT_OUT = ("MACs", "p_s", "", "p_u", "lower bound", "network", "bits w/a")
+"""Columns that a narrow terminal does without, the first first: a figure is whole or not shown."""
+
+
+def leaders_table(judge: Judge, width: int = 120) -> Table:
+    """The best networks so far, and the parents while there are none, in a terminal of `width` columns."""
+    rows = [row(record, judge) for record in (judge.leaders() or judge.ranked(judge.records))[:ROWS]]
+    texts = [COLUMNS, *([Text.from_markup(cell).plain for cell in cells] for cells in rows)]
+    needed = {name: max(len(cells[place]) for cells in texts) + 3 for place, name in enumerate(COLUMNS)}
+    shown = list(COLUMNS)
+    for name in LEFT_OUT:
+        if sum(needed[column] for column in shown) + 1 > width:
+            shown.remove(name)
     table = Table(expand=False, pad_edge=False)
-    for column in ("trial", "network", "bits w/a", "p_s", "p_u", "MACs"):
-        table.add_column(column, justify="left" if column in ("network", "trial") else "right", no_wrap=True)
-    for column in ("score", "validation", "forecast", ""):
-        table.add_column(column, justify="right", no_wrap=True)
-    for record in (judge.leaders() or judge.ranked(judge.records))[:ROWS]:
-        table.add_row(*row(record, judge))
+    for name in shown:
+        table.add_column(name, justify="left" if name in ("network", "trial") else "right", no_wrap=True)
+    for cells in rows:
+        table.add_row(*(cell for name, cell in zip(COLUMNS, cells, strict=True) if name in shown))
     return table
 
 

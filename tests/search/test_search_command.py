@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from contest.errors import UsageError
-from search.commands import report, search
+from search.commands import report, search, status
 from search.policy.ranking import reads
 from search.workers.worker import open_study
 
@@ -54,6 +55,16 @@ def test_search_then_report_with_slides(tmp_path: Path) -> None:
     page = (tmp_path / "r" / "report.html").read_text()
     assert "<svg" in page and "http://" not in page.replace("http://www.w3.org", "") and "<script" not in page
     assert (tmp_path / "r" / "pareto.png").read_bytes().startswith(b"\x89PNG")
+    assert "the best" in page and not (tmp_path / "r" / "importance.png").exists()  # two networks say nothing of it
+    trials = json.loads((tmp_path / "r" / "trials.json").read_text())
+    with (tmp_path / "r" / "trials.csv").open(newline="") as file:
+        assert [int(line["trial"]) for line in csv.DictReader(file)] == [line["trial"] for line in trials]
+    by_number = {line["trial"]: line["accuracy"] for line in trials if line["accuracy"] is not None}
+    assert by_number == {number: accuracy for number, (_, accuracy) in numbers_of(directory).items()}
+    said = CliRunner().invoke(status, [str(directory)], catch_exceptions=False)
+    assert said.exit_code == 0 and "finished" in said.output and f"{chosen.result.price.total:.5f}" in said.output
+    plain = CliRunner().invoke(status, [str(directory), "--json"], catch_exceptions=False)
+    assert json.loads(plain.output) == trials
     from pptx import Presentation
 
     talk = Presentation(str(tmp_path / "talk.pptx"))

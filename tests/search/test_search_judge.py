@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import random
 import time
@@ -10,10 +11,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rich.console import Console
 from scipy import stats
 
 from contest.candidate import Architecture, Bits, Candidate, Recipe
 from contest.errors import UsageError
+from search.output.figures import parallel
+from search.output.html import why_not
+from search.output.progress import leaders_table
 from search.policy.account import FEW, SEARCHES, make_plan
 from search.policy.accuracy import FEATURES, CompressionModel, Measured, Observation, features, measured, reach
 from search.policy.budget import Budget, Speed, corrected, parse_duration
@@ -227,6 +232,25 @@ def test_settings_survive_the_disk(tmp_path_factory: pytest.TempPathFactory) -> 
         Settings(rungs=(0.5, 0.2, 1.0))
     with pytest.raises(UsageError, match="needs the score"):
         Settings(objective="target")
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_a_narrow_table_drops_columns_and_never_digits(width: int) -> None:
+    judge = Judge(Settings(threshold=0.9), [record(1, 0.915, score=0.00512), record(12, 0.95, score=0.009)], 10)
+    console = Console(file=io.StringIO(), width=width)
+    console.print(leaders_table(judge, width))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "0.00512" in shown and "91.50%" in shown and "…" not in shown
+    assert ("MACs" in shown) == (width == 120)
+
+
+def test_a_float_parent_and_a_missed_threshold_are_not_coloured_as_reaching_it() -> None:
+    records = [record(1, 0.915), record(2, 0.75), replace(record(3, 0.99, stage="parent"), forecast=0.99)]
+    judge = Judge(Settings(threshold=0.9), records, 10)
+    drawn = parallel(SimpleNamespace(settings=judge.settings), judge).to_dict()  # type: ignore[arg-type]
+    lines = drawn["layer"][0]["data"]["values"]
+    assert {(line["trial"], line["enough"]) for line in lines} == {(1, "yes"), (2, "no"), (3, "float parent")}
+    assert why_not(judge, records[1]).endswith("does not reach 90.0%") and why_not(judge, records[0]) == "the best"
 
 
 def test_finalists_are_the_best_and_those_whose_saving_is_worth_a_reading() -> None:
