@@ -126,7 +126,7 @@ def forecast(now: Situation, *, ratio: float, converged: float) -> Forecast | No
 
     low, high = cheapest(0.1), cheapest(0.9)
     band = (low, high) if low is not None and high is not None else None
-    accuracy = 1 - 2 ** float(means[best])
+    accuracy = max(now.known.judge.chance, 1 - 2 ** float(means[best]))
     return Forecast(
         now.known.curve.known,
         str(first.candidate.architecture),

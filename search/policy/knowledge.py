@@ -123,6 +123,8 @@ class Knowledge:
         return max(1 - high, 0.5 / self.validation)
 
 
+DRAW = 0.4
+"""Share of the model's uncertainty in a draw: with more, settings of one or two bits are compared that never win."""
 REACHES = 0.05
 """A probability below this is none."""
 CAUTIOUS = 0.8
@@ -177,7 +179,7 @@ class Gain:
         lengthened = [with_length(s, max(s.candidate.tune.epochs, self._epochs)) for s in options]
         mean, sigma = known.model.predict([features(s.candidate, known.images) for s in lengthened], parent, error)
         if draw:
-            mean = mean + np.array([self._rng.gauss(0, 0.7) * s for s in sigma])
+            mean = mean + np.array([self._rng.gauss(0, DRAW) * s for s in sigma])
         prices = np.array([s.price.total * FILE_OVERHEAD for s in options])
         if self._target is not None:
             return self._of_accuracy(prices, mean, self._target)

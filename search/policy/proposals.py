@@ -82,11 +82,22 @@ class Policy:
         options = self._options(parent, epochs)
         if not options:
             return None
-        worth = self.now.gain.of(options, parent.key, parent.error, draw=True)
+        known = self._known_good(parent, epochs)
+        if known is not None:
+            options = [known]
+        worth = self.now.gain.of(options, parent.key, parent.error, draw=known is None)
         place = self._untried(options, worth, epochs)
         if place is None:
             return None
         return _child("child", options[place], epochs, float(worth.gains[place]), float(worth.means[place]), "compared")
+
+    def _known_good(self, parent: Parent, epochs: float) -> Setting | None:
+        """The setting that is known to be good on a given parent, while nobody has begun it."""
+        own = self.now.pool(parent.candidate, parent.values, epochs).setting(parent.values)
+        limit = self.now.known.judge.limit()
+        if not parent.candidate.start or own is None or (limit and own.price.total * FILE_OVERHEAD >= limit):
+            return None
+        return None if key_of(with_length(own, epochs).candidate) in self.now.begun else own
 
     def _long(self, parent: Parent) -> Proposal | None:
         """The setting that is worth most, tuned until it has converged, or for all that is left."""
