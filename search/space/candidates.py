@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any, Literal
@@ -24,26 +24,17 @@ def architecture_of(v: Mapping[str, Any]) -> Architecture:
     return Architecture(family, family_rows()[family].from_draws(v))
 
 
+def _recipe_fields(v: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """What `v` says of the fields of a `Recipe`: a dimension that has a field's name, behind `prefix`, is its value."""
+    kinds: dict[str, Any] = {field.name: type(field.default) for field in fields(Recipe)}
+    return {name: kind(v[prefix + name]) for name, kind in kinds.items() if prefix + name in v}
+
+
 def float_candidate(v: Mapping[str, Any], *, epochs: float, seed: int = 0) -> Candidate:
     """The float parent that `v` (values of one family) stand for."""
-    train = Recipe(
-        epochs=epochs,
-        batch_size=int(v["batch_size"]),
-        learning_rate=float(v["learning_rate"]),
-        weight_decay=float(v["weight_decay"]),
-        schedule=v["schedule"],
-        warmup_epochs=round(min(1.0, 0.1 * epochs), 2),
-        label_smoothing=float(v["label_smoothing"]),
-        ema_decay=float(v["ema_decay"]),
-        flip=bool(v["flip"]),
-        crop=int(v["crop"]),
-        cutout=int(v["cutout"]),
-        mixup=float(v["mixup"]),
-        cutmix=float(v["cutmix"]),
-        distillation=float(v["distillation"]),
-        temperature=float(v["temperature"]),
-        taught_epochs=int(v["taught_epochs"]) if v["distillation"] else 0,
-    )
+    train = Recipe(epochs=epochs, warmup_epochs=round(min(1.0, 0.1 * epochs), 2), **_recipe_fields(v))
+    if not train.distillation:
+        train = replace(train, taught_epochs=0)
     return Candidate(architecture_of(v), train=train, tune=replace(train, epochs=0.0, warmup_epochs=0.0), seed=seed)
 
 
@@ -54,7 +45,6 @@ def compressed(parent: Candidate, v: Mapping[str, Any], *, tune_epochs: float) -
         parent.train,
         # Networks that lose channels are tuned twice, before and after quantisation.
         epochs=tune_epochs / (2 if structured else 1),
-        learning_rate=float(v["tune_learning_rate"]),
         schedule="cosine",
         warmup_epochs=round(min(0.2, 0.1 * tune_epochs), 3),
         cutout=0,
@@ -62,6 +52,7 @@ def compressed(parent: Candidate, v: Mapping[str, Any], *, tune_epochs: float) -
         cutmix=0.0,
         distillation=float(v["distillation"]),
         temperature=float(v["temperature"]),
+        **_recipe_fields(v, "tune_"),
     )
     return replace(
         parent,

@@ -39,7 +39,7 @@ RECIPE: Mapping[str, Draw] = {
     "temperature": Draw((3.0,)),
     "taught_epochs": Draw((0,)),  # of augmented images for which the teacher answers
 }
-"""How a float parent is trained."""
+"""How a float parent is trained: a row for each field of `contest.candidate.Recipe` that a search chooses."""
 
 TAUGHT: Mapping[str, Any] = {"distillation": [0.0, 0.5, 0.7, 0.9], "temperature": [2.0, 3.0, 4.0, 6.0]}
 """Changes where a study has a teacher."""
@@ -61,7 +61,9 @@ COMPRESSION: Mapping[str, Draw] = {
     "first_bits": Draw((2, 3, 4, 5, 6, 8)),  # of the first layer and of the image that it sees
     "last_bits": Draw((2, 3, 4, 6, 8)),
     "number_bits": Draw((8, 32)),  # of what batch norms leave behind
+    # Fields of the tuning's recipe, by their names behind `tune_`.
     "tune_learning_rate": Draw(low=0.005, high=0.3, log=True),
+    "tune_dampening": Draw((0.0,)),
     "tune_share": Draw((0.1, 0.15, 0.25, 0.35, 0.5, 0.65)),
 }
 """What is done to a float parent: its children differ in these."""

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from contest.candidate import Bits, Candidate
 from contest.errors import UsageError
 from contest.networks import build, family_rows, macs_and_weights
-from contest.networks.options import ImageShape, Limit, Widths, bind, derived, specs
+from contest.networks.options import Draw, ImageShape, Limit, Widths, bind, derived, specs
 from contest.pipeline import stages
 from search.space.candidates import seeds, to_candidate
-from search.space.space import make_space, read_space
+from search.space.space import Dimension, Space, make_space, read_space, whole_space
 from search.trainers.pipeline import price_before
 
 COLOUR = (3, 32, 32)
@@ -177,3 +177,13 @@ def test_what_decides_nothing_makes_no_other_candidate() -> None:
     assert plain == to_candidate({**values, "channels": "bn", "pruning": "snip"}, epochs=10)
     assert plain != to_candidate({**values, "sparsity": 0.5, "pruning": "snip"}, epochs=10)
     assert to_candidate({**values, "sparsity": 0.5, "pruning": "snip"}, epochs=10).pruning == "snip"
+
+
+def test_a_dimension_with_a_recipes_field_reaches_the_training_and_the_tuning() -> None:
+    space = whole_space()
+    for name, part, value in (("momentum", "recipe", 0.8), ("tune_weight_decay", "compression", 1e-3)):
+        space = Space({**space.parts, name: Dimension(Draw((value,)), part)})  # type: ignore[arg-type]
+    made = to_candidate(space.complete({}), epochs=10.0)
+    assert made.train.momentum == made.tune.momentum == 0.8
+    assert made.tune.weight_decay == 1e-3 and made.train.weight_decay != 1e-3
+    assert isinstance(made.train.batch_size, int) and made.tune.dampening == 0
