@@ -21,7 +21,7 @@ from contest.candidate import Candidate, Recipe
 from contest.datasets import Images
 from contest.errors import TrainingError, UsageError
 from contest.model_file import Network, fold_batch_norms, freeze
-from contest.model_file.manifest import Claims, Parent, WeightLayer
+from contest.model_file.manifest import ClaimedParent, Claims, WeightLayer
 from contest.pruning.masks import exact_k, exact_k_each, full, hold
 from contest.pruning.prunable import prunable
 from contest.pruning.registry import method
@@ -53,7 +53,7 @@ class Outcome:
 
 
 @dataclass
-class _Run:
+class _Stages:
     """What the stages of one compression share."""
 
     train: Images
@@ -195,7 +195,7 @@ def compress(
             f"the candidate begins from a float network whose checkpoint has the content {candidate.start}: give it as "
             "the start (contest train --start)"
         )
-    run = _Run(train, validation, device, directory, teach, on_epoch, progress, origin, [])
+    run = _Stages(train, validation, device, directory, teach, on_epoch, progress, origin, [])
     torch.manual_seed(candidate.seed)
     model = networks.build(candidate.architecture, image_shape, classes)
     exact_k_each(prunable(model), dict(candidate.ratios))  # names that do not exist are said before the float training
@@ -233,7 +233,7 @@ def compress(
         weight_bits=16 if half else 32,
         affine_type=stored,
         number_bits=numbers,
-        parent=Parent(weights=float(weights), macs=float(macs)),
+        parent=ClaimedParent(weights=float(weights), macs=float(macs)),
         provenance=origin,
     )
     claims = Claims(p_s=(weights - left) / weights, p_u=_zeros(network) / weights)

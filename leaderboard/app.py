@@ -40,7 +40,7 @@ from leaderboard.service.security import (
     SecurityHeaders,
     bearer,
 )
-from leaderboard.settings import Settings
+from leaderboard.settings import BoardSettings
 from leaderboard.storage.database import DatabaseError
 from leaderboard.storage.signer import ForbiddenError
 from leaderboard.storage.tables import State, Submission, now
@@ -50,7 +50,7 @@ _ANSWERS = 200
 """Answers of the API that are kept, the ones used last: about 40 kB each."""
 
 
-def create_app(settings: Settings, scorer: Scorer | None = None, *, pages: bool = True) -> FastAPI:
+def create_app(settings: BoardSettings, scorer: Scorer | None = None, *, pages: bool = True) -> FastAPI:
     """An application on an open board; its worker threads run while the application does. `pages`: not only the API."""
     board = open_board(settings, scorer)
     app = FastAPI(

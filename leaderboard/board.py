@@ -16,8 +16,8 @@ from typing import Any
 from leaderboard.domain import submissions
 from leaderboard.domain.admission import QuotaError
 from leaderboard.scoring_queue.queue import Jobs
-from leaderboard.scoring_queue.score_submission import Scorer, Work
-from leaderboard.settings import Settings
+from leaderboard.scoring_queue.score_submission import Scorer, ScoringWork
+from leaderboard.settings import BoardSettings
 from leaderboard.storage.database import Database, open_database
 from leaderboard.storage.file_store import FileStore, Incoming
 from leaderboard.storage.signer import Signer, load_signer
@@ -35,11 +35,11 @@ UPLOADS_AT_ONCE = 10
 class Board:
     """Everything that one process of a deployment holds."""
 
-    settings: Settings
+    settings: BoardSettings
     database: Database
     files: FileStore
     signer: Signer
-    work: Work
+    work: ScoringWork
     jobs: Jobs
     _uploads: Counter[int] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -105,7 +105,7 @@ def enter_file(
     return submission, new
 
 
-def open_board(settings: Settings, scorer: Scorer | None = None) -> Board:
+def open_board(settings: BoardSettings, scorer: Scorer | None = None) -> Board:
     """Migrate, check and open a deployment. `scorer` is for tests; the default is the isolated scoring of files."""
     private = {"the board's folder": settings.directory}
     if settings.data is not None:
@@ -116,12 +116,12 @@ def open_board(settings: Settings, scorer: Scorer | None = None) -> Board:
     removed = files.sweep(time.time() - _LEFTOVER_S)
     if removed:
         log.info("removed %d interrupted uploads", removed)
-    work = Work(settings, database, files, scorer)
+    work = ScoringWork(settings, database, files, scorer)
     return Board(settings, database, files, load_signer(settings.directory), work, Jobs(settings, database, work))
 
 
 def submit_here(
-    file: Path, team: str, settings: Settings, *, note: str = "", rule: str = "", contest: str = ""
+    file: Path, team: str, settings: BoardSettings, *, note: str = "", rule: str = "", contest: str = ""
 ) -> dict[str, Any]:
     """Score a file and enter it in the board of this machine: `contest submit FILE --team NAME`.
 
@@ -149,7 +149,7 @@ def submit_here(
         incoming.read(file)
         submission, _ = enter_file(database, chosen, member, incoming, name=file.name, note=note)
     if submission.state == State.QUEUED:
-        Work(settings, database, files).score(submission.id)
+        ScoringWork(settings, database, files).score(submission.id)
     with database.read() as session:
         viewer = Viewer("admin")
         found = submissions.find(session, submission.id, viewer)

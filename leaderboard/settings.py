@@ -22,7 +22,7 @@ def default_directory() -> Path:
 
 
 @dataclass(frozen=True)
-class Settings:
+class BoardSettings:
     """Directories, limits and times of one deployment. Sizes in bytes, times in seconds."""
 
     directory: Path = field(default_factory=default_directory)

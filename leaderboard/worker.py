@@ -8,13 +8,13 @@ import threading
 
 from leaderboard.board import open_board
 from leaderboard.scoring_queue.score_submission import Scorer
-from leaderboard.settings import Settings
+from leaderboard.settings import BoardSettings
 
 log = logging.getLogger("leaderboard.worker")
 _HEALTH_S = 10
 
 
-def run_worker(settings: Settings, threads: int = 1, metrics_port: int = 0, scorer: Scorer | None = None) -> None:
+def run_worker(settings: BoardSettings, threads: int = 1, metrics_port: int = 0, scorer: Scorer | None = None) -> None:
     """Score until SIGTERM or SIGINT; what is not finished 20 seconds later goes back to the queue."""
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

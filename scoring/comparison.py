@@ -41,7 +41,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class PairAgreement:
     """On how many images both, one or none of two networks is right. p_value: McNemar's exact test that they are
     equally accurate, which looks only at the images where one alone is right."""
 
@@ -65,10 +65,10 @@ class LayerPair:
         return _points(self.b) - _points(self.a)
 
 
-def agreement(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Agreement:
+def agreement(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> PairAgreement:
     """Where two networks' answers to the same images are right."""
     only_a, only_b = np.flatnonzero(a & ~b), np.flatnonzero(b & ~a)
-    return Agreement(
+    return PairAgreement(
         int((a & b).sum()),
         tuple(only_a.tolist()),
         tuple(only_b.tolist()),
@@ -177,7 +177,7 @@ def _beside(rows: tuple[Mapping[str, Any] | None, ...], text: Any) -> str:
     return first if first == second else f"{first} -> {second}"
 
 
-def _images(a: Side, b: Side, found: Agreement) -> Iterator[RenderableType]:
+def _images(a: Side, b: Side, found: PairAgreement) -> Iterator[RenderableType]:
     table = Table(title="Test images", title_justify="left")
     for column in ("right by", "images", "the first of them, by number"):
         table.add_column(column, justify="right" if column == "images" else "left")

@@ -57,7 +57,7 @@ class Number:
 
 
 @dataclass(frozen=True)
-class Parent:
+class ParentCosts:
     """The network before compression: p_s and p_u are fractions of it."""
 
     weights: float
@@ -72,7 +72,7 @@ class Costs:
     numbers: tuple[Number, ...] = ()
     unknown_operations: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
-    parent: Parent | None = None
+    parent: ParentCosts | None = None
     notes: tuple[str, ...] = ()
     allowances: Mapping[str, float] = field(default_factory=dict)
     """How much of what layers grant was used: the fullest grant of element-wise work, and the wiring."""
@@ -111,7 +111,7 @@ class Costs:
             numbers=tuple(Number(**row) for row in data["numbers"]),
             unknown_operations=tuple(data["unknown_operations"]),
             problems=tuple(data["problems"]),
-            parent=Parent(**parent) if parent else None,
+            parent=ParentCosts(**parent) if parent else None,
             notes=tuple(data.get("notes", ())),
             allowances=dict(data.get("allowances", {})),
         )

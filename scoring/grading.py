@@ -47,20 +47,20 @@ UNFINISHED = ("error",)
 
 
 @dataclass(frozen=True)
-class Entry:
+class Grade:
     """A file to score, and the code of its network where it is a checkpoint."""
 
     path: Path
     arch: str | None = None
 
 
-def entries(target: Path, arch: str | None = None) -> list[Entry]:
+def entries(target: Path, arch: str | None = None) -> list[Grade]:
     """The files of a folder (searched through), or the lines `path` or `path module:factory` of a text file.
 
     Paths in a list are relative to it. Lines that begin with # are left out.
     """
     if target.is_dir():
-        found = [Entry(path, arch) for path in sorted(target.rglob("*")) if _is_network(path)]
+        found = [Grade(path, arch) for path in sorted(target.rglob("*")) if _is_network(path)]
         if not found:
             raise UsageError(f"{target} holds no file that ends in {', '.join(ENDINGS)}")
         return found
@@ -72,7 +72,7 @@ def entries(target: Path, arch: str | None = None) -> list[Entry]:
         name = part[0] if own or len(part) == 1 else " ".join(part)
         if own is not None and own.partition(":")[0].endswith(".py"):
             own = str(target.parent / own)
-        found.append(Entry(target.parent / name, own or arch))
+        found.append(Grade(target.parent / name, own or arch))
     if not found:
         raise UsageError(f"{target} lists no file")
     return found
@@ -84,7 +84,7 @@ def _is_network(path: Path) -> bool:
 
 
 def grade(
-    work: Sequence[Entry], table: Path, options: Sequence[str], told: Callable[[Mapping[str, Any], int, int], None]
+    work: Sequence[Grade], table: Path, options: Sequence[str], told: Callable[[Mapping[str, Any], int, int], None]
 ) -> list[dict[str, str]]:
     """Score each file and append its row at once; rows that stand in the table already are not made again.
 
@@ -128,7 +128,7 @@ def _finished(table: Path) -> dict[tuple[str, str, str], dict[str, str]]:
     return {(row["file"], row["sha256"], row["arch"]): row for row in kept}
 
 
-def _row(entry: Entry, options: Sequence[str]) -> dict[str, str]:
+def _row(entry: Grade, options: Sequence[str]) -> dict[str, str]:
     """One file in a process of its own: whatever it does, the others are scored."""
     command = [sys.executable, "-m", "contest", "score", str(entry.path), "--json", *options]
     command += ["--arch", entry.arch] if entry.arch else []

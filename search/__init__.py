@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from search.run import Outcome
+    from search.run import SearchOutcome
 
 
-def search(directory: Path, *, console: Console | None = None, **options: Any) -> Outcome:
+def search(directory: Path, *, console: Console | None = None, **options: Any) -> SearchOutcome:
     """What `contest search --study DIRECTORY` does; its finalists, the winner, and what each stage cost.
 
     options: those of the command by name (`images=1000000`, `parents=["none"]`); dimensions to narrow are

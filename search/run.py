@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Protocol
 
 from contest.files import write_text
-from search.output.progress import View
+from search.output.progress import LiveView
 from search.policy.account import account
 from search.policy.ranking import Finalist, Judge, Scores, read_finalists, winner
 from search.study.study import FINISHED, Study
-from search.study.trial import Record
+from search.study.trial import TrialRecord
 from search.trainers.protocol import Trainer
 from search.workers.worker import work_until_done
 
@@ -46,7 +46,7 @@ class StageCost:
 
 
 @dataclass
-class Outcome:
+class SearchOutcome:
     finalists: list[Finalist]
     winner: Finalist | None
     stages: list[StageCost] = field(default_factory=list)
@@ -55,17 +55,19 @@ class Outcome:
 class Run:
     """One invocation of `contest search` on a study, new or resumed."""
 
-    def __init__(self, study: Study, trainer: Trainer, tools: Tools, view: View) -> None:
+    def __init__(self, study: Study, trainer: Trainer, tools: Tools, view: LiveView) -> None:
         self.study, self.trainer, self.tools, self.view = study, trainer, tools, view
 
-    def __call__(self) -> Outcome:
+    def __call__(self) -> SearchOutcome:
         """Run what is left of the study. KeyboardInterrupt goes through; what was finished stays."""
         self.train()
         self.study.optuna.set_user_attr(FINISHED, True)
         settings = self.study.settings
         self.view.stage("reading the finalists on the test set")
         found = read_finalists(self.study, self._judge(), self.tools.score)
-        return Outcome(found, winner(found, settings.rule_name, settings.threshold), load_stages(self.study.directory))
+        return SearchOutcome(
+            found, winner(found, settings.rule_name, settings.threshold), load_stages(self.study.directory)
+        )
 
     def train(self) -> None:
         """Everything but the test set."""
@@ -87,7 +89,7 @@ def stage_costs(judge: Judge) -> list[StageCost]:
     """Costs of the kinds of training, in the order in which a budget is spent."""
     records = sorted(judge.records, key=lambda r: r.number)
     first = next((r.number for r in records if r.is_network), None)
-    kinds: Sequence[tuple[str, Callable[[Record], bool]]] = (
+    kinds: Sequence[tuple[str, Callable[[TrialRecord], bool]]] = (
         ("first network", lambda r: first is None or r.number <= first),
         ("settings compared", lambda r: r.stage in ("child", "explore")),
         ("long tunings", lambda r: r.stage in ("long", "refine")),
@@ -103,7 +105,7 @@ def stage_costs(judge: Judge) -> list[StageCost]:
     return found
 
 
-def _stage_cost(name: str, mine: Sequence[Record], best: Record | None, judge: Judge) -> StageCost:
+def _stage_cost(name: str, mine: Sequence[TrialRecord], best: TrialRecord | None, judge: Judge) -> StageCost:
     return StageCost(
         name=name,
         seconds=round(sum(r.result.seconds for r in mine if r.result), 1),

@@ -20,15 +20,15 @@ from rich.table import Table
 from contest.errors import UsageError
 from contest.files import cache_folder, why_unwritable
 from contest.zoo import parent_files, teacher_files
-from search.output.progress import View, duration
+from search.output.progress import LiveView, duration
 from search.policy.account import Plan, converged_epochs, epoch_ratio, open_account
 from search.policy.budget import parse_duration
 from search.policy.forecast import forecast, measure_speed
 from search.policy.ranking import Finalist, reads
-from search.run import Outcome, Run, Tools, estimate_left
+from search.run import Run, SearchOutcome, Tools, estimate_left
 from search.space.candidates import check_space, whole
 from search.space.space import Space, make_space, read_space
-from search.study.settings import Settings
+from search.study.settings import StudySettings
 from search.study.storage import check_writable, open_storage, storage_url
 from search.study.study import FINISHED, Study, new_identity
 from search.trainers.given import Given, adopt
@@ -44,7 +44,7 @@ DEFAULT_EPOCHS = {"digits": (8.0, 30.0), "mnist": (4.0, 12.0)}
 """Epochs of a study for each of its trials, by data set; the second is kept for studies of older versions."""
 
 
-def run_search(console: Console, **options: Any) -> Outcome | None:
+def run_search(console: Console, **options: Any) -> SearchOutcome | None:
     """`contest search`: everything between the options and the summary."""
     begun: float = options.get("begun") or time.monotonic()
     directory: Path = options["directory"] or Path("studies") / options["dataset"]
@@ -68,7 +68,7 @@ def run_search(console: Console, **options: Any) -> Outcome | None:
     enqueue_given(study, given)
     enqueue_given(study, given, plan_study(console, study, trainer, begun))
     helpers = start_workers(directory, options)
-    view = View(study, trainer, console, lambda: estimate_left(study, trainer.images))
+    view = LiveView(study, trainer, console, lambda: estimate_left(study, trainer.images))
     tools = Tools(score=scorer(settings), teacher=trainer.teach)
     try:
         with view:
@@ -172,7 +172,7 @@ def plan_study(console: Console, study: Study, trainer: PipelineTrainer, begun: 
     return plan
 
 
-def fresh(directory: Path, options: dict[str, Any]) -> Settings:
+def fresh(directory: Path, options: dict[str, Any]) -> StudySettings:
     """The settings of a new study. Raises UsageError if the directory holds one already."""
     from scoring.commands import rule_of
     from scoring.rules import load_rule
@@ -189,7 +189,7 @@ def fresh(directory: Path, options: dict[str, Any]) -> Settings:
     if options["family"]:
         changes["family"] = [name.strip() for name in options["family"].split(",")]
     changes.update(options["fixed"])
-    return Settings(
+    return StudySettings(
         identity=new_identity(directory),
         dataset=dataset,
         data=str(options["data"].resolve()) if options["data"] else None,
@@ -264,12 +264,12 @@ FIXED = {
 """Options that say what a study is: its trials could not be compared if they changed on the way."""
 
 
-def resumed(directory: Path, options: dict[str, Any]) -> Settings:
+def resumed(directory: Path, options: dict[str, Any]) -> StudySettings:
     """The settings of the study in the directory, with what was asked for now: more trials or time, other finalists.
 
     Raises UsageError for an option that cannot change.
     """
-    settings = Settings.load(directory)
+    settings = StudySettings.load(directory)
     if "float_epochs" not in json.loads((directory / "study.json").read_text()):
         raise UsageError(
             f"{directory} was made by a version without float parents: it can be reported, contest report {directory}, "
@@ -295,7 +295,7 @@ def resumed(directory: Path, options: dict[str, Any]) -> Settings:
     return dataclasses.replace(settings, **changes)
 
 
-def _is_as_before(name: str, settings: Settings, options: dict[str, Any]) -> bool:
+def _is_as_before(name: str, settings: StudySettings, options: dict[str, Any]) -> bool:
     """Whether an option says what the study does anyway."""
     if name == "rule":
         return rule_given(options["rule"]) == settings.rule
@@ -368,7 +368,7 @@ def expectation(study: Study, trainer: PipelineTrainer) -> str:
     return said + (f" (80 %: {known.band[0]:.5f} to {known.band[1]:.5f})" if known.band else "")
 
 
-def scorer(settings: Settings) -> Any:
+def scorer(settings: StudySettings) -> Any:
     """Scores a file on the test set, as `contest score --json` does."""
 
     def score(model: Path) -> dict[str, Any]:
@@ -399,7 +399,7 @@ def start_workers(directory: Path, options: dict[str, Any]) -> list[Any]:
     ]
 
 
-def print_summary(console: Console, study: Study, outcome: Outcome) -> None:
+def print_summary(console: Console, study: Study, outcome: SearchOutcome) -> None:
     """Stages, finalists, the winner and what to do with it."""
     stages = Table(title="what each stage cost and gained", title_justify="left")
     for column in ("stage", "time", "images", "trainings", "best score", "validation"):
@@ -451,7 +451,7 @@ def why_none(study: Study) -> str:
     return "there was no time for a training, or no trial left: give more --trials, more --budget or fewer --epochs"
 
 
-def finalists_table(settings: Settings, finalists: list[Finalist]) -> Table:
+def finalists_table(settings: StudySettings, finalists: list[Finalist]) -> Table:
     table = Table(title="finalists, best on validation first", title_justify="left")
     for column in ("", "network", "score", "params", "ops", "validation", "test", "in finalists/"):
         table.add_column(column, justify="left" if column in ("network", "in finalists/") else "right")

@@ -41,13 +41,13 @@ LAB = "lab.json"
 M = TypeVar("M", bound=BaseModel)
 
 
-class Strict(BaseModel):
+class StrictPart(BaseModel):
     """A table of the file in which every key is known."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class TaskTable(Strict):
+class TaskTable(StrictPart):
     """What a step runs on: a built-in network and data set (else the experiment's), or a factory of one's own."""
 
     factory: str = ""
@@ -62,14 +62,14 @@ class TaskTable(Strict):
     prunable: tuple[str, ...] = ("default",)
 
 
-class Quick(Strict):
+class Quick(StrictPart):
     """What is smaller in a quick look at the lab."""
 
     task: dict[str, Any] = {}
     options: dict[str, Any] = {}
 
 
-class Step(Strict):
+class Step(StrictPart):
     """A numbered task of the lab: text, an experiment or code, and questions."""
 
     title: str
@@ -91,7 +91,7 @@ class Step(Strict):
         return self.name or re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
 
 
-class Lab(Strict):
+class Lab(StrictPart):
     """The whole file."""
 
     title: str

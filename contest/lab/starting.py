@@ -26,7 +26,7 @@ TIMED_STEPS = 3
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExperimentPlan:
     """How much work an experiment is."""
 
     cells: int
@@ -55,7 +55,7 @@ def begin(
     tasks: Sequence[Task],
     folder: Path,
     options: Any,
-    plan: Plan,
+    plan: ExperimentPlan,
     *,
     training: Training,
     growing: Sequence[str] = (),
@@ -84,7 +84,7 @@ def begin(
     return cells, sentences
 
 
-def forecast(task: Task, training: Training, plan: Plan) -> float:
+def forecast(task: Task, training: Training, plan: ExperimentPlan) -> float:
     """Seconds that the plan will take on this machine, from a few timed steps and a timed part of a test."""
     model = task.new(0)
     batches = list(_first(task, TIMED_STEPS + 1))

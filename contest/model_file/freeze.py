@@ -14,12 +14,12 @@ from contest.errors import UsageError
 from contest.model_file.manifest import (
     Affine,
     ArchitectureSpec,
+    ClaimedParent,
     Claims,
     Conv2d,
     LayerSpec,
     Linear,
     Manifest,
-    Parent,
     WeightLayer,
 )
 
@@ -121,7 +121,7 @@ def freeze(
     weight_bits: int = 32,
     affine_type: torch.dtype = torch.float32,
     number_bits: Literal[8, 32] = 32,
-    parent: Parent | None = None,
+    parent: ClaimedParent | None = None,
     claims: Claims | None = None,
     provenance: Mapping[str, str] | None = None,
 ) -> Network:

@@ -224,7 +224,7 @@ class LayerSpec(Strict):
         return f"{self.inputs} -> {self.outputs}" + (f", groups={self.groups}" if self.groups > 1 else "")
 
 
-class Parent(Strict):
+class ClaimedParent(Strict):
     """The network before compression, to which p_s and p_u of the report are relative."""
 
     weights: Number
@@ -261,7 +261,7 @@ class Manifest(Strict):
     image_shape: tuple[Channels, Channels, Channels]
     classes: Channels
     layers: Annotated[dict[Name, LayerSpec], Field(max_length=MAX_LAYERS)]
-    parent: Parent | None = None
+    parent: ClaimedParent | None = None
     claims: Claims = Claims()
     provenance: Annotated[dict[Name, Annotated[str, StringConstraints(max_length=20_000)]], Field(max_length=64)] = (
         Field(default_factory=dict)

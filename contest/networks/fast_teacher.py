@@ -46,7 +46,7 @@ class Whitening(nn.Sequential):
         self.conv.weight.copy_(torch.cat([filters, -filters]))
 
 
-class Scale(nn.Module):
+class LogitScale(nn.Module):
     """x * factor."""
 
     def __init__(self, factor: float) -> None:
@@ -85,7 +85,7 @@ def fast_teacher(
     model.add_module("pool", nn.AdaptiveMaxPool2d(1))
     model.add_module("flatten", nn.Flatten())
     model.add_module("fc", nn.Linear(channels, classes, bias=False))
-    model.add_module("scale", Scale(LOGIT_SCALE))
+    model.add_module("scale", LogitScale(LOGIT_SCALE))
     return model
 
 

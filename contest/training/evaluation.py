@@ -73,7 +73,7 @@ class Meter:
         return self.images / (time.perf_counter() - self._start)
 
 
-class Progress:
+class ProgressBar:
     """A bar with loss, accuracy, images/s and time left; silent unless `shown`."""
 
     def __init__(self, steps: int, done: int, *, shown: bool) -> None:
@@ -88,7 +88,7 @@ class Progress:
         self._task = self._bar.add_task("training", total=steps, completed=done, figures="")
         self._looked = time.perf_counter()
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressBar:
         self._bar.start()
         return self
 

@@ -28,7 +28,7 @@ from contest.training.device import (
     keep_memory,
     memory_errors,
 )
-from contest.training.evaluation import Epoch, History, Meter, Progress, evaluate
+from contest.training.evaluation import Epoch, History, Meter, ProgressBar, evaluate
 
 _TRIANGLE = ((0.0, 0.23, 1.0), (0.2, 1.0, 0.07))
 """Shares of the run and of the learning rate, corner by corner."""
@@ -170,7 +170,7 @@ def fit(
         memory_errors(recipe),
         channels_last_gradients(model),
         cpu_convolutions(model, device),
-        Progress(steps, step, shown=progress) as bar,
+        ProgressBar(steps, step, shown=progress) as bar,
     ):
         for number in range(len(history), epochs):
             if before_epoch:

@@ -40,7 +40,7 @@ _FLAGS = 0x0808  # sizes behind the data, names in UTF-8: what torch sets
 
 
 @dataclass(frozen=True)
-class Entry:
+class ZipEntry:
     """One file of an archive: its name below the top folder and where its bytes stand."""
 
     name: str
@@ -81,7 +81,7 @@ def describe_torch(content: bytes) -> Description:
     return Description("torch", len(content), tensors, manifest)
 
 
-def _check_storages(storages: Mapping[str, Storage], entries: Mapping[str, Entry]) -> None:
+def _check_storages(storages: Mapping[str, Storage], entries: Mapping[str, ZipEntry]) -> None:
     data = {n.removeprefix("data/"): e for n, e in entries.items() if n.startswith("data/")}
     for key, storage in storages.items():
         if key not in data:
@@ -94,12 +94,12 @@ def _check_storages(storages: Mapping[str, Storage], entries: Mapping[str, Entry
         raise RefusedError(f"the archive hides data that no tensor uses: 'data/{unused[0]}' ({len(unused)} in all)")
 
 
-def read_entries(content: bytes) -> dict[str, Entry]:
+def read_entries(content: bytes) -> dict[str, ZipEntry]:
     """The entries by name below the top folder, each checked against its local header."""
     start, size, count = _end_of_archive(content)
     if count > MAX_TENSORS + 16:
         raise RefusedError(f"the archive has {count:,} entries; the limit is {MAX_TENSORS:,}")
-    found: list[tuple[str, Entry]] = []
+    found: list[tuple[str, ZipEntry]] = []
     place = start
     for _ in range(count):
         full_name, entry, place = _central_entry(content, place, start + size)
@@ -139,7 +139,7 @@ def _end_of_archive(content: bytes) -> tuple[int, int, int]:
     return start, size, count
 
 
-def _central_entry(content: bytes, place: int, stop: int) -> tuple[str, Entry, int]:
+def _central_entry(content: bytes, place: int, stop: int) -> tuple[str, ZipEntry, int]:
     if place + _CENTRAL.size > stop or content[place : place + 4] != b"PK\x01\x02":
         raise RefusedError("the zip archive's directory is damaged")
     (_, _, _, flags, method, _, _, _, packed, size, name_size, extra, comment, disk, _, attributes, header) = (
@@ -173,7 +173,7 @@ def _central_entry(content: bytes, place: int, stop: int) -> tuple[str, Entry, i
     if not same or (packed2, size2) not in ((size, size), (0, 0), (0xFFFFFFFF, 0xFFFFFFFF)):
         raise RefusedError(f"entry '{label}' is described in two ways that differ")
     next_place = place + _CENTRAL.size + name_size
-    return name, Entry(below, begin + name_size2 + extra2, size, header), next_place
+    return name, ZipEntry(below, begin + name_size2 + extra2, size, header), next_place
 
 
 def _check_names(names: list[str]) -> None:
@@ -198,7 +198,7 @@ def _check_names(names: list[str]) -> None:
         )
 
 
-def _check_layout(entries: list[Entry], directory: int) -> None:
+def _check_layout(entries: list[ZipEntry], directory: int) -> None:
     """Entries follow each other from the first byte on: no overlap, and nothing hidden between them."""
     place = 0
     for entry in entries:

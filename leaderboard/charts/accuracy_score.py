@@ -59,7 +59,7 @@ vegaEmbed("#chart", {spec}, {{ast: true, actions: {{export: true, source: false,
 
 
 @dataclass(frozen=True)
-class Point:
+class ChartPoint:
     """One network in the chart. `accuracy` is a fraction, `score` above 0; `url` is where a click leads.
 
     `network` is told of it in the tooltip, key by key.
@@ -78,7 +78,9 @@ class Point:
     network: Mapping[str, str] = field(default_factory=dict)
 
 
-def plot(entries: Sequence[Point], rule: Rule, threshold: float, out: Path, *, title: str | None = None) -> list[Path]:
+def plot(
+    entries: Sequence[ChartPoint], rule: Rule, threshold: float, out: Path, *, title: str | None = None
+) -> list[Path]:
     """Draw entries and references to a file.
 
     Args:
@@ -112,7 +114,7 @@ def write(document: Callable[[Look], dict[str, Any]], out: Path, caption: str) -
 
 
 def render(
-    entries: Sequence[Point],
+    entries: Sequence[ChartPoint],
     rule: Rule,
     threshold: float,
     kind: str,
@@ -153,19 +155,19 @@ def default_title(rule: Rule) -> str:
 
 
 @cache
-def references(rule_name: str) -> tuple[Point, ...]:
+def references(rule_name: str) -> tuple[ChartPoint, ...]:
     """Networks that were never entered here, with the score that they have under a rule."""
     table = tomllib.loads(_REFERENCES.read_text(encoding="utf-8"))["reference"]
     return tuple(
-        Point(row["name"], row["accuracy"], row["scores"][rule_name], about=row["source"])
+        ChartPoint(row["name"], row["accuracy"], row["scores"][rule_name], about=row["source"])
         for row in table
         if rule_name in row["scores"]
     )
 
 
-def pareto_front(entries: Sequence[Point]) -> list[Point]:
+def pareto_front(entries: Sequence[ChartPoint]) -> list[ChartPoint]:
     """The entries that no other one beats in both score and accuracy, by rising score."""
-    front: list[Point] = []
+    front: list[ChartPoint] = []
     for entry in sorted(entries, key=lambda e: (e.score, -e.accuracy)):
         if not front or entry.accuracy > front[-1].accuracy:
             front.append(entry)
@@ -173,7 +175,7 @@ def pareto_front(entries: Sequence[Point]) -> list[Point]:
 
 
 def specification(
-    entries: Sequence[Point], rule: Rule, threshold: float, look: Look, *, title: str | None = None
+    entries: Sequence[ChartPoint], rule: Rule, threshold: float, look: Look, *, title: str | None = None
 ) -> dict[str, Any]:
     """The chart as a Vega-Lite document (a plain dictionary)."""
     import altair as alt
@@ -224,11 +226,11 @@ def specification(
 
 
 def _rows(
-    drawn: Sequence[Point], front: Sequence[Point], others: Sequence[Point], threshold: float
+    drawn: Sequence[ChartPoint], front: Sequence[ChartPoint], others: Sequence[ChartPoint], threshold: float
 ) -> list[dict[str, Any]]:
     """The data of the points layer, the least important first, so that the front is drawn on top."""
 
-    def row(point: Point, kind: str) -> dict[str, Any]:
+    def row(point: ChartPoint, kind: str) -> dict[str, Any]:
         tip = {"network": point.name, "accuracy": f"{100 * point.accuracy:.2f} %", "score": f"{point.score:.5g}"}
         if point.team not in ("", point.name):
             tip["team"] = point.team
@@ -256,7 +258,11 @@ def _rows(
 
 
 def _labels(
-    drawn: Sequence[Point], front: Sequence[Point], others: Sequence[Point], threshold: float, area: Frame
+    drawn: Sequence[ChartPoint],
+    front: Sequence[ChartPoint],
+    others: Sequence[ChartPoint],
+    threshold: float,
+    area: Frame,
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """The names that fit: the front first, then references, then the rest by score. And the key to those that do not.
 
@@ -272,9 +278,9 @@ def _labels(
     tag = Box(right - 5 * look.font, line - 1.6 * look.small, right, line)
     first = len(front) + len(others) if len(drawn) > _ALWAYS else _ALWAYS + len(others)
 
-    Placed = list[tuple[Point, str, Label]]
+    Placed = list[tuple[ChartPoint, str, Label]]
 
-    def placed(told: Sequence[tuple[Point, str]], exempt: int, fixed: Placed, size: int) -> Placed:
+    def placed(told: Sequence[tuple[ChartPoint, str]], exempt: int, fixed: Placed, size: int) -> Placed:
         labels = place(
             [text for _, text in told],
             [every[id(p)] for p, _ in told],
@@ -325,7 +331,7 @@ def _labels(
     return rows, key
 
 
-def _signs(points: Sequence[Point], letters: bool, before: str = "") -> dict[int, str]:
+def _signs(points: Sequence[ChartPoint], letters: bool, before: str = "") -> dict[int, str]:
     """A sign for each, by rising score: 1, 2, ... or a, b, ..., z, aa."""
     ordered = sorted(points, key=lambda p: (p.score, -p.accuracy))
     alphabet = "abcdefghijklmnopqrstuvwxyz"

@@ -309,7 +309,7 @@ def readmit(team: str | None, submission: int | None, name: str, directory: Path
 def rescore(rule: str, here: bool, data: Path | None, name: str, directory: Path | None, database: str | None) -> None:
     """Score all submissions of a contest anew under a rule; earlier results stay stored."""
     from leaderboard.domain import submissions
-    from leaderboard.scoring_queue.score_submission import Work
+    from leaderboard.scoring_queue.score_submission import ScoringWork
     from leaderboard.storage.file_store import FileStore
     from scoring.rules import load_rule
 
@@ -319,7 +319,7 @@ def rescore(rule: str, here: bool, data: Path | None, name: str, directory: Path
     if here:
         settings = settings_of(directory, database, data=data)
         with opened_database(directory, database) as opened:
-            work = Work(settings, opened, FileStore(settings.files))
+            work = ScoringWork(settings, opened, FileStore(settings.files))
             with opened.read() as session:
                 queued = submissions.queued(session, contest)
             with click.progressbar(queued, label="scoring") as bar:

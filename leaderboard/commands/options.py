@@ -15,7 +15,7 @@ from contest.errors import UsageError
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-    from leaderboard.settings import Settings
+    from leaderboard.settings import BoardSettings
     from leaderboard.storage.database import Database
     from leaderboard.storage.tables import Contest
 
@@ -35,11 +35,11 @@ def local(command: F) -> F:
     return directory(database(command))
 
 
-def settings_of(directory: Path | None, database: str | None, **more: Any) -> Settings:
+def settings_of(directory: Path | None, database: str | None, **more: Any) -> BoardSettings:
     """Settings from the command line."""
-    from leaderboard.settings import Settings, default_directory
+    from leaderboard.settings import BoardSettings, default_directory
 
-    return Settings(directory=directory or default_directory(), database=database or "", **more)
+    return BoardSettings(directory=directory or default_directory(), database=database or "", **more)
 
 
 contest_option = click.option("--contest", "name", default="", help="The contest's name; by default the newest.")

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from leaderboard.charts.accuracy_score import Point
+from leaderboard.charts.accuracy_score import ChartPoint
 
 _SECTIONS = {"ranked": "At or above", "below_threshold": "Below"}
 
@@ -82,7 +82,7 @@ _HEAD = (
 )
 
 
-def ranking_table(rows: Sequence[Mapping[str, Any]], references: Sequence[Point] = ()) -> str:
+def ranking_table(rows: Sequence[Mapping[str, Any]], references: Sequence[ChartPoint] = ()) -> str:
     """Rows of a ranking and references, the lowest score first.
 
     Bits are the means that the scorer measured, weights (over nonzeros) / activations (over operations).

@@ -87,7 +87,7 @@ def plot(
     else:
         contest, sections = rows_of(bundled, rule or "lab", name, directory, database, url, token)
         entries = [
-            accuracy_score.Point(
+            accuracy_score.ChartPoint(
                 row["team"], row["accuracy"], row["score"], team=row["team"], params=row["params"], ops=row["ops"]
             )
             for rows in sections.values()

@@ -14,7 +14,7 @@ from leaderboard.commands.admin import admin
 from leaderboard.commands.options import contest_option, local, settings_of
 
 if TYPE_CHECKING:
-    from leaderboard.settings import Settings
+    from leaderboard.settings import BoardSettings
     from scoring.rules import Rule
 
 __all__ = ["admin", "leaderboard", "leaderboard_worker", "rows_of", "serve", "submit"]
@@ -198,7 +198,7 @@ def _bundled_rows(rule: Rule) -> tuple[dict[str, Any], Rows]:
     return contest, rows
 
 
-def _local_rows(name: str, settings: Settings) -> tuple[dict[str, Any], Rows]:
+def _local_rows(name: str, settings: BoardSettings) -> tuple[dict[str, Any], Rows]:
     from pydantic import TypeAdapter
 
     from leaderboard.domain import contests, ranking
@@ -284,7 +284,7 @@ def serve(
     run(app, host, port, proxies)
 
 
-def _first_start(settings: Settings, rule: str) -> None:
+def _first_start(settings: BoardSettings, rule: str) -> None:
     """A board without a contest gets one, and its organiser a token."""
     from leaderboard.domain import contests, tokens
     from leaderboard.storage.database import open_database

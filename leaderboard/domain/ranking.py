@@ -109,7 +109,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Record:
+class HeldRecord:
     """A submission that held the record when it came in."""
 
     submission_id: int
@@ -186,7 +186,7 @@ def points(session: Session, contest: Contest, limit: int = _CHUNK, *, whole: bo
     return result
 
 
-def history(session: Session, contest: Contest, *, whole: bool = False) -> list[Record]:
+def history(session: Session, contest: Contest, *, whole: bool = False) -> list[HeldRecord]:
     """The record's history, the oldest first: scores fall from one to the next."""
     hidden_names = contest.shown_names == "pseudonyms" and not whole
     statement = (
@@ -200,7 +200,7 @@ def history(session: Session, contest: Contest, *, whole: bool = False) -> list[
     if shown is not None:
         statement = statement.where(Submission.team_id.in_(shown))
     return [
-        Record(e.submission_id, team, e.score, shown_accuracy(contest, e.accuracy), e.submitted_at)
+        HeldRecord(e.submission_id, team, e.score, shown_accuracy(contest, e.accuracy), e.submitted_at)
         for e, team in session.execute(statement)
     ]
 

@@ -22,8 +22,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from sqlalchemy.exc import DBAPIError
 
 from leaderboard.domain import final, submissions
-from leaderboard.scoring_queue.score_submission import Work
-from leaderboard.settings import Settings
+from leaderboard.scoring_queue.score_submission import ScoringWork
+from leaderboard.settings import BoardSettings
 from leaderboard.storage.database import Database
 from leaderboard.storage.tables import State
 
@@ -66,7 +66,7 @@ class Worker(Consumer):
 class Jobs:
     """Announces submissions to workers, and is a worker where `worker()` is started."""
 
-    def __init__(self, settings: Settings, database: Database, work: Work) -> None:
+    def __init__(self, settings: BoardSettings, database: Database, work: ScoringWork) -> None:
         self.settings, self.database, self.work = settings, database, work
         self.huey = _huey(settings, database)
         self.huey.sweep_s, self.huey.sweep = settings.sweep_s, self.sweep
@@ -111,7 +111,7 @@ class Jobs:
         return Worker(self.huey, workers=threads, max_delay=0.5, scheduler_interval=1, shutdown_timeout=20)
 
 
-def _huey(settings: Settings, database: Database) -> Huey:
+def _huey(settings: BoardSettings, database: Database) -> Huey:
     common: dict[str, Any] = {"name": "contest", "results": False, "serializer": JsonSerializer()}
     if database.sqlite:
         return SqliteHuey(filename=str(settings.directory / "queue.sqlite"), timeout=30, **common)

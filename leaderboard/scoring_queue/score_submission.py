@@ -18,7 +18,7 @@ from leaderboard.domain import final, submissions
 from leaderboard.domain.final import FinalClaim
 from leaderboard.domain.standings import Verdict, judge
 from leaderboard.domain.submissions import Claim
-from leaderboard.settings import Settings
+from leaderboard.settings import BoardSettings
 from leaderboard.storage.database import Database
 from leaderboard.storage.file_store import FileStore
 from leaderboard.storage.tables import State
@@ -65,10 +65,12 @@ RETRY_S = 1.0
 _OUR_FAULT = "this does not count against your quota"
 
 
-class Work:
+class ScoringWork:
     """What a worker does with a submission; several threads may share it."""
 
-    def __init__(self, settings: Settings, database: Database, files: FileStore, scorer: Scorer | None = None) -> None:
+    def __init__(
+        self, settings: BoardSettings, database: Database, files: FileStore, scorer: Scorer | None = None
+    ) -> None:
         self.settings, self.database, self.files = settings, database, files
         self.scorer = scorer or file_scorer(settings.data)
         self.on_end: Callable[[State, float], None] = lambda state, seconds: None

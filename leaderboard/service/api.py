@@ -16,7 +16,7 @@ from leaderboard.board import Board
 from leaderboard.cache import Cache
 from leaderboard.domain import admission, contests, final, ranking, submissions, tokens
 from leaderboard.domain.contests import NotFoundError
-from leaderboard.domain.ranking import Point, Record
+from leaderboard.domain.ranking import HeldRecord, Point
 from leaderboard.domain.tokens import PUBLIC, Viewer
 from leaderboard.service.problems import problem
 from leaderboard.service.schemas import (
@@ -49,7 +49,7 @@ Text = Annotated[str, Query(max_length=120)]
 Sha256 = Annotated[str, Query(pattern=r"^([0-9a-f]{64})?$", description="The file's hash, if it is known.")]
 IfNoneMatch = Annotated[str | None, Header()]
 
-_POINTS, _RECORDS = TypeAdapter(list[Point]), TypeAdapter(list[Record])
+_POINTS, _RECORDS = TypeAdapter(list[Point]), TypeAdapter(list[HeldRecord])
 
 
 class Problem(BaseModel):
@@ -174,7 +174,7 @@ def get_points(
     )
 
 
-@router.get("/contests/{contest}/records", response_model=list[Record], responses={304: {}, **_problems(401, 404)})
+@router.get("/contests/{contest}/records", response_model=list[HeldRecord], responses={304: {}, **_problems(401, 404)})
 def get_records(
     contest: Slug, board: TheBoard, viewer: TheViewer, request: Request, if_none_match: IfNoneMatch = None
 ) -> Response:

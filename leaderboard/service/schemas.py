@@ -49,13 +49,13 @@ FROM_THE_FILE = frozenset(
 """The others: they follow from the file alone, and from whether the threshold is reached, which the state says."""
 
 
-class View(BaseModel):
+class Answer(BaseModel):
     """Read from objects by attribute."""
 
     model_config = ConfigDict(from_attributes=True)
 
 
-class ContestView(View):
+class ContestView(Answer):
     """A contest. `threshold` is an accuracy, 0 to 1."""
 
     name: str
@@ -84,7 +84,7 @@ class ContestView(View):
     final_at: datetime | None
 
 
-class FinalView(View):
+class FinalView(Answer):
     """A line of the final ranking; `rank` is null below the threshold."""
 
     rank: int | None
@@ -96,7 +96,7 @@ class FinalView(View):
     accuracy: float | None
 
 
-class RankingView(View):
+class RankingView(Answer):
     """A page of the ranking; `total` counts the rows of all pages."""
 
     section: str
@@ -107,7 +107,7 @@ class RankingView(View):
     rows: list[Row]
 
 
-class SubmissionView(View):
+class SubmissionView(Answer):
     """A submission. What only its owner may see is null for others."""
 
     id: int
@@ -146,27 +146,27 @@ class SubmissionView(View):
     flattering: list[str]
 
 
-class SubmissionsView(View):
+class SubmissionsView(Answer):
     """Submissions, the newest first; `next_before` gives the next page, null at the end."""
 
     submissions: list[SubmissionView]
     next_before: int | None
 
 
-class EnteredView(View):
+class EnteredView(Answer):
     """The answer to an upload; `new` is false when the same file was there already."""
 
     new: bool
     submission: SubmissionView
 
 
-class CheckView(View):
+class CheckView(Answer):
     """Nothing speaks against an upload; `known` is the submission of the same file, which makes it needless."""
 
     known: SubmissionView | None
 
 
-class LogView(View):
+class LogView(Answer):
     """What happened to a submission, for its owner."""
 
     state: str
@@ -179,7 +179,7 @@ class LogView(View):
     """Seconds until it is scored, by the last twenty; null when it is not queued, or nothing was scored yet."""
 
 
-class ViewerView(View):
+class ViewerView(Answer):
     """Who holds the token, and what is left of the team's quota."""
 
     role: str

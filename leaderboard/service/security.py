@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from leaderboard.service.problems import problem
-from leaderboard.settings import Settings
+from leaderboard.settings import BoardSettings
 
 SESSION_COOKIE = "contest_session"
 
@@ -124,7 +124,7 @@ class BodyTooSlowError(Exception):
 class BodyLimit:
     """Cuts bodies off while they stream: by size, by silence, by total time."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, is_upload: Callable[[Scope], bool]) -> None:
+    def __init__(self, app: ASGIApp, settings: BoardSettings, is_upload: Callable[[Scope], bool]) -> None:
         self.app, self.settings, self.is_upload = app, settings, is_upload
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -198,7 +198,7 @@ class RateLimit:
     By address alone, not by token: else every guess at a token would have a fresh bucket.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: BoardSettings) -> None:
         self.app = app
         self.reads, self.writes = Buckets(settings.requests_per_minute), Buckets(settings.writes_per_minute)
 

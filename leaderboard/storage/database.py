@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from contest.errors import ContestError, UsageError
 from leaderboard.cache import Cache
-from leaderboard.settings import Settings
+from leaderboard.settings import BoardSettings
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK = 0x636F6E74  # any number that no other program locks: several services may start at once
@@ -41,7 +41,7 @@ class Database:
     not: what they see may never be committed, and then its revision number would name something else.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: BoardSettings) -> None:
         url = settings.database_url
         try:
             self.engine = _engine(url)
@@ -109,7 +109,7 @@ class Database:
         self.engine.dispose()
 
 
-def open_database(settings: Settings) -> Database:
+def open_database(settings: BoardSettings) -> Database:
     """Make the directory when it is missing, connect, migrate."""
     settings.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     database = Database(settings)

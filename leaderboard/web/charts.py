@@ -90,11 +90,11 @@ def _public(visit: Visit, slug: str) -> Contest:
     return contest
 
 
-def _points(visit: Visit, contest: Contest) -> list[accuracy_score.Point]:
+def _points(visit: Visit, contest: Contest) -> list[accuracy_score.ChartPoint]:
     with visit.board.database.read() as session:
         found = ranking.points(session, contest, whole=visit.viewer.admin)
     return [
-        accuracy_score.Point(
+        accuracy_score.ChartPoint(
             p.team,
             p.accuracy,
             p.score,

@@ -30,7 +30,7 @@ _CONVENTIONS = {
 
 
 @dataclass(frozen=True)
-class View:
+class RankingView:
     """What a reader asked of the ranking, as it stands in the address."""
 
     base: str
@@ -77,7 +77,7 @@ class View:
         return self.url(query="", max_score=None, min_accuracy=None, page=1)
 
 
-def parse(base: str, query: Mapping[str, str]) -> View:
+def parse(base: str, query: Mapping[str, str]) -> RankingView:
     """A view from an address. Raises UsageError that names what makes no sense."""
     section = query.get("section") or "ranked"
     if section not in ranking.SECTIONS:
@@ -88,7 +88,7 @@ def parse(base: str, query: Mapping[str, str]) -> View:
     sort = query.get("sort", "")
     if sort and sort not in ranking.SORTS:
         raise UsageError(f"sort '{sort[:40]}' is none of {', '.join(ranking.SORTS)}")
-    return View(
+    return RankingView(
         base,
         "below_threshold" if section == "below_threshold" else "ranked",
         sort,
@@ -134,7 +134,7 @@ def table(slug: Slug, visit: TheVisit) -> Response:
     try:
         view = parse(base, visit.request.query_params)
     except UsageError as error:
-        view, notice = View(base), str(error)
+        view, notice = RankingView(base), str(error)
     if visit.signed_in or notice:
         return visit.page(**_ranking_page(visit, contest, view, notice), status=422 if notice else 200)
     tag = revision_tag(contest, visit.viewer, view.url(), str(contest.closed_at), visit.language)
@@ -148,7 +148,7 @@ def table(slug: Slug, visit: TheVisit) -> Response:
     return HTMLResponse(html, headers=headers)
 
 
-def _ranking_page(visit: Visit, contest: Contest, view: View, notice: str) -> dict[str, Any]:
+def _ranking_page(visit: Visit, contest: Contest, view: RankingView, notice: str) -> dict[str, Any]:
     data: dict[str, Any] = {"template": "ranking.html", "here": "ranking", "contest": contest, "view": view}
     if contests.is_private(contest) and not visit.viewer.admin:
         return {**data, "private": True, "notice": notice}

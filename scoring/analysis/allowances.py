@@ -15,7 +15,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from scoring.graph.graph import Graph, Node
-from scoring.graph.kinds import KINDS, Price
+from scoring.graph.kinds import KINDS, Charge
 
 MULTIPLY, ADD, ACTIVATION, QUANTISER, SUM = "multiply", "add", "activation", "quantiser", "sum"
 GRANTED = (MULTIPLY, ADD, ACTIVATION, QUANTISER)
@@ -63,7 +63,7 @@ class Regions:
     def __init__(self, graph: Graph) -> None:
         self._parents: dict[str, str] = {}
         for node in graph.running:
-            if node.kind in KINDS and KINDS[node.kind].price is Price.LAYER:
+            if node.kind in KINDS and KINDS[node.kind].price is Charge.LAYER:
                 continue
             for value in node.inputs:
                 if value and not graph.is_constant(value):

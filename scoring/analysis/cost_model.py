@@ -30,12 +30,12 @@ from scoring.analysis.weight_encoding import (
     nonzero_points,
 )
 from scoring.analysis.wiring import Wiring, wiring_of
-from scoring.costs import Costs, Number, Operation, Parent
+from scoring.costs import Costs, Number, Operation, ParentCosts
 from scoring.graph.graph import UNKNOWN, Graph, Node, bits_of
-from scoring.graph.kinds import KINDS, Price
+from scoring.graph.kinds import KINDS, Charge
 
 _AFFINE_NAMES = {"BatchNormalization": "batch_norm", "Mul": "scale", "Div": "scale"}
-_PASSED = (Price.ACTIVATION, Price.QUANTISER, Price.MOVE, Price.FREE, Price.POOL, Price.ARITHMETIC)
+_PASSED = (Charge.ACTIVATION, Charge.QUANTISER, Charge.MOVE, Charge.FREE, Charge.POOL, Charge.ARITHMETIC)
 """Behind these a quantiser's reader is looked for."""
 
 
@@ -43,7 +43,7 @@ def analyse(
     graph: Graph,
     *,
     layer_bits: Mapping[str, tuple[int, int]] | None = None,
-    parent: Parent | None = None,
+    parent: ParentCosts | None = None,
     grids: Mapping[str, Grid] | None = None,
 ) -> Costs:
     """The costs of one image.
@@ -66,7 +66,7 @@ class _Analysis(LayerCosts):
 
     def add(self, node: Node) -> None:
         """Price one node."""
-        if node.kind not in KINDS or KINDS[node.kind].price is Price.EXPRESSION:
+        if node.kind not in KINDS or KINDS[node.kind].price is Charge.EXPRESSION:
             operation = str(node.attributes.get("operation", node.kind))
             self.unknown.append(f"{operation} at '{node.name}'" if node.name else operation)
         elif node.output in self.functions and node.output not in self.terms.macs | self.terms.products:
@@ -78,7 +78,7 @@ class _Analysis(LayerCosts):
         else:
             _PRICED[KINDS[node.kind].price](self, node)
 
-    def costs(self, parent: Parent | None) -> Costs:
+    def costs(self, parent: ParentCosts | None) -> Costs:
         """The table of what was added."""
         settled = settle(self.demands, self.grants, self.regions)
         for index, left in settled.left.items():
@@ -258,7 +258,7 @@ class _Analysis(LayerCosts):
             for reader in self.graph.consumers.get(queue.pop(0).output, []):
                 if reader.kind not in KINDS or reader.output in seen:
                     continue
-                if KINDS[reader.kind].price is Price.LAYER:
+                if KINDS[reader.kind].price is Charge.LAYER:
                     return reader.name
                 if KINDS[reader.kind].price in _PASSED:
                     seen.add(reader.output)
@@ -266,14 +266,14 @@ class _Analysis(LayerCosts):
         return node.name
 
 
-_PRICED: dict[Price, Callable[[_Analysis, Node], None]] = {
-    Price.LAYER: _Analysis._layer,
-    Price.ARITHMETIC: _Analysis._arithmetic,
-    Price.ACTIVATION: _Analysis._activation,
-    Price.QUANTISER: _Analysis._quantiser,
-    Price.MOVE: _Analysis._move,
-    Price.FREE: _Analysis._free,
-    Price.POOL: _Analysis._pool,
-    Price.READ: _Analysis._read,
-    Price.ELEMENT: _Analysis._element,
+_PRICED: dict[Charge, Callable[[_Analysis, Node], None]] = {
+    Charge.LAYER: _Analysis._layer,
+    Charge.ARITHMETIC: _Analysis._arithmetic,
+    Charge.ACTIVATION: _Analysis._activation,
+    Charge.QUANTISER: _Analysis._quantiser,
+    Charge.MOVE: _Analysis._move,
+    Charge.FREE: _Analysis._free,
+    Charge.POOL: _Analysis._pool,
+    Charge.READ: _Analysis._read,
+    Charge.ELEMENT: _Analysis._element,
 }

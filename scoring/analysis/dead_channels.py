@@ -14,12 +14,12 @@ from torch import Tensor
 
 from scoring.graph.graph import Graph, Node
 from scoring.graph.interpreter import run_graph
-from scoring.graph.kinds import KINDS, POOLING_KINDS, Price
+from scoring.graph.kinds import KINDS, POOLING_KINDS, Charge
 
 _ELEMENTWISE = (
     POOLING_KINDS
     | {"Pad", "ResizeNearest", "Identity"}
-    | {name for name, kind in KINDS.items() if kind.price in (Price.ACTIVATION, Price.QUANTISER, Price.FREE)}
+    | {name for name, kind in KINDS.items() if kind.price in (Charge.ACTIVATION, Charge.QUANTISER, Charge.FREE)}
 )
 """One value in, one out, each channel for itself."""
 

@@ -9,7 +9,7 @@ from scoring.analysis.cost_table import CostTable
 from scoring.analysis.weight_encoding import Encoding, chain_from, chain_numbers, encoding, folded_bits
 from scoring.costs import Operation
 from scoring.graph.graph import Graph, Node
-from scoring.graph.kinds import KINDS, Price
+from scoring.graph.kinds import KINDS, Charge
 
 _NAMES = {"Conv": "conv", "ConvTranspose": "conv_transpose", "Linear": "linear", "MatMul": "matmul"}
 
@@ -115,7 +115,7 @@ class LayerCosts(CostTable):
 
 def total_macs(graph: Graph) -> int:
     """Multiply-accumulates of all layers for one image."""
-    layers = [n for n in graph.running if n.kind in KINDS and KINDS[n.kind].price is Price.LAYER]
+    layers = [n for n in graph.running if n.kind in KINDS and KINDS[n.kind].price is Charge.LAYER]
     return sum(_macs(graph, node) for node in layers)
 
 

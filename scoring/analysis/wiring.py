@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from scoring.graph.graph import Graph, Node
-from scoring.graph.kinds import KINDS, Price
+from scoring.graph.kinds import KINDS, Charge
 
 Parts = tuple[tuple[str, ...], ...]
 
@@ -116,7 +116,7 @@ def _allowance(graph: Graph, layer_bits: Mapping[str, int]) -> int:
     total = 0
     for node in graph.running:
         sources = frozenset().union(*(behind.get(i, frozenset()) for i in node.inputs if i))
-        own = node.kind in KINDS and KINDS[node.kind].price is Price.LAYER
+        own = node.kind in KINDS and KINDS[node.kind].price is Charge.LAYER
         if own:
             charged = layer_bits.get(node.name, 0) or sum(layer_bits.get(name, 0) for name in sources)
             total += min(PER_LAYER, charged)

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field, replace
 
 from scoring.analysis.axes import Axes, elements_read, is_spatial
 from scoring.graph.graph import Graph, Node
-from scoring.graph.kinds import KINDS, Price
+from scoring.graph.kinds import KINDS, Charge
 
 _PRODUCTS = frozenset({"Mul", "Div", "BatchNormalization", "PRelu", "LeakyRelu", "HardSigmoid", "DequantizeLinear"})
 """Kinds that multiply a map by numbers, or by another map."""
 _AVERAGES = frozenset({"AveragePool", "AdaptiveAveragePool", "ReduceMean", "ReduceSum"})
-_BEGINNINGS = (Price.LAYER, Price.READ, Price.EXPRESSION)
+_BEGINNINGS = (Charge.LAYER, Charge.READ, Charge.EXPRESSION)
 """What these make is a map of its own and no view."""
 _MOST = 16
 """Maps that one value is a view of, followed apart; where there are more, they count as one."""
@@ -94,11 +94,11 @@ class _Search:
                 self.terms.added.add(node.output)
         elif node.kind == "Concat":
             joined |= apart
-        elif kind.price is Price.POOL and elements_read(graph, node, self._axes):
+        elif kind.price is Charge.POOL and elements_read(graph, node, self._axes):
             self.terms.products |= joined
         elif node.kind in _AVERAGES:
             self.terms.macs |= weighted
-        shifted = kind.price is Price.MOVE and node.kind != "Identity"
+        shifted = kind.price is Charge.MOVE and node.kind != "Identity"
         product = frozenset({node.output}) if node.kind in _PRODUCTS else frozenset()
         names = dict.fromkeys(name for views in given.values() for name in views)
         if math.prod(graph.shapes[node.output]) > sum(math.prod(graph.shapes[name]) for name in names):
@@ -118,7 +118,7 @@ class _Search:
             products = product.union(*(view.products for view in views)) - self.terms.macs
             here = (node.output,) if shifted else ()
             shifts = self._mark(*dict.fromkeys(view.shifts for view in views), *here)
-            here = (node.output,) if shifted or kind.price is Price.POOL else ()
+            here = (node.output,) if shifted or kind.price is Charge.POOL else ()
             after[name] = _View(products, self._mark(*dict.fromkeys(view.moves for view in views), *here), shifts)
         return after
 

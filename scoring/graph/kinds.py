@@ -16,7 +16,7 @@ from scoring.graph import operations as run
 from scoring.graph.operations import Run
 
 
-class Price(Enum):
+class Charge(Enum):
     """How a kind is priced; `docs/scoring.md` says what each costs."""
 
     LAYER = auto()
@@ -49,7 +49,7 @@ class Kind:
     """
 
     run: Run
-    price: Price
+    price: Charge
     keeps_grid: bool = False
     keeps_zero: bool = False
     element_wise: bool = False
@@ -59,31 +59,31 @@ class Kind:
 
 
 def _activation(function: Run, *defaults: float, zero: bool = False) -> Kind:
-    return Kind(function, Price.ACTIVATION, keeps_zero=zero, element_wise=True, defaults=defaults)
+    return Kind(function, Charge.ACTIVATION, keeps_zero=zero, element_wise=True, defaults=defaults)
 
 
 def _move(function: Run, zero: bool = False, element_wise: bool = False) -> Kind:
-    return Kind(function, Price.MOVE, keeps_grid=True, keeps_zero=zero, element_wise=element_wise)
+    return Kind(function, Charge.MOVE, keeps_grid=True, keeps_zero=zero, element_wise=element_wise)
 
 
 def _pool(function: Run, grid: bool = False) -> Kind:
-    return Kind(function, Price.POOL, keeps_grid=grid, keeps_zero=True)
+    return Kind(function, Charge.POOL, keeps_grid=grid, keeps_zero=True)
 
 
 def _arithmetic(function: Run, commutes: bool) -> Kind:
-    return Kind(function, Price.ARITHMETIC, element_wise=True, commutes=commutes)
+    return Kind(function, Charge.ARITHMETIC, element_wise=True, commutes=commutes)
 
 
 def _element(function: Run, commutes: bool = False) -> Kind:
-    return Kind(function, Price.ELEMENT, element_wise=True, commutes=commutes)
+    return Kind(function, Charge.ELEMENT, element_wise=True, commutes=commutes)
 
 
 KINDS: dict[str, Kind] = {
-    "Conv": Kind(run.conv, Price.LAYER),
-    "ConvTranspose": Kind(run.conv_transpose, Price.LAYER),
-    "Linear": Kind(run.linear, Price.LAYER),
-    "MatMul": Kind(run.binary(torch.matmul), Price.LAYER),
-    "BatchNormalization": Kind(run.batch_norm, Price.ARITHMETIC),
+    "Conv": Kind(run.conv, Charge.LAYER),
+    "ConvTranspose": Kind(run.conv_transpose, Charge.LAYER),
+    "Linear": Kind(run.linear, Charge.LAYER),
+    "MatMul": Kind(run.binary(torch.matmul), Charge.LAYER),
+    "BatchNormalization": Kind(run.batch_norm, Charge.ARITHMETIC),
     "Add": _arithmetic(run.binary(torch.add), commutes=True),
     "Sub": _arithmetic(run.binary(torch.sub), commutes=False),
     "Mul": _arithmetic(run.binary(torch.mul), commutes=True),
@@ -110,14 +110,14 @@ KINDS: dict[str, Kind] = {
     "SpaceToDepth": _move(run.space_to_depth),
     "ResizeNearest": _move(run.resize_nearest, zero=True),
     "Identity": _move(run.unary(torch.Tensor.clone), zero=True, element_wise=True),
-    "Cast": Kind(run.unary(torch.Tensor.to, "to"), Price.FREE, keeps_grid=True, keeps_zero=True, element_wise=True),
-    "Neg": Kind(run.unary(torch.neg), Price.FREE, keeps_zero=True, element_wise=True),
-    "Abs": Kind(run.unary(torch.abs), Price.FREE, keeps_zero=True, element_wise=True),
+    "Cast": Kind(run.unary(torch.Tensor.to, "to"), Charge.FREE, keeps_grid=True, keeps_zero=True, element_wise=True),
+    "Neg": Kind(run.unary(torch.neg), Charge.FREE, keeps_zero=True, element_wise=True),
+    "Abs": Kind(run.unary(torch.abs), Charge.FREE, keeps_zero=True, element_wise=True),
     # Quantisers
-    "Quant": Kind(run.quantise, Price.QUANTISER, keeps_zero=True, element_wise=True),
-    "BipolarQuant": Kind(run.bipolar, Price.QUANTISER, element_wise=True),
-    "QuantizeLinear": Kind(run.quantise_linear, Price.QUANTISER, element_wise=True),
-    "DequantizeLinear": Kind(run.dequantise_linear, Price.QUANTISER, element_wise=True),
+    "Quant": Kind(run.quantise, Charge.QUANTISER, keeps_zero=True, element_wise=True),
+    "BipolarQuant": Kind(run.bipolar, Charge.QUANTISER, element_wise=True),
+    "QuantizeLinear": Kind(run.quantise_linear, Charge.QUANTISER, element_wise=True),
+    "DequantizeLinear": Kind(run.dequantise_linear, Charge.QUANTISER, element_wise=True),
     # Functions of a single value
     "Relu": _activation(run.unary(torch.relu), zero=True),
     "Clip": _activation(run.unary(torch.clamp, "min", "max")),
@@ -152,12 +152,12 @@ KINDS: dict[str, Kind] = {
     "Round": _activation(run.unary(torch.round), zero=True),
     "Not": _activation(run.unary(torch.logical_not)),
     # Priced by what they read or write
-    "Normalise": Kind(run.normalise, Price.READ, work=5),  # mean, difference, square, mean, quotient
-    "RmsNormalise": Kind(run.rms_normalise, Price.READ, work=3),  # square, mean, quotient
-    "Softmax": Kind(run.unary(torch.softmax, "axis"), Price.READ, work=3),
-    "LogSoftmax": Kind(run.unary(torch.log_softmax, "axis"), Price.READ, work=3),
-    "ArgMax": Kind(run.place(torch.argmax), Price.READ),
-    "ArgMin": Kind(run.place(torch.argmin), Price.READ),
+    "Normalise": Kind(run.normalise, Charge.READ, work=5),  # mean, difference, square, mean, quotient
+    "RmsNormalise": Kind(run.rms_normalise, Charge.READ, work=3),  # square, mean, quotient
+    "Softmax": Kind(run.unary(torch.softmax, "axis"), Charge.READ, work=3),
+    "LogSoftmax": Kind(run.unary(torch.log_softmax, "axis"), Charge.READ, work=3),
+    "ArgMax": Kind(run.place(torch.argmax), Charge.READ),
+    "ArgMin": Kind(run.place(torch.argmin), Charge.READ),
     "Max": _element(run.binary(torch.maximum), commutes=True),
     "Min": _element(run.binary(torch.minimum), commutes=True),
     "Where": _element(run.where),
@@ -168,19 +168,19 @@ KINDS: dict[str, Kind] = {
     "LessOrEqual": _element(run.binary(torch.le)),
     "And": _element(run.binary(torch.logical_and), commutes=True),
     "Or": _element(run.binary(torch.logical_or), commutes=True),
-    "ResizeLinear": Kind(run.resize(cubic=False), Price.ELEMENT, keeps_zero=True, work=4),
-    "ResizeCubic": Kind(run.resize(cubic=True), Price.ELEMENT, keeps_zero=True, work=16),
+    "ResizeLinear": Kind(run.resize(cubic=False), Charge.ELEMENT, keeps_zero=True, work=4),
+    "ResizeCubic": Kind(run.resize(cubic=True), Charge.ELEMENT, keeps_zero=True, work=16),
 }
 
 
-def kinds_with(price: Price) -> frozenset[str]:
+def kinds_with(price: Charge) -> frozenset[str]:
     """The kinds that are priced in one way."""
     return frozenset(name for name, kind in KINDS.items() if kind.price is price)
 
 
 LAYER_KINDS = frozenset({"Conv", "ConvTranspose", "Linear"})
 """Layers with weights, as an honest network has them."""
-ACTIVATION_KINDS = kinds_with(Price.ACTIVATION)
+ACTIVATION_KINDS = kinds_with(Charge.ACTIVATION)
 QUANTISER_KINDS = frozenset({"Quant", "BipolarQuant"})
-SHAPE_KINDS = kinds_with(Price.MOVE)
-POOLING_KINDS = kinds_with(Price.POOL)
+SHAPE_KINDS = kinds_with(Charge.MOVE)
+POOLING_KINDS = kinds_with(Charge.POOL)

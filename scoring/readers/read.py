@@ -6,7 +6,7 @@ from pathlib import Path
 
 from contest.errors import RefusedError
 from contest.untrusted.description import CONVERT
-from scoring.costs import Parent
+from scoring.costs import ParentCosts
 from scoring.readers.subject import Subject, subject_of_module
 
 OURS = (".pt", ".safetensors")
@@ -44,7 +44,7 @@ def _read_ours(path: Path) -> Subject:
         for name, module in network.named_modules()
         if is_weight_layer(module) and hasattr(module, "codes")
     }
-    parent = Parent(manifest.parent.weights, manifest.parent.macs) if manifest.parent else None
+    parent = ParentCosts(manifest.parent.weights, manifest.parent.macs) if manifest.parent else None
     claims = {key: value for key, value in manifest.claims.model_dump().items() if value is not None}
     subject = subject_of_module(
         network,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from scoring.costs import Parent
+from scoring.costs import ParentCosts
 from scoring.graph.graph import Graph
 from scoring.graph.interpreter import is_native
 from scoring.readers.torch_trace import logits_among, trace
@@ -26,7 +26,7 @@ class Subject:
     graph: Graph
     run: Callable[[Tensor], Tensor]
     image_shape: tuple[int, int, int]
-    parent: Parent | None = None
+    parent: ParentCosts | None = None
     claims: Mapping[str, float] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)
     """What the file says of its making; free text by key, believed as little as the claims."""
@@ -42,7 +42,7 @@ def subject_of_module(
     image_shape: tuple[int, int, int],
     *,
     declared_bits: Mapping[str, int] | None = None,
-    parent: Parent | None = None,
+    parent: ParentCosts | None = None,
     claims: Mapping[str, float] | None = None,
     provenance: Mapping[str, str] | None = None,
     prefix: str = "",

@@ -55,7 +55,7 @@ class Isolated(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Ended:
+class _ChildEnd:
     """How a child ended: what it wrote, the signal that killed it or its exit code, seconds of processor time."""
 
     output: bytes
@@ -212,7 +212,7 @@ def _environment(limits: Limits) -> dict[str, str]:
     return {**{k: os.environ[k] for k in PASSED_ON if k in os.environ}, **fixed}
 
 
-def _run(command: list[str], limits: Limits, told: Callable[[float], None] | None) -> _Ended:
+def _run(command: list[str], limits: Limits, told: Callable[[float], None] | None) -> _ChildEnd:
     deadline = time.monotonic() + limits.wall_s
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
@@ -240,7 +240,7 @@ def _run(command: list[str], limits: Limits, told: Callable[[float], None] | Non
     code = process.returncode
     killed_by = -code if code < 0 else code - 128 if 128 < code < 192 else 0
     too_long = not complete and not late
-    return _Ended(output, tail, killed_by, code, usage.ru_utime + usage.ru_stime, late, too_long)
+    return _ChildEnd(output, tail, killed_by, code, usage.ru_utime + usage.ru_stime, late, too_long)
 
 
 def _pass_on(errors: IO[bytes], told: Callable[[float], None] | None) -> None:
@@ -282,7 +282,7 @@ def _wait(pid: int, deadline: float) -> bool:
     return True
 
 
-def _check_end(ended: _Ended, limits: Limits) -> None:
+def _check_end(ended: _ChildEnd, limits: Limits) -> None:
     """Raise what the end of a child means, if it is not a good one."""
     if ended.late:
         raise OverrunError(

@@ -23,7 +23,7 @@ from scoring.analysis.dead_channels import prepared
 from scoring.costs import Costs, Number
 from scoring.graph.graph import Graph, Node, bits_of
 from scoring.graph.interpreter import batch_coupling, logits_of, run_graph
-from scoring.graph.kinds import KINDS, LAYER_KINDS, Price
+from scoring.graph.kinds import KINDS, LAYER_KINDS, Charge
 from scoring.readers.read import read
 from scoring.readers.subject import Subject, example_images
 from scoring.verification.examination import MAX_CLASSES, Examination, check_logits, facts
@@ -55,7 +55,7 @@ def constants_in_disguise(graph: Graph, pixels: Tensor) -> list[Number]:
 
 def _weight_places(graph: Graph, node: Node) -> list[str]:
     """The values made from the image that stand where weights stand."""
-    if node.kind not in KINDS or KINDS[node.kind].price is not Price.LAYER:
+    if node.kind not in KINDS or KINDS[node.kind].price is not Charge.LAYER:
         return []
     changing = [i for i in node.inputs[:2] if not graph.is_constant(i)]
     if node.kind == "MatMul":

@@ -12,7 +12,7 @@ from search.output.progress import bits_text
 from search.policy.ranking import Judge
 from search.run import StageCost
 from search.study.study import Study
-from search.study.trial import Record
+from search.study.trial import TrialRecord
 
 Chart = Any
 BLUE, GREEN, GREY, RED = "#2f6db3", "#2e8b57", "#9aa0a6", "#c0392b"
@@ -48,7 +48,7 @@ DONE = ("long tuning", "short tuning", "refined", "explored")
 """Kinds of records that are networks which may be handed in."""
 
 
-def stage_of(record: Record) -> str:
+def stage_of(record: TrialRecord) -> str:
     if record.state == "PRUNED":
         return "stopped"
     if record.stage == "explore":

@@ -18,7 +18,7 @@ from search.output.progress import bits_text, counts, duration
 from search.policy.ranking import Judge
 from search.run import load_stages
 from search.study.study import Study
-from search.study.trial import Record
+from search.study.trial import TrialRecord
 
 SCALE = 2.0
 _STYLE = """
@@ -117,7 +117,7 @@ def _page(study: Study, judge: Judge, finalists: Sequence[dict[str, Any]], chart
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'
 
 
-def why_not(judge: Judge, record: Record) -> str:
+def why_not(judge: Judge, record: TrialRecord) -> str:
     """Why a network is not the best, in a few words."""
     leader, settings = judge.confirmed(), judge.settings
     if settings.objective != "constrained":

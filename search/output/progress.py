@@ -16,14 +16,14 @@ from rich.text import Text
 from contest.candidate import Bits
 from search.policy.ranking import Judge
 from search.study.study import Study, Work
-from search.study.trial import Record
+from search.study.trial import TrialRecord
 from search.trainers.protocol import Progress, Trainer
 
 ROWS = 8
 STAGES = {"parent": "float parent", "child": "settings compared", "long": "long tuning"}
 
 
-class View:
+class LiveView:
     """The live table of a study: counts, leaders, what is running, time left."""
 
     def __init__(self, study: Study, trainer: Trainer, console: Console, left_s: Callable[[], float | None]) -> None:
@@ -37,7 +37,7 @@ class View:
         self._lock = threading.Lock()
         self._live = Live(console=console, get_renderable=self.render, refresh_per_second=2, transient=False)
 
-    def __enter__(self) -> View:
+    def __enter__(self) -> LiveView:
         if self._console.is_terminal:
             self._live.start()
         # What a resumed study has behind it is not told again.
@@ -91,7 +91,7 @@ class View:
             return Group(Text.from_markup(head), Text(self._counts), self._body, Text(self._now, style="dim"))
 
 
-def counts(records: list[Record]) -> str:
+def counts(records: list[TrialRecord]) -> str:
     """How many trials there are of each kind."""
     kinds = Counter(_kind(r) for r in records)
     order = ("parent", "short", "long", "trained", "refined", "paused")
@@ -99,7 +99,7 @@ def counts(records: list[Record]) -> str:
     return ", ".join(f"{kinds[kind]} {kind}" for kind in (*order, *others) if kinds[kind]) or "nothing yet"
 
 
-def _kind(record: Record) -> str:
+def _kind(record: TrialRecord) -> str:
     if record.state in ("RUNNING", "WAITING"):
         return record.state.lower()
     if record.state == "FAIL":
@@ -139,7 +139,7 @@ def leaders_table(judge: Judge, width: int = 120) -> Table:
     return table
 
 
-def row(record: Record, judge: Judge) -> list[str]:
+def row(record: TrialRecord, judge: Judge) -> list[str]:
     assert record.result is not None
     candidate, price = record.candidate, record.result.price
     enough = "[green]yes[/green]" if judge.feasible(record) else "no"
@@ -158,7 +158,7 @@ def row(record: Record, judge: Judge) -> list[str]:
     ]
 
 
-def line(record: Record, judge: Judge) -> str:
+def line(record: TrialRecord, judge: Judge) -> str:
     """One finished trial in one line."""
     if record.result is None:
         return f"trial {record.number} failed: {record.reason}"

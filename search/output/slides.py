@@ -16,7 +16,7 @@ from search.output.html import finalist_rows, study_judge
 from search.output.progress import bits_text, counts, duration
 from search.run import load_stages
 from search.study.study import Study
-from search.study.trial import Record
+from search.study.trial import TrialRecord
 
 WIDTH_IN, HEIGHT_IN = 13.333, 7.5
 MARGIN_IN = 0.6
@@ -139,7 +139,7 @@ def write_slides(study: Study, path: Path) -> Path:
     return path
 
 
-def _title(deck: Deck, study: Study, finalists: Sequence[dict[str, Any]], shown: Record) -> None:
+def _title(deck: Deck, study: Study, finalists: Sequence[dict[str, Any]], shown: TrialRecord) -> None:
     settings = study.settings
     lines = [
         f"Contest: lowest score ({settings.rule_name}) at {settings.threshold:.0%} accuracy or more "
@@ -156,7 +156,7 @@ def _title(deck: Deck, study: Study, finalists: Sequence[dict[str, Any]], shown:
     deck.slide(title, "30 seconds: the result first.", lines, size=28)
 
 
-def _experiments(deck: Deck, study: Study, shown: Record) -> None:
+def _experiments(deck: Deck, study: Study, shown: TrialRecord) -> None:
     settings = study.settings
     slide = deck.slide(
         "Experiments",
@@ -186,7 +186,7 @@ def _shown(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _techniques(deck: Deck, shown: Record) -> None:
+def _techniques(deck: Deck, shown: TrialRecord) -> None:
     deck.slide("Techniques", "2 minutes: one sentence for each.", techniques(shown.candidate), size=22)
 
 
@@ -226,7 +226,7 @@ def techniques(candidate: Candidate) -> list[str]:
     return lines
 
 
-def _scores(deck: Deck, study: Study, finalists: Sequence[dict[str, Any]], ranked: Sequence[Record]) -> None:
+def _scores(deck: Deck, study: Study, finalists: Sequence[dict[str, Any]], ranked: Sequence[TrialRecord]) -> None:
     slide = deck.slide("Scores of the architectures", "1 minute: validation chose, the test set was read at the end.")
     tests = {f["key"]: f"{f['accuracy']:.2f} %" for f in finalists}
     body = []

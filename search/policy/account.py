@@ -8,9 +8,9 @@ from typing import Any
 
 from search.policy.budget import Budget, Speed
 from search.policy.learning_curve import PRIORS
-from search.study.settings import Settings
+from search.study.settings import StudySettings
 from search.study.study import Study
-from search.study.trial import Record
+from search.study.trial import TrialRecord
 
 FEW = 10.0
 SEARCHES = 20.0
@@ -126,7 +126,7 @@ def epoch_ratio(budget: Budget) -> float:
     return budget.epoch(1, parent=False) / budget.epoch(1, parent=True)
 
 
-def account(study: Study, images: int, records: Sequence[Record]) -> Budget:
+def account(study: Study, images: int, records: Sequence[TrialRecord]) -> Budget:
     """What is left, for any worker of the study."""
     known = study.optuna.user_attrs.get(ACCOUNT)
     if known is None:
@@ -146,14 +146,14 @@ def plan_of(study: Study, budget: Budget) -> Plan:
     return make_plan(budget.total / budget.images, 1.0, converged, images=budget.images)
 
 
-def total_images(settings: Settings, images: int) -> float:
+def total_images(settings: StudySettings, images: int) -> float:
     """Without a time: those that were asked for, or as many epochs for each trial."""
     if settings.images is not None:
         return float(settings.images)
     return (settings.trials or 1) * settings.explore_epochs * images
 
 
-def converged_epochs(settings: Settings, images: int) -> float:
+def converged_epochs(settings: StudySettings, images: int) -> float:
     """Epochs of the first network's float training that help it: asked for, or known of the data set."""
     prior = PRIORS.get(settings.dataset)
     known = prior.converged * prior.images / images if prior else CONVERGED

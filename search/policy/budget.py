@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from contest.candidate import Candidate
 from contest.errors import UsageError
-from search.study.trial import Record
+from search.study.trial import TrialRecord
 
 FIXED_SHARE = 0.3
 """Of the time of a step, what does not shrink with the network's operations."""
@@ -54,7 +54,7 @@ class Budget:
     def __init__(
         self,
         images: int,
-        records: Sequence[Record],
+        records: Sequence[TrialRecord],
         *,
         total: float = float("inf"),
         ends_at: float | None = None,
@@ -102,7 +102,7 @@ class Budget:
         return max(0.0, amount - self.fixed()) / self.epoch(macs, parent=parent)
 
 
-def corrected(speed: Speed, records: Sequence[Record]) -> Speed:
+def corrected(speed: Speed, records: Sequence[TrialRecord]) -> Speed:
     """The speed by what the study's own trainings took: the machine may be busier now than when it was timed."""
     return Speed(
         speed.macs,
@@ -113,7 +113,7 @@ def corrected(speed: Speed, records: Sequence[Record]) -> Speed:
     )
 
 
-def _slower(speed: Speed, records: Sequence[Record], *, parent: bool) -> float:
+def _slower(speed: Speed, records: Sequence[TrialRecord], *, parent: bool) -> float:
     """By what factor the last trainings were slower than timed."""
     rate = speed.float_images_per_s if parent else speed.tuned_images_per_s
     taken = expected = 0.0

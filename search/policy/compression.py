@@ -10,7 +10,7 @@ from contest.errors import ContestError
 from contest.networks.options import Value
 from search.space.candidates import compressed
 from search.space.space import Space
-from search.study.trial import Price
+from search.study.trial import TrialPrice
 from search.trainers.protocol import Trainer
 
 FILE_OVERHEAD = 1.02
@@ -25,7 +25,7 @@ class Setting:
 
     values: Mapping[str, Value]
     candidate: Candidate
-    price: Price
+    price: TrialPrice
 
 
 class Pool:

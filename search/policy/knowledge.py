@@ -17,19 +17,19 @@ from search.policy.compression import FILE_OVERHEAD, Setting, with_length
 from search.policy.learning_curve import PRIORS, LearningCurve
 from search.policy.ranking import SIGMAS, Judge
 from search.space.space import Space
-from search.study.settings import Settings
+from search.study.settings import StudySettings
 from search.study.study import float_key
-from search.study.trial import Record, wilson_lower
+from search.study.trial import TrialRecord, wilson_lower
 
 
 @dataclass(frozen=True)
-class Parent:
+class FloatParent:
     """A float network of the study, at its furthest visit."""
 
     key: str
     values: Mapping[str, Value]
     candidate: Candidate
-    record: Record
+    record: TrialRecord
     error: Measured
     """At the end of its training: as measured, or as its curve lets expect."""
     macs: int
@@ -48,7 +48,14 @@ class Knowledge:
     """
 
     def __init__(
-        self, settings: Settings, records: Sequence[Record], space: Space, *, images: int, validation: int, classes: int
+        self,
+        settings: StudySettings,
+        records: Sequence[TrialRecord],
+        space: Space,
+        *,
+        images: int,
+        validation: int,
+        classes: int,
     ) -> None:
         self.settings, self.records, self.space = settings, list(records), space
         self.images, self.validation, self.classes = images, validation, classes
@@ -73,8 +80,8 @@ class Knowledge:
         self.parents = self._parents(done)
         self.model = CompressionModel([o for r in self.judge.networks if (o := self._observation(r))])
 
-    def _parents(self, done: Sequence[Record]) -> dict[str, Parent]:
-        found: dict[str, Parent] = {}
+    def _parents(self, done: Sequence[TrialRecord]) -> dict[str, FloatParent]:
+        found: dict[str, FloatParent] = {}
         for record in done:
             if record.stage != "parent" or record.result is None:
                 continue
@@ -87,20 +94,20 @@ class Knowledge:
             if not record.at_end:
                 end, sigma = self.curve.end(record.result.curve or ((0.5, record.result.accuracy),))
                 error = Measured(math.log2(max(end, 1e-4)), math.hypot(sigma, error.sigma))
-            found[key] = Parent(key, values, record.candidate, record, error, record.result.price.macs)
+            found[key] = FloatParent(key, values, record.candidate, record, error, record.result.price.macs)
         return found
 
-    def measured(self, record: Record) -> Measured:
+    def measured(self, record: TrialRecord) -> Measured:
         assert record.result is not None
         return measured(record.result.correct, record.result.total, record.result.loss, self._ratio)
 
-    def _observation(self, record: Record) -> Observation | None:
+    def _observation(self, record: TrialRecord) -> Observation | None:
         parent = self.parents.get(float_key(record.candidate))
         if parent is None or record.result is None:
             return None
         return Observation(features(record.candidate, self.images), parent.key, parent.error, self.measured(record))
 
-    def children(self, parent: str) -> list[Record]:
+    def children(self, parent: str) -> list[TrialRecord]:
         """Everything that has been begun from that parent, in whatever state but failed."""
         return [
             r

@@ -9,7 +9,7 @@ from contest.candidate import Candidate
 from contest.errors import ContestError
 from contest.networks.options import Value
 from search.policy.compression import FILE_OVERHEAD, Pool, Setting
-from search.policy.knowledge import REACHES, Parent, log_error
+from search.policy.knowledge import REACHES, FloatParent, log_error
 from search.policy.situation import Proposal, Situation
 from search.space.candidates import float_candidate, seeds, whole
 from search.space.space import Space
@@ -79,7 +79,7 @@ class Parents:
                 )
         return best
 
-    def _begun_again(self, parent: Parent) -> bool:
+    def _begun_again(self, parent: FloatParent) -> bool:
         return any(
             r.stage == "parent" and r.rung > parent.record.rung and float_key(r.candidate) == parent.key
             for r in self.now.known.records

@@ -14,7 +14,7 @@ import numpy as np
 
 from search.policy.account import LEAST
 from search.policy.compression import FILE_OVERHEAD, Setting, with_length
-from search.policy.knowledge import REACHES, Parent, Worth
+from search.policy.knowledge import REACHES, FloatParent, Worth
 from search.policy.parents import Parents
 from search.policy.situation import Proposal, Situation
 from search.space.candidates import whole
@@ -57,7 +57,7 @@ class Policy:
         found = [option for option in options if option is not None]
         return max(found, key=lambda option: option.gain, default=None) or self._another_seed()
 
-    def _first_child(self, parent: Parent) -> Proposal | None:
+    def _first_child(self, parent: FloatParent) -> Proposal | None:
         """The network that is there early: the largest gain among settings that probably reach the threshold."""
         epochs = self._fitting(self.now.plan.child, parent)
         if epochs is None and not self.now.known.judge.networks:
@@ -71,7 +71,7 @@ class Policy:
             "child", options[place], epochs, float(worth.gains[place]), float(worth.means[place]), "first network"
         )
 
-    def _short(self, parent: Parent) -> Proposal | None:
+    def _short(self, parent: FloatParent) -> Proposal | None:
         """A setting to compare: the best in one draw of what the model thinks possible."""
         children = self.now.known.children(parent.key)
         if len(children) > self.now.plan.shorts or any(r.stage == "long" for r in children):
@@ -91,7 +91,7 @@ class Policy:
             return None
         return _child("child", options[place], epochs, float(worth.gains[place]), float(worth.means[place]), "compared")
 
-    def _known_good(self, parent: Parent, epochs: float) -> Setting | None:
+    def _known_good(self, parent: FloatParent, epochs: float) -> Setting | None:
         """The setting that is known to be good on a given parent, while nobody has begun it."""
         own = self.now.pool(parent.candidate, parent.values, epochs).setting(parent.values)
         limit = self.now.known.judge.limit()
@@ -99,7 +99,7 @@ class Policy:
             return None
         return None if key_of(with_length(own, epochs).candidate) in self.now.begun else own
 
-    def _long(self, parent: Parent) -> Proposal | None:
+    def _long(self, parent: FloatParent) -> Proposal | None:
         """The setting that is worth most, tuned until it has converged, or for all that is left."""
         epochs = self._fitting(max(self.now.plan.long, LEAST), parent)
         if epochs is None:
@@ -116,7 +116,7 @@ class Policy:
             return None
         return _child("long", options[place], epochs, gain, float(worth.means[place]), "worth most")
 
-    def _options(self, parent: Parent, epochs: float) -> list[Setting]:
+    def _options(self, parent: FloatParent, epochs: float) -> list[Setting]:
         """The grid of a parent's settings and what lies around the best of them and of those tried."""
         pool = self.now.pool(parent.candidate, parent.values, epochs)
         grid = pool.grid()
@@ -153,7 +153,7 @@ class Policy:
                 return Proposal("long", now.space.complete(leader.params), candidate, 0, "another seed")
         return None
 
-    def _fitting(self, epochs: float, parent: Parent, *, leave: float = 0.0) -> float | None:
+    def _fitting(self, epochs: float, parent: FloatParent, *, leave: float = 0.0) -> float | None:
         """Epochs of a tuning that ends in time: as planned, fewer, or all that is left; None: too few."""
         budget = self.now.budget
         affordable = budget.epochs_for(budget.left(), parent.macs, parent=False) - leave

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contest.files import beside, write_text
-from search.study.settings import Settings
+from search.study.settings import StudySettings
 from search.study.study import Study
-from search.study.trial import Record
+from search.study.trial import TrialRecord
 
 SIGMAS = 2.0
 """The lower bound of accuracy that must reach the threshold: so many sigma below what validation shows. Of several
@@ -37,17 +37,17 @@ class Judge:
         classes: of the data set; 1 / classes is guessing.
     """
 
-    def __init__(self, settings: Settings, records: Sequence[Record], classes: int) -> None:
+    def __init__(self, settings: StudySettings, records: Sequence[TrialRecord], classes: int) -> None:
         self.settings = settings
         self.chance = 1 / classes
         self.records = [r for r in records if r.result is not None and r.answered_by is None]
 
     @property
-    def networks(self) -> list[Record]:
+    def networks(self) -> list[TrialRecord]:
         """The records that ended with a network that may be handed in."""
         return [r for r in self.records if r.is_network]
 
-    def predicted(self, record: Record) -> float:
+    def predicted(self, record: TrialRecord) -> float:
         """What `record` counts as: the lower bound of a network's accuracy; of a float parent what it promises."""
         assert record.result is not None
         if record.stage == "parent":
@@ -58,7 +58,7 @@ class Judge:
         """Above 0: infeasible, by that much accuracy. Without a threshold nothing is."""
         return self.settings.threshold - predicted if self.settings.objective == "constrained" else 0.0
 
-    def chance_on_test(self, record: Record) -> float:
+    def chance_on_test(self, record: TrialRecord) -> float:
         """That the network reaches the threshold on as many other images.
 
         What validation shows less one sigma, since the luckiest of several is looked at, with both samples' chance.
@@ -68,10 +68,10 @@ class Judge:
         sigma = math.sqrt(max(p * (1 - p), 1e-6) / total)
         return 0.5 * (1 + math.erf((p - sigma - self.settings.threshold) / (2 * sigma)))
 
-    def feasible(self, record: Record) -> bool:
+    def feasible(self, record: TrialRecord) -> bool:
         return self.violation(self.predicted(record)) <= 0
 
-    def rank(self, record: Record) -> tuple[float, ...]:
+    def rank(self, record: TrialRecord) -> tuple[float, ...]:
         """The smaller, the better: what the objective asks for, with accuracy that is missing before all."""
         assert record.result is not None
         predicted, total = self.predicted(record), record.result.price.total
@@ -86,26 +86,26 @@ class Judge:
     rank_measured = rank
     """Finalists are ordered by what was measured on validation, which is what a network counts as."""
 
-    def ranked(self, records: Sequence[Record]) -> list[Record]:
+    def ranked(self, records: Sequence[TrialRecord]) -> list[TrialRecord]:
         return sorted(records, key=self.rank)
 
-    def leaders(self) -> list[Record]:
+    def leaders(self) -> list[TrialRecord]:
         """Every network, best first."""
         return list(self._leaders)
 
     @cached_property
-    def _leaders(self) -> list[Record]:
+    def _leaders(self) -> list[TrialRecord]:
         return self.ranked([r for r in self.networks if r.state == "COMPLETE"])
 
-    def reached(self, record: Record) -> bool:
+    def reached(self, record: TrialRecord) -> bool:
         """Whether a network that exists has reached the threshold."""
         return record.is_network and self.feasible(record)
 
-    def confirmed(self) -> Record | None:
+    def confirmed(self) -> TrialRecord | None:
         """The incumbent: the best network that has reached the threshold."""
         return next((r for r in self._leaders if self.reached(r)), None)
 
-    def best(self) -> Record | None:
+    def best(self) -> TrialRecord | None:
         """The best network so far, or the most promising parent while there is none."""
         parents = [r for r in self.records if r.stage == "parent"]
         return next(iter(self._leaders), None) or min(parents, key=self.rank, default=None)
@@ -117,7 +117,7 @@ class Judge:
         incumbent = self.confirmed() if self.settings.objective == "constrained" else None
         return incumbent.result.price.total if incumbent is not None and incumbent.result is not None else None
 
-    def _dominators(self, record: Record, predicted: float, total: float) -> int:
+    def _dominators(self, record: TrialRecord, predicted: float, total: float) -> int:
         """How many other networks are better in both; the front has none."""
         totals, accuracies = self._plane
         return int(np.count_nonzero((totals <= total) & (accuracies > predicted)))
@@ -139,7 +139,7 @@ class Scores(Protocol):
 class Finalist:
     place: int
     """On validation, from 1."""
-    record: Record
+    record: TrialRecord
     model: Path
     report: dict[str, Any]
 
@@ -154,13 +154,13 @@ class Finalist:
         return found
 
 
-def finalists(study: Study, judge: Judge) -> list[Record]:
+def finalists(study: Study, judge: Judge) -> list[TrialRecord]:
     """The networks that will be read on the test set, best on validation first; one of each candidate.
 
     The best, then the cheaper ones that may reach the threshold there too although their lower bound does not, by their
     saving and their chance; then whoever follows.
     """
-    found: dict[str, Record] = {}
+    found: dict[str, TrialRecord] = {}
     for record in judge.leaders():
         found.setdefault(record.key, record)
     ranked, count = list(found.values()), study.settings.finalists
@@ -169,7 +169,7 @@ def finalists(study: Study, judge: Judge) -> list[Record]:
     best = ranked[0].result
     assert best is not None
 
-    def gain(record: Record) -> float:
+    def gain(record: TrialRecord) -> float:
         assert record.result is not None
         saving = math.log(best.price.total / max(record.result.price.total, 1e-12))
         chance = judge.chance_on_test(record)
@@ -218,7 +218,7 @@ def winner(found: list[Finalist], rule: str, threshold: float) -> Finalist | Non
     return min(enough, key=lambda f: f.score(rule)["total"], default=None)
 
 
-def _note_read(directory: Path, record: Record, place: int) -> None:
+def _note_read(directory: Path, record: TrialRecord, place: int) -> None:
     path = directory / "reads.json"
     assert record.result is not None
     entry = {

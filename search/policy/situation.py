@@ -16,7 +16,7 @@ from search.policy.compression import Pool
 from search.policy.knowledge import Gain, Knowledge
 from search.space.candidates import float_candidate, seeds
 from search.space.space import Space
-from search.study.settings import Settings
+from search.study.settings import StudySettings
 from search.study.study import float_key
 from search.study.trial import Stage
 from search.trainers.protocol import Trainer
@@ -51,7 +51,7 @@ class Situation:
     rng: random.Random
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> StudySettings:
         return self.known.settings
 
     @cached_property

@@ -16,7 +16,7 @@ Sampler = Literal["tpe", "nsga2", "random"]
 
 
 @dataclass(frozen=True)
-class Settings:
+class StudySettings:
     """One study. Epochs count passes over the training split; scores are those of `rule`."""
 
     identity: str | None = None
@@ -116,7 +116,7 @@ class Settings:
         write_text(directory / "study.json", json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n")
 
     @staticmethod
-    def load(directory: Path) -> Settings:
+    def load(directory: Path) -> StudySettings:
         """Raises UsageError if the directory holds no study or one of another version."""
         path = directory / "study.json"
         if not path.is_file():
@@ -124,6 +124,6 @@ class Settings:
         try:
             data = json.loads(path.read_text())
             tuples = {name: tuple(data[name]) for name in ("rungs", "teachers", "parents", "starts") if name in data}
-            return Settings(**{**data, **tuples})
+            return StudySettings(**{**data, **tuples})
         except (ValueError, TypeError, KeyError) as error:
             raise UsageError(f"{path} is not a study of this version: {error}") from error

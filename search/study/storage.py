@@ -1,6 +1,6 @@
 """Where a study is kept: SQLite for one machine, PostgreSQL for many, and what Optuna leaves to us there.
 
-`PatientStorage` is Optuna's relational storage that waits for a database that is away. `Claims` is one
+`PatientStorage` is Optuna's relational storage that waits for a database that is away. `ClaimTable` is one
 more table in the same database; its unique keys make "who runs this candidate" an atomic decision.
 """
 
@@ -285,7 +285,7 @@ _CLAIMS = sa.Table(
 )
 
 
-class Claims:
+class ClaimTable:
     """Which Optuna trial runs which work (a candidate up to a rung). Unique keys decide races.
 
     A *slot* is one of the trials that the study was asked for; each new candidate takes the next.

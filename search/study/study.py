@@ -27,23 +27,23 @@ from optuna.trial import FrozenTrial, TrialState
 from contest.candidate import Candidate, plain
 from contest.networks.options import Value
 from search.space.space import Space
-from search.study.settings import Settings
-from search.study.storage import Claims, PatientStorage
-from search.study.trial import Price, Record, Result, Stage, result_from_json, result_to_json
+from search.study.settings import StudySettings
+from search.study.storage import ClaimTable, PatientStorage
+from search.study.trial import Stage, TrialPrice, TrialRecord, TrialResult, result_from_json, result_to_json
 
 
-def directions(settings: Settings) -> list[str]:
+def directions(settings: StudySettings) -> list[str]:
     """Optuna's directions: the score falls, accuracy rises."""
     return {"constrained": ["minimize"], "target": ["maximize"], "pareto": ["minimize", "maximize"]}[settings.objective]
 
 
-def _seed(settings: Settings, number: int) -> int:
+def _seed(settings: StudySettings, number: int) -> int:
     """A seed for the decision about trial `number`: workers have their own, or they would all propose the same."""
     text = f"{settings.seed}:{number}:{os.environ.get('CONTEST_WORKER', '0')}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
 
 
-def make_sampler(settings: Settings, number: int = 0) -> optuna.samplers.BaseSampler:
+def make_sampler(settings: StudySettings, number: int = 0) -> optuna.samplers.BaseSampler:
     """The sampler by name, for the trial of that number."""
     seed = _seed(settings, number)
     with warnings.catch_warnings():
@@ -84,7 +84,7 @@ class Study:
         storage: see `search.study.storage`.
     """
 
-    def __init__(self, directory: Path, settings: Settings, space: Space, storage: PatientStorage) -> None:
+    def __init__(self, directory: Path, settings: StudySettings, space: Space, storage: PatientStorage) -> None:
         self.directory = directory
         self.settings = settings
         self.space = space
@@ -100,8 +100,8 @@ class Study:
                 directions=directions(settings),
                 sampler=make_sampler(settings),
             )
-        self.claims = Claims(storage, self.name)
-        self._parsed: dict[int, Record] = {}
+        self.claims = ClaimTable(storage, self.name)
+        self._parsed: dict[int, TrialRecord] = {}
 
     def close(self) -> None:
         """Let go of the database's connections."""
@@ -110,7 +110,7 @@ class Study:
 
     # reading
 
-    def records(self) -> list[Record]:
+    def records(self) -> list[TrialRecord]:
         """Everything in the study that names a candidate, by number, in whatever state."""
         found = []
         for trial in self.optuna.get_trials(deepcopy=False):
@@ -122,7 +122,7 @@ class Study:
             found.append(record)
         return found
 
-    def finished(self) -> list[Record]:
+    def finished(self) -> list[TrialRecord]:
         """Records that training has given a result, best known state of the study."""
         return [r for r in self.records() if r.result is not None]
 
@@ -156,7 +156,7 @@ class Study:
         candidate: Candidate,
         stage: Stage,
         rung: int,
-        estimate: Price | None,
+        estimate: TrialPrice | None,
         todo: Mapping[str, Any],
     ) -> None:
         """Write down what `trial` is about to do, before it does it."""
@@ -174,7 +174,7 @@ class Study:
         trial.set_user_attr("work", work)
 
     def tell(
-        self, trial: optuna.Trial, result: Result, violation: float, predicted: float, stopped: str | None
+        self, trial: optuna.Trial, result: TrialResult, violation: float, predicted: float, stopped: str | None
     ) -> None:
         """Record a training's end. `violation` > 0 means infeasible; `stopped` says why a training was ended early.
 
@@ -195,7 +195,7 @@ class Study:
             trial.set_constraint("accuracy", violation)
         self.optuna.tell(trial, state=TrialState.PRUNED)
 
-    def answer(self, trial: optuna.Trial, earlier: Record, violation: float, predicted: float) -> None:
+    def answer(self, trial: optuna.Trial, earlier: TrialRecord, violation: float, predicted: float) -> None:
         """Record that `trial` repeats `earlier` and has its result."""
         trial.set_user_attr("answered_by", earlier.number)
         trial.set_constraint("accuracy", violation)
@@ -264,7 +264,7 @@ class Study:
             more = {"forecast": todo.get("forecast"), "why": todo.get("why", "")}
             self.enqueue(params, candidate, todo["stage"], todo["rung"], retries=retries, **more)
 
-    def _values(self, price: Price, predicted: float) -> list[float]:
+    def _values(self, price: TrialPrice, predicted: float) -> list[float]:
         if self.settings.objective == "pareto":
             return [price.total, predicted]
         return [predicted if self.settings.objective == "target" else price.total]
@@ -288,7 +288,7 @@ def older_name(directory: Path, storage: PatientStorage) -> str:
     return directory.resolve().name
 
 
-def parse(trial: FrozenTrial) -> Record | None:
+def parse(trial: FrozenTrial) -> TrialRecord | None:
     """A trial as a record, or None if it never came as far as naming its candidate."""
     attrs = trial.user_attrs
     work = attrs.get("work") or attrs.get("todo")
@@ -296,7 +296,7 @@ def parse(trial: FrozenTrial) -> Record | None:
         return None
     candidate = Candidate.from_json(work["candidate"])
     estimate = work.get("estimate")
-    return Record(
+    return TrialRecord(
         number=trial.number,
         state=trial.state.name,
         key=work.get("key") or key_of(candidate),
@@ -304,7 +304,7 @@ def parse(trial: FrozenTrial) -> Record | None:
         rung=work["rung"],
         candidate=candidate,
         params={**trial.system_attrs.get("fixed_params", {}), **trial.params},
-        estimate=Price(**estimate) if estimate else None,
+        estimate=TrialPrice(**estimate) if estimate else None,
         # A worker may die between writing its result and telling it: then the result does not count.
         result=result_from_json(attrs["result"]) if "result" in attrs and _told(trial) else None,
         reason=attrs.get("reason"),
@@ -337,7 +337,7 @@ def _process_is_gone(worker: str) -> bool:
     return False
 
 
-def describe_settings(settings: Settings) -> str:
+def describe_settings(settings: StudySettings) -> str:
     return json.dumps(asdict(settings), sort_keys=True)
 
 
@@ -354,7 +354,7 @@ class Work:
     candidate: Candidate
     stage: Stage
     rung: int
-    price: Price
+    price: TrialPrice
 
     def directory(self, study: Study) -> Path:
         """Where the candidate's checkpoints lie, whoever trains it and however often it is resumed."""

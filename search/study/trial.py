@@ -14,7 +14,7 @@ Stage = Literal["parent", "child", "long", "explore", "refine"]
 
 
 @dataclass(frozen=True)
-class Price:
+class TrialPrice:
     """The score of a candidate under the study's rule, estimated before or measured after training."""
 
     params: float
@@ -28,12 +28,12 @@ class Price:
 
 
 @dataclass(frozen=True)
-class Result:
+class TrialResult:
     """What a training gave. `curve` holds (fraction of the training done, validation accuracy) by epoch."""
 
     correct: int
     total: int
-    price: Price
+    price: TrialPrice
     curve: tuple[tuple[float, float], ...] = ()
     images: int = 0
     """Training images seen by this visit (the currency of a fair comparison)."""
@@ -65,7 +65,7 @@ def wilson_lower(p: float, n: int, z: float) -> float:
 
 
 @dataclass(frozen=True)
-class Record:
+class TrialRecord:
     """A finished Optuna trial as this search reads it."""
 
     number: int
@@ -76,8 +76,8 @@ class Record:
     rung: int
     candidate: Candidate
     params: dict[str, Any] = field(default_factory=dict)
-    estimate: Price | None = None
-    result: Result | None = None
+    estimate: TrialPrice | None = None
+    result: TrialResult | None = None
     reason: str | None = None
     """Why it was skipped, stopped or failed."""
     answered_by: int | None = None
@@ -98,16 +98,16 @@ class Record:
         return self.at_end and self.stage != "parent"
 
     @property
-    def price(self) -> Price | None:
+    def price(self) -> TrialPrice | None:
         return self.result.price if self.result else self.estimate
 
 
-def result_to_json(result: Result) -> str:
+def result_to_json(result: TrialResult) -> str:
     return json.dumps(asdict(result))
 
 
-def result_from_json(text: str) -> Result:
+def result_from_json(text: str) -> TrialResult:
     data = json.loads(text)
-    data["price"] = Price(**data["price"])
+    data["price"] = TrialPrice(**data["price"])
     data["curve"] = tuple((float(x), float(y)) for x, y in data["curve"])
-    return Result(**data)
+    return TrialResult(**data)

@@ -22,7 +22,7 @@ from typing import Any
 
 from contest.candidate import Candidate
 from contest.errors import ContestError, TrainingError
-from search.study.settings import Settings
+from search.study.settings import StudySettings
 from search.trainers.pipeline import PipelineTrainer
 from search.trainers.protocol import Progress, Trained, Trainer
 
@@ -162,7 +162,7 @@ def _end(child: subprocess.Popen[bytes], connection: Connection, log: Path) -> N
 class IsolatedTrainer(PipelineTrainer):
     """`PipelineTrainer` whose trainings run in a process of their own; all else (prices, timing) runs here."""
 
-    def __init__(self, settings: Settings, directory: Path, *, device: str = "auto") -> None:
+    def __init__(self, settings: StudySettings, directory: Path, *, device: str = "auto") -> None:
         import torch
 
         super().__init__(settings, directory, device=device)

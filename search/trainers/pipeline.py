@@ -14,9 +14,9 @@ from contest.candidate import Architecture, Bits, Candidate, Recipe
 from contest.errors import UsageError
 from contest.files import beside
 from contest.pipeline import stages
-from search.study.settings import Settings
+from search.study.settings import StudySettings
 from search.study.study import float_key
-from search.study.trial import Price
+from search.study.trial import TrialPrice
 from search.trainers.given import checkpoint_of
 from search.trainers.protocol import Progress, Trained
 
@@ -39,7 +39,7 @@ class PipelineTrainer:
     """
 
     def __init__(
-        self, settings: Settings, directory: Path, *, device: str = "auto", threads: int | None = None
+        self, settings: StudySettings, directory: Path, *, device: str = "auto", threads: int | None = None
     ) -> None:
         from contest.datasets import load, split
         from contest.training import choose_device
@@ -80,7 +80,7 @@ class PipelineTrainer:
     def validation(self) -> int:
         return len(self._validation)
 
-    def price(self, candidate: Candidate) -> Price:
+    def price(self, candidate: Candidate) -> TrialPrice:
 
         return price_before(candidate, self.settings.rule, self.image_shape, self.classes)
 
@@ -213,7 +213,7 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, part)
 
 
-def price_before(candidate: Candidate, rule: str, image_shape: tuple[int, int, int], classes: int) -> Price:
+def price_before(candidate: Candidate, rule: str, image_shape: tuple[int, int, int], classes: int) -> TrialPrice:
     """The price that a candidate aims at. Raises ContestError if it cannot be built.
 
     Removing a fraction p_s of the weights in whole channels removes about the same fraction of operations;
@@ -222,7 +222,7 @@ def price_before(candidate: Candidate, rule: str, image_shape: tuple[int, int, i
     """
     params, ops, numbers, macs, weights = _dense(candidate.architecture, candidate.bits, rule, image_shape, classes)
     left = 1 - candidate.structured
-    return Price(
+    return TrialPrice(
         params=(params - numbers) * (left - candidate.unstructured) + numbers * left,
         ops=ops * left,
         macs=round(macs * left),
@@ -248,14 +248,14 @@ def _dense(
     return score.params, score.ops, price(bare, loaded).params, costs.macs, costs.weights
 
 
-def price_after(model: Path, rule: str) -> Price:
+def price_after(model: Path, rule: str) -> TrialPrice:
     """The price measured on a network's file (one that this program wrote: opened without the isolated child)."""
     from scoring.rules import load_rule
     from scoring.score import score_file
 
     report = score_file(model, rule=rule, trust=True).to_json()
     terms, measured = report["scores"][load_rule(rule).name], report["measured"]
-    return Price(params=terms["params"], ops=terms["ops"], macs=measured["macs"], weights=measured["weights"])
+    return TrialPrice(params=terms["params"], ops=terms["ops"], macs=measured["macs"], weights=measured["weights"])
 
 
 def choose_threads(image_shape: tuple[int, int, int], threads: int | None = None) -> None:

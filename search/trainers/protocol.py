@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from contest.candidate import Candidate
-from search.study.trial import Price
+from search.study.trial import TrialPrice
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Trained:
 
     correct: int
     total: int
-    price: Price
+    price: TrialPrice
     model: Path
     loss: float | None = None
     """Mean cross-entropy on validation."""
@@ -55,7 +55,7 @@ class Trainer(Protocol):
     def validation(self) -> int:
         """Images of the validation split."""
 
-    def price(self, candidate: Candidate) -> Price:
+    def price(self, candidate: Candidate) -> TrialPrice:
         """The price before training, in milliseconds. Raises ContestError if the network cannot be built."""
 
     def train(self, candidate: Candidate, directory: Path, on_epoch: Callable[[Progress], None]) -> Trained:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contest.candidate import Architecture, Candidate, Option, Recipe
-from search.study.settings import Settings
+from search.study.settings import StudySettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from contest.training import Ensemble
 
 
-def teacher_candidate(settings: Settings, *, device: str) -> Candidate:
+def teacher_candidate(settings: StudySettings, *, device: str) -> Candidate:
     """A float network several times larger than what is searched, as large as the machine can train.
 
     On a CPU a wide net that leaves the full resolution at once: 122M MACs in few large convolutions, which one core
@@ -45,7 +45,7 @@ def teacher_candidate(settings: Settings, *, device: str) -> Candidate:
 
 
 def make_teacher(
-    settings: Settings,
+    settings: StudySettings,
     directory: Path,
     train: Images,
     validation: Images,

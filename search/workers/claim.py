@@ -21,7 +21,7 @@ from search.policy.situation import Proposal, Situation
 from search.space.candidates import compressed, to_candidate
 from search.study.storage import StudyFullError
 from search.study.study import Study, Work, key_of
-from search.study.trial import Price, Stage
+from search.study.trial import Stage, TrialPrice
 from search.trainers.protocol import Trainer
 
 log = logging.getLogger("search")
@@ -150,7 +150,7 @@ def _begin(
     return Work(trial, key, candidate, stage, rung, price)
 
 
-def _price(trainer: Trainer, candidate: Candidate, values: Mapping[str, Value], stage: Stage) -> Price:
+def _price(trainer: Trainer, candidate: Candidate, values: Mapping[str, Value], stage: Stage) -> TrialPrice:
     """What a network will cost; of a parent, what its child with the parent's own setting would."""
     return trainer.price(compressed(candidate, values, tune_epochs=1.0) if stage == "parent" else candidate)
 

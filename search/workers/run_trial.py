@@ -15,7 +15,7 @@ from contest.files import write_text
 from search.policy.ranking import Judge
 from search.study.storage import check_writable
 from search.study.study import Study, Work
-from search.study.trial import Record, Result
+from search.study.trial import TrialRecord, TrialResult
 from search.trainers.protocol import Progress, Trained, Trainer
 
 log = logging.getLogger("search")
@@ -88,15 +88,15 @@ def _result(
     curve: list[tuple[float, float]],
     images: int,
     seconds: float,
-) -> Result:
+) -> TrialResult:
     """What the training gave; of one that waits at a rung, what its last epoch showed."""
     if trained is None:
         correct, total = round(curve[-1][1] * trainer.validation), trainer.validation
-        return Result(correct, total, work.price, tuple(curve), images, round(seconds, 3))
+        return TrialResult(correct, total, work.price, tuple(curve), images, round(seconds, 3))
     last = (1.0, trained.correct / trained.total)
     if curve and curve[-1][0] >= 0.999:
         curve = curve[:-1]
-    return Result(
+    return TrialResult(
         correct=trained.correct,
         total=trained.total,
         # A float parent counts as the network that it promises to become.
@@ -109,9 +109,9 @@ def _result(
     )
 
 
-def _tell(study: Study, trainer: Trainer, work: Work, result: Result) -> None:
+def _tell(study: Study, trainer: Trainer, work: Work, result: TrialResult) -> None:
     judge = Judge(study.settings, [], trainer.classes)
-    record = Record(
+    record = TrialRecord(
         work.trial.number,
         "COMPLETE",
         work.key,

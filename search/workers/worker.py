@@ -14,7 +14,7 @@ from types import TracebackType
 from optuna.trial import TrialState
 
 from search.space.space import Space, make_space
-from search.study.settings import Settings
+from search.study.settings import StudySettings
 from search.study.storage import UnwritableError, open_storage, storage_url
 from search.study.study import FINISHED, Study, Work
 from search.trainers.isolated import IsolatedTrainer
@@ -106,7 +106,7 @@ def work_until_done(
 
 def open_study(directory: Path, storage: str | None = None) -> Study:
     """The study in a directory, for reading or working. Raises UsageError if there is none."""
-    settings = Settings.load(directory)
+    settings = StudySettings.load(directory)
     url = storage_url(storage or settings.storage, directory)
     opened = open_storage(url, heartbeat_s=settings.heartbeat_s, grace_s=settings.grace_s)
     return Study(directory, settings, Space({}), opened)

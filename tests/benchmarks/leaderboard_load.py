@@ -26,7 +26,7 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from leaderboard.settings import Settings
+from leaderboard.settings import BoardSettings
 from leaderboard.storage.database import open_database
 from leaderboard.storage.tables import Contest
 
@@ -110,7 +110,7 @@ async def load(port: int, ask: Ask, rate: float, seconds: float, headers: str) -
     return times, faults
 
 
-def serve(settings: Settings) -> tuple[subprocess.Popen[bytes], int]:
+def serve(settings: BoardSettings) -> tuple[subprocess.Popen[bytes], int]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -164,14 +164,14 @@ def main() -> None:
             for count in arguments.submissions:
                 with tempfile.TemporaryDirectory() as folder:
                     database = server.new_database(f"load{count}") if server and kind == "postgresql" else ""
-                    measure(Settings(directory=Path(folder), database=database), kind, count, arguments, table)
+                    measure(BoardSettings(directory=Path(folder), database=database), kind, count, arguments, table)
     finally:
         if server is not None:
             server.stop()
     Console(width=130).print(table)
 
 
-def measure(settings: Settings, kind: str, count: int, arguments: argparse.Namespace, table: Table) -> None:
+def measure(settings: BoardSettings, kind: str, count: int, arguments: argparse.Namespace, table: Table) -> None:
     database = open_database(settings)
     begin = time.monotonic()
     fill(database, count, arguments.per_team)

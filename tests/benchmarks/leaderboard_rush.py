@@ -27,7 +27,7 @@ from contest.datasets import load
 from contest.model_file.file import read_manifest
 from leaderboard.board import open_board
 from leaderboard.domain import contests, tokens
-from leaderboard.settings import Settings
+from leaderboard.settings import BoardSettings
 from leaderboard.storage.tables import TERMINAL, Submission
 from scoring.rules import load_rule
 
@@ -77,7 +77,7 @@ def rush(given: argparse.Namespace, folder: Path, database: str) -> None:
         f"{given.model.name} ({read_manifest(given.model).architecture.family}), {given.teams} teams, "
         f"{given.workers} workers, {'PostgreSQL' if database else 'SQLite'}"
     )
-    settings = Settings(directory=folder / "board", database=database)
+    settings = BoardSettings(directory=folder / "board", database=database)
     board = open_board(settings)
     with board.database.write() as session:
         contest = contests.create(session, "rush", rule)

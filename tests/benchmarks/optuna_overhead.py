@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "search"))
 from fake_trainer import FakeTrainer, enqueue_random
 
 from search.space.space import make_space
-from search.study.settings import Settings
+from search.study.settings import StudySettings
 from search.study.storage import open_storage, storage_url
 from search.study.study import Study
 from search.workers.worker import work_until_done
@@ -35,7 +35,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder) / "study"
-        settings = Settings(
+        settings = StudySettings(
             trials=arguments.trials,
             objective="pareto",
             explore_epochs=10.0,

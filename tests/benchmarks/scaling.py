@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "search"))
 from fake_trainer import FakeTrainer, enqueue_random
 
 from search.space.space import make_space
-from search.study.settings import Settings
+from search.study.settings import StudySettings
 from search.study.storage import open_storage, storage_url
 from search.study.study import FINISHED, Study
 from search.workers.worker import work_until_done
@@ -40,7 +40,7 @@ life(Path(sys.argv[2]), float(sys.argv[3]))
 
 
 def open_at(directory: Path) -> Study:
-    settings = Settings.load(directory)
+    settings = StudySettings.load(directory)
     storage = open_storage(storage_url(settings.storage, directory), heartbeat_s=settings.heartbeat_s)
     return Study(directory, settings, make_space((3, 32, 32), {"family": ["resnet", "thin"]}), storage)
 
@@ -84,7 +84,7 @@ def measure(workers: int, trials: int, epoch_s: float, storage: str | None) -> M
     """Seconds and weights of a study of that many trials."""
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder) / f"scaling-{workers}-{os.getpid()}-{int(time.time())}"
-        Settings(
+        StudySettings(
             trials=trials,
             sampler="random",
             rungs=(1.0,),

@@ -40,12 +40,12 @@ from contest.model_file import load as load_network
 from contest.training import evaluate
 from scoring.commands import rule_of
 from scoring.rules import load_rule
-from search.output.progress import View
+from search.output.progress import LiveView
 from search.policy.account import ACCOUNT, open_account
 from search.run import Run, Tools
 from search.space.candidates import to_candidate
 from search.space.space import Space, make_space
-from search.study.settings import Settings
+from search.study.settings import StudySettings
 from search.study.storage import open_storage, storage_url
 from search.study.study import Study
 from search.trainers.pipeline import PipelineTrainer
@@ -85,7 +85,7 @@ class Meter:
         return trained
 
 
-def plain(meter: Meter, space: Space, folder: Path, settings: Settings, study: optuna.Study) -> None:
+def plain(meter: Meter, space: Space, folder: Path, settings: StudySettings, study: optuna.Study) -> None:
     """(a), (b) and (d): ask, train, tell; a pruner may end a training after any epoch."""
     target = settings.target_score
     number = 0
@@ -113,7 +113,7 @@ def plain(meter: Meter, space: Space, folder: Path, settings: Settings, study: o
         number += 1
 
 
-def optuna_study(name: str, settings: Settings) -> optuna.Study:
+def optuna_study(name: str, settings: StudySettings) -> optuna.Study:
     sampler: optuna.samplers.BaseSampler = optuna.samplers.TPESampler(seed=settings.seed)
     if name == RANDOM:
         sampler = optuna.samplers.RandomSampler(seed=settings.seed)
@@ -126,7 +126,7 @@ def optuna_study(name: str, settings: Settings) -> optuna.Study:
     return optuna.create_study(sampler=sampler, pruner=pruner, direction=direction)
 
 
-def by_hand(meter: Meter, folder: Path, settings: Settings, epochs: float) -> None:
+def by_hand(meter: Meter, folder: Path, settings: StudySettings, epochs: float) -> None:
     """(c): a candidate that a reader of docs/record would write down, with all of the images."""
     if settings.dataset == "digits":
         architecture = Architecture("resnet", {"widths": (4, 6, 8), "depths": (1, 1, 1)})
@@ -144,14 +144,14 @@ def by_hand(meter: Meter, folder: Path, settings: Settings, epochs: float) -> No
     meter.train(candidate, folder / "trials" / "hand", lambda _: None)
 
 
-def ours(meter: Meter, space: Space, folder: Path, settings: Settings) -> str | None:
+def ours(meter: Meter, space: Space, folder: Path, settings: StudySettings) -> str | None:
     """(e); the file of the network that it would hand in."""
     study = Study(folder, settings, space, open_storage(storage_url(None, folder)))
     total = meter.budget / meter.images / (settings.trials or 1)
     study.settings = replace(settings, explore_epochs=total)
     open_account(study, meter.images)
     print("   plan:", study.optuna.user_attrs[ACCOUNT]["plan"], flush=True)
-    view = View(study, meter, Console(file=io.StringIO()), lambda: None)
+    view = LiveView(study, meter, Console(file=io.StringIO()), lambda: None)
     run = Run(study, meter, Tools(lambda model: {}, lambda: False), view)
     run.train()
     chosen = next(iter(run._judge().leaders()), None)
@@ -170,14 +170,14 @@ def ours(meter: Meter, space: Space, folder: Path, settings: Settings) -> str | 
 class SubsetTrainer(PipelineTrainer):
     """Trains on some of the images only, so that a small budget still has epochs; validates on the whole split."""
 
-    def __init__(self, settings: Settings, directory: Path, train_images: int | None) -> None:
+    def __init__(self, settings: StudySettings, directory: Path, train_images: int | None) -> None:
         super().__init__(settings, directory)
         if train_images is not None:
             some = torch.randperm(len(self._train), generator=torch.Generator().manual_seed(0))[:train_images]
             self._train = self._train.take(some)
 
 
-def one_run(name: str, settings: Settings, images: int, train_images: int | None) -> dict[str, Any]:
+def one_run(name: str, settings: StudySettings, images: int, train_images: int | None) -> dict[str, Any]:
     """One method with one seed and `images` to spend: a line of the results."""
     target = settings.target_score
     with tempfile.TemporaryDirectory() as text:
@@ -220,7 +220,7 @@ def one_run(name: str, settings: Settings, images: int, train_images: int | None
     }
 
 
-def table(lines: list[dict[str, Any]], settings: Settings) -> str:
+def table(lines: list[dict[str, Any]], settings: StudySettings) -> str:
     """Median over the seeds of what each method found, in Markdown."""
     target = settings.target_score
     asked = f">= {settings.threshold:.0%}" if target is None else f"score <= {target:g}"
@@ -263,7 +263,7 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     torch.set_num_threads(1)
     rule = arguments.rule or rule_of(arguments.dataset)
-    base = Settings(
+    base = StudySettings(
         dataset=arguments.dataset,
         rule=rule,
         threshold=arguments.threshold or load_rule(rule).threshold,

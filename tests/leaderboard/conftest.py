@@ -14,7 +14,7 @@ from postgres_server import PostgresServer
 from leaderboard.app import create_app
 from leaderboard.board import Board, open_board
 from leaderboard.domain import contests, tokens
-from leaderboard.settings import Settings
+from leaderboard.settings import BoardSettings
 from scoring.rules import load_rule
 
 _numbers = itertools.count()
@@ -29,20 +29,22 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(directory=tmp_path / "board", requests_per_minute=100_000, writes_per_minute=100_000, sweep_s=1)
+def settings(tmp_path: Path) -> BoardSettings:
+    return BoardSettings(
+        directory=tmp_path / "board", requests_per_minute=100_000, writes_per_minute=100_000, sweep_s=1
+    )
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def any_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+def any_settings(request: pytest.FixtureRequest, tmp_path: Path) -> BoardSettings:
     """Every storage goes through the same tests."""
     database = ""
     if request.param == "postgresql":
         database = request.getfixturevalue("postgres").new_database(f"test{next(_numbers)}")
-    return Settings(directory=tmp_path / "any", database=database, sweep_s=1)
+    return BoardSettings(directory=tmp_path / "any", database=database, sweep_s=1)
 
 
-def _filled(settings: Settings) -> Board:
+def _filled(settings: BoardSettings) -> Board:
     board = open_board(settings, scripted)
     with board.database.write() as session:
         contest = contests.create(session, "cifar", load_rule("lab"), title="CIFAR-10", daily_limit=1000)
@@ -52,14 +54,14 @@ def _filled(settings: Settings) -> Board:
 
 
 @pytest.fixture
-def board(settings: Settings) -> Iterator[Board]:
+def board(settings: BoardSettings) -> Iterator[Board]:
     board = _filled(settings)
     yield board
     board.close()
 
 
 @pytest.fixture
-def any_board(any_settings: Settings) -> Iterator[Board]:
+def any_board(any_settings: BoardSettings) -> Iterator[Board]:
     board = _filled(any_settings)
     yield board
     board.close()
@@ -78,7 +80,7 @@ def token(board: Board) -> Callable[[str], str]:
 
 
 @pytest.fixture
-def client(settings: Settings, board: Board) -> Iterator[TestClient]:
+def client(settings: BoardSettings, board: Board) -> Iterator[TestClient]:
     """The application with its worker."""
     with TestClient(create_app(settings, scripted, pages=False), raise_server_exceptions=False) as client:
         yield client

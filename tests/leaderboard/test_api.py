@@ -21,7 +21,7 @@ from leaderboard.board import Board
 from leaderboard.domain import contests
 from leaderboard.service.observability import JsonFormatter
 from leaderboard.service.schemas import FROM_LABELS, FROM_THE_FILE
-from leaderboard.settings import Settings
+from leaderboard.settings import BoardSettings
 from leaderboard.storage.tables import State, now
 from scoring.report import Report
 
@@ -204,14 +204,14 @@ def test_health_readiness_and_metrics(client: TestClient, token: Make) -> None:
     assert 'contest_submissions{state="queued"} 0.0' in text
 
 
-def test_metrics_may_need_a_token(settings: Settings) -> None:
+def test_metrics_may_need_a_token(settings: BoardSettings) -> None:
     app = create_app(replace(settings, metrics_token="m" * 32, workers=0), scripted, pages=False)
     with TestClient(app) as client:
         assert client.get("/metrics").status_code == 403
         assert client.get("/metrics", headers=auth("m" * 32)).status_code == 200
 
 
-def test_too_many_requests_wait(settings: Settings) -> None:
+def test_too_many_requests_wait(settings: BoardSettings) -> None:
     app = create_app(replace(settings, requests_per_minute=3, workers=0), scripted, pages=False)
     with TestClient(app) as client:
         answers = [client.get("/api/v1/contests") for _ in range(4)]
@@ -220,7 +220,7 @@ def test_too_many_requests_wait(settings: Settings) -> None:
         assert client.get("/healthz").status_code == 200
 
 
-def test_a_service_that_stops_leaves_nothing_running(settings: Settings, board: Board, token: Make) -> None:
+def test_a_service_that_stops_leaves_nothing_running(settings: BoardSettings, board: Board, token: Make) -> None:
     """Graceful shutdown: a short scoring is finished, none is left in the state 'running'."""
     alpha = auth(token("Alpha"))
     with TestClient(create_app(settings, scripted, pages=False)) as client:
@@ -232,7 +232,7 @@ def test_a_service_that_stops_leaves_nothing_running(settings: Settings, board: 
     assert counts == {State.RANKED: 1}
 
 
-def test_the_database_may_go_away(client: TestClient, board: Board, settings: Settings) -> None:
+def test_the_database_may_go_away(client: TestClient, board: Board, settings: BoardSettings) -> None:
     engine = client.app.state.board.database.engine  # type: ignore[attr-defined]
     path, away = settings.directory / "leaderboard.sqlite", settings.directory / "away"
     path.rename(away)
@@ -262,7 +262,7 @@ def test_logs_are_json_lines() -> None:
     assert (entry["message"], entry["submission"], entry["level"]) == ("a\nb", 7, "info")
 
 
-def test_uploads_are_stored_once_by_content(client: TestClient, settings: Settings, token: Make) -> None:
+def test_uploads_are_stored_once_by_content(client: TestClient, settings: BoardSettings, token: Make) -> None:
     for team in ("Alpha", "Beta"):
         enter(client, auth(token(team)), report={})
     stored = [path for path in Path(settings.files).rglob("*") if path.is_file()]

@@ -21,7 +21,7 @@ from leaderboard.app import create_app
 from leaderboard.board import Board
 from leaderboard.domain import contests, tokens
 from leaderboard.service.security import CONTENT_SECURITY_POLICY, HEADERS
-from leaderboard.settings import Settings
+from leaderboard.settings import BoardSettings
 
 Make = Callable[[str], str]
 SUBMIT = "/api/v1/contests/cifar/submissions"
@@ -50,7 +50,7 @@ CAP = 200_000
 
 
 @pytest.fixture
-def live(settings: Settings, board: Board) -> Iterator[str]:
+def live(settings: BoardSettings, board: Board) -> Iterator[str]:
     """A real server on a real socket, with small limits."""
     small = replace(settings, max_upload_bytes=CAP, upload_idle_s=0.5, upload_total_s=2.0, workers=0)
     with socket.socket() as probe:
@@ -68,7 +68,9 @@ def live(settings: Settings, board: Board) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("name", NASTY)
-def test_names_never_become_paths_or_headers(client: TestClient, settings: Settings, token: Make, name: str) -> None:
+def test_names_never_become_paths_or_headers(
+    client: TestClient, settings: BoardSettings, token: Make, name: str
+) -> None:
     alpha = auth(token("Alpha"))
     answer = client.post(SUBMIT, params={"name": name}, content=content(report={}), headers=alpha)
     assert answer.status_code == 202
@@ -147,14 +149,14 @@ def test_revoked_and_foreign_tokens(client: TestClient, board: Board, token: Mak
     assert client.post(SUBMIT, content=b"x", headers=auth(token(""))).status_code == 403  # organisers have no team
 
 
-def test_the_database_holds_no_token(board: Board, settings: Settings, token: Make) -> None:
+def test_the_database_holds_no_token(board: Board, settings: BoardSettings, token: Make) -> None:
     secret = token("Alpha").split("_", 2)[2]
     for path in settings.directory.iterdir():
         if path.is_file():
             assert secret.encode() not in path.read_bytes()
 
 
-def test_oversize_declared_or_streamed(live: str, token: Make, settings: Settings) -> None:
+def test_oversize_declared_or_streamed(live: str, token: Make, settings: BoardSettings) -> None:
     alpha = auth(token("Alpha"))
 
     def endless() -> Iterator[bytes]:
@@ -223,7 +225,7 @@ def converse(live: str, first: bytes, piece: bytes, pause: float, limit_s: float
 @pytest.mark.parametrize("door", ["API", "form"])
 @pytest.mark.parametrize("declared", [True, False])
 def test_too_large_is_refused_early(
-    live: str, board: Board, token: Make, settings: Settings, door: str, declared: bool
+    live: str, board: Board, token: Make, settings: BoardSettings, door: str, declared: bool
 ) -> None:
     """By what is declared before a byte of the file is read, else at the first byte past the contest's own cap."""
     with board.database.write() as session:
@@ -243,7 +245,7 @@ def test_too_large_is_refused_early(
 
 
 @pytest.mark.parametrize("door", ["API", "form"])
-def test_a_file_goes_to_disk_as_it_arrives(live: str, token: Make, settings: Settings, door: str) -> None:
+def test_a_file_goes_to_disk_as_it_arrives(live: str, token: Make, settings: BoardSettings, door: str) -> None:
     """Half an upload is half a file: nothing waits in memory or in another file for the other half."""
     half = CAP // 2
     first = head_of_upload(token("Alpha"), CAP)
@@ -260,7 +262,7 @@ def test_a_file_goes_to_disk_as_it_arrives(live: str, token: Make, settings: Set
 
 @pytest.mark.parametrize("door", ["API", "form"])
 @pytest.mark.parametrize("pause", [60.0, 0.2])  # silence; and a trickle that never is silent for long
-def test_slow_uploads_are_cut_off(live: str, token: Make, settings: Settings, door: str, pause: float) -> None:
+def test_slow_uploads_are_cut_off(live: str, token: Make, settings: BoardSettings, door: str, pause: float) -> None:
     first = head_of_upload(token("Alpha"), 1000)
     if door == "form":
         first = b"".join(head_of_form(live, token("Alpha"), 1000))
@@ -275,7 +277,7 @@ def test_a_form_that_this_site_did_not_send_is_refused_before_its_file(live: str
     assert b" 403 " in answer and sent < 20_000
 
 
-def test_a_broken_upload_leaves_nothing(live: str, board: Board, settings: Settings, token: Make) -> None:
+def test_a_broken_upload_leaves_nothing(live: str, board: Board, settings: BoardSettings, token: Make) -> None:
     host, port = live.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(

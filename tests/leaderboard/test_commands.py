@@ -21,7 +21,7 @@ from leaderboard import client
 from leaderboard.app import create_app
 from leaderboard.client import Client, ServerError
 from leaderboard.domain import bundled_entries
-from leaderboard.settings import Settings
+from leaderboard.settings import BoardSettings
 from scoring.rules import load_rule
 
 Run = Callable[..., Result]
@@ -158,7 +158,7 @@ def test_export_and_import_from_the_command_line(run: Run, tmp_path: Path) -> No
 
 
 @pytest.fixture
-def remote(settings: Settings, board: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
+def remote(settings: BoardSettings, board: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
     """`Client` reaches the application without a socket."""
     monkeypatch.setattr(client, "POLL_S", 0.05)
     with TestClient(create_app(settings, scripted, pages=False)) as service:

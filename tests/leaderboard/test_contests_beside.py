@@ -15,7 +15,7 @@ from contest.cli import cli
 from contest.model_file import freeze, save
 from leaderboard.app import create_app
 from leaderboard.board import submit_here
-from leaderboard.settings import Settings
+from leaderboard.settings import BoardSettings
 
 RULE = """name = "{name}"
 dataset = "{name}"
@@ -68,7 +68,7 @@ def test_three_contests_on_one_board(tmp_path: Path, monkeypatch: pytest.MonkeyP
         files[name] = network(tmp_path, name, data)
         made = CliRunner().invoke(cli, ["admin", "create", name, "--rule", rule, "--directory", str(board)])
         assert made.exit_code == 0, made.output
-    settings = Settings(directory=board, data=data, workers=0)
+    settings = BoardSettings(directory=board, data=data, workers=0)
     for name, (path, weights) in files.items():
         entry = submit_here(path, "The Weights", settings, contest=name)
         threshold = 0.80 if name == "cifar100" else 0.75

@@ -14,7 +14,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import MetaData, text
 
 from contest.errors import UsageError
-from leaderboard.settings import Settings
+from leaderboard.settings import BoardSettings
 from leaderboard.storage.database import Database, DatabaseError, _config, make_safe, open_database
 from leaderboard.storage.tables import Base
 
@@ -36,7 +36,7 @@ def differences(database: Database) -> list[object]:
         return list(compare_metadata(context, Base.metadata))
 
 
-def test_the_migrated_schema_is_that_of_the_models(any_settings: Settings) -> None:
+def test_the_migrated_schema_is_that_of_the_models(any_settings: BoardSettings) -> None:
     database = open_database(any_settings)
     assert differences(database) == []
     database.ready()
@@ -44,7 +44,7 @@ def test_the_migrated_schema_is_that_of_the_models(any_settings: Settings) -> No
 
 
 @pytest.mark.parametrize("revision", revisions())
-def test_every_earlier_version_is_brought_up_to_date(any_settings: Settings, revision: str) -> None:
+def test_every_earlier_version_is_brought_up_to_date(any_settings: BoardSettings, revision: str) -> None:
     any_settings.directory.mkdir()
     database = Database(any_settings)
     with database._writing.begin() as connection:
@@ -65,7 +65,7 @@ def test_every_earlier_version_is_brought_up_to_date(any_settings: Settings, rev
     database.close()
 
 
-def test_a_newer_database_is_refused_in_words(settings: Settings) -> None:
+def test_a_newer_database_is_refused_in_words(settings: BoardSettings) -> None:
     database = open_database(settings)
     with database._writing.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
@@ -76,7 +76,7 @@ def test_a_newer_database_is_refused_in_words(settings: Settings) -> None:
     database.close()
 
 
-def test_several_services_may_start_at_once(any_settings: Settings) -> None:
+def test_several_services_may_start_at_once(any_settings: BoardSettings) -> None:
     faults: list[Exception] = []
 
     def start() -> None:
@@ -96,7 +96,7 @@ def test_several_services_may_start_at_once(any_settings: Settings) -> None:
 def test_databases_that_cannot_be_used_are_named_without_password(tmp_path: Path) -> None:
     assert "secret" not in make_safe("postgresql://me:secret@host/db")
     with pytest.raises(UsageError, match="neither sqlite"):
-        Database(Settings(directory=tmp_path, database="mysql://me:secret@host/db"))
+        Database(BoardSettings(directory=tmp_path, database="mysql://me:secret@host/db"))
     with pytest.raises(DatabaseError, match="out of reach") as caught:
-        open_database(Settings(directory=tmp_path, database="postgresql://me:secret@127.0.0.1:9/db"))
+        open_database(BoardSettings(directory=tmp_path, database="postgresql://me:secret@127.0.0.1:9/db"))
     assert "secret" not in str(caught.value)

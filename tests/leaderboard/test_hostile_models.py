@@ -16,7 +16,7 @@ from contest.model_file import freeze, save
 from leaderboard.app import create_app
 from leaderboard.board import Board
 from leaderboard.domain import contests, tokens
-from leaderboard.settings import Settings
+from leaderboard.settings import BoardSettings
 from scoring.rules import load_rule
 from tests.attacks.hostile import CASES
 
@@ -34,7 +34,7 @@ def honest(directory: Path) -> bytes:
 
 
 @pytest.fixture
-def service(settings: Settings) -> Iterator[tuple[TestClient, Board, str]]:
+def service(settings: BoardSettings) -> Iterator[tuple[TestClient, Board, str]]:
     """A contest on the bundled digits with the real scorer, and a team's token."""
     app = create_app(replace(settings, lease_s=60))
     board: Board = app.state.board

@@ -17,7 +17,7 @@ from fastapi.testclient import TestClient
 from leaderboard.app import create_app
 from leaderboard.board import Board
 from leaderboard.service.http import HeaderDeadline
-from leaderboard.settings import Settings
+from leaderboard.settings import BoardSettings
 
 Make = Callable[[str], str]
 SUBMIT = "/api/v1/contests/cifar/submissions"
@@ -28,7 +28,7 @@ class Hurried(HeaderDeadline):
 
 
 @pytest.fixture
-def live(settings: Settings, board: Board) -> Iterator[tuple[str, int]]:
+def live(settings: BoardSettings, board: Board) -> Iterator[tuple[str, int]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -111,7 +111,7 @@ def test_an_idle_connection_and_a_slow_body_are_not_headers(live: tuple[str, int
 @pytest.mark.parametrize(
     "path", ["/", "/contests/cifar", "/api/v1/contests", "/healthz", "/static/icon.svg", "/nothing"]
 )
-def test_head_is_get_without_a_body(settings: Settings, board: Board, path: str) -> None:
+def test_head_is_get_without_a_body(settings: BoardSettings, board: Board, path: str) -> None:
     with TestClient(create_app(settings, scripted), raise_server_exceptions=False) as client:
         got, head = client.get(path), client.head(path)
     assert head.status_code == got.status_code and head.content == b""
@@ -119,7 +119,7 @@ def test_head_is_get_without_a_body(settings: Settings, board: Board, path: str)
     assert head.headers["content-length"] == str(len(got.content))
 
 
-def test_hosts(settings: Settings, board: Board) -> None:
+def test_hosts(settings: BoardSettings, board: Board) -> None:
     app = create_app(replace(settings, hosts=("board.example",)), scripted)
     with TestClient(app, base_url="http://board.example") as client:
         assert client.get("/").status_code == 200
@@ -129,7 +129,7 @@ def test_hosts(settings: Settings, board: Board) -> None:
         assert refused.status_code == 400 and refused.headers["x-content-type-options"] == "nosniff"
 
 
-def test_metrics_can_be_closed(settings: Settings, board: Board) -> None:
+def test_metrics_can_be_closed(settings: BoardSettings, board: Board) -> None:
     with TestClient(create_app(replace(settings, metrics=False), scripted)) as client:
         assert client.get("/metrics").status_code == 404
     with TestClient(create_app(replace(settings, metrics_token="m" * 20), scripted)) as client:

@@ -27,7 +27,7 @@ from sqlalchemy.exc import DBAPIError
 from leaderboard import backup
 from leaderboard.board import open_board
 from leaderboard.domain import contests, tokens
-from leaderboard.settings import Settings
+from leaderboard.settings import BoardSettings
 from leaderboard.storage.tables import TERMINAL, Result, State, Submission
 from scoring.rules import load_rule
 
@@ -111,13 +111,13 @@ def test_nothing_is_lost_nothing_is_double(tmp_path: Path, kind: str) -> None:
         server.start()
     try:
         database = server.new_database("kill") if server else ""
-        storm(Settings(directory=tmp_path / "board", database=database), server)
+        storm(BoardSettings(directory=tmp_path / "board", database=database), server)
     finally:
         if server:
             server.stop()
 
 
-def storm(settings: Settings, server: PostgresServer | None) -> None:
+def storm(settings: BoardSettings, server: PostgresServer | None) -> None:
     clients, each = 20, 10
     board = open_board(settings)
     with board.database.write() as session:

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from contest.cli import cli
-from leaderboard.charts.accuracy_score import Point
+from leaderboard.charts.accuracy_score import ChartPoint
 from leaderboard.commands.output import ranking_table
 from leaderboard.domain.bundled_entries import entries
 from scoring.rules import load_rule
@@ -29,7 +29,7 @@ def row(name: str = "us") -> dict[str, object]:
 
 
 def test_the_lowest_score_comes_first_and_references_stand_where_they_belong() -> None:
-    table = ranking_table([row()], [Point("far", 0.93, 1.66), Point("near", 0.9, 0.0021)]).splitlines()
+    table = ranking_table([row()], [ChartPoint("far", 0.93, 1.66), ChartPoint("near", 0.9, 0.0021)]).splitlines()
     assert table[2:] == [
         "| *near* | *90.00%* | *0.0021* | | | | |",
         "| **us** | 90.12% | 0.00400 | 0.00100 + 0.00300 | 12.5M | 58,592 of 146,480 | 3.0 / 3.2 |",

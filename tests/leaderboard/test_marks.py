@@ -18,7 +18,7 @@ from leaderboard.board import Board
 from leaderboard.commands.admin import admin
 from leaderboard.domain import contests, copies, marks, ranking, roster
 from leaderboard.domain.marks import Formula, PointsTable
-from leaderboard.settings import Settings
+from leaderboard.settings import BoardSettings
 from leaderboard.storage.tables import Contest, Submission, Team
 
 VALUES = dict.fromkeys(marks.NAMES, 1.0) | {"score": 0.01, "best": 0.001, "rank": 3.0, "baselines": 2.0}
@@ -103,7 +103,7 @@ def both(board: Board, name: str) -> tuple[Contest, Team]:
         return contest, contests.find_team(session, contest, name)
 
 
-def test_grades(marked: Board, settings: Settings, tmp_path: Path) -> None:
+def test_grades(marked: Board, settings: BoardSettings, tmp_path: Path) -> None:
     out = tmp_path / "grades.csv"
     arguments = ["--directory", str(settings.directory)]
     done = CliRunner().invoke(admin, ["grades", "--csv", str(out), "--formula", "10 - rank + baselines", *arguments])

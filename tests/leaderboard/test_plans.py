@@ -16,7 +16,7 @@ from sqlalchemy import JSON, event, insert, literal, select, text
 from leaderboard.app import create_app
 from leaderboard.board import Board
 from leaderboard.domain import contests, submissions, tokens
-from leaderboard.settings import Settings
+from leaderboard.settings import BoardSettings
 from leaderboard.storage.tables import Result, Submission, Team
 
 COUNT = 6_000
@@ -52,7 +52,7 @@ Statement = tuple[str, Any]
 
 
 @pytest.fixture
-def loaded(any_settings: Settings) -> Iterator[tuple[TestClient, Board]]:
+def loaded(any_settings: BoardSettings) -> Iterator[tuple[TestClient, Board]]:
     """A board with two big contests, and a reader of it."""
     app = create_app(replace(any_settings, workers=0, requests_per_minute=10**6), scripted)
     board: Board = app.state.board

@@ -17,7 +17,7 @@ from leaderboard.app import create_app
 from leaderboard.board import Board
 from leaderboard.client import Client
 from leaderboard.domain import contests, tokens
-from leaderboard.settings import Settings
+from leaderboard.settings import BoardSettings
 
 PREFIX = "/courses/contest"
 
@@ -37,7 +37,9 @@ def proxy(app: ASGIApp, strips: bool) -> ASGIApp:
 
 
 @pytest.fixture(params=[True, False], ids=["taken off", "left on"])
-def site(request: pytest.FixtureRequest, settings: Settings, board: Board) -> Iterator[tuple[TestClient, str, str]]:
+def site(
+    request: pytest.FixtureRequest, settings: BoardSettings, board: Board
+) -> Iterator[tuple[TestClient, str, str]]:
     with board.database.write() as session:
         contest = contests.find(session, "cifar")
         team = contests.find_team(session, contest, "Alpha")
@@ -92,6 +94,6 @@ def test_the_command_line_and_the_api_work_there(site: tuple[TestClient, str, st
 
 
 @pytest.mark.parametrize("prefix", ["contest", "/contest/", "/a b", '/"', "//"])
-def test_a_prefix_is_a_path(settings: Settings, prefix: str) -> None:
+def test_a_prefix_is_a_path(settings: BoardSettings, prefix: str) -> None:
     with pytest.raises(UsageError, match="prefix"):
         replace(settings, prefix=prefix)

@@ -19,7 +19,7 @@ from leaderboard.board import Board
 from leaderboard.domain import bundled_entries, contests, ranking, standings, submissions
 from leaderboard.domain.ranking_cache import places_of
 from leaderboard.domain.standings import judge
-from leaderboard.settings import Settings
+from leaderboard.settings import BoardSettings
 from leaderboard.storage.database import Database, open_database
 from leaderboard.storage.tables import Contest, State, Submission, now
 from scoring.rules import load_rule
@@ -95,7 +95,7 @@ entries_of_any_kind = st.lists(
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    database = open_database(Settings(directory=Path(tmp_path_factory.mktemp("ranking"))))
+    database = open_database(BoardSettings(directory=Path(tmp_path_factory.mktemp("ranking"))))
     yield database
     database.close()
 

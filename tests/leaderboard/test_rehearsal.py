@@ -22,13 +22,13 @@ from leaderboard.app import create_app
 from leaderboard.board import Board
 from leaderboard.commands.admin import admin
 from leaderboard.domain import contests, copies
-from leaderboard.settings import Settings
+from leaderboard.settings import BoardSettings
 from leaderboard.storage.tables import State, Submission, now
 
 SUBMIT = "/api/v1/contests/cifar/submissions"
 
 
-def run(settings: Settings, *arguments: str) -> str:
+def run(settings: BoardSettings, *arguments: str) -> str:
     done = CliRunner().invoke(admin, [*arguments, "--contest", "cifar", "--directory", str(settings.directory)])
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     return done.output
@@ -45,7 +45,7 @@ def join(client: TestClient, code: str, number: int) -> str:
     return token[0]
 
 
-def test_a_class_from_roster_to_marks(settings: Settings, board: Board, tmp_path: Path) -> None:
+def test_a_class_from_roster_to_marks(settings: BoardSettings, board: Board, tmp_path: Path) -> None:
     table, out = tmp_path / "roster.csv", tmp_path / "tokens.csv"
     table.write_text("team,name,mail,id\n" + "".join(f"Team {i},P{i},p{i}@e.edu,{i}\n" for i in range(30)))
     assert "30 new teams, 30 new members" in run(settings, "teams", str(table), "--out", str(out))

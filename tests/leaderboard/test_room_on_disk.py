@@ -18,14 +18,14 @@ from leaderboard import backup
 from leaderboard.board import Board, open_board
 from leaderboard.domain import contests
 from leaderboard.domain.admission import QuotaError
-from leaderboard.settings import Settings
+from leaderboard.settings import BoardSettings
 from leaderboard.storage.tables import Contest, Team
 
 Make = Callable[[str], str]
 SUBMIT = "/api/v1/contests/cifar/submissions"
 
 
-def stored(settings: Settings) -> list[Path]:
+def stored(settings: BoardSettings) -> list[Path]:
     """Files at their address: not a worker's copy of the one that it scores at this moment."""
     files = (path for path in Path(settings.files).glob("*/*") if path.is_file())
     return [path for path in files if path.name.startswith(path.parent.name)]
@@ -133,7 +133,7 @@ def test_a_board_inside_the_libraries_does_not_start(tmp_path: Path) -> None:
     import sys
 
     with pytest.raises(UsageError, match=r"the board's folder '.*' lies inside"):
-        open_board(Settings(directory=Path(sys.prefix) / "board"))
+        open_board(BoardSettings(directory=Path(sys.prefix) / "board"))
     with pytest.raises(UsageError, match=r"the folder of the data sets '.*' lies inside"):
-        open_board(Settings(directory=tmp_path / "board", data=Path(sys.prefix)))
+        open_board(BoardSettings(directory=tmp_path / "board", data=Path(sys.prefix)))
     assert not (Path(sys.prefix) / "board").exists()

@@ -19,7 +19,7 @@ from leaderboard.board import Board
 from leaderboard.commands.admin import admin
 from leaderboard.domain import contests, ranking, roster, tokens
 from leaderboard.domain.roster import JoinError
-from leaderboard.settings import Settings
+from leaderboard.settings import BoardSettings
 from leaderboard.storage.tables import Contest, Submission, Token, now
 
 TABLE = """Team;Name;Courriel;Numéro
@@ -75,7 +75,7 @@ def test_a_roster_makes_teams_once(any_board: Board) -> None:
         assert len(roster.members(session, zuse.contest, zuse)) == 2
 
 
-def test_the_command_writes_tokens_for_its_owner_alone(settings: Settings, board: Board, tmp_path: Path) -> None:
+def test_the_command_writes_tokens_for_its_owner_alone(settings: BoardSettings, board: Board, tmp_path: Path) -> None:
     table, out = tmp_path / "roster.csv", tmp_path / "tokens.csv"
     table.write_text(TABLE)
     arguments = ["teams", str(table), "--out", str(out), "--directory", str(settings.directory)]
@@ -125,7 +125,7 @@ def test_joining_with_a_class_code(any_board: Board) -> None:
         assert roster.codes(session, contests.find(session, "cifar")) == []
 
 
-def test_the_page_of_joining_counts_failures_not_people(settings: Settings, board: Board) -> None:
+def test_the_page_of_joining_counts_failures_not_people(settings: BoardSettings, board: Board) -> None:
     with board.database.write() as session:
         code = roster.new_code(session, contests.find(session, "cifar"), domain="uni.example").code
     with TestClient(create_app(settings, scripted), raise_server_exceptions=False) as client:
@@ -177,7 +177,7 @@ def test_renamed_merged_and_given_new_tokens(any_board: Board) -> None:
 
 
 @pytest.fixture
-def class_of_three(board: Board, settings: Settings) -> dict[str, str]:
+def class_of_three(board: Board, settings: BoardSettings) -> dict[str, str]:
     """Three ranked teams; the tokens of the last and of an organiser."""
     with board.database.write() as session:
         contests.add_team(session, contests.find(session, "cifar"), "Gammaray")
@@ -218,7 +218,7 @@ PATHS = (
 
 @pytest.mark.parametrize("asker", ["public", "team", "admin"])
 def test_pseudonyms_hide_names_everywhere(
-    settings: Settings, board: Board, class_of_three: dict[str, str], asker: str
+    settings: BoardSettings, board: Board, class_of_three: dict[str, str], asker: str
 ) -> None:
     with board.database.write() as session:
         contests.change(session, contests.find(session, "cifar"), {"shown_names": "pseudonyms"})
@@ -231,7 +231,7 @@ def test_pseudonyms_hide_names_everywhere(
 
 @pytest.mark.parametrize("asker", ["public", "team", "admin"])
 def test_only_the_first_places_are_shown(
-    settings: Settings, board: Board, class_of_three: dict[str, str], asker: str
+    settings: BoardSettings, board: Board, class_of_three: dict[str, str], asker: str
 ) -> None:
     with board.database.write() as session:
         contests.change(session, contests.find(session, "cifar"), {"shown_places": 1})

@@ -21,7 +21,7 @@ from leaderboard.app import create_app
 from leaderboard.board import open_board
 from leaderboard.domain import contests, tokens
 from leaderboard.service import api
-from leaderboard.settings import Settings
+from leaderboard.settings import BoardSettings
 from scoring.rules import load_rule
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
@@ -31,7 +31,7 @@ CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance,
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FastAPI, list[dict[str, str]]]]:
     """A service with one ranked and one refused submission; headers of nobody, a team, an organiser, a wrong token."""
     directory = tmp_path_factory.mktemp("schema")
-    settings = Settings(
+    settings = BoardSettings(
         directory=directory,
         requests_per_minute=10**9,
         writes_per_minute=10**9,

@@ -17,7 +17,7 @@ from fastapi.testclient import TestClient
 from leaderboard.app import create_app
 from leaderboard.board import Board
 from leaderboard.domain import bundled_entries, contests, tokens
-from leaderboard.settings import Settings
+from leaderboard.settings import BoardSettings
 from leaderboard.storage.tables import Contest
 from leaderboard.web import teams
 from leaderboard.web.formats import markdown
@@ -57,7 +57,7 @@ def test_markdown_is_markdown() -> None:
 
 
 @pytest.fixture
-def site(settings: Settings, board: Board) -> Iterator[tuple[TestClient, dict[str, str]]]:
+def site(settings: BoardSettings, board: Board) -> Iterator[tuple[TestClient, dict[str, str]]]:
     with board.database.write() as session:
         contest = contests.find(session, "cifar")
         found = {name: tokens.create(session, contests.find_team(session, contest, name)) for name in ("Alpha", "Beta")}
@@ -166,7 +166,7 @@ def test_every_word_of_a_page_is_in_the_language_file(language: str) -> None:
     assert not words, "no file can translate these: wrap them in _() or trans"
 
 
-def test_pages_speak_the_readers_language(site: tuple[TestClient, dict[str, str]], settings: Settings) -> None:
+def test_pages_speak_the_readers_language(site: tuple[TestClient, dict[str, str]], settings: BoardSettings) -> None:
     client, found = site
     client.cookies.clear()
     for wanted, language, word in (

@@ -18,7 +18,7 @@ from leaderboard.domain import admission, contests, final, ranking, submissions,
 from leaderboard.domain.admission import QuotaError
 from leaderboard.domain.contests import ClosedError
 from leaderboard.domain.tokens import Viewer
-from leaderboard.settings import Settings
+from leaderboard.settings import BoardSettings
 from leaderboard.storage.tables import Contest, FinalResult, State, Submission, Team, now
 
 HOUR = timedelta(hours=1)
@@ -230,7 +230,7 @@ OTHER_EACH_TIME = "|".join(
 )
 
 
-def answers(settings: Settings, token: str) -> dict[str, tuple[int, str, str]]:
+def answers(settings: BoardSettings, token: str) -> dict[str, tuple[int, str, str]]:
     """Of every path what a client sees, without what is another each time."""
     with TestClient(create_app(settings, scripted), raise_server_exceptions=False) as client:
         headers = sign_in(client, token)
@@ -244,7 +244,7 @@ def answers(settings: Settings, token: str) -> dict[str, tuple[int, str, str]]:
 
 @pytest.mark.parametrize("asker", ["public", "team"])
 def test_nothing_of_the_final_phase_leaks_before_its_moment(
-    settings: Settings, board: Board, asker: str, caplog: pytest.LogCaptureFixture
+    settings: BoardSettings, board: Board, asker: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Page, API, ETag, metrics and log are the same before and after the private scoring, and hold none of it."""
     script = {"report": {"score": 0.01, "accuracy": PUBLIC}, "private": {"score": 0.01, "accuracy": PRIVATE}}
@@ -253,7 +253,7 @@ def test_nothing_of_the_final_phase_leaks_before_its_moment(
     with board.database.write() as session:
         token = tokens.create(session, session.get_one(Team, 1)) if asker == "team" else ""
     change(board, deadline=now() - HOUR, final_at=now() + HOUR, final_data="private")
-    quiet = Settings(**{**vars(settings), "workers": 0, "sweep_s": 3600})
+    quiet = BoardSettings(**{**vars(settings), "workers": 0, "sweep_s": 3600})
     before = answers(quiet, token)
     caplog.set_level("DEBUG")
     board.jobs.sweep()

@@ -20,7 +20,7 @@ from leaderboard import backup
 from leaderboard.board import open_board
 from leaderboard.domain import contests, ranking, submissions, tokens
 from leaderboard.domain.tokens import Viewer
-from leaderboard.settings import Settings
+from leaderboard.settings import BoardSettings
 from leaderboard.storage.database import Database, _config
 from leaderboard.storage.tables import Base, Standing, State, Submission
 
@@ -28,7 +28,7 @@ OLD = Path(__file__).parent / "old_boards"
 TOKEN = "contest_0123456789abcdef_" + "A" * 43
 
 
-def make_old(settings: Settings, revision: str) -> dict[str, list[dict[str, Any]]]:
+def make_old(settings: BoardSettings, revision: str) -> dict[str, list[dict[str, Any]]]:
     """A database as that revision's program left it."""
     tables: dict[str, list[dict[str, Any]]] = json.loads((OLD / f"{revision}.json").read_text("utf-8"))["tables"]
     settings.directory.mkdir()
@@ -56,7 +56,7 @@ def make_old(settings: Settings, revision: str) -> dict[str, list[dict[str, Any]
 
 
 @pytest.mark.parametrize("revision", sorted(path.stem for path in OLD.glob("*.json")))
-def test_an_old_board_goes_on(any_settings: Settings, revision: str) -> None:
+def test_an_old_board_goes_on(any_settings: BoardSettings, revision: str) -> None:
     old = make_old(any_settings, revision)
     board = open_board(any_settings, scripted)
     board.database.ready()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from contest.errors import RefusedError
-from scoring.costs import Costs, Number, Operation, Parent
+from scoring.costs import Costs, Number, Operation, ParentCosts
 from scoring.sandbox import result_file
 from scoring.verification.examination import Examination
 
@@ -21,7 +21,7 @@ HELLO = result_file.frame(b"H", b'{"level": "limits"}')
 
 def examination() -> Examination:
     rows = (Operation("conv", "conv", macs=100, weights=9, nonzeros=5, weight_bits=3, activation_bits=4),)
-    costs = Costs(rows, (Number("step", "conv", 1, 32),), ("Foo",), ("why not",), Parent(20.0, 200.0), ("a note",))
+    costs = Costs(rows, (Number("step", "conv", 1, 32),), ("Foo",), ("why not",), ParentCosts(20.0, 200.0), ("a note",))
     logits = np.random.default_rng(0).standard_normal((IMAGES, CLASSES)).astype(np.float32)
     return Examination(costs, {"p_u": 0.5}, (3, 8, 8), logits, logits.argmax(1).astype(np.int64), True, FACTS)
 

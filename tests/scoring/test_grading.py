@@ -18,7 +18,7 @@ from contest.networks import build, parse
 from scoring import grading
 from scoring.commands import score
 from scoring.comparison import agreement, compare, mcnemar
-from scoring.grading import Entry, entries
+from scoring.grading import Grade, entries
 from tests.scoring import students
 
 
@@ -65,12 +65,12 @@ def test_a_folder_is_searched_and_lists_are_read(tmp_path: Path) -> None:
     for name in ("b/net.pt", "a/net.onnx", "a/notes.txt", ".git/x.pt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    assert entries(tmp_path, "m:f") == [Entry(tmp_path / "a/net.onnx", "m:f"), Entry(tmp_path / "b/net.pt", "m:f")]
+    assert entries(tmp_path, "m:f") == [Grade(tmp_path / "a/net.onnx", "m:f"), Grade(tmp_path / "b/net.pt", "m:f")]
     (tmp_path / "list.txt").write_text("a/net.onnx\nb/my net.pt\nb/net.pt b/net.py:make\n")
     assert entries(tmp_path / "list.txt") == [
-        Entry(tmp_path / "a/net.onnx"),
-        Entry(tmp_path / "b/my net.pt"),
-        Entry(tmp_path / "b/net.pt", f"{tmp_path}/b/net.py:make"),
+        Grade(tmp_path / "a/net.onnx"),
+        Grade(tmp_path / "b/my net.pt"),
+        Grade(tmp_path / "b/net.pt", f"{tmp_path}/b/net.py:make"),
     ]
     (tmp_path / "other.csv").write_text("name,grade\nx,1\n")
     with pytest.raises(UsageError, match="no table of `contest score --csv`"):

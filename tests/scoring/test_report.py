@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from contest.datasets import Images
 from contest.errors import RefusedError, UsageError
-from scoring.costs import Costs, Operation, Parent
+from scoring.costs import Costs, Operation, ParentCosts
 from scoring.report import Report, make_report, with_holdout
 from scoring.report_tables import show
 from scoring.rules import load_rule, price
@@ -32,7 +32,7 @@ COSTS = Costs(
         Operation("a", "conv", macs=100, weights=50, nonzeros=40, weight_bits=4, activation_bits=8, operation_bits=8),
         Operation("b", "linear", macs=300, weights=50, nonzeros=50, weight_bits=2, activation_bits=4, operation_bits=4),
     ),
-    parent=Parent(200, 1600),
+    parent=ParentCosts(200, 1600),
 )
 
 

@@ -15,7 +15,7 @@ from contest.networks.options import Value
 from contest.pipeline import stages
 from search.space.candidates import to_candidate
 from search.study.study import Study, float_key, key_of
-from search.study.trial import Price
+from search.study.trial import TrialPrice
 from search.trainers.protocol import Progress, Trained
 
 
@@ -36,7 +36,7 @@ class FakeTrainer:
         self.log, self.epoch_s, self.fails = log, epoch_s, fails
         self.trained: list[Candidate] = []
 
-    def price(self, candidate: Candidate) -> Price:
+    def price(self, candidate: Candidate) -> TrialPrice:
         widths = candidate.architecture.options.get("widths")
         if not isinstance(widths, tuple):
             raise UsageError("no widths")
@@ -44,7 +44,7 @@ class FakeTrainer:
         macs = 9 * 256 * sum(w * w for w in widths)
         bits = max(candidate.bits.weights, candidate.bits.activations) / 32
         left = 1 - candidate.structured
-        return Price(
+        return TrialPrice(
             params=weights * (left - candidate.unstructured) * candidate.bits.weights / 32 / 5.6e6,
             ops=2 * macs * left * bits / 8.3e8,
             macs=macs,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from contest.candidate import Candidate
 from contest.errors import TrainingError
-from search.study.trial import Price
+from search.study.trial import TrialPrice
 from search.trainers.protocol import Progress, Trained
 
 
@@ -21,8 +21,8 @@ class Fragile:
     def __init__(self, epoch_s: float = 0.0, problem: str | None = None, fragile: bool = False) -> None:
         self.epoch_s, self.problem, self.fragile = epoch_s, problem, fragile
 
-    def price(self, candidate: Candidate) -> Price:
-        return Price(params=0.01, ops=0.01, macs=1000, weights=1000)
+    def price(self, candidate: Candidate) -> TrialPrice:
+        return TrialPrice(params=0.01, ops=0.01, macs=1000, weights=1000)
 
     def train(self, candidate: Candidate, directory: Path, on_epoch: Callable[[Progress], None]) -> Trained:
         if self.problem:

@@ -15,7 +15,7 @@ import pytest
 from fake_trainer import FakeTrainer, enqueue_random
 
 from search.space.space import make_space
-from search.study.settings import Settings
+from search.study.settings import StudySettings
 from search.study.storage import open_storage, storage_url
 from search.study.study import FINISHED, Study
 from search.workers.worker import work_until_done
@@ -24,7 +24,7 @@ TRIALS = 60
 
 
 def open_shared(directory: Path) -> Study:
-    settings = Settings.load(directory)
+    settings = StudySettings.load(directory)
     url = storage_url(settings.storage, directory)
     storage = open_storage(url, heartbeat_s=settings.heartbeat_s, grace_s=settings.grace_s)
     return Study(directory, settings, make_space((3, 32, 32), {"family": ["resnet", "thin"]}), storage)
@@ -52,7 +52,7 @@ def start_worker(directory: Path, number: int) -> subprocess.Popen[bytes]:
 
 
 def prepare(directory: Path, storage: str | None, trials: int) -> Study:
-    Settings(
+    StudySettings(
         trials=trials,
         sampler="random",
         rungs=(1.0,),

@@ -22,29 +22,29 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from contest.candidate import Candidate
-from search.output.progress import View
+from search.output.progress import LiveView
 from search.policy.account import open_account
 from search.policy.parents import starting_points
 from search.policy.ranking import SIGMAS, reads
-from search.run import Outcome, Run, Tools
+from search.run import Run, SearchOutcome, Tools
 from search.space.candidates import float_candidate, seeds, to_candidate
 from search.space.space import make_space
-from search.study.settings import Settings
+from search.study.settings import StudySettings
 from search.study.storage import open_storage, storage_url
 from search.study.study import Study, float_key, key_of
 from search.workers.worker import work_until_done
 
 
 def make_study(directory: Path, **changes: Any) -> Study:
-    settings = Settings(**{"trials": 12, "explore_epochs": 6.0, "float_epochs": 12.0, **changes})
+    settings = StudySettings(**{"trials": 12, "explore_epochs": 6.0, "float_epochs": 12.0, **changes})
     settings.save(directory)
     space = make_space((3, 32, 32), {"family": ["resnet", "thin"]})
     return Study(directory, settings, space, open_storage(storage_url(None, directory)))
 
 
-def run(study: Study, trainer: FakeTrainer) -> Outcome:
+def run(study: Study, trainer: FakeTrainer) -> SearchOutcome:
     console = Console(file=io.StringIO())
-    view = View(study, trainer, console, lambda: None)
+    view = LiveView(study, trainer, console, lambda: None)
     open_account(study, trainer.images)
     with view:
         return Run(study, trainer, Tools(fake_score(trainer), lambda: False), view)()

@@ -19,7 +19,7 @@ from fragile_trainer import Fragile, make_failing, make_fragile, make_slow
 from contest.candidate import Candidate
 from contest.errors import TrainingError
 from search.space.space import make_space
-from search.study.settings import Settings
+from search.study.settings import StudySettings
 from search.study.storage import UnwritableError, open_storage, storage_url
 from search.study.study import Study
 from search.trainers.isolated import LOG, TrainingDiedError, TrainingProcess
@@ -59,7 +59,7 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
 
 
 def study_in(directory: Path, trials: int = 6) -> Study:
-    settings = Settings(
+    settings = StudySettings(
         trials=trials,
         sampler="random",
         rungs=(1.0,),
@@ -196,7 +196,7 @@ def test_an_unwritable_study_ends_at_once_and_no_candidate_is_used_up(tmp_path: 
 
 def study_in_again(directory: Path) -> Study:
     """As another process opens it: what the first one began counts as left behind."""
-    settings = Settings.load(directory)
+    settings = StudySettings.load(directory)
     study = Study(
         directory, settings, make_space((3, 32, 32), settings.space), open_storage(storage_url(None, directory))
     )

@@ -26,16 +26,20 @@ from search.policy.knowledge import Knowledge
 from search.policy.learning_curve import PRIORS, LearningCurve, kind_of
 from search.policy.ranking import SIGMAS, Judge, finalists
 from search.space.space import make_space
-from search.study.settings import Settings
-from search.study.trial import Price, Record, Result, Stage, wilson_lower
+from search.study.settings import StudySettings
+from search.study.trial import Stage, TrialPrice, TrialRecord, TrialResult, wilson_lower
 
 THIN = Architecture("thin", {"stem_width": 16, "widths": (32, 64), "depths": (1, 2), "strides": (2, 2)})
 
 
-def record(number: int, accuracy: float, *, score: float = 0.005, stage: Stage = "long", images: int = 0) -> Record:
-    price = Price(params=0.2 * score, ops=0.8 * score, macs=10_000_000, weights=66_000)
-    result = Result(round(5000 * accuracy), 5000, price, ((1.0, accuracy),), images, images / 1000, "model.pt")
-    return Record(number, "COMPLETE", f"key{number}", stage, 0, Candidate(THIN, Bits(4, 4), seed=number), result=result)
+def record(
+    number: int, accuracy: float, *, score: float = 0.005, stage: Stage = "long", images: int = 0
+) -> TrialRecord:
+    price = TrialPrice(params=0.2 * score, ops=0.8 * score, macs=10_000_000, weights=66_000)
+    result = TrialResult(round(5000 * accuracy), 5000, price, ((1.0, accuracy),), images, images / 1000, "model.pt")
+    return TrialRecord(
+        number, "COMPLETE", f"key{number}", stage, 0, Candidate(THIN, Bits(4, 4), seed=number), result=result
+    )
 
 
 def child(weights: int, activations: int, zeros: float, epochs: float = 10.0) -> Candidate:
@@ -45,17 +49,17 @@ def child(weights: int, activations: int, zeros: float, epochs: float = 10.0) ->
 
 def test_wilson_lower_bound_is_the_textbook_one() -> None:
     """Brown, Cai, DasGupta 2001, example: 45 of 50 at 95 % gives [0.786, 0.957]."""
-    result = Result(45, 50, Price(0, 0, 1, 1))
+    result = TrialResult(45, 50, TrialPrice(0, 0, 1, 1))
     assert result.lower(None, z=1.959964) == pytest.approx(0.7864, abs=1e-3)
     assert result.lower(0.01) == pytest.approx(0.89)
-    many = Result(4500, 5000, Price(0, 0, 1, 1))
+    many = TrialResult(4500, 5000, TrialPrice(0, 0, 1, 1))
     assert 0.9 - many.lower(None) == pytest.approx(math.sqrt(0.09 / 5000), rel=0.05)  # one sigma: 0.42 points
 
 
 def test_the_margin_on_cifar10_is_about_a_point() -> None:
     """5,000 images at 90 %: two sigma are 0.85 points; the needed error is the one whose bound is the threshold."""
     known = Knowledge(
-        Settings(threshold=0.9), [], make_space((3, 32, 32), {}), images=45_000, validation=5000, classes=10
+        StudySettings(threshold=0.9), [], make_space((3, 32, 32), {}), images=45_000, validation=5000, classes=10
     )
     assert 1 - known.needed_error == pytest.approx(0.9085, abs=0.0015)
     assert wilson_lower(1 - known.needed_error, 5000, SIGMAS) == pytest.approx(0.9, abs=1e-6)
@@ -64,15 +68,15 @@ def test_the_margin_on_cifar10_is_about_a_point() -> None:
 def test_the_incumbent_is_the_cheapest_whose_lower_bound_reaches_the_threshold() -> None:
     lucky = record(1, 0.903, score=0.004)  # above 90 %, its bound is not
     good, dearer = record(2, 0.915, score=0.006), record(3, 0.95, score=0.009)
-    judge = Judge(Settings(threshold=0.9), [lucky, dearer, good], 10)
+    judge = Judge(StudySettings(threshold=0.9), [lucky, dearer, good], 10)
     assert judge.confirmed() == good and judge.limit() == pytest.approx(0.006)
     assert [r.number for r in judge.leaders()] == [2, 3, 1]
-    assert Judge(Settings(threshold=0.9, margin=0.0), [lucky, dearer, good], 10).confirmed() == lucky
+    assert Judge(StudySettings(threshold=0.9, margin=0.0), [lucky, dearer, good], 10).confirmed() == lucky
 
 
 def test_a_float_parent_is_no_network() -> None:
     parent = record(1, 0.99, stage="parent")
-    judge = Judge(Settings(threshold=0.9), [parent], 10)
+    judge = Judge(StudySettings(threshold=0.9), [parent], 10)
     assert judge.networks == [] and judge.confirmed() is None and judge.best() == parent
 
 
@@ -225,18 +229,18 @@ def test_other_durations_are_refused(text: str) -> None:
 
 def test_settings_survive_the_disk(tmp_path_factory: pytest.TempPathFactory) -> None:
     directory = tmp_path_factory.mktemp("study")
-    settings = Settings(trials=7, space={"weight_bits": [2, 3]}, rungs=(0.2, 0.5, 1.0))
+    settings = StudySettings(trials=7, space={"weight_bits": [2, 3]}, rungs=(0.2, 0.5, 1.0))
     settings.save(directory)
-    assert Settings.load(directory) == settings
+    assert StudySettings.load(directory) == settings
     with pytest.raises(UsageError, match="must rise and end with"):
-        Settings(rungs=(0.5, 0.2, 1.0))
+        StudySettings(rungs=(0.5, 0.2, 1.0))
     with pytest.raises(UsageError, match="needs the score"):
-        Settings(objective="target")
+        StudySettings(objective="target")
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
 def test_a_narrow_table_drops_columns_and_never_digits(width: int) -> None:
-    judge = Judge(Settings(threshold=0.9), [record(1, 0.915, score=0.00512), record(12, 0.95, score=0.009)], 10)
+    judge = Judge(StudySettings(threshold=0.9), [record(1, 0.915, score=0.00512), record(12, 0.95, score=0.009)], 10)
     console = Console(file=io.StringIO(), width=width)
     console.print(leaders_table(judge, width))
     shown = console.file.getvalue()  # type: ignore[attr-defined]
@@ -246,7 +250,7 @@ def test_a_narrow_table_drops_columns_and_never_digits(width: int) -> None:
 
 def test_a_float_parent_and_a_missed_threshold_are_not_coloured_as_reaching_it() -> None:
     records = [record(1, 0.915), record(2, 0.75), replace(record(3, 0.99, stage="parent"), forecast=0.99)]
-    judge = Judge(Settings(threshold=0.9), records, 10)
+    judge = Judge(StudySettings(threshold=0.9), records, 10)
     drawn = parallel(SimpleNamespace(settings=judge.settings), judge).to_dict()  # type: ignore[arg-type]
     lines = drawn["layer"][0]["data"]["values"]
     assert {(line["trial"], line["enough"]) for line in lines} == {(1, "yes"), (2, "no"), (3, "float parent")}
@@ -257,11 +261,11 @@ def test_finalists_are_the_best_and_those_whose_saving_is_worth_a_reading() -> N
     """Of 5,000 images at 90 %, sigma is 0.42 points: 90.6 % is read, 90.0 % is not, and 88 % never is."""
     near, hopeless = record(1, 0.906, score=0.004), record(2, 0.90, score=0.0039)
     good, dearer = record(3, 0.915, score=0.005), record(4, 0.95, score=0.009)
-    judge = Judge(Settings(threshold=0.9), [near, hopeless, good, dearer, record(5, 0.88, score=0.001)], 10)
-    study = SimpleNamespace(settings=Settings(threshold=0.9, finalists=2))
+    judge = Judge(StudySettings(threshold=0.9), [near, hopeless, good, dearer, record(5, 0.88, score=0.001)], 10)
+    study = SimpleNamespace(settings=StudySettings(threshold=0.9, finalists=2))
     assert [r.number for r in finalists(study, judge)] == [3, 1]  # type: ignore[arg-type]
     assert judge.chance_on_test(near) == pytest.approx(stats.norm.cdf(0.0018 / 0.0041 / math.sqrt(2)), abs=0.03)
-    study.settings = Settings(threshold=0.9, finalists=3)
+    study.settings = StudySettings(threshold=0.9, finalists=3)
     assert [r.number for r in finalists(study, judge)] == [3, 4, 1]  # type: ignore[arg-type]
-    study.settings = Settings(threshold=0.9, finalists=1)
+    study.settings = StudySettings(threshold=0.9, finalists=1)
     assert [r.number for r in finalists(study, judge)] == [3]  # type: ignore[arg-type]

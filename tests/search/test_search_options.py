@@ -13,7 +13,7 @@ from fake_trainer import FakeTrainer, enqueue_random
 from contest.errors import UsageError
 from search.commands import search
 from search.space.space import make_space
-from search.study.settings import Settings
+from search.study.settings import StudySettings
 from search.study.storage import open_storage, storage_url
 from search.study.study import Study, new_identity
 from search.trainers.pipeline import price_after
@@ -51,7 +51,7 @@ def test_a_wrong_option_leaves_nothing_behind(tmp_path: Path, arguments: list[st
 
 
 def begun(directory: Path, storage: str | None = None, **more: object) -> Study:
-    settings = Settings(
+    settings = StudySettings(
         identity=new_identity(directory),
         trials=3,
         sampler="random",
@@ -71,7 +71,7 @@ def begun(directory: Path, storage: str | None = None, **more: object) -> Study:
 
 
 def opened(directory: Path) -> Study:
-    settings = Settings.load(directory)
+    settings = StudySettings.load(directory)
     space = make_space((3, 32, 32), settings.space)
     return Study(directory, settings, space, open_storage(storage_url(settings.storage, directory)))
 
@@ -82,7 +82,7 @@ def test_a_study_is_itself_when_it_is_renamed_or_copied(tmp_path: Path, older: b
     if older:  # the name in the database was that of the folder, and the settings had no identity
         study.close()
         shutil.rmtree(tmp_path / "one")
-        Settings(trials=3, sampler="random", rungs=(1.0,), threshold=0.0, space=SPACE).save(tmp_path / "one")
+        StudySettings(trials=3, sampler="random", rungs=(1.0,), threshold=0.0, space=SPACE).save(tmp_path / "one")
         study = opened(tmp_path / "one")
         assert study.name == "one"
         enqueue_random(study, 3, 4.0)
@@ -122,12 +122,12 @@ def test_studies_of_one_name_on_one_database_are_two(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_change_says_so(tmp_path: Path, arguments: list[str]) -> None:
-    settings = Settings(dataset="digits", rule="digits", space=SPACE)
+    settings = StudySettings(dataset="digits", rule="digits", space=SPACE)
     settings.save(tmp_path)
     result = CliRunner().invoke(search, ["--resume", "--study", str(tmp_path), *arguments])
     assert isinstance(result.exception, UsageError)
     assert f"{arguments[0]} cannot change in a study that was begun" in str(result.exception)
-    assert Settings.load(tmp_path) == settings
+    assert StudySettings.load(tmp_path) == settings
 
 
 def test_the_score_of_a_rule_in_a_file(tmp_path: Path) -> None:
@@ -143,4 +143,4 @@ def test_the_score_of_a_rule_in_a_file(tmp_path: Path) -> None:
     report = score_file(model, trust=True)
     assert found.params == pytest.approx(report.scores["lab"].params * 5.6)  # lab's references are 5.6e6 and 8.3e8
     assert found.ops == pytest.approx(report.scores["lab"].ops * 8.3)
-    assert Settings(rule=str(tmp_path / "my.toml")).rule_name == "small"
+    assert StudySettings(rule=str(tmp_path / "my.toml")).rule_name == "small"

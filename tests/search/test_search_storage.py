@@ -11,7 +11,7 @@ import sqlalchemy.exc
 
 from contest.errors import UsageError
 from search.study.storage import (
-    Claims,
+    ClaimTable,
     PatientStorage,
     StorageGoneError,
     StudyFullError,
@@ -21,8 +21,8 @@ from search.study.storage import (
 )
 
 
-def _claims(directory: Path) -> Claims:
-    return Claims(open_storage(storage_url(None, directory)), "study")
+def _claims(directory: Path) -> ClaimTable:
+    return ClaimTable(open_storage(storage_url(None, directory)), "study")
 
 
 def test_a_key_has_one_owner_and_takes_one_slot(tmp_path: Path) -> None:
@@ -46,8 +46,8 @@ def test_a_dead_owner_is_succeeded_once(tmp_path: Path) -> None:
 
 def test_studies_share_a_database(tmp_path: Path) -> None:
     storage = open_storage(storage_url(None, tmp_path))
-    assert Claims(storage, "one").claim("a:0", 1, slots=1) == 1
-    assert Claims(storage, "two").claim("a:0", 1, slots=1) == 1
+    assert ClaimTable(storage, "one").claim("a:0", 1, slots=1) == 1
+    assert ClaimTable(storage, "two").claim("a:0", 1, slots=1) == 1
 
 
 def _race(directory: str, worker: int, queue: multiprocessing.Queue[tuple[int, int]]) -> None:

@@ -20,7 +20,7 @@ from contest.training import evaluate, load_teachers
 from contest.zoo import DIRECTORY, parent_files, teacher_files
 from search.commands import search
 from search.space.space import Space, make_space
-from search.study.settings import Settings
+from search.study.settings import StudySettings
 from search.trainers import teacher
 from search.trainers.given import adopt, nearest
 from search.trainers.pipeline import PipelineTrainer
@@ -45,7 +45,7 @@ SMALL = [
 
 
 def trainer_at(directory: Path, **changes: object) -> PipelineTrainer:
-    settings = Settings(dataset="digits", rule="digits", **{"teacher_epochs": 2.0, **changes})  # type: ignore[arg-type]
+    settings = StudySettings(dataset="digits", rule="digits", **{"teacher_epochs": 2.0, **changes})  # type: ignore[arg-type]
     return PipelineTrainer(settings, directory, device="cpu")
 
 
@@ -54,7 +54,7 @@ def small_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
     """The real teacher is several times wider: half a minute of a core."""
     real = teacher.teacher_candidate
 
-    def narrow(settings: Settings, *, device: str) -> Candidate:
+    def narrow(settings: StudySettings, *, device: str) -> Candidate:
         from dataclasses import replace
 
         candidate = real(settings, device=device)

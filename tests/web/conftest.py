@@ -15,7 +15,7 @@ from seeding import scorer, seed
 from served import Site
 
 from leaderboard.app import create_app
-from leaderboard.settings import Settings
+from leaderboard.settings import BoardSettings
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -36,7 +36,7 @@ _ARGUMENTS = [
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A seeded leaderboard behind uvicorn."""
-    settings = Settings(tmp_path_factory.mktemp("board"), requests_per_minute=100_000, writes_per_minute=10_000)
+    settings = BoardSettings(tmp_path_factory.mktemp("board"), requests_per_minute=100_000, writes_per_minute=10_000)
     app = create_app(settings, scorer)
     tokens = seed(app.state.board)
     listener = socket.socket()

@@ -16,7 +16,7 @@ from seeding import report
 from contest.cli import cli
 from contest.errors import UsageError
 from leaderboard.charts import tries
-from leaderboard.charts.accuracy_score import Point, pareto_front, plot, references, render, specification
+from leaderboard.charts.accuracy_score import ChartPoint, pareto_front, plot, references, render, specification
 from leaderboard.charts.layer_bars import layer_specification, layers_of
 from leaderboard.charts.marks import Look, frame
 from scoring.report import Report
@@ -25,10 +25,10 @@ from scoring.rules import load_rule
 LAB = load_rule("lab")
 
 
-def entries(count: int, seed: int = 0) -> list[Point]:
+def entries(count: int, seed: int = 0) -> list[ChartPoint]:
     chance = random.Random(seed)
     return [
-        Point(f"test entry {i}", chance.uniform(0.88, 0.95), 10 ** chance.uniform(-2.7, -1), team=f"test team {i}")
+        ChartPoint(f"test entry {i}", chance.uniform(0.88, 0.95), 10 ** chance.uniform(-2.7, -1), team=f"test team {i}")
         for i in range(count)
     ]
 
@@ -49,7 +49,7 @@ def names_shown(spec: dict[str, Any]) -> list[str]:
 def test_pareto_front_is_what_nothing_dominates(seed: int) -> None:
     points = entries(40, seed)
 
-    def dominated(p: Point) -> bool:
+    def dominated(p: ChartPoint) -> bool:
         return any(
             q.score <= p.score and q.accuracy >= p.accuracy and (q.score < p.score or q.accuracy > p.accuracy)
             for q in points
@@ -59,7 +59,7 @@ def test_pareto_front_is_what_nothing_dominates(seed: int) -> None:
 
 
 def test_equal_entries_are_on_the_front_once() -> None:
-    twins = [Point("a", 0.91, 0.01), Point("b", 0.91, 0.01)]
+    twins = [ChartPoint("a", 0.91, 0.01), ChartPoint("b", 0.91, 0.01)]
     assert [p.name for p in pareto_front(twins)] == ["a"]
 
 
@@ -83,7 +83,7 @@ def test_references_say_where_they_come_from() -> None:
 
 
 def test_kinds() -> None:
-    points = [Point("best", 0.92, 0.01), Point("worse", 0.91, 0.02), Point("low", 0.8999, 0.005)]
+    points = [ChartPoint("best", 0.92, 0.01), ChartPoint("worse", 0.91, 0.02), ChartPoint("low", 0.8999, 0.005)]
     kinds = {row["name"]: row["kind"] for row in data_of(specification(points, LAB, 0.9, Look()))}
     assert kinds["best"] == "entry on the Pareto front"
     assert kinds["worse"] == "entry"
@@ -92,13 +92,19 @@ def test_kinds() -> None:
 
 
 def test_far_below_is_counted_not_drawn() -> None:
-    text = json.dumps(specification([Point("good", 0.91, 0.01), Point("random", 0.1, 0.001)], LAB, 0.9, Look()))
+    text = json.dumps(
+        specification([ChartPoint("good", 0.91, 0.01), ChartPoint("random", 0.1, 0.001)], LAB, 0.9, Look())
+    )
     assert "1 entry below 78% not drawn." in text
     assert '"random"' not in text
 
 
 def test_what_cannot_be_drawn_is_left_out() -> None:
-    odd = [Point("nan", float("nan"), 0.1), Point("zero", 0.9, 0.0), Point("infinite", 0.9, float("inf"))]
+    odd = [
+        ChartPoint("nan", float("nan"), 0.1),
+        ChartPoint("zero", 0.9, 0.0),
+        ChartPoint("infinite", 0.9, float("inf")),
+    ]
     rows = data_of(specification(odd, LAB, 0.9, Look()))
     assert {row["kind"] for row in rows} == {"reference, not ranked"}
 
@@ -162,10 +168,10 @@ def test_one_format(tmp_path: Path) -> None:
 
 def test_names_stay_text_in_html_and_svg() -> None:
     evil = '</script><script>alert(1)</script><img src=x onerror="alert(2)">'
-    html = render([Point(evil, 0.91, 0.01, team=evil)], LAB, 0.9, "html", title=evil).decode()
+    html = render([ChartPoint(evil, 0.91, 0.01, team=evil)], LAB, 0.9, "html", title=evil).decode()
     assert "<script>alert" not in html
     assert "<img src=x" not in html
-    svg = render([Point(evil, 0.91, 0.01)], LAB, 0.9, "svg").decode()
+    svg = render([ChartPoint(evil, 0.91, 0.01)], LAB, 0.9, "svg").decode()
     assert "<script" not in svg
     assert "<img" not in svg
 
@@ -209,7 +215,7 @@ def test_layer_chart_sums_to_the_score() -> None:
 @pytest.mark.parametrize("count", [1, 4, 6])
 def test_no_entry_of_a_small_contest_is_without_its_name(count: int) -> None:
     """Close to each other, to the front and to the line: the bundled networks stand so."""
-    points = [Point(f"network {i}", 0.9045 - 0.0007 * i, 0.0039 * 1.35**i) for i in range(count)]
+    points = [ChartPoint(f"network {i}", 0.9045 - 0.0007 * i, 0.0039 * 1.35**i) for i in range(count)]
     spec = specification(points, load_rule("lab"), 0.9, Look())
     shown = {
         row["name"] for layer in spec["layer"] for row in layer.get("data", {}).get("values", []) if "align" in row

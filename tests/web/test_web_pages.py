@@ -19,7 +19,7 @@ from leaderboard.domain import contests, ranking, submissions, tokens
 from leaderboard.storage.tables import now
 from leaderboard.web import formats
 from leaderboard.web.account import own_path
-from leaderboard.web.ranking import View, parse
+from leaderboard.web.ranking import RankingView, parse
 from leaderboard.web.upload import UploadForm
 from scoring.rules import load_rule
 
@@ -422,7 +422,7 @@ def test_organisers_page(client: TestClient, site: Site) -> None:
 
 
 def test_a_view_survives_its_address() -> None:
-    view = View("/x", "below_threshold", "team", True, "a&b=c", 0.5, 90.0, 3)
+    view = RankingView("/x", "below_threshold", "team", True, "a&b=c", 0.5, 90.0, 3)
     query = dict(pair.split("=") for pair in view.url().partition("?")[2].split("&"))
     assert query["q"] == "a%26b%3Dc"
     assert parse("/x", query | {"q": "a&b=c"}) == view

@@ -19,7 +19,7 @@ from contest.lab.measure.sizes import layer_macs
 from contest.lab.results import figures, pictures
 from contest.lab.results.report import Results, whole
 from contest.lab.results.resumable import Cell, Cells
-from contest.lab.starting import Plan, begin, fresh, report, train_on
+from contest.lab.starting import ExperimentPlan, begin, fresh, report, train_on
 from contest.lab.task import Task
 from contest.lab.training import Parameters, Training, train
 from contest.pruning.registry import TRIED_SAMPLES
@@ -74,7 +74,7 @@ def compare(
         raise UsageError("no method can score this model: " + "; ".join(obstacles.values()))
     cells_each = bool(late) + len({_key("", method, ratio) for method in chosen.methods for ratio in chosen.ratios})
     total = len(tasks) * cells_each
-    plan = Plan(
+    plan = ExperimentPlan(
         total,
         len(tasks) * (chosen.pretraining.epochs * bool(late) + chosen.training.epochs * (cells_each - bool(late))),
         total,

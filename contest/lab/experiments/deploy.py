@@ -17,7 +17,7 @@ from contest.lab.measure.sizes import packed_bytes
 from contest.lab.results import figures
 from contest.lab.results.report import Results, whole
 from contest.lab.results.resumable import Cell, Cells
-from contest.lab.starting import Plan, begin, dense, report, require_method, train_on
+from contest.lab.starting import ExperimentPlan, begin, dense, report, require_method, train_on
 from contest.lab.task import Task
 from contest.lab.training import Parameters, Training
 
@@ -70,7 +70,7 @@ def deploy(
     removed, left_out = _removable(task, chosen)
     total = 1 + len(chosen.sparsities) + len(removed)
     tuned = sum(sparsity > 0 for sparsity in chosen.sparsities) + len(removed)
-    plan = Plan(total, chosen.training.epochs + tuned * chosen.tuning.epochs, 2 * total)
+    plan = ExperimentPlan(total, chosen.training.epochs + tuned * chosen.tuning.epochs, 2 * total)
     cells, sentences = begin(
         "deploy",
         [task],

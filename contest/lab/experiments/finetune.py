@@ -19,7 +19,7 @@ from contest.lab.measure.sizes import MEBIBYTE, sizes
 from contest.lab.results import figures, pictures
 from contest.lab.results.report import Results
 from contest.lab.results.resumable import Cell, Cells
-from contest.lab.starting import Plan, begin, fresh, report, require_method, train_on
+from contest.lab.starting import ExperimentPlan, begin, fresh, report, require_method, train_on
 from contest.lab.task import Task
 from contest.lab.training import Parameters, Training, train
 from contest.pruning.batches import forward
@@ -72,7 +72,7 @@ def finetune(
     require_method(task, chosen.method, samples=chosen.scoring_samples, seed=chosen.seed)
     _check(task, chosen)
     trainings = len(chosen.layers or pruning.prunable(task.new(chosen.seed))) if chosen.layer_by_layer else 1
-    plan = Plan(len(STAGES), chosen.training.epochs + trainings * chosen.tuning.epochs, len(STAGES))
+    plan = ExperimentPlan(len(STAGES), chosen.training.epochs + trainings * chosen.tuning.epochs, len(STAGES))
     cells, sentences = begin(
         "finetune", [task], folder, chosen, plan, training=chosen.training, again=again, progress=progress
     )

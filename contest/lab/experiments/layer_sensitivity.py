@@ -16,7 +16,7 @@ from contest.errors import UsageError
 from contest.lab.results import figures
 from contest.lab.results.report import Results
 from contest.lab.results.resumable import Cell, Cells, write_text
-from contest.lab.starting import Plan, begin, dense, report, require_method, train_on
+from contest.lab.starting import ExperimentPlan, begin, dense, report, require_method, train_on
 from contest.lab.task import Task
 from contest.lab.training import Parameters, Training
 
@@ -127,7 +127,7 @@ def sensitivity(
         [task],
         folder,
         chosen,
-        Plan(total, epochs, total),
+        ExperimentPlan(total, epochs, total),
         training=chosen.training,
         growing=("sparsities", "targets"),
         again=again,

@@ -21,7 +21,7 @@ from contest.lab.measure.sizes import module_by_module, packed_bytes
 from contest.lab.results import figures
 from contest.lab.results.report import Results, whole
 from contest.lab.results.resumable import Cell, Cells
-from contest.lab.starting import Plan, begin, dense, report, require_method, train_on
+from contest.lab.starting import ExperimentPlan, begin, dense, report, require_method, train_on
 from contest.lab.task import Task
 from contest.lab.training import Parameters, Training
 
@@ -203,7 +203,7 @@ def quantise(
     about = _quantisable(task, chosen)
     points = [(order, s, b) for order in chosen.orders for b in chosen.bits for s in chosen.sparsities]
     tuned = sum(order != "post-training" for order, _, _ in points)
-    plan = Plan(1 + len(points), chosen.training.epochs + 2 * tuned * chosen.tuning.epochs, 2 * len(points))
+    plan = ExperimentPlan(1 + len(points), chosen.training.epochs + 2 * tuned * chosen.tuning.epochs, 2 * len(points))
     cells, sentences = begin(
         "quantise",
         [task],

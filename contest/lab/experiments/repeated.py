@@ -20,7 +20,7 @@ from contest.lab.measure.sizes import sizes
 from contest.lab.results import figures
 from contest.lab.results.report import Results
 from contest.lab.results.resumable import Cell, Cells
-from contest.lab.starting import Plan, begin, fresh, report, require_method, train_on
+from contest.lab.starting import ExperimentPlan, begin, fresh, report, require_method, train_on
 from contest.lab.task import Task
 from contest.lab.training import Parameters, Training, length
 
@@ -89,7 +89,7 @@ def repeated(
         if not 1 <= step <= steps:
             raise UsageError(f"rewinding to step {step}: the first training has steps 1 to {steps}; 0 is `initial`")
     trained = sum(variant != "none" for variant in chosen.variants)
-    plan = Plan(
+    plan = ExperimentPlan(
         1 + chosen.rounds * len(chosen.variants),
         chosen.training.epochs * (1 + chosen.rounds * trained),
         1 + chosen.rounds * len(chosen.variants),
