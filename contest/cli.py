@@ -16,12 +16,14 @@ import click
 
 from contest import __version__
 from contest.errors import ContestError, UsageError, did_you_mean
+from contest.run_file import with_run_file
 
 # command -> (module:object, help line). The help stands here so that `contest --help` imports nothing else.
 COMMANDS: dict[str, tuple[str, str]] = {
     "search": ("search.commands:search", "Search for the network with the lowest score."),
     "worker": ("search.commands:worker", "Work on a shared study, beside other workers."),
     "status": ("search.commands:status", "How far a study is, while it runs or after."),
+    "doctor": ("search.commands:doctor", "What this machine has, how fast it trains, what a budget buys."),
     "report": ("search.commands:report", "What happened in a study: HTML, figures, slides."),
     "train": ("contest.commands:train", "Train and compress one candidate into a model.pt."),
     "score": ("scoring.commands:score", "Recompute a network's score from its file."),
@@ -52,7 +54,7 @@ class LazyGroup(click.Group):
         module, _, name = COMMANDS[cmd_name][0].partition(":")
         command = getattr(importlib.import_module(module), name)
         assert isinstance(command, click.Command)
-        return command
+        return with_run_file(command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

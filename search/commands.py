@@ -13,6 +13,8 @@ from click.core import ParameterSource
 from contest.datasets.registry import names_help
 from contest.errors import UsageError
 
+GIVEN = (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP)
+"""Said by the user, in the command or in a file of --config."""
 EPOCHS_HELP = (
     "Without --budget: epochs of the whole study for each of --trials; `10/40`: and the float epochs that one network "
     "gets at most."
@@ -144,7 +146,7 @@ def search(**options: Any) -> int:
 
     console = Console()
     context = click.get_current_context()
-    options["given"] = {n for n in options if context.get_parameter_source(n) is ParameterSource.COMMANDLINE}
+    options["given"] = {n for n in options if context.get_parameter_source(n) in GIVEN}
     options["fixed"] = parse_fixed(options.pop("fix"))
     try:
         outcome = run_search(console, **options)
@@ -159,6 +161,31 @@ def default_options() -> dict[str, Any]:
     """The options of `contest search` by name, as they are where nothing is said."""
     known = dict(search.make_context("search", [], resilient_parsing=True).params)
     return {"fixed": {}, **{name: value for name, value in known.items() if name != "fix"}}
+
+
+@click.command()
+@click.option("--dataset", default="cifar10", show_default=True, help=names_help())
+@click.option("--data", type=click.Path(path_type=Path), help="Folder of the data set (else CONTEST_DATA).")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps (mps is untested).")
+@click.option(
+    "--budget",
+    "budgets",
+    multiple=True,
+    default=("25m", "2h"),
+    show_default=True,
+    help="What a search with that time would come to; may be given again.",
+)
+def doctor(dataset: str, data: Path | None, device: str, budgets: tuple[str, ...]) -> int:
+    """What this machine has, how fast it trains the first starting point, and what a budget buys.
+
+    Nothing is downloaded and nothing is written.
+    """
+    from rich.console import Console
+
+    from search.doctor import examine
+
+    options = {**default_options(), "dataset": dataset, "data": data, "device": device, "plan_only": True}
+    return 0 if examine(Console(), options, budgets, Path()) else 1
 
 
 @click.command()

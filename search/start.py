@@ -166,6 +166,11 @@ def plan_study(console: Console, study: Study, trainer: PipelineTrainer, begun: 
     speed = measure_speed(trainer, study.space)
     ends_at = time.time() + settings.budget_s - (time.monotonic() - begun) - reading_s
     plan = open_account(study, trainer.images, ends_at=ends_at, speed=speed, teaching_s=teaching_s)
+    console.print(
+        f"speed here: {speed.float_images_per_s:,.0f} images/s float, {speed.tuned_images_per_s:,.0f} quantised "
+        f"({speed.macs / 1e6:.3g} million multiply-accumulates each)",
+        highlight=False,
+    )
     if teaching_s:
         console.print(f"first the teacher answers: about {duration(teaching_s)}", highlight=False)
     print_plan(console, study, trainer, plan, ends_at + reading_s)
