@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,8 @@ import pytest
 from seeding import XSS, enter, report
 from served import Site
 
-from leaderboard.domain import contests, tokens
-from leaderboard.storage.tables import State, Submission
+from leaderboard.domain import contests, final, tokens
+from leaderboard.storage.tables import State, Submission, now
 from scoring.rules import load_rule
 
 if TYPE_CHECKING:
@@ -53,6 +54,22 @@ def team_of(site: Site, slug: str) -> str:
     with site.board.database.write() as session:
         contest = contests.create(session, slug, load_rule("lab"), title=f"Contest {slug}")
         return tokens.create(session, contests.add_team(session, contest, "test team"))
+
+
+def final_phase_of_long_names(site: Site, slug: str) -> str:
+    """A contest that is over, with final results of teams whose names are as long as may be; its page."""
+    names = ("Les Réseaux Extraordinairement Économes de Brest", "W" * 80)
+    with site.board.database.write() as session:
+        contest = contests.create(session, slug, load_rule("lab"), title=f"Contest {slug}")
+        for name in names:
+            contests.add_team(session, contest, name)
+    for name, accuracy in zip(names, (0.92, 0.93), strict=True):
+        enter(site.board, slug, name, report(accuracy))
+    with site.board.database.write() as session:
+        contest = contests.find(session, slug)
+        contest.deadline, contest.final_at = now() - timedelta(days=3), now() - timedelta(hours=1)
+        final.begin(session, contest)
+    return f"/contests/{slug}/final"
 
 
 def test_submit_watch_rank(page: Page, site: Site, tmp_path: Path) -> None:
@@ -263,10 +280,17 @@ def test_nothing_is_wider_than_the_screen(page: Page, site: Site, width: int, tm
         "/contests/spring/submit",
         "/login",
         "/admin",
+        "/admin/contests/spring/roster",
+        "/admin/contests/spring/marks",
+        "/submissions/1/why?score=0.004",
+        final_phase_of_long_names(site, f"wide-{width}"),
     )
+    page.set_extra_http_headers({"Accept-Language": "fr" if width == 390 else "en"})  # French words are longer
     for number, address in enumerate(addresses):
         page.goto(address)
         if page.locator("[data-chart]").count():
             drawn(page)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), address
+        if address.endswith("/final"):  # a name that cannot break leaves room for score and accuracy beside it
+            assert page.locator("td b").last.evaluate("e => e.getBoundingClientRect().right <= innerWidth")
         page.screenshot(path=tmp_path / f"{number}-{width}.png", full_page=True)
