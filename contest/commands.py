@@ -11,7 +11,7 @@ import click
 
 from contest.candidate import Bits, Candidate, Recipe
 from contest.datasets.registry import names_help
-from contest.errors import UsageError
+from contest.errors import UsageError, command
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -183,7 +183,8 @@ def train(
         console.print(f"{stage.name}: {stage.epochs:g} epochs in {stage.seconds:.0f} s{reached}")
     if outcome.validation is not None:
         console.print(f"frozen network: validation {100 * outcome.validation.accuracy:.2f} %")
-    console.print(f"{out}: {out.stat().st_size:,} bytes; now: contest score {out} --dataset {dataset}")
+    now = command("score", out, "--dataset", dataset)
+    console.print(f"{out}: {out.stat().st_size:,} bytes; now: {now}", soft_wrap=True, highlight=False, markup=False)
 
 
 def given_start(candidate: Candidate, folder: Path) -> Path | None:

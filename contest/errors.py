@@ -7,6 +7,7 @@ flagged, 2 refused file, 3 usage, 4 internal.
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable
 
 
@@ -44,3 +45,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """` (did you mean 'search'?)` for what is nearly one of the known names, else nothing."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+def command(*words: object) -> str:
+    """`contest score 'my net.pt'`: a command of ours as a shell takes it, whatever is in the names of files."""
+    return shlex.join(["contest", *(str(word) for word in words)])

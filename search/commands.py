@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from contest.datasets.registry import names_help
-from contest.errors import UsageError
+from contest.errors import UsageError, command
 
 GIVEN = (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP)
 """Said by the user, in the command or in a file of --config."""
@@ -152,7 +152,8 @@ def search(**options: Any) -> int:
         outcome = run_search(console, **options)
     except KeyboardInterrupt:
         directory = options["directory"] or f"studies/{options['dataset']}"
-        console.print(f"\ninterrupted; go on with: contest search --resume --study {directory}")
+        resume = command("search", "--resume", "--study", directory)
+        console.print(f"\ninterrupted; go on with: {resume}", soft_wrap=True, highlight=False, markup=False)
         raise click.exceptions.Abort from None
     return 0 if outcome is None or outcome.finalists else 1
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from contest.errors import UsageError
+from contest.errors import UsageError, command
 from contest.files import cache_folder, why_unwritable
 from contest.zoo import parent_files, teacher_files
 from search.output.progress import LiveView, duration
@@ -277,7 +277,8 @@ def resumed(directory: Path, options: dict[str, Any]) -> StudySettings:
     settings = StudySettings.load(directory)
     if "float_epochs" not in json.loads((directory / "study.json").read_text()):
         raise UsageError(
-            f"{directory} was made by a version without float parents: it can be reported, contest report {directory}, "
+            f"{directory} was made by a version without float parents: it can be reported, "
+            f"{command('report', directory)}, "
             "but not continued; start a new study in another directory"
         )
     given: set[str] = options.get("given", set())
@@ -435,11 +436,10 @@ def print_summary(console: Console, study: Study, outcome: SearchOutcome) -> Non
             f"[bold green]winner[/bold green]: {leader.record.candidate.architecture}, "
             f"score {terms['total']:.5f} = {terms['params']:.5f} params + {terms['ops']:.5f} ops"
         )
-    data = f" --rule {settings.rule}" if settings.rule != "lab" else ""
-    console.print(f"  contest score {leader.model}{data}", soft_wrap=True, highlight=False)
-    console.print(f"  contest submit {leader.model} --team NAME{data}", soft_wrap=True, highlight=False)
-    console.print("  contest plot", highlight=False)
-    console.print(f"  contest report {study.directory}", soft_wrap=True, highlight=False)
+    rule = ["--rule", settings.rule] if settings.rule != "lab" else []
+    submit = command("submit", leader.model, "--team", "NAME", *rule)
+    for line in (command("score", leader.model, *rule), submit, "contest plot", command("report", study.directory)):
+        console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
 
 
 def why_none(study: Study) -> str:

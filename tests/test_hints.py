@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from search.study.storage import UnwritableError, check_writable
+
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "HOME": str(folder), "XDG_DATA_HOME": str(folder / "data"), "COLUMNS": "80"}
@@ -27,7 +29,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def hints(text: str) -> list[list[str]]:
     """The commands in what a command printed: lines of their own, and those behind `now:`."""
-    found = re.findall(r"(?:^  |now: |go on with: )contest (.+)$", text, re.MULTILINE)
+    found = re.findall(r"(?:^  |now: |go on with:? )contest (.+)$", text, re.MULTILINE)
     return [shlex.split(line) for line in found]
 
 
@@ -42,7 +44,7 @@ def check(folder: Path, printed: str, least: int) -> None:
 
 @pytest.mark.slow
 def test_the_hints_of_train(tmp_path: Path) -> None:
-    options = ("--dataset", "digits", "--out", "my.pt", "--train", "epochs=1", "--tune", "epochs=1")
+    options = ("--dataset", "digits", "--out", "mein [b] Netz ü.pt", "--train", "epochs=1", "--tune", "epochs=1")
     done = run(tmp_path, "train", "resnet:depth=8,width=4", "--bits", "4", *options)
     assert done.returncode == 0, done.stderr
     check(tmp_path, done.stdout, least=1)
@@ -50,7 +52,18 @@ def test_the_hints_of_train(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_hints_of_search(tmp_path: Path) -> None:
-    options = ("--dataset", "digits", "--trials", "1", "--epochs", "1/0", "--finalists", "1", "--study", "s")
+    options = (
+        "--dataset",
+        "digits",
+        "--trials",
+        "1",
+        "--epochs",
+        "1/0",
+        "--finalists",
+        "1",
+        "--study",
+        "my [b] study's ü",
+    )
     done = run(tmp_path, "search", *options, "--family", "resnet")
     assert done.returncode == 0, done.stderr
     check(tmp_path, done.stdout, least=4)
@@ -61,3 +74,10 @@ def test_a_hint_is_found_in_what_is_printed() -> None:
         ["score", "my.pt", "--dataset", "digits"],
         ["plot"],
     ]
+
+
+def test_what_stopped_is_gone_on_with_as_it_is_printed(tmp_path: Path) -> None:
+    away = tmp_path / "my study's [b] ü"
+    with pytest.raises(UnwritableError) as caught:
+        check_writable(away)
+    assert hints(str(caught.value)) == [["search", "--resume", "--study", str(away)]]

@@ -111,12 +111,27 @@ def _classes(row: Facts, found: tuple[str, ...] | Images) -> tuple[str, ...]:
 
 
 def _archive(row: Facts, path: Path) -> DataSet:
+    if not zipfile.is_zipfile(path):  # NumPy takes it for a pickle, and advises to load it "unsafely"
+        size = path.stat().st_size
+        raise DataError(
+            f"'{path}' is not a readable .npz: its {size:,} bytes are no zip archive, as after a copy or a download "
+            "that stopped; bring it again, or write it with numpy.savez_compressed"
+        )
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays: Mapping[str, Array] = {
                 key: file[key] for key in ("x_train", "y_train", "x_test", "y_test", "classes") if key in file
             }
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+        RuntimeError,
+        MemoryError,
+    ) as error:
         raise DataError(f"'{path}' is not a readable .npz: {error}") from error
     for needed in ("x_train", "y_train"):
         if needed not in arrays:

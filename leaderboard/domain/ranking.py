@@ -25,7 +25,7 @@ from leaderboard.domain.standings import shown_accuracy as shown_accuracy
 from leaderboard.storage.tables import Contest, RecordEntry, Submission, Team
 from leaderboard.text import name_key, one_line
 
-_MEASURED_AS = {"p_s": ("p_s_weights", "p_s_ops")}
+MEASURED_AS = {"p_s": ("p_s_weights", "p_s_ops")}
 """What a file claims under one name is measured as two: either may be meant."""
 _MORE_IS_BETTER = ("p_s", "p_s_weights", "p_s_ops", "p_u", "accuracy")
 _ROUNDING = {
@@ -234,7 +234,7 @@ def flattering(measured: Mapping[str, Any] | None, claimed: Mapping[str, Any] | 
 
 
 def _helps(key: str, claim: object, measured: Mapping[str, Any]) -> bool:
-    known = [_number(measured.get(name)) for name in _MEASURED_AS.get(key, (key,))]
+    known = [_number(measured.get(name)) for name in MEASURED_AS.get(key, (key,))]
     values = [value for value in known if value is not None]
     number = _number(claim)
     if number is None:
@@ -250,7 +250,7 @@ def _number(value: object) -> float | None:
 
 
 def _agrees(key: str, claim: object, measured: Mapping[str, Any]) -> bool:
-    names = [name for name in _MEASURED_AS.get(key, (key,)) if name in measured]
+    names = [name for name in MEASURED_AS.get(key, (key,)) if name in measured]
     values = [measured[name] for name in names if measured[name] is not None]
     if not names or (not values and claim == 0):
         return True

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from contest.errors import RefusedError, UsageError
+from contest.errors import RefusedError, UsageError, command
 from contest.untrusted.description import FROM_KERAS, from_export, from_torchscript
 
 _MAX_DEPTH = 6
@@ -112,7 +112,7 @@ def open_checkpoint(path: Path) -> Any:
     if path.suffix in (".h5", ".hdf5", ".keras", ".tflite"):
         raise RefusedError(f"{name} is a network of Keras or TensorFlow; {FROM_KERAS}")
     if path.suffix == ".onnx":
-        raise RefusedError(f"{name} holds its network itself; score it without --arch: `contest score {name}`")
+        raise RefusedError(f"{name} holds its network itself; score it without --arch: `{command('score', name)}`")
     for magic, what in _ARCHIVES.items():
         if head.startswith(magic):
             raise RefusedError(f"{name} is an archive; unpack it first (`{what} {name}`) and score what is in it")

@@ -24,7 +24,7 @@ from optuna.storages._rdb.models import TrialModel, TrialParamModel
 from optuna.trial import TrialState
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
-from contest.errors import ContestError, UsageError
+from contest.errors import ContestError, UsageError, command
 from contest.files import why_unwritable
 
 log = logging.getLogger("search")
@@ -105,7 +105,7 @@ def check_writable(directory: Path, cause: BaseException | None = None) -> None:
     if problem is not None:
         raise UnwritableError(
             f"nothing can be written in {directory} ({problem}): mend that, then go on with "
-            f"contest search --resume --study {directory}"
+            f"{command('search', '--resume', '--study', directory)}"
         ) from cause
 
 

@@ -107,6 +107,30 @@ def test_npz_that_is_wrong(tmp_path: Path, arrays: dict[str, Any], words: str) -
         load("flowers", tmp_path)
 
 
+@pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"\x80\x04N.", "half"])
+def test_npz_that_is_none_is_said_to_be_none(tmp_path: Path, content: bytes | str) -> None:
+    path = tmp_path / "flowers.npz"
+    np.savez(path, x_train=COLOUR, y_train=LABELS)
+    path.write_bytes(content if isinstance(content, bytes) else path.read_bytes()[:1000])
+    with pytest.raises(DataError, match="no zip archive") as caught:
+        load("flowers", tmp_path)
+    assert "unsafe" not in str(caught.value) and "pickle" not in str(caught.value)
+
+
+def test_npz_behind_a_password(tmp_path: Path) -> None:
+    path = tmp_path / "flowers.npz"
+    np.savez(path, x_train=COLOUR, y_train=LABELS)
+    content = bytearray(path.read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):  # bit 0 of the flags: encrypted (APPNOTE 4.4.4)
+        at = content.find(signature)
+        while at >= 0:
+            content[at + offset] |= 1
+            at = content.find(signature, at + 4)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"not a readable \.npz: .*encrypted"):
+        load("flowers", tmp_path)
+
+
 def test_npz_that_is_damaged(tmp_path: Path) -> None:
     (tmp_path / "flowers.npz").write_bytes(b"PK\x03\x04 not really")
     with pytest.raises(DataError, match=r"flowers\.npz' is not a readable \.npz"):

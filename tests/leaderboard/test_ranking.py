@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from contest.errors import UsageError
 from leaderboard.board import Board
+from leaderboard.commands.output import print_submission
 from leaderboard.domain import bundled_entries, contests, ranking, standings, submissions
 from leaderboard.domain.ranking_cache import places_of
 from leaderboard.domain.standings import judge
@@ -342,3 +343,22 @@ def test_time_is_utc_whatever_the_storage(any_board: Board) -> None:
         row = session.get_one(Submission, number)
         assert row.created_at == START + timedelta(minutes=5) and row.created_at.tzinfo is not None
         assert row.finished_at is not None and abs((now() - row.finished_at).total_seconds()) < 60
+
+
+def test_what_submit_says_of_claims_names_what_was_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    """A claimed p_s was printed beside "measured None", since two figures are measured under other names."""
+    print_submission(
+        {
+            "id": 7,
+            "team": "a",
+            "state": "ranked",
+            "measured": {"p_s_weights": 0.0021, "p_s_ops": 0.0015, "p_u": 0.39967, "q_w": 4.0},
+            "claimed": {"p_s": 0.0, "p_u": 0.40123, "q_w": 3.0},
+            "differences": ["p_s", "p_u", "q_w"],
+        }
+    )
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "claimed p_s = 0, measured p_s_weights = 0.0021, p_s_ops = 0.0015 (no better)",
+        "claimed p_u = 0.4012, measured p_u = 0.3997 (no better)",
+        "claimed q_w = 3, measured q_w = 4",
+    ]
