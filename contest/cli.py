@@ -90,7 +90,9 @@ def _networks_of_study(directory: Path) -> list[dict[str, Any]]:
     for record in done:
         result, made = record.result, record.candidate
         assert result is not None
-        price = result.price
+        price = result.price if record.is_network else _as_float(made, study.settings)
+        if price is None:
+            continue
         zeros = made.unstructured if record.is_network else 0.0
         measured = {
             "q_w": made.bits.weights if record.is_network else 32,
@@ -102,6 +104,21 @@ def _networks_of_study(directory: Path) -> list[dict[str, Any]]:
         row |= {"params": price.params, "macs": float(price.macs), "measured": measured}
         rows.append({**row, "parent": floats.get(float_key(made), "") if record.is_network else ""})
     return rows
+
+
+def _as_float(made: Any, settings: Any) -> Any:
+    """The price of a float parent as it is, 32 bits and no zeros (a study keeps that of the child it promises).
+
+    None where the data set's images are not known by name.
+    """
+    from contest.candidate import Candidate
+    from contest.datasets.registry import facts
+    from search.trainers.pipeline import price_before
+
+    known = facts(settings.dataset)
+    if known.image_shape is None or known.number_of_classes is None:
+        return None
+    return price_before(Candidate(made.architecture), settings.rule, known.image_shape, known.number_of_classes)
 
 
 def _quiet_libraries() -> None:
