@@ -118,6 +118,7 @@ TRAINING_ONLY = {
     "ema_decay",
     "lookahead",
     "norm_bias_rate",
+    "dampening",
     "clip_norm",
     "distillation",
     "temperature",

@@ -23,6 +23,7 @@ from leaderboard.domain.tokens import Viewer
 from leaderboard.settings import BoardSettings
 from leaderboard.storage.database import Database, _config
 from leaderboard.storage.tables import Base, Standing, State, Submission
+from scoring.rules import load_rule
 
 OLD = Path(__file__).parent / "old_boards"
 TOKEN = "contest_0123456789abcdef_" + "A" * 43
@@ -88,10 +89,19 @@ def test_an_old_board_goes_on(any_settings: BoardSettings, revision: str) -> Non
         new, fresh = submissions.enter(session, team.contest, team, stored)
         assert fresh and new.id == max(row["id"] for row in old["submissions"]) + 1
     board.work.score(new.id)
+    # The rule has a newer version since: the old ranking keeps its own, and says how it is brought forward.
+    with board.database.write() as session:
+        contest = contests.find(session, "cifar")
+        leader = ranking.leader(session, contest)
+        assert leader is not None and leader.team == "Beta ä🦉"
+        assert submissions.find(session, waiting["id"], Viewer("admin")).state == State.RANKED
+        assert "version" in submissions.find(session, new.id, Viewer("admin")).reason
+        assert "`contest admin rescore --rule lab`" in contests.told_rule(contest)
+        assert submissions.rescore(session, contest, load_rule("lab")) > 1
+    board.work.score(new.id)
     with board.database.read() as session:
         leader = ranking.leader(session, contests.find(session, "cifar"))
         assert leader is not None and (leader.team, leader.params) == ("Gamma", 0.00125)
-        assert submissions.find(session, waiting["id"], Viewer("admin")).state == State.RANKED
         assert session.scalar(select(func.count()).select_from(Submission)) == len(old["submissions"]) + 1
     faults = backup.check(board.database, board.files)
     assert all(fault.endswith("is missing or damaged") for fault in faults)  # the files; no ranking was wrong
