@@ -188,7 +188,11 @@ def _fake_quantised(graph: Graph, node: Node) -> Encoding:
     bits = int(node.attributes.get("bits", 0)) or max(1, math.ceil(math.log2(high - low + 1)))
     if graph.constants[node.output].device.type == "meta":
         return Encoding(bits, bits, True, (_scale_of(graph, node),), zeros)
-    codes = (graph.constants[node.output].double() / graph.constants[scale].double()).round()
+    values, steps = graph.constants[node.output].double(), graph.constants[scale].double()
+    axis = node.attributes.get("axis")
+    if axis is not None and steps.dim() == 1 and len(steps) > 1:  # ONNX's steps stand along an axis, QONNX's broadcast
+        steps = steps.view([-1 if place == axis else 1 for place in range(values.dim())])
+    codes = (values / steps).round()
     problem = check_codes(codes, bits, x) if not zeros else None
     problems = (problem,) if problem else ()
     return Encoding(bits, bits, True, (_scale_of(graph, node),), zeros, problems=problems)
@@ -196,6 +200,8 @@ def _fake_quantised(graph: Graph, node: Node) -> Encoding:
 
 def _scale_of(graph: Graph, node: Node) -> Scale:
     shape, rank = graph.shapes[node.inputs[1]], len(graph.shapes[node.output])
+    if node.attributes.get("axis") is not None and len(shape) == 1 and shape[0] > 1:
+        return Scale(node.inputs[1], int(node.attributes["axis"]))
     return Scale(node.inputs[1], next((i + rank - len(shape) for i, n in enumerate(shape) if n != 1), None))
 
 
