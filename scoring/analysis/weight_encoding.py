@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from scoring.graph.graph import Graph, Node, bits_of
+from scoring.graph.operations import along
 
 _SHAPING = ("Reshape", "Transpose", "Identity", "Cut")
 """The whole tensor in another form. Whatever is cut out, tiled, joined or computed has the bits of its type."""
@@ -188,11 +189,8 @@ def _fake_quantised(graph: Graph, node: Node) -> Encoding:
     bits = int(node.attributes.get("bits", 0)) or max(1, math.ceil(math.log2(high - low + 1)))
     if graph.constants[node.output].device.type == "meta":
         return Encoding(bits, bits, True, (_scale_of(graph, node),), zeros)
-    values, steps = graph.constants[node.output].double(), graph.constants[scale].double()
-    axis = node.attributes.get("axis")
-    if axis is not None and steps.dim() == 1 and len(steps) > 1:  # ONNX's steps stand along an axis, QONNX's broadcast
-        steps = steps.view([-1 if place == axis else 1 for place in range(values.dim())])
-    codes = (values / steps).round()
+    values = graph.constants[node.output].double()
+    codes = (values / along(graph.constants[scale].double(), values, node.attributes.get("axis"))).round()
     problem = check_codes(codes, bits, x) if not zeros else None
     problems = (problem,) if problem else ()
     return Encoding(bits, bits, True, (_scale_of(graph, node),), zeros, problems=problems)

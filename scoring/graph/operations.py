@@ -110,8 +110,8 @@ _ROUNDING: dict[str, Callable[[Tensor], Tensor]] = {
 def quantise(inputs: Inputs, a: Attributes) -> Tensor:
     x, scale, *zero = inputs
     assert x is not None and scale is not None
-    scale = _along(scale, x, a.get("axis"))
-    point = _along(zero[0].to(scale.dtype), x, a.get("axis")) if zero and zero[0] is not None else None
+    scale = along(scale, x, a.get("axis"))
+    point = along(zero[0].to(scale.dtype), x, a.get("axis")) if zero and zero[0] is not None else None
     rounded = _ROUNDING[a.get("rounding", "ROUND")]
     if point is None:
         codes = rounded(x / scale)
@@ -131,9 +131,9 @@ def quantise_linear(inputs: Inputs, a: Attributes) -> Tensor:
     x, scale, *zero = inputs
     assert x is not None and scale is not None
     dtype = zero[0].dtype if zero and zero[0] is not None else torch.uint8
-    codes = (x / _along(scale, x, a.get("axis"))).round()
+    codes = (x / along(scale, x, a.get("axis"))).round()
     if zero and zero[0] is not None:
-        codes = codes + _along(zero[0].float(), x, a.get("axis"))
+        codes = codes + along(zero[0].float(), x, a.get("axis"))
     bounds = torch.iinfo(dtype)
     return codes.clamp(bounds.min, bounds.max).to(dtype)
 
@@ -143,11 +143,11 @@ def dequantise_linear(inputs: Inputs, a: Attributes) -> Tensor:
     assert codes is not None and scale is not None
     values = codes.to(scale.dtype)
     if zero and zero[0] is not None:
-        values = values - _along(zero[0].to(scale.dtype), codes, a.get("axis"))
-    return values * _along(scale, codes, a.get("axis"))
+        values = values - along(zero[0].to(scale.dtype), codes, a.get("axis"))
+    return values * along(scale, codes, a.get("axis"))
 
 
-def _along(scale: Tensor, x: Tensor, axis: int | None) -> Tensor:
+def along(scale: Tensor, x: Tensor, axis: int | None) -> Tensor:
     """A vector of scales in the place of dimension `axis` of x."""
     if axis is None or scale.dim() != 1 or scale.numel() == 1:
         return scale.reshape(()) if scale.numel() == 1 else scale
