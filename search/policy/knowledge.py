@@ -15,11 +15,11 @@ from contest.networks.options import Value
 from search.policy.accuracy import CompressionModel, Measured, Observation, features, loss_ratio, measured, reach
 from search.policy.compression import FILE_OVERHEAD, Setting, with_length
 from search.policy.learning_curve import PRIORS, LearningCurve
-from search.policy.ranking import SIGMAS, Judge
+from search.policy.ranking import Judge
 from search.space.space import Space
 from search.study.settings import StudySettings
 from search.study.study import float_key
-from search.study.trial import TrialRecord, wilson_lower
+from search.study.trial import TrialRecord
 
 
 @dataclass(frozen=True)
@@ -116,18 +116,9 @@ class Knowledge:
         ]
 
     @property
-    def needed_error(self) -> float:
-        """The largest error on validation whose lower bound of accuracy still reaches the threshold."""
-        settings = self.settings
-        if settings.margin is not None:
-            return max(1e-3, 1 - settings.threshold - settings.margin)
-        low, high = settings.threshold, 1.0
-        for _ in range(40):
-            middle = (low + high) / 2
-            low, high = (
-                (middle, high) if wilson_lower(middle, self.validation, SIGMAS) < settings.threshold else (low, middle)
-            )
-        return max(1 - high, 0.5 / self.validation)
+    def enough_error(self) -> float:
+        """The error on validation that is the threshold on other images: less the allowance for choosing by it."""
+        return max(1 - self.settings.threshold - self.judge.allowance(self.validation), 1e-3, 0.5 / self.validation)
 
 
 DRAW = 0.4
@@ -135,15 +126,16 @@ DRAW = 0.4
 REACHES = 0.05
 """A probability below this is none."""
 CAUTIOUS = 0.8
-"""Probability of reaching the threshold that the first child of a parent has, where some setting has it."""
+"""Probability of reaching the threshold that the first child of a parent has, as a share of the surest setting's."""
 
 Vector = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Worth:
-    """Of each setting: its gain (log of the saving times its probability; accuracy where that is asked for), the mean
-    of log2 of its error, and the probability that it reaches the threshold."""
+    """Of each setting: its gain (log of the saving that is expected over what the study would hand in without it;
+    accuracy where that is asked for), the mean of log2 of its error, and the probability that it reaches the threshold
+    on other images than validation's."""
 
     gains: Vector
     means: Vector
@@ -158,9 +150,8 @@ class Worth:
         return int(np.argmax(self.gains)) if self.gains.max() > 0 else int(np.argmin(self.means))
 
     def safe(self) -> int:
-        """The setting with the largest gain among those that reach the threshold with some certainty."""
-        limit = min(CAUTIOUS, float(self.chances.max()))
-        gains = np.where(self.chances >= limit - 1e-9, self.gains, -1.0)
+        """The setting with the largest gain among those that reach the threshold nearly as probably as any."""
+        gains = np.where(self.chances >= CAUTIOUS * self.chances.max(), self.gains, -1.0)
         return int(np.argmax(gains)) if gains.max() > 0 else int(np.argmin(self.means))
 
 
@@ -168,7 +159,7 @@ class Gain:
     """Values settings for one decision.
 
     Args:
-        reference: the score from which a saving counts while no network has reached the threshold.
+        reference: the score from which a saving counts where no network reaches the threshold.
         target: the score below which accuracy is asked for; None: the lowest score at the threshold is.
         epochs: of the long tuning after which the settings would be handed in.
     """
@@ -177,8 +168,10 @@ class Gain:
         self, known: Knowledge, rng: random.Random, *, reference: float, target: float | None, epochs: float
     ) -> None:
         self._known, self._rng, self._target, self._epochs = known, rng, target, epochs
-        limit = known.judge.limit() if target is None else None
-        self._reference = limit if limit is not None else reference
+        at_hand = known.judge.outcomes() if target is None else []
+        missing = 1 - sum(chance for _, chance in at_hand)
+        # Where nothing at hand reaches the threshold, any network that does is a gain.
+        self._outcomes = [*at_hand, (max(reference, *(score for score, _ in at_hand), 0.0), missing)]
 
     def of(self, options: Sequence[Setting], parent: str, error: Measured, *, draw: bool = False) -> Worth:
         """The worth of settings on a parent with that error; `draw`: in one draw of what the model thinks possible."""
@@ -190,10 +183,9 @@ class Gain:
         prices = np.array([s.price.total * FILE_OVERHEAD for s in options])
         if self._target is not None:
             return self._of_accuracy(prices, mean, self._target)
-        chances = reach(mean, sigma, known.needed_error, known.validation)
-        cheaper = prices < self._reference
-        gains = np.where(cheaper, np.log(self._reference / prices) * chances, 0.0)
-        return Worth(gains, mean, chances)
+        chances = reach(mean, sigma, known.enough_error, known.validation)
+        saved = sum(p * np.maximum(np.log(score / prices), 0.0) for score, p in self._outcomes)
+        return Worth(saved * chances, mean, chances)
 
     def _of_accuracy(self, prices: Vector, mean: Vector, target: float) -> Worth:
         networks = [r for r in self._known.judge.networks if r.result and r.result.price.total <= target]

@@ -58,15 +58,31 @@ class Judge:
         """Above 0: infeasible, by that much accuracy. Without a threshold nothing is."""
         return self.settings.threshold - predicted if self.settings.objective == "constrained" else 0.0
 
-    def chance_on_test(self, record: TrialRecord) -> float:
-        """That the network reaches the threshold on as many other images.
+    def allowance(self, total: int) -> float:
+        """What validation shows too much of a network that was chosen by it: the margin that was asked for, else one
+        sigma of `total` images at the threshold, since the luckiest of several is looked at."""
+        threshold = self.settings.threshold
+        if self.settings.margin is not None:
+            return self.settings.margin
+        return math.sqrt(max(threshold * (1 - threshold), 1e-6) / total)
 
-        What validation shows less one sigma, since the luckiest of several is looked at, with both samples' chance.
-        """
+    def chance_on_test(self, record: TrialRecord) -> float:
+        """That the network reaches the threshold on as many other images: what validation shows less the allowance,
+        with both samples' chance."""
         assert record.result is not None
         p, total = record.result.accuracy, record.result.total
         sigma = math.sqrt(max(p * (1 - p), 1e-6) / total)
-        return 0.5 * (1 + math.erf((p - sigma - self.settings.threshold) / (2 * sigma)))
+        return 0.5 * (1 + math.erf((p - self.allowance(total) - self.settings.threshold) / (2 * sigma)))
+
+    def outcomes(self) -> list[tuple[float, float]]:
+        """(score, probability) of what the study would hand in now, cheapest first: the finalists are read, and the
+        cheapest that reaches the threshold wins. What is missing to 1 is the chance that none does."""
+        found, missing = [], 1.0
+        read = [(r.result.price.total, self.chance_on_test(r)) for r in finalists(self) if r.result]
+        for score, chance in sorted(read):
+            found.append((score, missing * chance))
+            missing *= 1 - chance
+        return found
 
     def feasible(self, record: TrialRecord) -> bool:
         return self.violation(self.predicted(record)) <= 0
@@ -154,7 +170,7 @@ class Finalist:
         return found
 
 
-def finalists(study: Study, judge: Judge) -> list[TrialRecord]:
+def finalists(judge: Judge) -> list[TrialRecord]:
     """The networks that will be read on the test set, best on validation first; one of each candidate.
 
     The best, then the cheaper ones that may reach the threshold there too although their lower bound does not, by their
@@ -163,8 +179,8 @@ def finalists(study: Study, judge: Judge) -> list[TrialRecord]:
     found: dict[str, TrialRecord] = {}
     for record in judge.leaders():
         found.setdefault(record.key, record)
-    ranked, count = list(found.values()), study.settings.finalists
-    if not ranked or judge.confirmed() is None or study.settings.objective != "constrained":
+    ranked, count = list(found.values()), judge.settings.finalists
+    if not ranked or judge.settings.objective != "constrained":
         return ranked[:count]
     best = ranked[0].result
     assert best is not None
@@ -188,7 +204,7 @@ def read_finalists(study: Study, judge: Judge, score: Scores) -> list[Finalist]:
     """
     folder = study.directory / "finalists"
     found = []
-    for place, record in enumerate(finalists(study, judge), start=1):
+    for place, record in enumerate(finalists(judge), start=1):
         assert record.result is not None and record.result.model is not None
         home = folder / f"{record.key}"
         home.mkdir(parents=True, exist_ok=True)
