@@ -1,0 +1,124 @@
+"""What a study says of itself: its plan and what to expect before, its stages, finalists and winner after."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from contest.errors import command
+from search.output.progress import duration
+from search.policy.account import Plan, converged_epochs, epoch_ratio
+from search.policy.forecast import forecast
+from search.policy.ranking import Finalist, reads
+from search.run import SearchOutcome
+from search.study.settings import StudySettings
+from search.study.study import Study
+from search.trainers.pipeline import PipelineTrainer
+from search.workers.claim import situation
+
+
+def print_plan(console: Console, study: Study, trainer: PipelineTrainer, plan: Plan, ends_at: float | None) -> None:
+    """What will be done, what is expected of it, and when it ends."""
+    parts = [f"first network {plan.parent:.3g} epochs float and {plan.child:.3g} quantised"]
+    if plan.shorts:
+        parts.append(f"{plan.shorts} settings compared for {plan.short:.3g} epochs each")
+    if plan.longs:
+        parts.append(f"about {plan.longs} long tunings of {plan.long:.3g}")
+    piped = not console.is_terminal  # a pipe has no columns: a line stays one
+    console.print(f"plan: {plan.whole:.1f} epochs in all; {'; '.join(parts)}", soft_wrap=piped, highlight=False)
+    if study.settings.objective == "constrained" and all(r.result is None for r in study.records()):
+        console.print(expectation(study, trainer), soft_wrap=piped, highlight=False)
+    if ends_at is not None:
+        console.print(f"ends at {time.strftime('%H:%M:%S', time.localtime(ends_at))}")
+
+
+def expectation(study: Study, trainer: PipelineTrainer) -> str:
+    """What the plan promises, in words; it does not pretend to know what no training has shown."""
+    now, settings = situation(study, trainer), study.settings
+    if now is None:
+        return "every network that was asked for has been begun"
+    converged = converged_epochs(settings, trainer.images)
+    known = forecast(now, ratio=epoch_ratio(now.budget), converged=converged)
+    if known is None or not known.known:
+        return f"no forecast: nothing is known of trainings on '{settings.dataset}' before the first one here"
+    said = f"expected: {known.architecture}, {known.accuracy:.1%} on validation"
+    if known.score is None or known.chance < 0.5:
+        said += f"; {settings.threshold:.0%} is reached with a probability of {known.chance:.0%} only"
+        if known.enough is not None:
+            spent = settings.budget_s or 0.0
+            epochs = f"{known.enough * now.plan.whole:.0f} epochs"
+            amount = duration(known.enough * spent) if spent else epochs
+            said += f": it needs about {amount} here"
+        return said
+    said += f", score {known.score:.5f} at {settings.threshold:.0%}"
+    return said + (f" (80 %: {known.band[0]:.5f} to {known.band[1]:.5f})" if known.band else "")
+
+
+def print_summary(console: Console, study: Study, outcome: SearchOutcome) -> None:
+    """Stages, finalists, the winner and what to do with it."""
+    stages = Table(title="what each stage cost and gained", title_justify="left")
+    for column in ("stage", "time", "images", "trainings", "best score", "validation"):
+        stages.add_column(column, justify="left" if column == "stage" else "right")
+    for stage in outcome.stages:
+        best = "" if stage.best_score is None else f"{stage.best_score:.5f}"
+        accuracy = "" if stage.best_accuracy is None else f"{stage.best_accuracy:.2%}"
+        stages.add_row(stage.name, duration(stage.seconds), f"{stage.images:,}", str(stage.trials), best, accuracy)
+    console.print(stages)
+    if not outcome.finalists:
+        console.print(
+            f"[red]the search ends without a network[/red]: {escape(why_none(study))}",
+            soft_wrap=not console.is_terminal,
+        )
+        return
+    console.print(finalists_table(study.settings, outcome.finalists))
+    console.print(f"the test set was read {len(reads(study.directory))} times in this study")
+    settings = study.settings
+    if outcome.winner is None:
+        console.print(
+            f"[yellow]no finalist reaches {settings.threshold:.1%} on the test set[/yellow]: "
+            f"more time (--resume --trials N), or another study with more --epochs or a wider --space"
+        )
+    leader = outcome.winner or max(outcome.finalists, key=lambda f: f.accuracy or 0.0)
+    terms = leader.score(settings.rule_name)
+    if outcome.winner is not None:
+        console.print(
+            f"[bold green]winner[/bold green]: {leader.record.candidate.architecture}, "
+            f"score {terms['total']:.5f} = {terms['params']:.5f} params + {terms['ops']:.5f} ops"
+        )
+    rule = ["--rule", settings.rule] if settings.rule != "lab" else []
+    submit = command("submit", leader.model, "--team", "NAME", *rule)
+    for line in (command("score", leader.model, *rule), submit, "contest plot", command("report", study.directory)):
+        console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
+
+
+def why_none(study: Study) -> str:
+    """Why no candidate was trained to its end, from what the study has recorded."""
+    records = study.records()
+    failed = Counter(r.reason for r in records if r.state == "FAIL" and r.reason)
+    if failed:
+        reason, times = failed.most_common(1)[0]
+        return f"{sum(failed.values())} of {len(records)} trials failed, {times} of them with: {reason}"
+    refused = Counter(r.reason for r in records if r.state == "PRUNED" and r.reason)
+    if refused:
+        reason, times = refused.most_common(1)[0]
+        return f"{sum(refused.values())} of {len(records)} candidates were given up, {times} of them since: {reason}"
+    return "there was no time for a training, or no trial left: give more --trials, more --budget or fewer --epochs"
+
+
+def finalists_table(settings: StudySettings, finalists: list[Finalist]) -> Table:
+    table = Table(title="finalists, best on validation first", title_justify="left")
+    for column in ("", "network", "score", "params", "ops", "validation", "test", "in finalists/"):
+        table.add_column(column, justify="left" if column in ("network", "in finalists/") else "right")
+    for finalist in finalists:
+        terms, result = finalist.score(settings.rule_name), finalist.record.result
+        assert result is not None
+        test = "-" if finalist.accuracy is None else f"{finalist.accuracy:.2%}"
+        numbers = (f"{terms['total']:.5f}", f"{terms['params']:.5f}", f"{terms['ops']:.5f}", f"{result.accuracy:.2%}")
+        table.add_row(
+            str(finalist.place), finalist.record.candidate.architecture.family, *numbers, test, finalist.record.key
+        )
+    return table
