@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from rich.progress import track
 from torch import Tensor, nn
 
 from contest.candidate import Recipe, plain
@@ -17,7 +16,7 @@ from contest.errors import UsageError
 from contest.model_file.freeze import Network
 from contest.training import checkpoint
 from contest.training.device import autocast, keep_memory
-from contest.training.evaluation import evaluating, forward, over_views
+from contest.training.evaluation import ProgressBar, evaluating, forward, over_views
 
 
 class Ensemble(nn.Module):
@@ -136,12 +135,17 @@ def _taught(teacher: nn.Module, batches: Batches, views: int, mirror: bool, prog
     epochs = range(batches.recipe.taught_epochs)
     teacher.to(batches.device)
     keep_memory()
-    with torch.no_grad(), evaluating(teacher), autocast(batches.device):
-        answers = [
-            torch.cat([over_views(teacher, b.images, views, mirror).cpu() for b in batches.epoch(epoch)])
-            for epoch in track(epochs, "the teacher answers", disable=not progress)
-        ]
-    return torch.stack(answers)
+    answers: list[list[Tensor]] = []
+    bar = ProgressBar("the teacher answers", len(epochs) * len(batches), 0, shown=progress)
+    with torch.no_grad(), evaluating(teacher), autocast(batches.device), bar:
+        for epoch in epochs:
+            answers.append([])
+            for number, batch in enumerate(batches.epoch(epoch), start=1):
+                answers[-1].append(over_views(teacher, batch.images, views, mirror).cpu())
+                if bar.due:
+                    bar.show((len(answers) - 1) * len(batches) + number)
+        bar.show(len(epochs) * len(batches))
+    return torch.stack([torch.cat(parts) for parts in answers])
 
 
 def _read(file: Path) -> Tensor | None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from types import TracebackType
 
 import torch
@@ -19,6 +20,7 @@ from contest.errors import UsageError
 from contest.training.device import autocast, keep_memory
 
 SECONDS = 0.5  # between two looks at the loss: on a GPU each look waits for the device
+LINE_SECONDS = 60.0  # between two lines where output is no terminal
 
 
 @dataclass(frozen=True)
@@ -72,21 +74,26 @@ class Meter:
     def images_per_second(self) -> float:
         return self.images / (time.perf_counter() - self._start)
 
+    def __str__(self) -> str:
+        return f"loss {self.loss:.3f}  accuracy {self.accuracy:.1%}  {self.images_per_second:,.0f} images/s"
+
 
 class ProgressBar:
-    """A bar with loss, accuracy, images/s and time left; silent unless `shown`."""
+    """A bar with figures and the time left; a line a minute where output is no terminal. Silent unless `shown`."""
 
-    def __init__(self, steps: int, done: int, *, shown: bool) -> None:
+    def __init__(self, title: str, steps: int, done: int, *, shown: bool) -> None:
+        self._title, self._steps, self._first = title, steps, done
         self._bar = rich_progress.Progress(
             rich_progress.TextColumn("{task.description}"),
             rich_progress.BarColumn(),
             rich_progress.TaskProgressColumn(),
             rich_progress.TextColumn("{task.fields[figures]}"),
             rich_progress.TimeRemainingColumn(),
-            disable=not shown,
         )
-        self._task = self._bar.add_task("training", total=steps, completed=done, figures="")
-        self._looked = time.perf_counter()
+        self._lines = shown and not self._bar.console.is_terminal
+        self._bar.disable = not shown or self._lines
+        self._task = self._bar.add_task(title, total=steps, completed=done, figures="")
+        self._begun = self._looked = self._printed = time.perf_counter()
 
     def __enter__(self) -> ProgressBar:
         self._bar.start()
@@ -102,10 +109,14 @@ class ProgressBar:
         """Whether it is time to look at the loss again."""
         return time.perf_counter() - self._looked > SECONDS
 
-    def show(self, step: int, meter: Meter) -> None:
-        figures = f"loss {meter.loss:.3f}  accuracy {meter.accuracy:.1%}  {meter.images_per_second:,.0f} images/s"
+    def show(self, step: int, figures: str = "") -> None:
         self._bar.update(self._task, completed=step, figures=figures)
-        self._looked = time.perf_counter()
+        self._looked = now = time.perf_counter()
+        if self._lines and now - self._printed >= LINE_SECONDS and step > self._first:
+            self._printed = now
+            left = timedelta(seconds=round((now - self._begun) / (step - self._first) * (self._steps - step)))
+            parts = [f"{self._title}: {step / self._steps:.0%}", *figures.split("  "), f"{left} left"]
+            self._bar.console.print(", ".join(filter(None, parts)), soft_wrap=True, highlight=False)
 
 
 @dataclass(frozen=True, eq=False)

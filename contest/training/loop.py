@@ -170,7 +170,7 @@ def fit(
         memory_errors(recipe),
         channels_last_gradients(model),
         cpu_convolutions(model, device),
-        ProgressBar(steps, step, shown=progress) as bar,
+        ProgressBar("training", steps, step, shown=progress) as bar,
     ):
         for number in range(len(history), epochs):
             if before_epoch:
@@ -199,7 +199,7 @@ def fit(
                 meter.add(loss, logits, batch)
                 step += 1
                 if bar.due:
-                    bar.show(step, meter)
+                    bar.show(step, str(meter))
                     _check_finite(meter, number, optimiser)
             speed = meter.images_per_second
             _check_finite(meter, number, optimiser, model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import os
 import re
 import subprocess
@@ -176,8 +177,9 @@ def test_bf16_is_used_and_comes_close() -> None:
 def test_progress_shows_what_matters(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("contest.training.evaluation.SECONDS", 0.0)
     monkeypatch.setenv("COLUMNS", "140")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal, for rich
     fit(network(), quadrants(), Recipe(epochs=2, batch_size=16), progress=True)
-    shown = capsys.readouterr().out
+    shown = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", capsys.readouterr().out)
     assert re.search(r"100%\s+loss \d+\.\d+  accuracy [\d.]+%  [\d,]+ images/s\s+\d:\d\d:\d\d", shown)
     fit(network(), quadrants(), Recipe(epochs=1, batch_size=16))
     assert capsys.readouterr().out == ""
@@ -346,7 +348,7 @@ def test_a_strided_shortcut_of_few_channels_does_not_end_the_process() -> None:
     """Its backward pass in oneDNN on AVX2 writes behind the gradient: the heap is corrupted, the process aborts."""
     narrow = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
     code = [sys.executable, "-c", SHORTCUT]
-    ended = subprocess.run(code, env=os.environ | narrow, capture_output=True, text=True, timeout=120, check=False)
+    ended = subprocess.run(code, env=os.environ | narrow, capture_output=True, text=True, timeout=600, check=False)
     assert ended.returncode == 0, ended.stderr
 
 
@@ -358,3 +360,21 @@ def test_a_strided_pointwise_convolution_is_the_same_sum(groups: int, stride: in
     plain = model(x)
     with cpu_convolutions(model):
         torch.testing.assert_close(model(x), plain)
+
+
+def test_a_pipe_gets_a_line_a_minute_with_figures_and_the_time_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not a picture of a bar that stands at 0 % until the end. Each reading of this clock is 25 s later."""
+    clock = itertools.count(0.0, 25.0)
+    monkeypatch.setattr("contest.training.evaluation.time.perf_counter", lambda: next(clock))
+    fit(network(), quadrants(), replace(PLAIN, batch_size=24), progress=True, bf16=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines and all(
+        re.fullmatch(r"training: \d+%, loss [\d.]+, accuracy [\d.]+%, [\d,]+ images/s, [\d:]+ left", line)
+        for line in lines
+    )
+    assert lines[-1].startswith("training: 100%") and "0:00:00 left" in lines[-1]
+    recipe = Recipe(batch_size=24, distillation=1.0, taught_epochs=2, flip=False, crop=0)
+    soft_labels(network(), quadrants(), recipe=recipe, progress=True)
+    assert re.match(r"the teacher answers: \d+%, [\d:]+ left", capsys.readouterr().out)
