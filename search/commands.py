@@ -216,33 +216,33 @@ def worker(directory: Path, storage: str | None, device: str, exit_when_idle: bo
 def status(study: Path, storage: str | None, as_json: bool) -> None:
     """How far STUDY is: what was trained, what runs now, the best networks so far. Reads only."""
     import json
+    from functools import partial
 
     from rich.console import Console
 
-    from search.output.html import study_judge, trial_rows
     from search.output.progress import counts, duration, leaders_table
     from search.policy.account import account
-    from search.run import load_stages
-    from search.study.study import FINISHED
-    from search.workers.worker import open_study
+    from search.policy.ranking import Judge, load_stages
+    from search.study.study import FINISHED, open_study
 
     opened, console = open_study(study, storage), Console()
+    say = partial(console.print, highlight=False, soft_wrap=not console.is_terminal)  # a pipe has no columns
     if as_json:
-        click.echo(json.dumps(trial_rows(opened), indent=1))
+        click.echo(json.dumps([record.row() for record in opened.records()], indent=1))
         return
     records = opened.records()
     ended = bool(opened.optuna.user_attrs.get(FINISHED, False))
-    console.print(f"{study}: {counts(records)}; {'finished' if ended else 'not finished'}", highlight=False)
+    say(f"{study}: {counts(records)}; {'finished' if ended else 'not finished'}")
     budget = account(opened, 1, records)
     if not ended and budget.left() < float("inf"):
         left = max(0.0, budget.left())
-        console.print(f"left: {duration(left) if budget.timed else f'{left:,.0f} images'}", highlight=False)
+        say(f"left: {duration(left) if budget.timed else f'{left:,.0f} images'}")
     for record in (r for r in records if r.state == "RUNNING"):
-        console.print(f"now: trial {record.number} ({record.stage}, {record.why}): {record.candidate.architecture}")
+        say(f"now: trial {record.number} ({record.stage}, {record.why}): {record.candidate.architecture}")
     if any(record.result for record in records):
-        console.print(leaders_table(study_judge(opened), console.width))
+        console.print(leaders_table(Judge.of(opened), console.width))
     for stage in load_stages(study):
-        console.print(f"{stage.name}: {stage.trials} trainings, {duration(stage.seconds)}, {stage.images:,} images")
+        say(f"{stage.name}: {stage.trials} trainings, {duration(stage.seconds)}, {stage.images:,} images")
 
 
 @click.command()
@@ -253,7 +253,7 @@ def status(study: Path, storage: str | None, as_json: bool) -> None:
 def report(study: Path, out: Path | None, slides: Path | None, storage: str | None) -> None:
     """What happened in STUDY: history, Pareto front, importance, cost by stage, as HTML, PNG and slides."""
     from search.output.html import write_report
-    from search.workers.worker import open_study
+    from search.study.study import open_study
 
     opened = open_study(study, storage)
     for path in write_report(opened, out or study / "report"):

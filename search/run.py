@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from contest.files import write_text
 from search.output.progress import LiveView
 from search.policy.account import account
-from search.policy.ranking import Finalist, Judge, Scores, read_finalists, winner
+from search.policy.ranking import (
+    Finalist,
+    Judge,
+    Scores,
+    StageCost,
+    load_stages,
+    read_finalists,
+    save_stages,
+    stage_costs,
+    winner,
+)
 from search.study.study import FINISHED, Study
-from search.study.trial import TrialRecord
 from search.trainers.protocol import Trainer
 from search.workers.worker import work_until_done
 
@@ -29,20 +34,6 @@ class Tools:
 
     score: Scores
     teacher: TeacherOf
-
-
-@dataclass(frozen=True)
-class StageCost:
-    """What a stage cost and gained."""
-
-    name: str
-    seconds: float
-    images: int
-    trials: int
-    best_score: float | None
-    """Of the best network after the stage, with its accuracy on validation."""
-    best_accuracy: float | None
-    feasible: bool
 
 
 @dataclass
@@ -83,47 +74,6 @@ class Run:
 
     def _judge(self) -> Judge:
         return Judge(self.study.settings, self.study.records(), self.trainer.classes)
-
-
-def stage_costs(judge: Judge) -> list[StageCost]:
-    """Costs of the kinds of training, in the order in which a budget is spent."""
-    records = sorted(judge.records, key=lambda r: r.number)
-    first = next((r.number for r in records if r.is_network), None)
-    kinds: Sequence[tuple[str, Callable[[TrialRecord], bool]]] = (
-        ("first network", lambda r: first is None or r.number <= first),
-        ("settings compared", lambda r: r.stage in ("child", "explore")),
-        ("long tunings", lambda r: r.stage in ("long", "refine")),
-        ("further parents", lambda r: r.stage == "parent"),
-    )
-    found, seen = [], set[int]()
-    for name, belongs in kinds:
-        mine = [r for r in records if r.number not in seen and belongs(r)]
-        seen |= {r.number for r in mine}
-        if mine:
-            best = Judge(judge.settings, [r for r in records if r.number in seen], round(1 / judge.chance)).best()
-            found.append(_stage_cost(name, mine, best, judge))
-    return found
-
-
-def _stage_cost(name: str, mine: Sequence[TrialRecord], best: TrialRecord | None, judge: Judge) -> StageCost:
-    return StageCost(
-        name=name,
-        seconds=round(sum(r.result.seconds for r in mine if r.result), 1),
-        images=sum(r.result.images for r in mine if r.result),
-        trials=len(mine),
-        best_score=best.result.price.total if best and best.result else None,
-        best_accuracy=best.result.accuracy if best and best.result else None,
-        feasible=best is not None and judge.feasible(best),
-    )
-
-
-def load_stages(directory: Path) -> list[StageCost]:
-    path = directory / "stages.json"
-    return [StageCost(**stage) for stage in json.loads(path.read_text())] if path.exists() else []
-
-
-def save_stages(directory: Path, stages: list[StageCost]) -> None:
-    write_text(directory / "stages.json", json.dumps([asdict(s) for s in stages], indent=2) + "\n")
 
 
 def estimate_left(study: Study, images: int) -> float | None:

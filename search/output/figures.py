@@ -9,8 +9,7 @@ import altair as alt
 import optuna
 
 from search.output.progress import bits_text
-from search.policy.ranking import Judge
-from search.run import StageCost
+from search.policy.ranking import Judge, StageCost
 from search.study.study import Study
 from search.study.trial import TrialRecord
 

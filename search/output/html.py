@@ -15,8 +15,7 @@ from contest.errors import UsageError
 from contest.files import write_text
 from search.output.figures import figures
 from search.output.progress import bits_text, counts, duration
-from search.policy.ranking import Judge
-from search.run import load_stages
+from search.policy.ranking import Judge, load_stages
 from search.study.study import Study
 from search.study.trial import TrialRecord
 
@@ -45,7 +44,7 @@ def finalist_rows(study: Study) -> list[dict[str, Any]]:
 
 def write_report(study: Study, folder: Path) -> list[Path]:
     """Write `report.html` and a PNG for each chart. Raises UsageError for a study without results."""
-    judge = study_judge(study)
+    judge = Judge.of(study)
     if not judge.records:
         raise UsageError(f"{study.directory}: no trial of this study has a result yet")
     finalists = finalist_rows(study)
@@ -61,11 +60,6 @@ def write_report(study: Study, folder: Path) -> list[Path]:
     page = folder / "report.html"
     page.write_text(_page(study, judge, finalists, parts))
     return [page, *written, *write_trials(study, folder)]
-
-
-def study_judge(study: Study) -> Judge:
-    """The judge of a study that is only read: the number of classes matters to forecasts alone."""
-    return Judge(study.settings, study.records(), 10)
 
 
 def _page(study: Study, judge: Judge, finalists: Sequence[dict[str, Any]], charts: list[str]) -> str:
@@ -130,42 +124,9 @@ def why_not(judge: Judge, record: TrialRecord) -> str:
     return "a higher score"
 
 
-def trial_rows(study: Study) -> list[dict[str, Any]]:
-    """Every trial as plain data: what it was, what was expected, what came out."""
-    found = []
-    for r in study.records():
-        result = r.result
-        found.append(
-            {
-                "trial": r.number,
-                "stage": r.stage,
-                "why": r.why,
-                "state": r.state,
-                "key": r.key,
-                "architecture": str(r.candidate.architecture),
-                "weight_bits": r.candidate.bits.weights,
-                "activation_bits": r.candidate.bits.activations,
-                "p_s": r.candidate.structured,
-                "p_u": r.candidate.unstructured,
-                "pruning": r.candidate.pruning,
-                "float_epochs": r.candidate.train.epochs,
-                "tune_epochs": r.candidate.tune.epochs,
-                "tune_learning_rate": r.candidate.tune.learning_rate,
-                "forecast": r.forecast,
-                "accuracy": result.accuracy if result else None,
-                "score": result.price.total if result else None,
-                "images": result.images if result else None,
-                "seconds": result.seconds if result else None,
-                "model": result.model if result else None,
-                "reason": r.reason,
-            }
-        )
-    return found
-
-
 def write_trials(study: Study, folder: Path) -> list[Path]:
     """`trials.csv` and `trials.json` in `folder`."""
-    rows = trial_rows(study)
+    rows = [record.row() for record in study.records()]
     table, plain = folder / "trials.csv", folder / "trials.json"
     with table.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]) if rows else [])

@@ -12,9 +12,9 @@ import vl_convert
 from contest.candidate import Candidate, Recipe, plain
 from contest.errors import UsageError
 from search.output.figures import BLUE, importance, pareto, stage_costs
-from search.output.html import finalist_rows, study_judge
+from search.output.html import finalist_rows
 from search.output.progress import bits_text, counts, duration
-from search.run import load_stages
+from search.policy.ranking import Judge, load_stages
 from search.study.study import Study
 from search.study.trial import TrialRecord
 
@@ -113,7 +113,7 @@ def write_slides(study: Study, path: Path) -> Path:
     """Write the talk. Raises UsageError for a study without results or a name that does not end in .pptx."""
     if path.suffix != ".pptx":
         raise UsageError(f"--slides {path}: the name must end in .pptx")
-    judge = study_judge(study)
+    judge = Judge.of(study)
     best = judge.best()
     if best is None:
         raise UsageError(f"{study.directory}: no trial of this study has a result yet")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,6 +41,11 @@ class Judge:
         self.settings = settings
         self.chance = 1 / classes
         self.records = [r for r in records if r.result is not None and r.answered_by is None]
+
+    @classmethod
+    def of(cls, study: Study) -> Judge:
+        """Of a study that is only read: the number of classes matters to forecasts alone."""
+        return cls(study.settings, study.records(), 10)
 
     @property
     def networks(self) -> list[TrialRecord]:
@@ -244,3 +249,58 @@ def _note_read(directory: Path, record: TrialRecord, place: int) -> None:
         "validation_accuracy": record.result.accuracy,
     }
     write_text(path, json.dumps([*reads(directory), entry], indent=2) + "\n")
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """What a stage cost and gained."""
+
+    name: str
+    seconds: float
+    images: int
+    trials: int
+    best_score: float | None
+    """Of the best network after the stage, with its accuracy on validation."""
+    best_accuracy: float | None
+    feasible: bool
+
+
+def stage_costs(judge: Judge) -> list[StageCost]:
+    """Costs of the kinds of training, in the order in which a budget is spent."""
+    records = sorted(judge.records, key=lambda r: r.number)
+    first = next((r.number for r in records if r.is_network), None)
+    kinds: Sequence[tuple[str, Callable[[TrialRecord], bool]]] = (
+        ("first network", lambda r: first is None or r.number <= first),
+        ("settings compared", lambda r: r.stage in ("child", "explore")),
+        ("long tunings", lambda r: r.stage in ("long", "refine")),
+        ("further parents", lambda r: r.stage == "parent"),
+    )
+    found, seen = [], set[int]()
+    for name, belongs in kinds:
+        mine = [r for r in records if r.number not in seen and belongs(r)]
+        seen |= {r.number for r in mine}
+        if mine:
+            best = Judge(judge.settings, [r for r in records if r.number in seen], round(1 / judge.chance)).best()
+            found.append(_stage_cost(name, mine, best, judge))
+    return found
+
+
+def _stage_cost(name: str, mine: Sequence[TrialRecord], best: TrialRecord | None, judge: Judge) -> StageCost:
+    return StageCost(
+        name=name,
+        seconds=round(sum(r.result.seconds for r in mine if r.result), 1),
+        images=sum(r.result.images for r in mine if r.result),
+        trials=len(mine),
+        best_score=best.result.price.total if best and best.result else None,
+        best_accuracy=best.result.accuracy if best and best.result else None,
+        feasible=best is not None and judge.feasible(best),
+    )
+
+
+def load_stages(directory: Path) -> list[StageCost]:
+    path = directory / "stages.json"
+    return [StageCost(**stage) for stage in json.loads(path.read_text())] if path.exists() else []
+
+
+def save_stages(directory: Path, stages: list[StageCost]) -> None:
+    write_text(directory / "stages.json", json.dumps([asdict(s) for s in stages], indent=2) + "\n")

@@ -16,7 +16,6 @@ from typing import Any, Literal
 from contest.errors import UsageError
 from contest.networks.options import Asks, Draw, Value
 from contest.networks.registry import family_rows
-from contest.pruning import methods
 
 Part = Literal["architecture", "recipe", "compression"]
 
@@ -204,6 +203,8 @@ def read_space(path: Path) -> dict[str, Any]:
 
 def whole_space() -> Space:
     """Every dimension there is: a loop over the families' rows, then the recipe and the compression."""
+    from contest.pruning import methods  # here, since it imports torch
+
     rows = {name: row for name, row in family_rows().items() if not row.not_searched}
     parts = {"family": Dimension(Draw(tuple(n for n, row in rows.items() if row.by_default)), "architecture")}
     for name, row in rows.items():

@@ -28,7 +28,7 @@ from contest.candidate import Candidate, plain
 from contest.networks.options import Value
 from search.space.space import Space
 from search.study.settings import StudySettings
-from search.study.storage import ClaimTable, PatientStorage
+from search.study.storage import ClaimTable, PatientStorage, open_storage, storage_url
 from search.study.trial import Stage, TrialPrice, TrialRecord, TrialResult, result_from_json, result_to_json
 
 
@@ -359,3 +359,11 @@ class Work:
     def directory(self, study: Study) -> Path:
         """Where the candidate's checkpoints lie, whoever trains it and however often it is resumed."""
         return study.directory / "trials" / self.key
+
+
+def open_study(directory: Path, storage: str | None = None) -> Study:
+    """The study in a directory, for reading or working. Raises UsageError if there is none."""
+    settings = StudySettings.load(directory)
+    url = storage_url(storage or settings.storage, directory)
+    opened = open_storage(url, heartbeat_s=settings.heartbeat_s, grace_s=settings.grace_s)
+    return Study(directory, settings, Space({}), opened)

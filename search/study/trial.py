@@ -101,6 +101,33 @@ class TrialRecord:
     def price(self) -> TrialPrice | None:
         return self.result.price if self.result else self.estimate
 
+    def row(self) -> dict[str, Any]:
+        """Plain data: what it was, what was expected, what came out."""
+        candidate, result = self.candidate, self.result
+        return {
+            "trial": self.number,
+            "stage": self.stage,
+            "why": self.why,
+            "state": self.state,
+            "key": self.key,
+            "architecture": str(candidate.architecture),
+            "weight_bits": candidate.bits.weights,
+            "activation_bits": candidate.bits.activations,
+            "p_s": candidate.structured,
+            "p_u": candidate.unstructured,
+            "pruning": candidate.pruning,
+            "float_epochs": candidate.train.epochs,
+            "tune_epochs": candidate.tune.epochs,
+            "tune_learning_rate": candidate.tune.learning_rate,
+            "forecast": self.forecast,
+            "accuracy": result.accuracy if result else None,
+            "score": result.price.total if result else None,
+            "images": result.images if result else None,
+            "seconds": result.seconds if result else None,
+            "model": result.model if result else None,
+            "reason": self.reason,
+        }
+
 
 def result_to_json(result: TrialResult) -> str:
     return json.dumps(asdict(result))

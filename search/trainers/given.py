@@ -161,7 +161,7 @@ def _of_candidate(candidate: Candidate, trainer: PipelineTrainer, space: Space) 
 def _of_study(source: Path, directory: Path, trainer: PipelineTrainer, space: Space) -> list[Given]:
     """The float parents of the three best networks of a study."""
     from search.policy.ranking import Judge
-    from search.workers.worker import open_study
+    from search.study.study import open_study
 
     study = open_study(source)
     best = Judge(study.settings, study.records(), trainer.classes).leaders()

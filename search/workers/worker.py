@@ -13,10 +13,9 @@ from types import TracebackType
 
 from optuna.trial import TrialState
 
-from search.space.space import Space, make_space
-from search.study.settings import StudySettings
-from search.study.storage import UnwritableError, open_storage, storage_url
-from search.study.study import FINISHED, Study, Work
+from search.space.space import make_space
+from search.study.storage import UnwritableError
+from search.study.study import FINISHED, Study, Work, open_study
 from search.trainers.isolated import IsolatedTrainer
 from search.trainers.protocol import Trainer
 from search.workers.claim import next_work
@@ -102,14 +101,6 @@ def work_until_done(
         done += 1
         if on_done is not None:
             on_done()
-
-
-def open_study(directory: Path, storage: str | None = None) -> Study:
-    """The study in a directory, for reading or working. Raises UsageError if there is none."""
-    settings = StudySettings.load(directory)
-    url = storage_url(storage or settings.storage, directory)
-    opened = open_storage(url, heartbeat_s=settings.heartbeat_s, grace_s=settings.grace_s)
-    return Study(directory, settings, Space({}), opened)
 
 
 def run_worker(directory: Path, storage: str | None, device: str, *, stay: bool) -> int:

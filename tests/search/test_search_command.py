@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from contest.errors import UsageError
 from search.commands import report, search, status
 from search.policy.ranking import reads
-from search.workers.worker import open_study
+from search.study.study import open_study
 
 SMALL = ["--dataset", "digits", "--epochs", "4/4", "--finalists", "1", "--fix", "structured=0"]
 
@@ -27,6 +27,20 @@ def numbers_of(directory: Path) -> dict[int, tuple[str, float]]:
     found = {r.number: (r.key, r.result.accuracy) for r in study.records() if r.result is not None}
     study.close()
     return found
+
+
+def check_status(directory: Path, score: float, trials: Path) -> None:
+    """`contest status` from another terminal: what the study has, without waiting for torch."""
+    code = "import sys\nfrom contest.cli import main\ntry: main()\nfinally: print('torch:', 'torch' in sys.modules)"
+
+    def told(*options: str) -> list[str]:
+        line = [sys.executable, "-c", code, "status", str(directory), *options]
+        return subprocess.run(line, capture_output=True, text=True, check=True).stdout.splitlines()
+
+    shown = told()
+    assert shown[-1] == "torch: False"
+    assert "finished" in shown[0] and any(f"{score:.5f}" in line for line in shown)
+    assert json.loads("\n".join(told("--json")[:-1])) == json.loads(trials.read_text())
 
 
 def test_search_then_report_with_slides(tmp_path: Path) -> None:
@@ -56,6 +70,7 @@ def test_search_then_report_with_slides(tmp_path: Path) -> None:
     assert "<svg" in page and "http://" not in page.replace("http://www.w3.org", "") and "<script" not in page
     assert (tmp_path / "r" / "pareto.png").read_bytes().startswith(b"\x89PNG")
     assert "the best" in page and not (tmp_path / "r" / "importance.png").exists()  # two networks say nothing of it
+    check_status(directory, scored["scores"]["digits"]["total"], tmp_path / "r" / "trials.json")
     trials = json.loads((tmp_path / "r" / "trials.json").read_text())
     with (tmp_path / "r" / "trials.csv").open(newline="") as file:
         assert [int(line["trial"]) for line in csv.DictReader(file)] == [line["trial"] for line in trials]

@@ -21,10 +21,10 @@ from contest.zoo import DIRECTORY, parent_files, teacher_files
 from search.commands import search
 from search.space.space import Space, make_space
 from search.study.settings import StudySettings
+from search.study.study import open_study
 from search.trainers import teacher
 from search.trainers.given import adopt, nearest
 from search.trainers.pipeline import PipelineTrainer
-from search.workers.worker import open_study
 
 SMALL = [
     "--dataset",
