@@ -113,10 +113,11 @@ def quantise(inputs: Inputs, a: Attributes) -> Tensor:
     scale = along(scale, x, a.get("axis"))
     point = along(zero[0].to(scale.dtype), x, a.get("axis")) if zero and zero[0] is not None else None
     rounded = _ROUNDING[a.get("rounding", "ROUND")]
+    steps = x.div_(scale) if a.get("in_place") else x / scale
     if point is None:
-        codes = rounded(x / scale)
+        codes = rounded(steps)
     else:  # QONNX rounds what the zero point was added to, ONNX and torch before
-        codes = rounded(x / scale + point) if a.get("point_first") else rounded(x / scale).add_(point)
+        codes = rounded(steps + point) if a.get("point_first") else rounded(steps).add_(point)
     codes = codes.clamp_(a["low"], a["high"])
     return (codes if point is None else codes.sub_(point)).mul_(scale).to(x.dtype)
 

@@ -22,7 +22,7 @@ from scoring.analysis.cost_model import analyse
 from scoring.analysis.dead_channels import prepared
 from scoring.costs import Costs, Number
 from scoring.graph.graph import Graph, Node, bits_of
-from scoring.graph.interpreter import batch_coupling, logits_of, run_graph
+from scoring.graph.interpreter import batch_coupling, engine_of, logits_of, run_graph
 from scoring.graph.kinds import KINDS, LAYER_KINDS, Charge
 from scoring.readers.read import read
 from scoring.readers.subject import Subject, example_images
@@ -145,7 +145,7 @@ def examine_subject(
     if pixels is None:
         return found
     count = _Counted(2 * len(pixels) + min(len(pixels), REPEATED) + min(len(pixels), CROSS_CHECKED), told)
-    engine = count((lambda batch: logits_of(graph, batch)) if known else subject.run)
+    engine = count(engine_of(graph) if known else subject.run)
     logits, reordered, repeatable = _answers(engine, pixels, batch_size if known else subject.max_batch or batch_size)
     if known:
         warning = _cross_check(subject, count(subject.run), pixels, logits)

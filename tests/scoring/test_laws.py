@@ -17,11 +17,11 @@ from scoring.analysis.cost_model import analyse
 from scoring.analysis.dead_channels import prepared
 from scoring.costs import Costs
 from scoring.graph.graph import Graph, Node
-from scoring.graph.interpreter import images_stay_first, logits_of
+from scoring.graph.interpreter import images_stay_first, logits_of, run_graph
 from scoring.graph.kinds import KINDS
 from scoring.rules import load_rule, price
 from scoring.verification import examine
-from tests.scoring.helpers import Network, costs, subject
+from tests.scoring.helpers import Network, costs, quantise, subject
 
 # Law 2: what layers grant -----------------------------------------------------------------------------------------
 
@@ -210,6 +210,26 @@ def test_many_images_get_what_each_gets_alone(between: Between) -> None:
     alone = torch.cat([logits_of(graph, image[None]) for image in images])
     torch.testing.assert_close(logits_of(graph, images), alone)
     torch.testing.assert_close(alone, torch.cat([net(image[None]) for image in images]))
+
+
+QUANTISED: list[Between] = [
+    lambda s, x: quantise(x, s.step),
+    lambda s, x: quantise(F.relu(x), s.step) + quantise(F.relu(x), s.step),
+    lambda s, x: quantise(x, s.step, -8, 7) + x,
+    lambda s, x: quantise(x.flatten(2), s.step).view_as(x) - x.transpose(2, 3),
+    lambda s, x: quantise((r := F.relu(x)), s.step) * r.mean((2, 3), keepdim=True),
+]
+
+
+@pytest.mark.parametrize("between", QUANTISED)
+def test_quantisers_that_write_over_their_input_change_no_other_reader(between: Between) -> None:
+    run: Between = lambda s, x: s.fc(between(s, s.conv(x)).mean((2, 3)))  # noqa: E731
+    net = Network(run, conv=nn.Conv2d(3, 4, 1), fc=nn.Linear(4, 10), step=torch.tensor(0.1)).eval()
+    graph, images = subject(net).graph, torch.rand(5, 3, 8, 8)
+    kept = images.clone()
+    assert torch.equal(logits_of(graph, images), run_graph(graph, images)[graph.output])  # which keeps every value
+    torch.testing.assert_close(logits_of(graph, images), net(images))
+    assert torch.equal(images, kept)
 
 
 def test_a_crop_of_the_leading_dimension_is_not_taken_for_the_batch() -> None:
