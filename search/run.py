@@ -8,6 +8,7 @@ from typing import Protocol
 from search.output.progress import LiveView
 from search.policy.account import account
 from search.policy.ranking import (
+    Converts,
     Finalist,
     Judge,
     Scores,
@@ -34,6 +35,7 @@ class Tools:
 
     score: Scores
     teacher: TeacherOf
+    convert: Converts | None = None
 
 
 @dataclass
@@ -55,7 +57,7 @@ class Run:
         self.study.optuna.set_user_attr(FINISHED, True)
         settings = self.study.settings
         self.view.stage("reading the finalists on the test set")
-        found = read_finalists(self.study, self._judge(), self.tools.score)
+        found = read_finalists(self.study, self._judge(), self.tools.score, self.tools.convert)
         return SearchOutcome(
             found, winner(found, settings.rule_name, settings.threshold), load_stages(self.study.directory)
         )

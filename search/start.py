@@ -58,7 +58,7 @@ def run_search(console: Console, **options: Any) -> SearchOutcome | None:
     enqueue_given(study, given, plan_study(console, study, trainer, begun))
     helpers = start_workers(directory, options)
     view = LiveView(study, trainer, console, lambda: estimate_left(study, trainer.images))
-    tools = Tools(score=scorer(settings), teacher=trainer.teach)
+    tools = Tools(score=scorer(settings), teacher=trainer.teach, convert=convert)
     try:
         with view:
             outcome = Run(study, trainer, tools, view)()
@@ -178,6 +178,13 @@ def scorer(settings: StudySettings) -> Any:
         return report
 
     return score
+
+
+def convert(model: Path, out: Path, /) -> object:
+    """A network's file as ONNX, checked, as `contest convert` does."""
+    from scoring.writers.convert import convert_file
+
+    return convert_file(model, out)
 
 
 def start_workers(directory: Path, options: dict[str, Any]) -> list[Any]:

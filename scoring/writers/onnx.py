@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from contest.errors import UsageError
+from contest.files import beside
 from scoring.graph.graph import Graph, Node
 from scoring.graph.interpreter import images_stay_first
 from scoring.readers.onnx_file import BITS_KEY, CLAIM_KEY, PROVENANCE_KEY
@@ -43,7 +44,8 @@ def write_onnx(
     """Write a graph as a checked ONNX file. Raises UsageError for operations that have no place in it."""
     model = _Writer(graph).model(dict(claims or {}), dict(provenance or {}))
     onnx.checker.check_model(model)
-    path.write_bytes(model.SerializeToString())
+    with beside(path) as part:
+        part.write_bytes(model.SerializeToString())
 
 
 class _Writer:

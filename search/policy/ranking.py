@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import shutil
 from collections.abc import Callable, Sequence
@@ -14,10 +15,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from contest.errors import ContestError
 from contest.files import beside, write_text
 from search.study.settings import StudySettings
 from search.study.study import Study
 from search.study.trial import TrialRecord
+
+log = logging.getLogger("search")
 
 SIGMAS = 2.0
 """The lower bound of accuracy that must reach the threshold: so many sigma below what validation shows. Of several
@@ -156,6 +160,12 @@ class Scores(Protocol):
     def __call__(self, model: Path) -> dict[str, Any]: ...
 
 
+class Converts(Protocol):
+    """Writes a network's file as ONNX that scores exactly as it does. Raises ContestError where it cannot."""
+
+    def __call__(self, model: Path, out: Path, /) -> object: ...
+
+
 @dataclass(frozen=True)
 class Finalist:
     place: int
@@ -202,8 +212,9 @@ def finalists(judge: Judge) -> list[TrialRecord]:
     return [record for record in ranked if record in chosen]
 
 
-def read_finalists(study: Study, judge: Judge, score: Scores) -> list[Finalist]:
-    """Copy the finalists under `finalists/` and read each on the test set, unless it has been read before.
+def read_finalists(study: Study, judge: Judge, score: Scores, convert: Converts | None = None) -> list[Finalist]:
+    """Copy the finalists under `finalists/` and read each on the test set, unless it has been read before; `convert`
+    puts each there as an ONNX file too.
 
     Every read is written to `reads.json` before it is made: a number of reads can be too high, never too low.
     """
@@ -213,7 +224,7 @@ def read_finalists(study: Study, judge: Judge, score: Scores) -> list[Finalist]:
         assert record.result is not None and record.result.model is not None
         home = folder / f"{record.key}"
         home.mkdir(parents=True, exist_ok=True)
-        model, report = home / "model.pt", home / "report.json"
+        model, report, other = home / "model.pt", home / "report.json", home / "model.onnx"
         if not report.exists():
             with beside(model) as part:
                 shutil.copyfile(study.directory / record.result.model, part)
@@ -223,6 +234,11 @@ def read_finalists(study: Study, judge: Judge, score: Scores) -> list[Finalist]:
                     shutil.copyfile(study.directory / "parents" / f"{record.candidate.start}.ckpt", part)
             _note_read(study.directory, record, place)
             write_text(report, json.dumps(score(model), indent=2) + "\n")
+        if convert is not None and not other.exists():
+            try:
+                convert(model, other)
+            except ContestError as error:  # the network stays what it is
+                log.warning("finalists/%s has no ONNX file: %s", record.key, error)
         found.append(Finalist(place, record, model, json.loads(report.read_text())))
     return found
 

@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from contest.errors import UsageError
+from scoring import score_file
 from search.commands import report, search, status
 from search.policy.ranking import reads
 from search.study.study import open_study
@@ -70,6 +71,7 @@ def test_search_then_report_with_slides(tmp_path: Path) -> None:
     assert "<svg" in page and "http://" not in page.replace("http://www.w3.org", "") and "<script" not in page
     assert (tmp_path / "r" / "pareto.png").read_bytes().startswith(b"\x89PNG")
     assert "the best" in page and not (tmp_path / "r" / "importance.png").exists()  # two networks say nothing of it
+    assert score_file(finalist.parent / "model.onnx", rule="digits").to_json()["scores"] == scored["scores"]
     check_status(directory, scored["scores"]["digits"]["total"], tmp_path / "r" / "trials.json")
     trials = json.loads((tmp_path / "r" / "trials.json").read_text())
     with (tmp_path / "r" / "trials.csv").open(newline="") as file:
