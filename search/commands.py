@@ -128,6 +128,12 @@ EPOCHS_HELP = (
     help="Narrow one dimension: `weight_bits=3` or `weight_bits=2,3,4`. May be given again.",
 )
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes on this machine.")
+@click.option(
+    "--track",
+    multiple=True,
+    type=click.Choice(["tensorboard", "mlflow", "wandb"]),
+    help="Also log every trial there: its parameters, curve, accuracy and score; may be given again.",
+)
 @click.option("--ray", "ray_address", help="Start the workers on this Ray cluster (`auto`, `local` or host:port).")
 @click.option(
     "--gpus-per-worker", type=float, default=0.0, show_default=True, help="With --ray: share of a GPU for each worker."

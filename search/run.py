@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -20,6 +21,7 @@ from search.policy.ranking import (
     winner,
 )
 from search.study.study import FINISHED, Study
+from search.study.trial import TrialRecord
 from search.trainers.protocol import Trainer
 from search.workers.worker import work_until_done
 
@@ -36,6 +38,8 @@ class Tools:
     score: Scores
     teacher: TeacherOf
     convert: Converts | None = None
+    track: Callable[[TrialRecord], None] | None = None
+    """Is told of each trial that ends while this runs."""
 
 
 @dataclass
@@ -50,6 +54,7 @@ class Run:
 
     def __init__(self, study: Study, trainer: Trainer, tools: Tools, view: LiveView) -> None:
         self.study, self.trainer, self.tools, self.view = study, trainer, tools, view
+        self._told = {r.number for r in study.records() if r.result} if tools.track else set()
 
     def __call__(self) -> SearchOutcome:
         """Run what is left of the study. KeyboardInterrupt goes through; what was finished stays."""
@@ -71,6 +76,11 @@ class Run:
         self._done()
 
     def _done(self) -> None:
+        if self.tools.track is not None:
+            for record in self.study.records():  # those of other workers too
+                if record.result is not None and record.number not in self._told:
+                    self._told.add(record.number)
+                    self.tools.track(record)
         save_stages(self.study.directory, stage_costs(self._judge()))
         self.view.done()
 

@@ -17,6 +17,7 @@ from contest.errors import UsageError
 from search.options import fresh, resumed
 from search.output.progress import LiveView, duration
 from search.output.summary import print_plan, print_summary
+from search.output.tracking import tracker
 from search.policy.account import Plan, open_account
 from search.policy.forecast import measure_speed
 from search.run import Run, SearchOutcome, Tools, estimate_left
@@ -37,6 +38,7 @@ def run_search(console: Console, **options: Any) -> SearchOutcome | None:
     """`contest search`: everything between the options and the summary."""
     begun: float = options.get("begun") or time.monotonic()
     directory: Path = options["directory"] or Path("studies") / options["dataset"]
+    track = tracker(options["track"], directory) if options["track"] else None
     if options["plan_only"]:
         plan_only(console, begun, options)
         return None
@@ -58,7 +60,7 @@ def run_search(console: Console, **options: Any) -> SearchOutcome | None:
     enqueue_given(study, given, plan_study(console, study, trainer, begun))
     helpers = start_workers(directory, options)
     view = LiveView(study, trainer, console, lambda: estimate_left(study, trainer.images))
-    tools = Tools(score=scorer(settings), teacher=trainer.teach, convert=convert)
+    tools = Tools(score=scorer(settings), teacher=trainer.teach, convert=convert, track=track)
     try:
         with view:
             outcome = Run(study, trainer, tools, view)()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import math
 import random
+import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,6 +21,7 @@ from contest.errors import UsageError
 from search.output.figures import parallel
 from search.output.html import why_not
 from search.output.progress import leaders_table
+from search.output.tracking import tracker
 from search.policy.account import FEW, SEARCHES, make_plan
 from search.policy.accuracy import FEATURES, CompressionModel, Measured, Observation, features, measured, reach
 from search.policy.budget import Budget, Speed, corrected, parse_duration
@@ -289,3 +292,37 @@ def test_finalists_are_the_best_and_those_whose_saving_is_worth_a_reading() -> N
     assert [r.number for r in finalists(judge)] == [3, 4, 1]
     judge.settings = StudySettings(threshold=0.9, finalists=1)
     assert [r.number for r in finalists(judge)] == [3]
+
+
+def test_a_tracked_trial_is_in_tensorboard(tmp_path: Path) -> None:
+    """Read back by TensorBoard's own reader."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    trial = replace(record(7, 0.912, score=0.004), params={"weight_bits": 3})
+    tracker(["tensorboard"], tmp_path)(trial)
+    seen = EventAccumulator(str(tmp_path / "tensorboard" / "trial-7")).Reload()
+    first = seen.Scalars("validation accuracy")[0]
+    assert (first.step, first.value) == (100, pytest.approx(0.912))
+    assert seen.Scalars("score")[0].value == pytest.approx(0.004)
+    assert "weight_bits" in str(seen.SummaryMetadata("_hparams_/session_start_info"))
+
+
+def test_a_service_that_fails_costs_no_study(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    told: list[int] = []
+
+    def fails(_: TrialRecord) -> None:
+        raise ConnectionError("no route to host")
+
+    services = {"wandb": lambda _: fails, "mlflow": lambda _: lambda r: told.append(r.number)}
+    monkeypatch.setattr("search.output.tracking.SERVICES", services)
+    tell = tracker(["wandb", "mlflow"], tmp_path)
+    tell(record(1, 0.9))
+    tell(record(2, 0.9))
+    assert told == [1, 2]
+    assert [m for m in caplog.messages if "wandb is told no more" in m] == caplog.messages  # once
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UsageError, match=r"--track wandb needs a package that is not installed: pip install wandb"):
+        tracker(["wandb"], tmp_path)
