@@ -62,13 +62,18 @@ class _Stages:
     directory: Path | None
     teach: Callable[[Recipe], Tensor] | None
     on_epoch: Callable[[Epoch], None] | None
+    on_step: Callable[[str, float], None] | None
     progress: bool
     provenance: Mapping[str, str]
+    plan: Mapping[str, float]
+    """Epochs of each stage, in order."""
+    ends_at: float | None
     stages: list[Stage]
 
     def fit(self, name: str, model: nn.Module, recipe: Recipe, seed: int, masks: GradualMasks | None = None) -> None:
         """One stage: train `model` in place, from its checkpoint where there is one."""
-        start = time.monotonic()
+        start, on_step = time.monotonic(), self.on_step
+        soft_labels = self.teach(recipe) if self.teach and recipe.distillation and recipe.epochs else None
         history = fit(
             model,
             self.train,
@@ -77,17 +82,28 @@ class _Stages:
             device=self.device,
             seed=seed,
             checkpoint=None if self.directory is None else self.directory / f"{name}.ckpt",
-            soft_labels=self.teach(recipe) if self.teach and recipe.distillation and recipe.epochs else None,
+            soft_labels=soft_labels,
             before_epoch=None if masks is None else masks.before_epoch,
             before_step=_dampening(recipe) if recipe.dampening else None,
             after_step=None if masks is None else masks.after_step,
             on_epoch=self.on_epoch,
+            on_step=None if on_step is None else lambda share: on_step(name, share),
+            ends_at=self._ends_at(name),
             progress=self.progress,
             provenance=self.provenance,
         )
         if masks is not None:
             masks.finish(model)
         self.stages.append(Stage(name, recipe.epochs, time.monotonic() - start, history.validation_accuracy))
+
+    def _ends_at(self, name: str) -> float | None:
+        """The end of a stage: of the time that is left now, its share by epochs."""
+        names, epochs = list(self.plan), list(self.plan.values())
+        left = sum(epochs[names.index(name) :]) if name in names else 0.0
+        if self.ends_at is None or not left:
+            return self.ends_at
+        now = time.time()
+        return now + (self.ends_at - now) * self.plan[name] / left
 
 
 def _dampening(recipe: Recipe) -> Callable[[nn.Module, float], None]:
@@ -164,6 +180,8 @@ def compress(
     teach: Callable[[Recipe], Tensor] | None = None,
     start: Path | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
+    on_step: Callable[[str, float], None] | None = None,
+    ends_at: float | None = None,
     progress: bool = False,
     provenance: Mapping[str, str] | None = None,
 ) -> Outcome:
@@ -174,6 +192,8 @@ def compress(
         teach: a teacher's logits for the images of a recipe that distils, as `fit` takes them.
         start: a checkpoint of a float training; weights whose name and shape agree begin as they ended there.
         on_epoch: sees every epoch of every stage; what it raises ends the run with the checkpoints intact.
+        on_step: is told now and then how far a stage is (its name, 0 to 1).
+        ends_at: when the last step should have been made (Unix time); stages that are too slow are shortened (`fit`).
 
     Raises:
         UsageError: the architecture, the bits or the pruning do not fit together, a teacher is missing, or `start` is
@@ -195,7 +215,20 @@ def compress(
             f"the candidate begins from a float network whose checkpoint has the content {candidate.start}: give it as "
             "the start (contest train --start)"
         )
-    run = _Stages(train, validation, device, directory, teach, on_epoch, progress, origin, [])
+    run = _Stages(
+        train,
+        validation,
+        device,
+        directory,
+        teach,
+        on_epoch,
+        on_step,
+        progress,
+        origin,
+        dict(stages(candidate)),
+        ends_at,
+        [],
+    )
     torch.manual_seed(candidate.seed)
     model = networks.build(candidate.architecture, image_shape, classes)
     exact_k_each(prunable(model), dict(candidate.ratios))  # names that do not exist are said before the float training

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from contest.errors import ContestError
+from contest.errors import ContestError, UsageError
 
 PACKAGES = ("contest", "torch", "torchvision", "brevitas", "optuna", "onnxruntime", "timm")
 
@@ -38,7 +38,10 @@ def examine(console: Console, options: dict[str, Any], budgets: tuple[str, ...],
 
     for budget in budgets:
         console.print(f"\n`contest search --dataset {options['dataset']} --budget {budget}` would do:", highlight=False)
-        plan_only(console, time.monotonic(), {**options, "budget": budget})
+        try:
+            plan_only(console, time.monotonic(), 0.0, {**options, "budget": budget})
+        except UsageError as error:  # too small for a network
+            console.print(str(error), highlight=False, soft_wrap=True)
     return True
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from search.output.progress import LiveView
-from search.policy.account import account
+from search.policy.account import ACCOUNT
 from search.policy.ranking import (
     Converts,
     Finalist,
@@ -62,7 +62,8 @@ class Run:
         self.study.optuna.set_user_attr(FINISHED, True)
         settings = self.study.settings
         self.view.stage("reading the finalists on the test set")
-        found = read_finalists(self.study, self._judge(), self.tools.score, self.tools.convert)
+        until = self.study.optuna.user_attrs.get(ACCOUNT, {}).get("over_at")
+        found = read_finalists(self.study, self._judge(), self.tools.score, self.tools.convert, until=until)
         return SearchOutcome(
             found, winner(found, settings.rule_name, settings.threshold), load_stages(self.study.directory)
         )
@@ -72,7 +73,14 @@ class Run:
         if self.study.settings.teachers or self.study.settings.teacher_epochs:
             self.view.stage("teacher")
             self.tools.teacher()
-        work_until_done(self.study, self.trainer, watch=self.view.epoch, on_work=self.view.begin, on_done=self._done)
+        work_until_done(
+            self.study,
+            self.trainer,
+            watch=self.view.epoch,
+            on_step=self.view.step,
+            on_work=self.view.begin,
+            on_done=self._done,
+        )
         self._done()
 
     def _done(self) -> None:
@@ -86,21 +94,3 @@ class Run:
 
     def _judge(self) -> Judge:
         return Judge(self.study.settings, self.study.records(), self.trainer.classes)
-
-
-def estimate_left(study: Study, images: int) -> float | None:
-    """Seconds to the end: of the time, or of the images at the speed so far; None before that is known."""
-    records = study.records()
-    budget = account(study, images, records)
-    if budget.timed:
-        return budget.left()
-    done = [r.result for r in records if r.result is not None and r.result.images > 0]
-    trained = sum(r.images for r in done)
-    if not trained:
-        return None
-    left = max(0.0, budget.left())
-    if study.settings.trials is not None:  # whatever ends first: the images, or the networks that were asked for
-        networks = sum(1 for r in records if r.is_network)
-        each = trained / max(networks, 1)
-        left = min(left, max(0, study.settings.trials - study.claims.taken()) * each)
-    return left * sum(r.seconds for r in done) / trained

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,12 +18,13 @@ from rich.console import Console
 from contest.errors import UsageError
 from search.options import fresh, resumed
 from search.output.progress import LiveView, duration
-from search.output.summary import print_plan, print_summary
+from search.output.summary import print_plan, print_summary, why_nothing
 from search.output.tracking import tracker
-from search.policy.account import Plan, open_account
+from search.policy.account import Plan, Times, check_start, open_account, reading_s, seconds_left
+from search.policy.budget import Speed
 from search.policy.forecast import measure_speed
-from search.run import Run, SearchOutcome, Tools, estimate_left
-from search.space.candidates import check_space, whole
+from search.run import Run, SearchOutcome, Tools
+from search.space.candidates import check_space, seeds, to_candidate, whole
 from search.space.space import Space, make_space
 from search.study.settings import StudySettings
 from search.study.storage import check_writable, open_storage, storage_url
@@ -37,10 +40,11 @@ TEACHING_SHARE = 0.15
 def run_search(console: Console, **options: Any) -> SearchOutcome | None:
     """`contest search`: everything between the options and the summary."""
     begun: float = options.get("begun") or time.monotonic()
+    started_s = time.monotonic() - begun
     directory: Path = options["directory"] or Path("studies") / options["dataset"]
     track = tracker(options["track"], directory) if options["track"] else None
     if options["plan_only"]:
-        plan_only(console, begun, options)
+        plan_only(console, begun, started_s, options)
         return None
     settings = resumed(directory, options) if options["resume"] else fresh(directory, options)
     url = storage_url(settings.storage, directory)
@@ -48,8 +52,17 @@ def run_search(console: Console, **options: Any) -> SearchOutcome | None:
         f"study [bold]{directory}[/bold] · {settings.dataset} · rule {settings.rule_name} · "
         f"at least {settings.threshold:.1%}"
     )
-    trainer = IsolatedTrainer(settings, directory, device=options["device"])
-    space, given = prepare(console, trainer, options)
+    check_start(settings.budget_s, started_s, processes=2)
+    new, trainer = not directory.exists(), IsolatedTrainer(settings, directory, device=options["device"])
+    try:
+        trainer.start()
+        space, given = prepare(console, trainer, options)
+        speed, times = timed(trainer, space, sum(one.trained for one in given), begun, started_s)
+    except UsageError:
+        trainer.close()
+        if new:
+            shutil.rmtree(directory, ignore_errors=True)
+        raise
     settings = trainer.settings
     settings.save(directory)
     study = Study(
@@ -57,9 +70,10 @@ def run_search(console: Console, **options: Any) -> SearchOutcome | None:
     )
     study.optuna.set_user_attr(FINISHED, False)
     enqueue_given(study, given)
-    enqueue_given(study, given, plan_study(console, study, trainer, begun))
+    enqueue_given(study, given, plan_study(console, study, trainer, speed, times))
+    before = len(study.finished())
     helpers = start_workers(directory, options)
-    view = LiveView(study, trainer, console, lambda: estimate_left(study, trainer.images))
+    view = LiveView(study, trainer, console, lambda done: seconds_left(study, trainer.images, study.records(), done))
     tools = Tools(score=scorer(settings), teacher=trainer.teach, convert=convert, track=track)
     try:
         with view:
@@ -71,21 +85,24 @@ def run_search(console: Console, **options: Any) -> SearchOutcome | None:
         trainer.close()
         for helper in helpers:
             helper.terminate()
+    if options["resume"] and len(study.finished()) == before:
+        console.print(why_nothing(study, trainer.images), soft_wrap=True, highlight=False)
     print_summary(console, study, outcome)
     return outcome
 
 
-def plan_only(console: Console, begun: float, options: dict[str, Any]) -> None:
+def plan_only(console: Console, begun: float, started_s: float, options: dict[str, Any]) -> None:
     """`contest search --plan`: the plan, and nothing in the study directory."""
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder) / "plan"
         settings = dataclasses.replace(fresh(directory, options), storage=None)
         trainer = PipelineTrainer(settings, directory, device=options["device"])
         space, given = prepare(console, trainer, options)
+        speed, times = timed(trainer, space, sum(one.trained for one in given), begun, started_s)
         trainer.settings.save(directory)
         study = Study(directory, trainer.settings, space, open_storage(storage_url(None, directory)))
         enqueue_given(study, given)
-        plan_study(console, study, trainer, begun)
+        plan_study(console, study, trainer, speed, times)
         study.close()
 
 
@@ -143,28 +160,42 @@ def enqueue_given(study: Study, given: list[Given], plan: Plan | None = None) ->
         study.enqueue(study.space.asked(one.values), candidate, "parent", rung, forecast=one.accuracy, why="given")
 
 
-def plan_study(console: Console, study: Study, trainer: PipelineTrainer, begun: float) -> Plan:
-    """Open the study's account and say what is planned; with a budget of time, after a few steps were timed."""
-    settings = study.settings
-    if settings.budget_s is None:
-        plan = open_account(study, trainer.images)
-        print_plan(console, study, trainer, plan, None)
-        return plan
-    start_s = time.monotonic() - begun
-    # Each finalist is read in a process of its own, which starts about as long as this one did.
-    reading_s = min(0.3 * settings.budget_s, settings.finalists * start_s)
+def timed(trainer: PipelineTrainer, space: Space, given: int, begun: float, started_s: float) -> tuple[Speed, Times]:
+    """A few steps are timed, and what else takes time; `given` float parents exist.
+
+    started_s: until everything was imported. Raises UsageError for a budget of time that is too small for a network.
+    """
+    settings = trainer.settings
+    for point in seeds(space):  # the first price imports for seconds, beside the process that trains
+        trainer.price(to_candidate(point, epochs=1.0, seed=settings.seed))
     teaching_s = trainer.answering_s()
-    speed = measure_speed(trainer, study.space)
-    ends_at = time.time() + settings.budget_s - (time.monotonic() - begun) - reading_s
-    plan = open_account(study, trainer.images, ends_at=ends_at, speed=speed, teaching_s=teaching_s)
+    speed = measure_speed(trainer, space)
+    times = Times(
+        begun=time.time() - (time.monotonic() - begun),
+        budget=settings.budget_s or math.inf,
+        starting=started_s,
+        teaching=teaching_s,
+        reading=reading_s(started_s, speed.float32_s / max(trainer.validation, 1) * trainer.test_images),
+        finalists=settings.finalists,
+    )
+    if settings.budget_s is not None:
+        times.check(speed, trainer.images, given)
+    return speed, times
+
+
+def plan_study(console: Console, study: Study, trainer: PipelineTrainer, speed: Speed, times: Times) -> Plan:
+    """Open the study's account and say what is planned, and what time it takes."""
+    plan = open_account(study, trainer.images, times=times, speed=speed)
     console.print(
         f"speed here: {speed.float_images_per_s:,.0f} images/s float, {speed.tuned_images_per_s:,.0f} quantised "
         f"({speed.macs / 1e6:.3g} million multiply-accumulates each)",
         highlight=False,
+        soft_wrap=True,
     )
-    if teaching_s:
-        console.print(f"first the teacher answers: about {duration(teaching_s)}", highlight=False)
-    print_plan(console, study, trainer, plan, ends_at + reading_s)
+    if times.teaching:
+        console.print(f"first the teacher answers: about {duration(times.teaching)}", highlight=False)
+    left = (seconds_left(study, trainer.images, study.records()) or 0.0) + times.teaching
+    print_plan(console, study, trainer, plan, times.over_at if study.settings.budget_s else time.time() + left)
     return plan
 
 

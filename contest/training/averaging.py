@@ -31,10 +31,10 @@ class Average:
         self.tensors = {name: tensor.detach().clone() for name, tensor in _tensors(model).items()}
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Once after each step."""
-        self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+    def update(self, model: nn.Module, stride: int = 1) -> None:
+        """Once after each step, which stands for `stride` of the schedule's."""
+        self.steps += stride
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps)) ** stride
         now = _tensors(model)
         floats = [name for name, tensor in self.tensors.items() if tensor.is_floating_point()]
         torch._foreach_lerp_([self.tensors[name] for name in floats], [now[name] for name in floats], 1 - decay)
@@ -88,10 +88,10 @@ class Lookahead:
         self.tensors = {n: t.detach().clone() for n, t in _tensors(model).items() if t.is_floating_point()}
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Once after each step."""
-        self.steps += 1
-        if self.steps % self.EVERY and self.steps < self.total:
+    def update(self, model: nn.Module, step: int) -> None:
+        """After each step: `step` of the schedule is done."""
+        before, self.steps = self.steps, step
+        if step // self.EVERY == before // self.EVERY and step < self.total:
             return
         now = _tensors(model)
         pairs = [(slow, now[name]) for name, slow in self.tensors.items()]

@@ -35,6 +35,8 @@ class Epoch:
     validation_accuracy: float | None
     images_per_second: float
     """Of the training alone, without validation."""
+    share: float = 1.0
+    """Of the epoch's steps, those that were made: fewer where the run had to end in time."""
 
 
 @dataclass(frozen=True)

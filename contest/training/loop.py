@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
-from itertools import islice
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +119,9 @@ def fit(
     before_epoch: Callable[[nn.Module, int, int], None] | None = None,
     before_step: Callable[[nn.Module, float], None] | None = None,
     after_step: Callable[[nn.Module], None] | None = None,
+    on_step: Callable[[float], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
+    ends_at: float | None = None,
     progress: bool = False,
     bf16: bool | None = None,
     provenance: Mapping[str, str] | None = None,
@@ -136,7 +138,10 @@ def fit(
 
     `before_epoch` (the pipeline's masks need it) gets the model, the epoch's number from 0 and the number of epochs,
     also before the first epoch after a resume. `before_step` gets the model, its gradients made, and the share of the
-    run that is done (0 to 1); what it adds to gradients counts.
+    run that is done (0 to 1); what it adds to gradients counts. `on_step` gets that share about twice a second.
+
+    `ends_at` is the time (Unix) at which the last step should have been made. Where steps turn out too slow for that,
+    the rest of the run is gone through in longer strides (`Pace`): fewer batches an epoch, all of the schedule.
 
     Raises TrainingError for a loss or weights that are not finite, for too little memory and for a checkpoint
     of another run, UsageError for a recipe that makes no sense.
@@ -163,6 +168,7 @@ def fit(
     run = {**plain(recipe), "seed": seed, "images": len(images)}
     history = files.load(checkpoint, run, parts) if checkpoint and checkpoint.exists() else []
     step = min(len(history) * len(batches), steps)
+    pace = Pace(ends_at)
 
     generators = [device] if device.type == "cuda" else []
     with (
@@ -178,7 +184,8 @@ def fit(
             torch.manual_seed(seed * 1_000_003 + number)  # for dropout: from (seed, epoch), like the batches
             model.train()
             meter = Meter(device)
-            for batch in islice(batches.epoch(number), steps - step):
+            first, last = step, min((number + 1) * len(batches), steps)
+            for batch in batches.epoch(number):
                 with autocast(device, bf16):
                     logits = model(batch.images)
                 loss = loss_of(logits, batch, recipe)
@@ -189,26 +196,33 @@ def fit(
                     nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
                 optimiser.step()
                 optimiser.zero_grad()
+                stride = min(pace.stride(steps - step, epochs - number), last - step)
+                schedule.last_epoch += stride - 1
                 schedule.step()
+                step += stride
                 if after_step:
                     after_step(model)
                 if lookahead:
-                    lookahead.update(model)
+                    lookahead.update(model, step)
                 if average:
-                    average.update(model)
+                    average.update(model, stride)
                 meter.add(loss, logits, batch)
-                step += 1
                 if bar.due:
                     bar.show(step, str(meter))
                     _check_finite(meter, number, optimiser)
+                    if on_step:
+                        on_step(step / steps)
+                if step >= last:
+                    break
             speed = meter.images_per_second
             _check_finite(meter, number, optimiser, model)
             accuracy = None
-            if validation is not None:
+            if validation is not None and (step == steps or not pace.spares(epochs - number)):
                 # the last reading is the one that counts, so it is made as every other one is: in float32
-                with average.applied(model) if average else nullcontext():
+                with average.applied(model) if average else nullcontext(), pace.reading():
                     accuracy = evaluate(model, validation, device=device, bf16=bf16 and step < steps).accuracy
-            epoch = Epoch(number + 1, recipe.epochs, meter.loss, meter.accuracy, accuracy, speed)
+            share = meter.steps / (last - first)
+            epoch = Epoch(number + 1, recipe.epochs, meter.loss, meter.accuracy, accuracy, speed, share)
             history.append(epoch)
             if checkpoint:
                 files.save(checkpoint, run, parts, history, provenance)
@@ -218,6 +232,72 @@ def fit(
         average.copy_to(model)
     model.eval()
     return History(tuple(history))
+
+
+class Pace:
+    """Brings a run to its end in time, by the lowest rate of its schedule.
+
+    While the steps that are left fit into the time that is left, each step is one step of the schedule. Where they do
+    not, a step stands for as many of them as brings the run to its end in time, and validations on the way are left
+    out where they would take much of it. Nothing is done without `ends_at` (Unix time).
+    """
+
+    WINDOW_S = 2.0
+    """A step's time is that of the steps of the last two to four seconds (on a GPU, one alone says nothing)."""
+    FEW = 3
+    TOLERANCE = 1.03
+    READINGS = 0.3
+    """Of the time that is left, what validations on the way may take in a run that is late."""
+
+    def __init__(self, ends_at: float | None) -> None:
+        self.ends_at = ends_at
+        self.late = False
+        self._marks: list[tuple[float, int]] = []
+        self._steps = 0
+        self._owed = 0.0
+        self._reading_s = 0.0
+
+    def stride(self, left: int, readings: int) -> int:
+        """Of the `left` steps of the schedule, how many the step that was just made stands for.
+
+        readings: validations that are still to come.
+        """
+        if self.ends_at is None:
+            return 1
+        now = time.time()
+        self._steps += 1
+        if not self._marks or (
+            now - self._marks[-1][0] > self.WINDOW_S and self._steps - self._marks[-1][1] >= self.FEW
+        ):
+            self._marks = [*self._marks[-1:], (now, self._steps)]
+        begun, before = self._marks[0]
+        if self._steps - before < self.FEW:
+            return left if now > self.ends_at else 1
+        each = (now - begun) / (self._steps - before)
+        time_left = self.ends_at - now - self._reading_s * (1 if self.spares(readings) else readings)
+        needed = (left - 1) * each / max(time_left, 1e-3)
+        self.late = needed > self.TOLERANCE
+        if not self.late:
+            self._owed = 0.0
+            return 1
+        self._owed += needed - 1
+        skipped = int(min(self._owed, left - 1))
+        self._owed -= skipped
+        return 1 + skipped
+
+    def spares(self, readings: int) -> bool:
+        """Whether a late run leaves out its validations but the last."""
+        if self.ends_at is None or not self.late:
+            return False
+        return readings * self._reading_s > self.READINGS * max(self.ends_at - time.time(), 0.0)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """A validation: its time is no step's."""
+        begun = time.time()
+        yield
+        self._reading_s = time.time() - begun
+        self._marks = [(moment + self._reading_s, step) for moment, step in self._marks]
 
 
 def _check_finite(meter: Meter, number: int, optimiser: torch.optim.Optimizer, model: nn.Module | None = None) -> None:

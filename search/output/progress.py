@@ -20,14 +20,20 @@ from search.study.trial import TrialRecord
 from search.trainers.protocol import Progress, Trainer
 
 ROWS = 8
+EVERY_S = 60.0
+"""Between two lines on what is done, where output is no terminal."""
 STAGES = {"parent": "float parent", "child": "settings compared", "long": "long tuning"}
 
 
 class LiveView:
     """The live table of a study: counts, leaders, what is running, time left."""
 
-    def __init__(self, study: Study, trainer: Trainer, console: Console, left_s: Callable[[], float | None]) -> None:
+    def __init__(
+        self, study: Study, trainer: Trainer, console: Console, left_s: Callable[[float], float | None]
+    ) -> None:
+        """`left_s` says the seconds to the end, from the fraction that is done of the training that runs now."""
         self._study, self._trainer, self._console, self._left_s = study, trainer, console, left_s
+        self._done, self._said = 0.0, time.monotonic()
         self._started = time.monotonic()
         self._now = "starting"
         self._stage = "starting"
@@ -58,8 +64,16 @@ class LiveView:
 
     def begin(self, work: Work) -> None:
         """A piece of work starts."""
-        self._stage = STAGES.get(work.stage, work.stage)
-        self._now = f"trial {work.trial.number}: {work.candidate.architecture}"
+        self._stage = self._named(work)
+        self._done, self._now = 0.0, f"trial {work.trial.number}: {work.candidate.architecture}"
+
+    def _named(self, work: Work) -> str:
+        """What is done, in words."""
+        if work.stage == "parent" and work.candidate.start:
+            return "a given parent is measured"
+        if work.stage == "child" and not any(r.is_network for r in self._study.records()):
+            return "first network"
+        return STAGES.get(work.stage, work.stage)
 
     def epoch(self, work: Work, progress: Progress) -> None:
         """An epoch of it is over."""
@@ -67,6 +81,21 @@ class LiveView:
             f"trial {work.trial.number}: {progress.stage} {progress.fraction:.0%}, "
             f"validation {progress.accuracy:.2%}, {progress.images_per_second:,.0f} images/s"
         )
+        self._done = progress.fraction
+        self._say()
+
+    def step(self, work: Work, stage: str, fraction: float) -> None:
+        """Within an epoch."""
+        self._done, self._now = fraction, f"trial {work.trial.number}: {stage} {fraction:.0%}"
+        self._say()
+
+    def _say(self) -> None:
+        """Where a table does not stay in place: a line every minute."""
+        if self._console.is_terminal or time.monotonic() - self._said < EVERY_S:
+            return
+        self._said, left = time.monotonic(), self._left_s(self._done)
+        text = f"{self._stage}: {self._now}" + (f"; about {duration(left)} left" if left is not None else "")
+        self._console.print(text, soft_wrap=True, highlight=False)
 
     def done(self) -> None:
         """Something is finished: read the study again."""
@@ -82,7 +111,7 @@ class LiveView:
                         self._console.print(line(record, judge), soft_wrap=True, highlight=False)
 
     def render(self) -> Group:
-        left = self._left_s()
+        left = self._left_s(self._done)
         elapsed = duration(time.monotonic() - self._started)
         head = f"[bold]{self._study.name}[/bold] · {self._stage} · {elapsed}" + (
             f" · about {duration(left)} left" if left is not None else ""

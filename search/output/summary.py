@@ -11,7 +11,7 @@ from rich.table import Table
 
 from contest.errors import command
 from search.output.progress import duration
-from search.policy.account import Plan, converged_epochs, epoch_ratio
+from search.policy.account import Plan, account, converged_epochs, epoch_ratio
 from search.policy.forecast import forecast
 from search.policy.ranking import Finalist, reads
 from search.run import SearchOutcome
@@ -21,8 +21,8 @@ from search.trainers.pipeline import PipelineTrainer
 from search.workers.claim import situation
 
 
-def print_plan(console: Console, study: Study, trainer: PipelineTrainer, plan: Plan, ends_at: float | None) -> None:
-    """What will be done, what is expected of it, and when it ends."""
+def print_plan(console: Console, study: Study, trainer: PipelineTrainer, plan: Plan, ends_at: float) -> None:
+    """What will be done, what is expected of it, and when it ends (Unix time)."""
     parts = [f"first network {plan.parent:.3g} epochs float and {plan.child:.3g} quantised"]
     if plan.shorts:
         parts.append(f"{plan.shorts} settings compared for {plan.short:.3g} epochs each")
@@ -32,8 +32,11 @@ def print_plan(console: Console, study: Study, trainer: PipelineTrainer, plan: P
     console.print(f"plan: {plan.whole:.1f} epochs in all; {'; '.join(parts)}", soft_wrap=piped, highlight=False)
     if study.settings.objective == "constrained" and all(r.result is None for r in study.records()):
         console.print(expectation(study, trainer), soft_wrap=piped, highlight=False)
-    if ends_at is not None:
-        console.print(f"ends at {time.strftime('%H:%M:%S', time.localtime(ends_at))}")
+    clock = time.strftime("%H:%M:%S", time.localtime(ends_at))
+    if study.settings.budget_s is not None:
+        console.print(f"ends at {clock}", highlight=False)
+    else:
+        console.print(f"takes about {duration(ends_at - time.time())} here, until {clock}", highlight=False)
 
 
 def expectation(study: Study, trainer: PipelineTrainer) -> str:
@@ -93,6 +96,32 @@ def print_summary(console: Console, study: Study, outcome: SearchOutcome) -> Non
     submit = command("submit", leader.model, "--team", "NAME", *rule)
     for line in (command("score", leader.model, *rule), submit, "contest plot", command("report", study.directory)):
         console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
+
+
+def why_nothing(study: Study, images: int) -> str:
+    """Why a study that was resumed has trained nothing, with the remedy; `images` of an epoch."""
+    settings, begun = study.settings, study.claims.taken()
+    if settings.trials is not None and begun >= settings.trials:
+        return (
+            f"nothing was trained: --trials counts the networks of the whole study, and of {settings.trials} it has "
+            f"begun {begun}; for ten more give --resume --trials {begun + 10}"
+        )
+    budget = account(study, images, study.records())
+    if budget.timed:
+        return "nothing was trained: no training fits into the time that is left; give --resume with a longer --budget"
+    least = max(1, round(0.05 * images))
+    if budget.left() < least:
+        spent = sum(r.result.images for r in study.records() if r.result)
+        remedy = "--images" if settings.images is not None else "--trials"
+        more = 2 * spent if settings.images is not None else 2 * (settings.trials or 1)
+        return (
+            f"nothing was trained: the study has seen {spent:,} training images, as many as it may; give --resume "
+            f"{remedy} {more}"
+        )
+    return (
+        "nothing was trained: no setting that is left promises to be worth its training; a wider --space, other "
+        "--parents or more --epochs, in a study of its own, may"
+    )
 
 
 def why_none(study: Study) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from contest.errors import UsageError
 from search.policy.budget import Budget, Speed
 from search.policy.learning_curve import PRIORS
 from search.study.settings import StudySettings
@@ -97,26 +100,127 @@ CONVERGED = 40.0
 """Epochs of a float training that hardly gains any more, of a data set of which nothing is known."""
 
 
-def open_account(
-    study: Study, images: int, *, ends_at: float | None = None, speed: Speed | None = None, teaching_s: float = 0.0
-) -> Plan:
+READING_STARTS = 1.0
+READING_PASSES = 2.0
+"""Reading a network on the test set starts a process and takes so many times what its images take in float32: 10.4 s on
+CIFAR-10 and 3.6 s on the digits, where a process starts in 3.7 s."""
+READING_SHARE = 0.25
+"""Of a budget, in which further finalists than the best are read."""
+GRACE_S = 10.0
+GRACE_SHARE = 0.05
+"""By what a network may come after the end of a budget that is just too small for one."""
+DECIDING_S = 0.3
+"""Between two trainings: 8 s of thirty trainings of the digits (one core)."""
+SOME_S = 6.0
+"""What trainings have in any case, where the smallest one is smaller still."""
+LEAST_GIVEN = 0.25
+"""Float epochs of the smallest budget that is planned for: a given parent's tuning; one epoch where none is given."""
+
+
+def reading_s(starting_s: float, images_s: float) -> float:
+    """Seconds of reading one network on the test set, whose images take so long in float32."""
+    return READING_STARTS * starting_s + 0.5 + READING_PASSES * images_s
+
+
+@dataclass(frozen=True)
+class Times:
+    """What of a budget of time is no training, in seconds."""
+
+    begun: float
+    """When the command began (Unix time)."""
+    budget: float
+    """Infinite where images are counted."""
+    starting: float
+    """Until everything was imported: about what each further process takes to start."""
+    teaching: float
+    reading: float
+    """One network on the test set."""
+    finalists: int
+    """How many are read at most."""
+
+    @property
+    def readings(self) -> int:
+        """How many finalists time is set aside for."""
+        return max(1, int(min(self.finalists, READING_SHARE * self.budget / max(self.reading, 1e-3))))
+
+    @property
+    def over_at(self) -> float:
+        """The end of the budget (Unix time)."""
+        return self.begun + self.budget
+
+    def check(self, speed: Speed, images: int, given: int) -> None:
+        """Raises UsageError where no network can come in time; `given` float parents exist.
+
+        images: of an epoch.
+        """
+        budget = Budget(images, [], ends_at=self.over_at, speed=speed)
+        epochs, trainings = (LEAST_GIVEN, given + 1) if given else (1 + TUNE_SHARE, 2)
+        training = trainings * budget.fixed() + epochs * budget.epoch(speed.macs, parent=True)
+        before = time.time() - self.begun
+        least = before + self.teaching + training + self.reading
+        if least > self.budget + max(GRACE_S, GRACE_SHARE * self.budget):
+            raise too_small(
+                self.budget,
+                least,
+                f"{before:.0f} s went by before the first step, the smallest training takes {training:.0f} s, reading "
+                f"the test set {self.reading:.0f} s",
+            )
+
+
+def check_start(budget_s: float | None, started_s: float, processes: int) -> None:
+    """Raises UsageError where starting alone took so long that a network cannot come in time.
+
+    processes: those that are still to be started, which each take about as long.
+    """
+    least = (1 + processes) * started_s
+    if budget_s is not None and least > budget_s + max(GRACE_S, GRACE_SHARE * budget_s):
+        raise too_small(budget_s, 1.5 * least, f"starting alone took {started_s:.0f} s")
+
+
+def too_small(budget_s: float, least: float, because: str) -> UsageError:
+    rounded = math.ceil(least / 10) * 10
+    minutes, seconds = divmod(rounded, 60)
+    amount = f"{minutes}m{seconds}s" if minutes and seconds else f"{minutes}m" if minutes else f"{seconds}s"
+    return UsageError(
+        f"--budget {budget_s:g}s is too small for a network here ({because}): the least that helps is about "
+        f"--budget {amount}, as this machine is now"
+    )
+
+
+def open_account(study: Study, images: int, *, times: Times | None = None, speed: Speed | None = None) -> Plan:
     """Write down what may be spent from now on; the plan for it.
 
-    teaching_s: seconds of it in which a teacher answers.
+    times: what was timed; without it, images are counted and nothing is said about time.
     """
+    timed = times is not None and times.budget < math.inf
+    ends_at = None
+    if times is not None and timed:  # a budget that is just too small has a little more
+        ends_at = max(times.over_at - times.readings * times.reading, time.time() + SOME_S)
     attribute: dict[str, Any] = {
         "total": total_images(study.settings, images) if ends_at is None else None,
         "ends_at": ends_at,
+        "over_at": times.over_at if times is not None and timed else None,
         "speed": asdict(speed) if speed else None,
+        "reading": 0.0 if times is None else times.readings * times.reading,
     }
     study.optuna.set_user_attr(ACCOUNT, attribute)
     records = study.records()
+    given = [r for r in records if r.candidate.start and r.stage == "parent"]
     budget = account(study, images, records)
-    whole = (budget.left() - teaching_s) / budget.epoch(speed.macs if speed else 1, parent=True)
-    if ends_at is None:
+    converged, ratio = converged_epochs(study.settings, images), epoch_ratio(budget)
+    if times is None or not timed:
         whole = (attribute["total"] or 0.0) / images
-    given = any(r.candidate.start for r in records)
-    plan = make_plan(whole, epoch_ratio(budget), converged_epochs(study.settings, images), images=images, given=given)
+        plan = make_plan(whole, ratio, converged, images=images, given=bool(given))
+    else:
+        macs = speed.macs if speed else 1
+        seconds, epoch = budget.left() - times.teaching, budget.epoch(macs, parent=True)
+        plan = make_plan(seconds / epoch, ratio, converged, images=images, given=bool(given))
+        # What trainings cost besides their epochs is not there for epochs.
+        waiting = sum(1 for r in given if r.result is None)
+        seconds -= budget.fixed() * (waiting + (not given) + 1 + plan.shorts + plan.longs)
+        plan = make_plan(
+            max(seconds / epoch, LEAST_GIVEN if given else 1.0), ratio, converged, images=images, given=bool(given)
+        )
     study.optuna.set_user_attr(ACCOUNT, {**attribute, "plan": asdict(plan)})
     return plan
 
@@ -144,6 +248,39 @@ def plan_of(study: Study, budget: Budget) -> Plan:
         return Plan(**known["plan"])
     converged = converged_epochs(study.settings, budget.images)
     return make_plan(budget.total / budget.images, 1.0, converged, images=budget.images)
+
+
+def seconds_left(study: Study, images: int, records: Sequence[TrialRecord], fraction: float = 0.0) -> float | None:
+    """Seconds until the study ends; None where nothing was timed.
+
+    fraction: of the training that runs now, what is done.
+    """
+    known = study.optuna.user_attrs.get(ACCOUNT, {})
+    if known.get("over_at") is not None:
+        return max(0.0, float(known["over_at"]) - time.time())
+    if not known.get("speed"):
+        return None
+    speed = Speed(**known["speed"])
+    clock, budget = Budget(images, records, ends_at=time.time(), speed=speed), account(study, images, records)
+    plan = plan_of(study, budget)
+    running = [r for r in records if r.state == "RUNNING" and r.result is None]
+    seconds = sum(
+        clock.cost(r.candidate, r.price.macs if r.price else speed.macs, parent=r.stage == "parent") for r in running
+    ) * (1 - fraction)
+    macs = next((r.result.price.macs for r in reversed(records) if r.result), speed.macs)
+    left, begun = max(0.0, budget.left() / images), [r for r in records if r.result or r.state == "RUNNING"]
+    if not any(r.stage == "parent" for r in begun):
+        left -= plan.parent
+        seconds += clock.fixed() + plan.parent * clock.epoch(macs, parent=True)
+    networks = sum(r.stage != "parent" for r in begun)
+    still = max(0, 1 + plan.shorts + plan.longs - networks)
+    tuned = (networks == 0) * plan.child + max(0, min(plan.shorts, 1 + plan.shorts - networks)) * plan.short
+    tuned += min(still, plan.longs) * plan.long
+    if study.settings.trials is not None and still:
+        tuned *= min(1.0, max(0, study.settings.trials - networks) / still)
+        still = min(still, max(0, study.settings.trials - networks))
+    seconds += still * (clock.fixed() + DECIDING_S) + min(tuned, max(left, 0.0)) * clock.epoch(macs, parent=False)
+    return seconds + float(known.get("reading", 0.0))
 
 
 def total_images(settings: StudySettings, images: int) -> float:

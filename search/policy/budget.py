@@ -9,8 +9,12 @@ from dataclasses import dataclass
 
 from contest.candidate import Candidate
 from contest.errors import UsageError
-from search.study.trial import TrialRecord
+from search.study.trial import TrialPrice, TrialRecord
 
+FIRST_SHARE = 0.15
+"""Of the time that is left, what a first float training leaves for the network that is made from it."""
+LATE = 1.5
+"""A float training that takes so many times what it promised is shortened."""
 FIXED_SHARE = 0.3
 """Of the time of a step, what does not shrink with the network's operations."""
 
@@ -38,7 +42,9 @@ class Speed:
     validation_s: float
     """Reading the validation split once, after each epoch."""
     start_s: float = 0.5
-    """Beside the steps of a training: making, freezing, writing and pricing its network."""
+    """Beside the epochs of a training: making, freezing, measuring, writing and pricing its network."""
+    float32_s: float = 0.0
+    """Reading the validation split once in float32, as the last reading is."""
 
 
 class Budget:
@@ -62,6 +68,7 @@ class Budget:
     ) -> None:
         self.images, self.total, self.ends_at = images, total, ends_at
         self._speed = None if speed is None or ends_at is None else corrected(speed, records)
+        self._none = not any(r.is_network for r in records)
         self._spent = float(sum(r.result.images for r in records if r.result))
         running = [r for r in records if r.state == "RUNNING" and r.result is None]
         self._promised = sum(
@@ -97,6 +104,20 @@ class Budget:
         rounds = 2 if candidate.structured else 1
         return self.fixed() + rounds * candidate.tune.epochs * self.epoch(macs, parent=False)
 
+    def deadline(self, candidate: Candidate, stage: str, price: TrialPrice | None) -> float | None:
+        """When the last step of a training that begins now should be made (Unix time); None where images count.
+
+        A float training leaves time for a first network, and does not take much more than it promised.
+        """
+        if self.ends_at is None:
+            return None
+        now, end = time.time(), self.ends_at - self.fixed()
+        if stage != "parent":
+            return end
+        if self._none:
+            end -= self.fixed() + FIRST_SHARE * max(end - now, 0.0)
+        return min(end, now + LATE * self.cost(candidate, price.macs if price else 1, parent=True))
+
     def epochs_for(self, amount: float, macs: int, *, parent: bool) -> float:
         """How many epochs `amount` buys, a training's fixed costs taken off."""
         return max(0.0, amount - self.fixed()) / self.epoch(macs, parent=parent)
@@ -110,6 +131,7 @@ def corrected(speed: Speed, records: Sequence[TrialRecord]) -> Speed:
         speed.tuned_images_per_s / _slower(speed, records, parent=False),
         speed.validation_s * _slower(speed, records, parent=True),
         speed.start_s,
+        speed.float32_s,
     )
 
 

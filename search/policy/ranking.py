@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -212,20 +213,27 @@ def finalists(judge: Judge) -> list[TrialRecord]:
     return [record for record in ranked if record in chosen]
 
 
-def read_finalists(study: Study, judge: Judge, score: Scores, convert: Converts | None = None) -> list[Finalist]:
+def read_finalists(
+    study: Study, judge: Judge, score: Scores, convert: Converts | None = None, *, until: float | None = None
+) -> list[Finalist]:
     """Copy the finalists under `finalists/` and read each on the test set, unless it has been read before; `convert`
     puts each there as an ONNX file too.
 
+    `until`: a time (Unix) after which none but the best is read, nor begun where the last one took longer than is left,
+    and nothing is converted.
     Every read is written to `reads.json` before it is made: a number of reads can be too high, never too low.
     """
     folder = study.directory / "finalists"
-    found = []
+    found, took = list[Finalist](), 0.0
     for place, record in enumerate(finalists(judge), start=1):
         assert record.result is not None and record.result.model is not None
         home = folder / f"{record.key}"
-        home.mkdir(parents=True, exist_ok=True)
         model, report, other = home / "model.pt", home / "report.json", home / "model.onnx"
         if not report.exists():
+            begun = time.time()
+            if found and until is not None and begun + took > until:
+                break
+            home.mkdir(parents=True, exist_ok=True)
             with beside(model) as part:
                 shutil.copyfile(study.directory / record.result.model, part)
             write_text(home / "candidate.json", record.candidate.to_json() + "\n")
@@ -234,7 +242,8 @@ def read_finalists(study: Study, judge: Judge, score: Scores, convert: Converts 
                     shutil.copyfile(study.directory / "parents" / f"{record.candidate.start}.ckpt", part)
             _note_read(study.directory, record, place)
             write_text(report, json.dumps(score(model), indent=2) + "\n")
-        if convert is not None and not other.exists():
+            took = time.time() - begun
+        if convert is not None and not other.exists() and (until is None or time.time() < until):
             try:
                 convert(model, other)
             except ContestError as error:  # the network stays what it is

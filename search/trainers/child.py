@@ -24,6 +24,10 @@ def serve(connection: Connection) -> None:
     sys.path[:] = path
     trainer: Any = None
     make = connection.recv()
+    try:
+        trainer = make()  # at once: it loads what takes seconds, while the study prepares itself
+    except Exception:
+        trainer = None  # who asks for something is told
     while True:
         try:
             method, arguments, attributes = connection.recv()
@@ -34,8 +38,19 @@ def serve(connection: Connection) -> None:
             for name, value in attributes.items():
                 setattr(trainer, name, value)
             if method == "train":
-                arguments = (*arguments, lambda progress: _report(connection, progress))
-            answer = ("done", getattr(trainer, method)(*arguments))
+                candidate, directory, ends_at = arguments
+                answer = (
+                    "done",
+                    trainer.train(
+                        candidate,
+                        directory,
+                        lambda progress: _report(connection, progress),
+                        ends_at=ends_at,
+                        on_step=lambda stage, share: connection.send(("step", (stage, share))),
+                    ),
+                )
+            else:
+                answer = ("done", getattr(trainer, method)(*arguments))
         except _Ended:
             answer = ("done", None)
         except Exception as error:

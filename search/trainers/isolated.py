@@ -22,9 +22,10 @@ from typing import Any
 
 from contest.candidate import Candidate
 from contest.errors import ContestError, TrainingError
+from search.policy.budget import Speed
 from search.study.settings import StudySettings
 from search.trainers.pipeline import PipelineTrainer
-from search.trainers.protocol import Progress, Trained, Trainer
+from search.trainers.protocol import OnStep, Progress, Trained, Trainer
 
 LOG = "trainings.log"
 """What trainings and libraries say, in the study directory."""
@@ -54,11 +55,22 @@ class TrainingProcess:
         """Of the process, while there is one."""
         return None if self._child is None else self._child.pid
 
+    def start(self) -> None:
+        """Start the process, if there is none: it makes its trainer at once."""
+        self._connected()
+
     def train(
-        self, candidate: Candidate, directory: Path, on_epoch: Callable[[Progress], None], **attributes: Any
+        self,
+        candidate: Candidate,
+        directory: Path,
+        on_epoch: Callable[[Progress], None],
+        *,
+        ends_at: float | None = None,
+        on_step: OnStep | None = None,
+        **attributes: Any,
     ) -> Trained:
         """`Trainer.train` over there. Raises what it raises, and TrainingDiedError if the process dies of it."""
-        found: Trained = self._ask("train", (candidate, directory), attributes, on_epoch)
+        found: Trained = self._ask("train", (candidate, directory, ends_at), attributes, on_epoch, on_step)
         return found
 
     def call(self, method: str, *arguments: Any, **attributes: Any) -> Any:
@@ -71,7 +83,12 @@ class TrainingProcess:
         self._child = self._connection = None
 
     def _ask(
-        self, method: str, arguments: tuple[Any, ...], attributes: dict[str, Any], on_epoch: Callable[[Progress], None]
+        self,
+        method: str,
+        arguments: tuple[Any, ...],
+        attributes: dict[str, Any],
+        on_epoch: Callable[[Progress], None],
+        on_step: OnStep | None = None,
     ) -> Any:
         try:
             connection = self._connected()
@@ -82,7 +99,10 @@ class TrainingProcess:
                     return value
                 if kind == "error":
                     raise value
-                self._pass_on(connection, value, on_epoch)
+                if kind == "epoch":
+                    self._pass_on(connection, value, on_epoch)
+                elif on_step is not None:
+                    on_step(*value)
         except (EOFError, ConnectionError) as error:
             raise TrainingDiedError(self._death()) from error
         except KeyboardInterrupt:
@@ -171,8 +191,26 @@ class IsolatedTrainer(PipelineTrainer):
         )
         self._process = TrainingProcess(make, directory / LOG)
 
-    def train(self, candidate: Candidate, directory: Path, on_epoch: Callable[[Progress], None]) -> Trained:
-        found = self._process.train(candidate, directory.resolve(), on_epoch, settings=self.settings)
+    def start(self) -> None:
+        """Start the process that trains: what it loads, it loads beside what is done here."""
+        self._process.start()
+
+    def measure(self, candidate: Candidate) -> Speed:
+        found: Speed = self._process.call("measure", candidate, settings=self.settings)
+        return found
+
+    def train(
+        self,
+        candidate: Candidate,
+        directory: Path,
+        on_epoch: Callable[[Progress], None],
+        *,
+        ends_at: float | None = None,
+        on_step: OnStep | None = None,
+    ) -> Trained:
+        found = self._process.train(
+            candidate, directory.resolve(), on_epoch, ends_at=ends_at, on_step=on_step, settings=self.settings
+        )
         return Trained(**{**vars(found), "model": directory / found.model.name})
 
     def teach(self) -> bool:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +16,12 @@ from contest.candidate import Architecture, Bits, Candidate, Recipe
 from contest.errors import UsageError
 from contest.files import beside
 from contest.pipeline import stages
+from search.policy.budget import Speed
 from search.study.settings import StudySettings
 from search.study.study import float_key
 from search.study.trial import TrialPrice
 from search.trainers.given import checkpoint_of
-from search.trainers.protocol import Progress, Trained
+from search.trainers.protocol import OnStep, Progress, Trained
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from contest.training import Ensemble, Epoch
 
 
+STEPS = 6
+"""Of an epoch that is timed."""
 SMALL_SET = 25_000
 """Training sets below this many images give a fifth to validation, larger ones 5,000."""
 
@@ -52,7 +57,9 @@ class PipelineTrainer:
         self.device = str(choose_device(device))
         self.image_shape = data.image_shape
         self.classes = len(data.classes)
+        self.test_images = 0 if data.test is None else len(data.test)
         self._teacher: Ensemble | None = None
+        self._answering_s: float | None = None
         self._labels: dict[str, torch.Tensor] = {}
         self._train = parts.train
         self._validation = parts.validation
@@ -84,7 +91,15 @@ class PipelineTrainer:
 
         return price_before(candidate, self.settings.rule, self.image_shape, self.classes)
 
-    def train(self, candidate: Candidate, directory: Path, on_epoch: Callable[[Progress], None]) -> Trained:
+    def train(
+        self,
+        candidate: Candidate,
+        directory: Path,
+        on_epoch: Callable[[Progress], None],
+        *,
+        ends_at: float | None = None,
+        on_step: OnStep | None = None,
+    ) -> Trained:
         from contest.model_file import save
         from contest.pipeline import compress
 
@@ -95,14 +110,23 @@ class PipelineTrainer:
             _copy(shared, own)
         plan = list(stages(candidate))
         total = sum(epochs for _, epochs in plan)
+        starts = {name: sum(epochs for _, epochs in plan[:place]) for place, (name, _) in enumerate(plan)}
+        unsaid = 0
+
+        def step(stage: str, share: float) -> None:
+            if on_step is not None and total:
+                on_step(stage, (starts[stage] + share * dict(plan)[stage]) / total)
 
         def report(epoch: Epoch) -> None:
             stage, before = _current(directory, plan)
             if stage == "train" and epoch.epoch == math.ceil(epoch.epochs) and not shared.exists():
                 _copy(own, shared)
-            assert epoch.validation_accuracy is not None
+            nonlocal unsaid
             done = min(1.0, (before + min(epoch.epoch, epoch.epochs)) / total)
-            images = round(len(self._train) * min(1.0, epoch.epochs - epoch.epoch + 1))
+            images = unsaid + round(len(self._train) * min(1.0, epoch.epochs - epoch.epoch + 1) * epoch.share)
+            unsaid = images if epoch.validation_accuracy is None else 0
+            if epoch.validation_accuracy is None:  # a late training does not stop to look
+                return
             on_epoch(Progress(done, epoch.validation_accuracy, epoch.images_per_second, images, stage))
 
         outcome = compress(
@@ -116,6 +140,8 @@ class PipelineTrainer:
             teach=self.soft_labels if distils(candidate) else None,
             start=checkpoint_of(self.directory, candidate),
             on_epoch=report,
+            on_step=step,
+            ends_at=ends_at,
             provenance=self._provenance,
         )
         model = save(outcome.network, directory / "model.pt")
@@ -134,13 +160,56 @@ class PipelineTrainer:
 
         return self._train.take(torch.arange(min(count, len(self._train))))
 
-    def validate_once(self, candidate: Candidate) -> None:
-        """Evaluate an untrained network of the candidate's architecture on the validation split."""
-        from contest.networks import build
-        from contest.training import evaluate
+    def measure(self, candidate: Candidate) -> Speed:
+        """What a training of `candidate` (of two epochs, float and quantised) costs here.
 
+        It is made with the images of a few steps; the second epoch counts (the first sets things up). What a training
+        does with all images besides its steps (batch norms' statistics, the last validation) is calculated from the
+        time of a validation.
+        """
+        import torch
+
+        from contest.model_file import save
+        from contest.networks import build
+        from contest.pipeline import compress
+        from contest.training import evaluate
+        from contest.training.averaging import IMAGES
+        from contest.training.device import has_bf16
+
+        import_module("contest.quantisation")  # seconds that only the first training would pay
+        import_module("scoring.score")
+        macs = self.price(candidate).macs
         network = build(candidate.architecture, self.image_shape, self.classes)
-        evaluate(network, self._validation, device=self.device, bf16=True)
+        took = []
+        for bf16 in (has_bf16(torch.device(self.device)), False):
+            started = time.monotonic()
+            evaluate(network, self._validation, device=self.device, bf16=bf16)
+            took.append(time.monotonic() - started)
+        found: dict[int, float] = {}
+        stage = 0
+
+        def note(epoch: Epoch) -> None:
+            nonlocal stage
+            stage += epoch.epoch == 1
+            found[stage] = epoch.images_per_second
+
+        started = time.monotonic()
+        images = self.some_images(STEPS * candidate.train.batch_size)
+        with tempfile.TemporaryDirectory() as folder:
+            outcome = compress(
+                candidate,
+                images,
+                image_shape=self.image_shape,
+                classes=self.classes,
+                device=self.device,
+                directory=Path(folder),
+                on_epoch=note,
+            )
+            price_after(save(outcome.network, Path(folder) / "model.pt"), self.settings.rule)
+        speeds = list(found.values())
+        start_s = time.monotonic() - started - sum(2 * len(images) / speed for speed in speeds)
+        shown = (min(IMAGES, self.images) + self.validation) / self.validation
+        return Speed(macs, speeds[0], speeds[-1], took[0], max(0.1, start_s) + took[1] * shown, took[1])
 
     def teach(self) -> bool:
         """Make the study's teacher ready; False if it has none."""
@@ -179,8 +248,12 @@ class PipelineTrainer:
 
         if not self.settings.teachers:
             return 0.0
-        recipe = Recipe(taught_epochs=self.settings.taught_epochs)
-        return answering_s(self._make_teacher(), self._answers, self._train, recipe, device=self.device)
+        if self._answering_s is None:
+            recipe = Recipe(taught_epochs=self.settings.taught_epochs)
+            self._answering_s = answering_s(
+                self._make_teacher(), self._answers, self._train, recipe, device=self.device
+            )
+        return self._answering_s
 
     @property
     def _answers(self) -> Path:

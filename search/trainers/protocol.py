@@ -40,6 +40,10 @@ class Trained:
     """Mean cross-entropy on validation."""
 
 
+OnStep = Callable[[str, float], None]
+"""Is told now and then how far a training is: its stage, and the fraction of the whole."""
+
+
 class Trainer(Protocol):
     """Prices and trains candidates of one data set."""
 
@@ -58,8 +62,17 @@ class Trainer(Protocol):
     def price(self, candidate: Candidate) -> TrialPrice:
         """The price before training, in milliseconds. Raises ContestError if the network cannot be built."""
 
-    def train(self, candidate: Candidate, directory: Path, on_epoch: Callable[[Progress], None]) -> Trained:
+    def train(
+        self,
+        candidate: Candidate,
+        directory: Path,
+        on_epoch: Callable[[Progress], None],
+        *,
+        ends_at: float | None = None,
+        on_step: OnStep | None = None,
+    ) -> Trained:
         """Train in `directory`, going on exactly from the checkpoint that lies there.
 
-        `on_epoch` is called after each epoch's checkpoint was written; what it raises goes through.
+        `on_epoch` is called after each epoch's checkpoint was written; what it raises goes through. `ends_at` is when
+        the last step should have been made (Unix time): a training that is too slow is shortened.
         """

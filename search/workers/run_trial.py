@@ -12,6 +12,7 @@ import optuna
 
 from contest.errors import ContestError
 from contest.files import write_text
+from search.policy.account import account
 from search.policy.ranking import Judge
 from search.study.storage import check_writable
 from search.study.study import Study, Work
@@ -35,11 +36,18 @@ Watch = Callable[[Work, Progress], None]
 
 
 def run(
-    study: Study, trainer: Trainer, work: Work, *, watch: Watch | None = None, is_lost: Callable[[], bool] | None = None
+    study: Study,
+    trainer: Trainer,
+    work: Work,
+    *,
+    watch: Watch | None = None,
+    on_step: Callable[[Work, str, float], None] | None = None,
+    is_lost: Callable[[], bool] | None = None,
 ) -> None:
     """Do `work` and tell the study. A training that fails is recorded; KeyboardInterrupt goes through.
 
-    watch: is called after each epoch. is_lost: whether somebody else has been given the work.
+    watch: is called after each epoch; on_step: within one, with the stage and the fraction of the whole training.
+    is_lost: whether somebody else has been given the work.
     """
     directory = work.directory(study)
     curve = read_curve(directory)
@@ -61,7 +69,13 @@ def run(
 
     trained = None
     try:
-        trained = trainer.train(work.candidate, directory, on_epoch)
+        trained = trainer.train(
+            work.candidate,
+            directory,
+            on_epoch,
+            ends_at=account(study, trainer.images, study.records()).deadline(work.candidate, work.stage, work.price),
+            on_step=None if on_step is None else lambda stage, share: on_step(work, stage, share),
+        )
     except _Pause:
         pass
     except Lost:

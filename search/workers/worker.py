@@ -70,6 +70,7 @@ def work_until_done(
     *,
     new: Callable[[], bool] = lambda: True,
     watch: Watch | None = None,
+    on_step: Callable[[Work, str, float], None] | None = None,
     on_work: Callable[[Work], None] | None = None,
     on_done: Callable[[], None] | None = None,
     stay: Callable[[], bool] = lambda: False,
@@ -78,7 +79,8 @@ def work_until_done(
 
     Args:
         new: whether new candidates may still be started (a budget says no at some time).
-        watch: is called after each epoch. on_work, on_done: before and after each piece of work.
+        watch: is called after each epoch; on_step: within one (see `run_trial.run`). on_work, on_done: before and
+            after each piece of work.
         stay: whether to wait for more although nothing is left (a worker waits for the study's end).
     """
     done = 0
@@ -97,7 +99,7 @@ def work_until_done(
         if on_work is not None:
             on_work(work)
         with Heartbeat(study, work.trial._trial_id) as heart:
-            run(study, trainer, work, watch=watch, is_lost=lambda heart=heart: heart.lost)  # type: ignore[misc]
+            run(study, trainer, work, watch=watch, on_step=on_step, is_lost=lambda heart=heart: heart.lost)  # type: ignore[misc]
         done += 1
         if on_done is not None:
             on_done()

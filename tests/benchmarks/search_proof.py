@@ -69,7 +69,9 @@ class Meter:
         self.classes, self.images, self.validation = trainer.classes, trainer.images, trainer.validation
         self.price = trainer.price
 
-    def train(self, candidate: Candidate, directory: Path, on_epoch: Callable[[Progress], None]) -> Trained:
+    def train(
+        self, candidate: Candidate, directory: Path, on_epoch: Callable[[Progress], None], **_: object
+    ) -> Trained:
         def pay(progress: Progress) -> None:
             self.spent += progress.images
             on_epoch(progress)
@@ -151,7 +153,7 @@ def ours(meter: Meter, space: Space, folder: Path, settings: StudySettings) -> s
     study.settings = replace(settings, explore_epochs=total)
     open_account(study, meter.images)
     print("   plan:", study.optuna.user_attrs[ACCOUNT]["plan"], flush=True)
-    view = LiveView(study, meter, Console(file=io.StringIO()), lambda: None)
+    view = LiveView(study, meter, Console(file=io.StringIO()), lambda done: None)
     run = Run(study, meter, Tools(lambda model: {}, lambda: False), view)
     run.train()
     chosen = next(iter(run._judge().leaders()), None)

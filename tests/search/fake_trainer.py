@@ -62,7 +62,9 @@ class FakeTrainer:
         error *= 1 + candidate.unstructured**3 + candidate.structured
         return max(0.1, 1 - error * (1 + 1.5 / epochs) / 2)
 
-    def train(self, candidate: Candidate, directory: Path, on_epoch: Callable[[Progress], None]) -> Trained:
+    def train(
+        self, candidate: Candidate, directory: Path, on_epoch: Callable[[Progress], None], **_: object
+    ) -> Trained:
         problem = self.fails(candidate)
         if problem:
             raise TrainingError(problem)

@@ -24,7 +24,9 @@ class Fragile:
     def price(self, candidate: Candidate) -> TrialPrice:
         return TrialPrice(params=0.01, ops=0.01, macs=1000, weights=1000)
 
-    def train(self, candidate: Candidate, directory: Path, on_epoch: Callable[[Progress], None]) -> Trained:
+    def train(
+        self, candidate: Candidate, directory: Path, on_epoch: Callable[[Progress], None], **_: object
+    ) -> Trained:
         if self.problem:
             raise TrainingError(self.problem)
         directory.mkdir(parents=True, exist_ok=True)

@@ -44,7 +44,7 @@ def make_study(directory: Path, **changes: Any) -> Study:
 
 def run(study: Study, trainer: FakeTrainer) -> SearchOutcome:
     console = Console(file=io.StringIO())
-    view = LiveView(study, trainer, console, lambda: None)
+    view = LiveView(study, trainer, console, lambda done: None)
     open_account(study, trainer.images)
     with view:
         return Run(study, trainer, Tools(fake_score(trainer), lambda: False), view)()

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_trainer import FakeTrainer, enqueue_random
@@ -37,8 +38,10 @@ class Remote:
         self.classes, self.images, self.validation = self.local.classes, self.local.images, self.local.validation
         self.price = self.local.price
 
-    def train(self, candidate: Candidate, directory: Path, on_epoch: Callable[[Progress], None]) -> Trained:
-        return self.process.train(candidate, directory, on_epoch)
+    def train(
+        self, candidate: Candidate, directory: Path, on_epoch: Callable[[Progress], None], **options: Any
+    ) -> Trained:
+        return self.process.train(candidate, directory, on_epoch, **options)
 
 
 Start = Callable[[Callable[[], Fragile]], Remote]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+import time
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
-from training_helpers import network
+from training_helpers import equal_states, network, quadrants
 
 from contest.candidate import Recipe, check
 from contest.datasets import Batch
 from contest.errors import UsageError
+from contest.training import fit
 from contest.training.averaging import Average, Lookahead
 from contest.training.loop import loss_of, make_optimiser, make_schedule
 
@@ -118,7 +120,7 @@ def test_lookahead_goes_back_to_slow_weights_every_five_steps() -> None:
         with torch.no_grad():
             model.weight.add_(1.0)
         fast = model.weight.item()
-        lookahead.update(model)
+        lookahead.update(model, step)
         if step in (5, 10, 12):
             decay = 0.9**5 * (step / 12) ** 3
             slow = decay * slow + (1 - decay) * fast
@@ -232,3 +234,30 @@ def test_unknown_names_are_refused() -> None:
         rates(Recipe(schedule="step"), 3, 1)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="no parameters"):
         make_optimiser(nn.ReLU(), Recipe())
+
+
+def test_a_run_that_cannot_end_in_time_goes_through_all_of_its_schedule_in_longer_strides() -> None:
+    """Sixty steps of 20 ms and more in half a second: fewer steps, and the last ones at the lowest rates."""
+    shares: list[float] = []
+
+    def slow(model: nn.Module, share: float) -> None:
+        shares.append(share)
+        time.sleep(0.02)
+
+    recipe = Recipe(epochs=10, batch_size=16, learning_rate=0.05, crop=0, lookahead=0.9, ema_decay=0.9)
+    begun = time.time()
+    history = fit(network(), quadrants(), recipe, validation=quadrants(), before_step=slow, ends_at=begun + 0.6)
+    assert time.time() - begun < 0.6 + 0.6  # at least one step an epoch, and a loaded machine
+    assert 10 <= len(shares) < 45 and shares == sorted(shares)
+    assert shares[-1] > 0.8  # below a tenth of the rate, where 45 of 60 steps alone would have ended at a half
+    assert len(history.epochs) == 10 and history.validation_accuracy is not None
+    made = [epoch.share for epoch in history.epochs]
+    assert sum(made) * 6 == pytest.approx(len(shares)) and min(made) < 1
+
+
+def test_a_run_that_ends_in_time_is_the_run_without_an_end() -> None:
+    recipe = Recipe(epochs=3, batch_size=16, learning_rate=0.05, crop=0, lookahead=0.9, schedule="onecycle")
+    one, other = network(), network()
+    fit(one, quadrants(), recipe, bf16=False)
+    fit(other, quadrants(), recipe, bf16=False, ends_at=time.time() + 600)
+    assert equal_states(one, other)

@@ -1,0 +1,189 @@
+"""A budget of time is kept: what fits, what does not and says so, when a training ends, and how long is left."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_trainer import FakeTrainer, fake_score
+from rich.console import Console
+from test_search_engine import make_study
+
+import search.policy.account
+from contest.candidate import Architecture, Candidate, Recipe
+from contest.errors import UsageError
+from search.commands import default_options
+from search.output import progress
+from search.output.progress import LiveView
+from search.output.summary import why_nothing
+from search.policy.account import Times, check_start, open_account, plan_of, reading_s, seconds_left
+from search.policy.account import account as account_of
+from search.policy.budget import Budget, Speed
+from search.policy.ranking import Judge, read_finalists, reads
+from search.run import Run, Tools
+from search.start import run_search
+from search.study.study import Study
+from search.study.trial import TrialPrice
+from search.trainers.protocol import Progress, Trained
+from search.workers.claim import next_work
+from search.workers.worker import work_until_done
+
+SPEED = Speed(9_000_000, 1000.0, 500.0, validation_s=1.0, start_s=2.0)  # an epoch of 1,000 images: 2 s and 3 s
+
+
+def times(budget: float, **changes: float) -> Times:
+    known = {"begun": time.time(), "starting": 1.0, "teaching": 0.0, "reading": 5.0, "finalists": 3, **changes}
+    return Times(budget=budget, **known)  # type: ignore[arg-type]
+
+
+def test_the_least_that_helps_is_said_where_nothing_fits() -> None:
+    """10 s went by, two trainings of 2 s and 1.1 epochs of 2 s, one reading of 5 s: 21.2 s."""
+    early = times(20.0, begun=time.time() - 10)
+    early.check(SPEED, 1000, given=0)  # a little late is in time
+    with pytest.raises(UsageError, match=r"--budget 8s is too small .*the least that helps is about --budget 30s"):
+        times(8.0, begun=time.time() - 10).check(SPEED, 1000, given=0)
+    with pytest.raises(UsageError, match="--budget 1m50s"):  # the teacher answers for 82 s first
+        times(60.0, begun=time.time() - 10, teaching=82.0).check(SPEED, 1000, given=0)
+    with pytest.raises(UsageError, match="starting alone took 9 s"):
+        check_start(10.0, 9.0, processes=2)
+    check_start(None, 900.0, processes=2)
+
+
+def test_a_budget_that_is_too_small_ends_before_anything_is_written(tmp_path: Path) -> None:
+    options = {**default_options(), "dataset": "digits", "directory": tmp_path / "s", "budget": "10s"}
+    with pytest.raises(UsageError, match="the least that helps is about --budget"):
+        run_search(Console(file=io.StringIO()), **{**options, "begun": time.monotonic() - 100})
+    assert not (tmp_path / "s").exists()
+
+
+def test_readings_take_a_part_of_the_budget_and_the_best_is_read_in_any_case() -> None:
+    assert [times(budget).readings for budget in (10.0, 30.0, 45.0, 70.0, 900.0)] == [1, 1, 2, 3, 3]
+    assert reading_s(3.7, 3.5) == pytest.approx(10.4, abs=1.0)  # CIFAR-10, measured
+    assert reading_s(3.7, 0.0) == pytest.approx(3.6, abs=1.0)  # digits, measured
+
+
+def test_a_training_has_a_deadline_and_leaves_time_for_what_must_follow() -> None:
+    now = time.time()
+    budget = Budget(1000, [], ends_at=now + 100, speed=SPEED)
+    parent = Candidate(Architecture("resnet", {"depth": 8}), train=Recipe(epochs=10.0))
+    price = TrialPrice(0.0, 0.0, SPEED.macs, 1)
+    # Fixed costs of this training and of the first network, and a share of the rest for its tuning.
+    long = replace(parent, train=replace(parent.train, epochs=80.0))
+    assert budget.deadline(long, "parent", price) == pytest.approx(now + 98 - (2 + 0.15 * 98), abs=0.5)
+    assert budget.deadline(long, "child", price) == pytest.approx(now + 98, abs=0.5)
+    # 10 epochs of 2 s and 2 s besides were promised.
+    assert budget.deadline(parent, "parent", price) == pytest.approx(now + 1.5 * 22, abs=0.5)
+    assert Budget(1000, [], total=1e6).deadline(parent, "child", None) is None
+
+
+class Timed(FakeTrainer):
+    """A trainer whose trainings do what they are told: they end at the latest when they should."""
+
+    def __init__(self) -> None:
+        super().__init__(epoch_s=0.02)
+        self.ends: list[float | None] = []
+
+    def train(
+        self, candidate: Candidate, directory: Path, on_epoch: Callable[[Progress], None], **keeping: Any
+    ) -> Trained:
+        self.ends.append(keeping["ends_at"])
+        keeping["on_step"]("train", 0.45)
+        return super().train(candidate, directory, on_epoch)
+
+
+def test_a_budget_ends_in_time_with_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search.policy.account, "SOME_S", 1.0)
+    study, trainer = make_study(tmp_path / "s", trials=None, budget_s=4.0, threshold=0.8), Timed()
+    begun = time.time()
+    speed = Speed(9_000_000, 50_000.0, 50_000.0, validation_s=0.0, start_s=0.01)
+    open_account(study, trainer.images, times=times(20.0, reading=18.0), speed=speed)
+    view = LiveView(study, trainer, Console(file=io.StringIO()), lambda done: None)
+    with view:
+        outcome = Run(study, trainer, Tools(fake_score(trainer), lambda: False), view)()
+    assert outcome.finalists and time.time() - begun < 2 + 15  # without an end it trains for minutes
+    assert all(end is not None and end <= begun + 20 for end in trainer.ends)
+
+
+def test_only_the_best_is_read_after_the_end(tmp_path: Path) -> None:
+    study, trainer = make_study(tmp_path / "s", threshold=0.8, trials=4), FakeTrainer()
+    open_account(study, trainer.images)
+    work_until_done(study, trainer)
+    judge = Judge(study.settings, study.records(), trainer.classes)
+    assert len(read_finalists(study, judge, fake_score(trainer), until=time.time() - 1)) == 1
+    assert len(reads(study.directory)) == 1
+    assert len(list((study.directory / "finalists").iterdir())) == 1
+    assert len(read_finalists(study, judge, fake_score(trainer), until=time.time() + 60)) == 3
+
+
+def opened(directory: Path, **changes: Any) -> tuple[Study, FakeTrainer]:
+    study, trainer = make_study(directory, threshold=0.8, **changes), FakeTrainer()
+    open_account(study, trainer.images, times=times(math.inf), speed=SPEED)
+    return study, trainer
+
+
+def test_without_a_budget_the_time_is_what_the_plan_takes(tmp_path: Path) -> None:
+    study, trainer = opened(tmp_path / "s", trials=100, images=72_000)
+    plan = plan_of(study, account_of(study, trainer.images, []))
+    networks = 1 + plan.shorts + plan.longs
+    tuned = plan.child + plan.shorts * plan.short + plan.longs * plan.long
+    floats = 2 * plan.parent + 2.0  # seconds; a quantised epoch takes 3 s, a reading 5 s
+    assert seconds_left(study, trainer.images, []) == pytest.approx(floats + 3 * tuned + 2.3 * networks + 3 * 5.0)
+    few, _ = opened(tmp_path / "t", trials=networks // 2, images=72_000)
+    half = networks // 2 / networks
+    expected = floats + half * (3 * tuned + 2.3 * networks) + 3 * 5.0
+    assert seconds_left(few, trainer.images, []) == pytest.approx(expected)
+
+
+def test_what_runs_is_counted_by_how_far_it_is(tmp_path: Path) -> None:
+    study, trainer = opened(tmp_path / "s")
+    work = next_work(study, trainer)
+    assert work is not None and work.stage == "parent"
+    begun, middle, end = (seconds_left(study, trainer.images, study.records(), part) for part in (0.0, 0.5, 1.0))
+    assert begun is not None and middle is not None and end is not None
+    cost = Budget(1000, [], ends_at=0.0, speed=SPEED).cost(work.candidate, work.price.macs, parent=True)
+    assert begun - end == pytest.approx(cost) and begun - middle == pytest.approx(cost / 2)
+
+
+def test_a_pipe_gets_a_line_every_minute_that_names_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study, trainer = opened(tmp_path / "s")
+    file = io.StringIO()
+    view = LiveView(study, trainer, Console(file=file), lambda done: 100 * (1 - done))
+    work = next_work(study, trainer)
+    assert work is not None
+    view.begin(work)
+    view.step(work, "train", 0.2)
+    assert file.getvalue() == ""
+    monkeypatch.setattr(progress, "EVERY_S", 0.0)
+    view.step(work, "train", 0.45)
+    assert file.getvalue() == "float parent: trial 0: train 45%; about 55 s left\n"
+    view.begin(replace(work, stage="child"))
+    assert "first network" in render(view)
+    given = replace(work, candidate=replace(work.candidate, start="abc"))
+    view.begin(given)
+    assert "a given parent is measured" in render(view)
+
+
+def render(view: LiveView) -> str:
+    file = io.StringIO()
+    Console(file=file, width=200).print(view.render())
+    return file.getvalue()
+
+
+def test_a_resumed_study_with_nothing_to_do_says_why(tmp_path: Path) -> None:
+    study, trainer = make_study(tmp_path / "s", threshold=0.8, trials=2), FakeTrainer()
+    open_account(study, trainer.images)
+    work_until_done(study, trainer)
+    assert re.search(r"of 2 it has begun 2; .*--resume --trials 12$", why_nothing(study, trainer.images))
+    counted = make_study(tmp_path / "t", threshold=0.8, trials=None, images=12_000)
+    open_account(counted, trainer.images)
+    work_until_done(counted, trainer)
+    spent = sum(r.result.images for r in counted.finished() if r.result)
+    assert f"seen {spent:,} training images" in why_nothing(counted, trainer.images)
+    assert f"--resume --images {2 * spent}" in why_nothing(counted, trainer.images)
