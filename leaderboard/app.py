@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import gc
 import hmac
 import importlib.util
@@ -24,13 +26,14 @@ from contest import __version__
 from contest.errors import ContestError
 from leaderboard.board import Board, open_board
 from leaderboard.cache import Cache
-from leaderboard.domain import submissions
+from leaderboard.domain import submissions, tokens
 from leaderboard.domain.contests import NotFoundError
 from leaderboard.scoring_queue.score_submission import Scorer
 from leaderboard.service import api
 from leaderboard.service.observability import Metrics, Observe
 from leaderboard.service.problems import detail_of, problem, status_of
 from leaderboard.service.security import (
+    SESSION_COOKIE,
     BelowPrefix,
     BodyLimit,
     BodyTooLargeError,
@@ -75,7 +78,7 @@ def create_app(settings: BoardSettings, scorer: Scorer | None = None, *, pages: 
         own = ("localhost", "127.0.0.1")  # health checks
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*settings.hosts, *own], www_redirect=False)
     app.add_middleware(BodyLimit, settings=settings, is_upload=_is_upload)
-    app.add_middleware(RateLimit, settings=settings)
+    app.add_middleware(RateLimit, settings=settings, holder=functools.partial(_holder, board))
     app.add_middleware(SecurityHeaders, tls=settings.secure_cookies)
     app.add_middleware(Observe, metrics=app.state.metrics)
     if settings.prefix:
@@ -122,6 +125,18 @@ def _pages(app: FastAPI) -> None:
 def _is_upload(scope: Scope) -> bool:
     path: str = scope["path"]
     return scope["method"] == "POST" and path.rstrip("/").endswith("/submissions")
+
+
+def _holder(board: Board, scope: Scope) -> str:
+    """The public half of the good token that a request carries, itself or through its session; '' without one."""
+    request = Request(scope)
+    if token := bearer(request.headers.get("authorization")):
+        with contextlib.suppress(SQLAlchemyError, ContestError), board.database.read() as session:
+            viewer = tokens.check(session, token)
+            return viewer.token_key if viewer else ""
+        return ""  # the database is away, which the request itself will say
+    known = board.signer.read_session(request.cookies.get(SESSION_COOKIE, ""))
+    return known.token_key if known else ""
 
 
 def _operations(app: FastAPI) -> None:

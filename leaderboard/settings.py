@@ -40,9 +40,9 @@ class BoardSettings:
     upload_total_s: float = 600.0
     """Longest time for a whole body."""
     requests_per_minute: int = 600
-    """Reads by one address or token."""
+    """Reads by one token, or by one address of those without."""
     writes_per_minute: int = 60
-    """Uploads and other changes by one address or token."""
+    """Uploads and other changes by one token, or by one address of those without."""
     lease_s: float = 60.0
     """A claimed submission whose worker is silent for so long goes back to the queue."""
     attempts: int = 3

@@ -119,6 +119,9 @@ def rush(given: argparse.Namespace, folder: Path, database: str) -> None:
             f"uploads: {sum(a == 202 for a in answers)} of {given.teams} taken, "
             f"median {statistics.median(times):.2f} s, slowest {max(times):.2f} s"
         )
+        refused = sorted({a for a in answers if a != 202})
+        if refused:
+            raise SystemExit(f"uploads were answered {refused}: none may be, so the queue is not waited for")
         while time.monotonic() - begun < 60 * given.limit_min:
             with board.database.read() as session:
                 states = [state for (state,) in session.query(Submission.state)]

@@ -18,7 +18,7 @@ from fastapi.testclient import TestClient
 
 from leaderboard.app import create_app
 from leaderboard.board import Board
-from leaderboard.domain import contests
+from leaderboard.domain import contests, tokens
 from leaderboard.service.observability import JsonFormatter
 from leaderboard.service.schemas import FROM_LABELS, FROM_THE_FILE
 from leaderboard.settings import BoardSettings
@@ -218,6 +218,24 @@ def test_too_many_requests_wait(settings: BoardSettings) -> None:
         assert [a.status_code for a in answers] == [200, 200, 200, 429]
         assert int(answers[-1].headers["retry-after"]) >= 1
         assert client.get("/healthz").status_code == 200
+
+
+def test_a_class_behind_one_address_hands_in_at_once(settings: BoardSettings, board: Board) -> None:
+    """Each team has its own measure; guesses at tokens share the one of their address."""
+    with board.database.write() as session:
+        contest = contests.find(session, "cifar")
+        handed = [tokens.create(session, contests.add_team(session, contest, f"Team {i}")) for i in range(9)]
+    app = create_app(replace(settings, requests_per_minute=12, writes_per_minute=2, workers=0), scripted, pages=False)
+    with TestClient(app) as client:
+        for again in range(2):
+            for i, one in enumerate(handed):
+                answer = client.post(SUBMIT, content=content(n=again, team=i, report={}), headers=auth(one))
+                assert answer.status_code == 202, (again, i, answer.text)
+        answer = client.post(SUBMIT, content=content(n=3, report={}), headers=auth(handed[0]))
+        assert answer.status_code == 429 and "try again in" in answer.json()["detail"]
+        guesses = [client.post(SUBMIT, headers=auth(f"contest_{i:016x}_{'a' * 43}")).status_code for i in range(6)]
+        assert guesses == [401, 401, 429, 429, 429, 429]
+        assert client.get("/api/v1/me", headers=auth(handed[1])).status_code == 200
 
 
 def test_a_service_that_stops_leaves_nothing_running(settings: BoardSettings, board: Board, token: Make) -> None:
