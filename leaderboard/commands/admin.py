@@ -13,7 +13,15 @@ import click
 from contest.errors import UsageError
 from leaderboard.commands import marking, timing
 from leaderboard.commands import teams as team_commands
-from leaderboard.commands.options import changing, contest_option, local, moment, opened_database, settings_of
+from leaderboard.commands.options import (
+    changing,
+    contest_option,
+    local,
+    moment,
+    no_contest,
+    opened_database,
+    settings_of,
+)
 
 _feedback = click.Choice(["full", "coarse"])
 _counts = click.Choice(["best", "last", "chosen"])
@@ -160,7 +168,10 @@ def list_(directory: Path | None, database: str | None) -> None:
     from leaderboard.domain import contests
 
     with opened_database(directory, database) as opened, opened.read() as session:
-        for contest in contests.listing(session):
+        found = contests.listing(session)
+        if not found:
+            raise UsageError(no_contest("", [], opened.engine.url))
+        for contest in found:
             counts = contests.count_submissions(session, contest)
             states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "no submissions"
             closed = "closed" if contest.closed_at else "open"

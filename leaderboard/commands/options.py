@@ -64,8 +64,16 @@ def changing(directory: Path | None, database: str | None, name: str) -> Iterato
     with opened_database(directory, database) as opened, opened.write() as session:
         contest = contests.the_only(session, name)
         if contest is None:
-            raise UsageError(f"there is no contest {name!r}: `contest admin create NAME --rule RULE` makes one")
+            raise UsageError(no_contest(name, [one.slug for one in contests.listing(session)], opened.engine.url))
         yield session, contest
+
+
+def no_contest(name: str, known: list[str], place: object) -> str:
+    """What is said where no contest, or none of this name, is on a board."""
+    if known:
+        return f"this board has no contest '{name}'; it has {', '.join(known)} (--contest NAME)"
+    made = "`contest admin create NAME --rule RULE` makes one, and so does the first `contest serve`"
+    return f"the board {place} has no contest yet: {made} (another board: --directory or CONTEST_LEADERBOARD)"
 
 
 def moment(text: str | None) -> datetime | None:

@@ -64,8 +64,7 @@ def explain(report: Report, rule: Rule, own: Own, earlier: Report | None = None)
         if value is not None and math.isfinite(value) and abs(value / report.scores[rule.name].total - 1) > 1e-3:
             found.append(Cause(name, about, value, figure is not None and _close(value, figure)))
     if earlier is not None and (grown := _grown(report, rule, earlier)) is not None:
-        about = "an earlier submission had more zeros: masks were not held in training (in distilling, most often)"
-        found.append(Cause("zeros that grew back", about, grown, figure is not None and _close(grown, figure)))
+        found.append(Cause(*GREW_BACK, grown, figure is not None and _close(grown, figure)))
     return sorted(found, key=lambda cause: (not cause.explains, cause.name))
 
 
@@ -178,3 +177,9 @@ def _grown(report: Report, rule: Rule, earlier: Report) -> float | None:
         return None
     params, ops = _terms(report, rule)
     return params * before / now + ops
+
+
+GREW_BACK = (
+    "zeros that grew back",
+    "an earlier submission had more zeros: masks were not held in training (in distilling, most often)",
+)

@@ -198,8 +198,8 @@ class RateLimit:
     """Answers 429 with Retry-After to whoever asks too often, counted in this process.
 
     Holders of a good token have a bucket each, since a class often shares one address; everybody else is counted by
-    address. `holder` says whose token or session a request carries ('' for nobody's). A token that is new here costs its
-    address one read before it is looked up: guesses at tokens find no fresh bucket.
+    address. `holder` says whose token or session a request carries ('' for nobody's). A token that is new here costs
+    its address one read before it is looked up: guesses at tokens find no fresh bucket.
     """
 
     def __init__(self, app: ASGIApp, settings: BoardSettings, holder: Callable[[Scope], str]) -> None:

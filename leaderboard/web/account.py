@@ -39,7 +39,7 @@ def sign_in(
         team = session.get(Team, viewer.team_id) if viewer and viewer.team_id else None
         home = f"/contests/{team.contest.slug}" if team else "/admin"
     if viewer is None:
-        notice = "This token is unknown, revoked or out of date."
+        notice = visit.say("This token is unknown, revoked or out of date.")
         return visit.page("login.html", status=401, here="login", next=own_path(next), notice=notice)
     goal = own_path(next)
     response = see_other(goal if goal != "/" else home)
@@ -71,7 +71,7 @@ def join(
     failures: Buckets = visit.request.app.state.join_failures
     client = visit.request.client.host if visit.request.client else ""
     if failures.empty(client):
-        return _join_form(visit, fields, "Too many attempts that failed; try again in some minutes.", 429)
+        return _join_form(visit, fields, visit.say("Too many attempts that failed; try again in some minutes."), 429)
     try:
         with visit.board.database.write() as session:
             handout = roster.join(session, code, mail, team, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -90,13 +91,15 @@ def size(value: Any) -> str:
     return f"{known:.0f} bytes"
 
 
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    for limit, unit in ((172_800, 86_400), (7200, 3600), (90, 60)):
+UNITS = {"days": (172_800, 86_400), "hours": (7200, 3600), "minutes": (90, 60), "seconds": (1.5, 1)}
+
+
+def duration(seconds: float, say: Callable[[str], str] = str) -> str:
+    """Seconds as people say them, `say` in their language."""
+    for name, (limit, unit) in UNITS.items():
         if seconds >= limit:
-            name = {86_400: "days", 3600: "hours", 60: "minutes"}[unit]
-            return f"{seconds / unit:.0f} {name}"
-    return "a second" if seconds < 1.5 else f"{round(seconds)} seconds"
+            return f"{seconds / unit:.0f} {say(name)}"
+    return say("a second")
 
 
 def dataset(name: str) -> str:
@@ -136,7 +139,6 @@ FILTERS = {
     "bits": bits,
     "breakable": breakable,
     "cell": cell,
-    "duration": duration,
     "markdown": markdown,
     "size": size,
     "dataset": dataset,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from babel.core import negotiate_locale
@@ -12,7 +12,7 @@ from babel.messages.pofile import read_po
 from babel.support import Translations
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from leaderboard.web.formats import FILTERS
+from leaderboard.web.formats import FILTERS, duration
 
 LOCALE = Path(__file__).parent / "locale"
 LANGUAGES = ("en", *sorted(path.stem for path in LOCALE.glob("*.po")))
@@ -30,6 +30,9 @@ def templates(language: str) -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(FILTERS)
+    # `said` is for sentences that the program makes: `_` of a template takes a per cent sign in them for a place.
+    told = partial(said, language)
+    environment.filters |= {"said": told, "duration": partial(duration, say=told)}
     environment.policies["ext.i18n.trimmed"] = True
     environment.install_gettext_translations(translations(language), newstyle=True)  # type: ignore[attr-defined]
     return environment
@@ -46,6 +49,11 @@ def translations(language: str) -> Translations:
     write_mo(compiled, catalog)
     compiled.seek(0)
     return Translations(compiled)
+
+
+def said(language: str, text: str) -> str:
+    """A sentence in a language of LANGUAGES; as it is where the language's file has it not."""
+    return translations(language).gettext(text) if text else ""
 
 
 def preferred(header: str) -> str:

@@ -27,7 +27,7 @@ from leaderboard.domain.tokens import PUBLIC, Viewer
 from leaderboard.service.security import SESSION_COOKIE
 from leaderboard.storage.signer import SESSION_S, ForbiddenError
 from leaderboard.storage.tables import Contest, Team
-from leaderboard.web.language import preferred, templates
+from leaderboard.web.language import preferred, said, templates
 
 _OWN_ADDRESS = re.compile(r'( (?:href|src|action|data-chart|data-state-url)=")/(?!/)')
 
@@ -48,6 +48,11 @@ class Visit:
     def language(self) -> str:
         """The deployment's, else what the browser asks for."""
         return self.board.settings.language or preferred(self.request.headers.get("accept-language", ""))
+
+    def say(self, text: str, **values: object) -> str:
+        """A sentence in the reader's language, with values at its places %(name)s."""
+        told = said(self.language, text)
+        return told % values if values else told
 
     @property
     def signed_in(self) -> bool:

@@ -107,7 +107,7 @@ def page(submission: Id, visit: TheVisit) -> Response:
         may_choose=_may_choose(contest, found, visit),
         disqualified=found.disqualified_reason or found.team.disqualified_reason,
         quantities=_quantities(shown),
-        checks=_checks(shown, report) if scored else [],
+        checks=_checks(visit, shown, report) if scored else [],
         layers=layers_of(report),
         scores=report.scores if report else {},
         notes=[note[:500] for note in report.notes] if report else [],
@@ -158,8 +158,15 @@ def state(submission: Id, visit: TheVisit) -> JSONResponse:
         found = submissions.find(session, submission, visit.viewer)
         waiting = submissions.ahead(session, found) if found.state == State.QUEUED else 0
         expected_s = submissions.expected_s(session, waiting) if found.state == State.QUEUED else None
-    about = formats.duration(expected_s) if expected_s else ""
-    answer = {"state": found.state, "ahead": waiting, "about": about, "terminal": found.state in TERMINAL}
+    about = formats.duration(expected_s, visit.say) if expected_s else ""
+    label = visit.say(found.state.replace("_", " "))
+    answer = {
+        "state": found.state,
+        "label": label,
+        "ahead": waiting,
+        "about": about,
+        "terminal": found.state in TERMINAL,
+    }
     return JSONResponse(answer, headers={"Cache-Control": "no-store"})
 
 
@@ -246,7 +253,7 @@ def compare(visit: TheVisit, ids: Annotated[list[str] | None, Query(alias="id", 
         reports = [report_for(session, s, visit) for s in pair]
         views = [submission_view(s, s.contest, visit.viewer) for s in pair]
         same = pair[0].contest_id == pair[1].contest_id
-    message = "" if same else "These two are of different contests: their scores do not compare."
+    message = "" if same else visit.say("These two are of different contests: their scores do not compare.")
     return visit.page(
         "compare.html",
         contest=pair[0].contest if same else None,
@@ -255,7 +262,7 @@ def compare(visit: TheVisit, ids: Annotated[list[str] | None, Query(alias="id", 
         message=message,
         rows=lines_of(views),
         layers=[layers_of(report) for report in reports],
-        verdict=_verdict(views) if same else "",
+        verdict=_verdict(visit, views) if same else "",
     )
 
 
@@ -310,26 +317,27 @@ def _holdout(report: Report | None) -> float | None:
     return formats.number(report.holdout.get("value")) if report and report.holdout else None
 
 
-def _checks(submission: SubmissionView, report: Report | None) -> list[dict[str, Any]]:
+def _checks(visit: Visit, submission: SubmissionView, report: Report | None) -> list[dict[str, Any]]:
     """What was checked. A scored file passed all that blocks ranking, or its report names what it did not pass."""
     problems = [problem[:500] for problem in report.problems] if report else []
     flags = [flag[:500] for flag in report.flags] if report else []
     if report and report.accuracy_problem is None and submission.state == State.BELOW_THRESHOLD:
-        problems.append("The accuracy is below the threshold.")  # how far is not for this visitor
+        problems.append(visit.say("The accuracy is below the threshold."))  # how far is not for this visitor
     differ, flatter = ", ".join(submission.differences), ", ".join(submission.flattering)
-    checks = [{"passed": True, "text": text} for text in _CHECKS]
+    checks = [{"passed": True, "text": visit.say(text)} for text in _CHECKS]
     checks.append(
         {
             "passed": not flatter,
-            "text": f"Claimed better than measured: {flatter}."
+            "text": visit.say("Claimed better than measured: %(names)s.", names=flatter)
             if flatter
-            else f"Claimed otherwise, but no better than measured: {differ}."
+            else visit.say("Claimed otherwise, but no better than measured: %(names)s.", names=differ)
             if differ
-            else "What the file claims agrees with what was measured.",
+            else visit.say("What the file claims agrees with what was measured."),
         }
     )
     if submission.isolation:
-        checks.append({"passed": True, "text": f"Opened in a child process under isolation “{submission.isolation}”."})
+        told = visit.say("Opened in a child process under isolation “%(level)s”.", level=submission.isolation)
+        checks.append({"passed": True, "text": told})
     return checks + [{"passed": False, "text": text} for text in (*problems, *flags)]
 
 
@@ -369,16 +377,24 @@ def lines_of(pair: Sequence[SubmissionView]) -> list[Line]:
     return [row for row in rows if {cell.text for cell in row.cells} != {"–"}]
 
 
-def _verdict(pair: Sequence[SubmissionView]) -> str:
+def _verdict(visit: Visit, pair: Sequence[SubmissionView]) -> str:
     """One sentence, where both are scored."""
     first, second = pair
     if not (first.score and second.score and first.accuracy and second.accuracy):
         return ""
     if first.score == second.score:
-        return "Both have the same score."
+        return visit.say("Both have the same score.")
     low, high = sorted(pair, key=lambda s: s.score or 0)
     points = 100 * ((low.accuracy or 0) - (high.accuracy or 0))
-    return (
-        f"Submission {low.id} has {(low.score or 0) / (high.score or 1):.0%} of the other's score "
-        f"at {abs(points):.2f} points {'more' if points >= 0 else 'less'} accuracy."
+    values = {
+        "number": low.id,
+        "part": f"{(low.score or 0) / (high.score or 1):.0%}",
+        "points": f"{abs(points):.2f}",
+    }
+    if points >= 0:
+        return visit.say(
+            "Submission %(number)s has %(part)s of the other's score at %(points)s points more accuracy.", **values
+        )
+    return visit.say(
+        "Submission %(number)s has %(part)s of the other's score at %(points)s points less accuracy.", **values
     )

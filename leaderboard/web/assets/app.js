@@ -6,6 +6,7 @@ const root = document.documentElement.dataset.root || ""; // the path below whic
 const words = { fr: {
   "being scored": "en cours d'évaluation", "next in line": "la prochaine", "before it": "avant elle", about: "environ",
   past: "passé", in: "dans", d: "j", storing: "enregistrement",
+  "The upload failed; status": "Le téléversement a échoué ; état",
   "This file is larger than the contest allows.": "Ce fichier est plus grand que le concours ne le permet.",
   "The connection was lost; try again.": "La connexion est perdue ; essayez encore.",
   "The chart could not be drawn; the table has the same figures.": "Le graphique n'a pas pu être tracé ; le tableau a les mêmes chiffres.",
@@ -90,7 +91,7 @@ function watchState() {
           status.dataset.state = now.state;
           const badge = status.querySelector(".badge");
           badge.className = `badge ${now.state}`;
-          badge.textContent = now.state.replace("_", " ");
+          badge.textContent = now.label;
           wait = 700;
         }
         const reason = now.state === "running" ? say("being scored") : (now.ahead ? `${now.ahead} ${say("before it")}` : say("next in line")) + (now.about ? `, ${say("about")} ${now.about}` : "");
@@ -130,7 +131,7 @@ function upload() {
     request.addEventListener("load", () => {
       const answer = request.response || {};
       if (request.status === 200 && /^\/submissions\/\d+$/.test(answer.location)) location.assign(root + answer.location);
-      else stop(answer.detail || `The upload failed (status ${request.status}).`);
+      else stop(answer.detail || `${say("The upload failed; status")} ${request.status}`);
     });
     request.addEventListener("error", () => stop(say("The connection was lost; try again.")));
     bar.hidden = false;
