@@ -182,6 +182,7 @@ def specification(
 
     entries = [e for e in entries if math.isfinite(e.score) and e.score > 0 and math.isfinite(e.accuracy)]
     drawn = [e for e in entries if e.accuracy >= threshold - _DEPTH] or entries
+    hidden = len(entries) - len(drawn)
     others = (*references(rule.name), *(e for e in drawn if e.baseline))
     drawn = [e for e in drawn if not e.baseline]
     if len(drawn) > _ALWAYS:  # room for names: smaller points, and a slide's whole width, for the key takes its height
@@ -208,7 +209,7 @@ def specification(
         axis=alt.Axis(format=".0%" if area.accuracies[1] - area.accuracies[0] > 0.05 else ".1%", tickCount=7),
     )
     notes = [rule.footnote] if rule.footnote else []
-    if hidden := len(entries) - len(drawn):
+    if hidden:
         notes.append(f"{hidden} {'entry' if hidden == 1 else 'entries'} below {threshold - _DEPTH:.0%} not drawn.")
     notes += key
     layers = [
@@ -276,7 +277,8 @@ def _labels(
     every = {id(p): area.pixel(p.score, p.accuracy) for p in ordered}
     right, line = area.pixel(area.scores[1], threshold)
     tag = Box(right - 5 * look.font, line - 1.6 * look.small, right, line)
-    first = len(front) + len(others) if len(drawn) > _ALWAYS else _ALWAYS + len(others)
+    crowded = look.keyed and len(drawn) > _ALWAYS  # then a reference, too, has a name beside it or a sign
+    first = len(front) if crowded else len(front) + len(others) if len(drawn) > _ALWAYS else _ALWAYS + len(others)
 
     Placed = list[tuple[ChartPoint, str, Label]]
 
@@ -290,7 +292,7 @@ def _labels(
             radius=math.sqrt(look.dot / math.pi) + 2,
             lines=[*_steps([every[id(p)] for p in front], right), ((0, line), (right, line))],
             taken=[tag],
-            limit=_BESIDE if look.keyed and len(drawn) > _ALWAYS else _CLUTTER,
+            limit=_BESIDE if crowded else _CLUTTER,
             exempt=exempt,
             fixed=[(every[id(p)], label) for p, _, label in fixed],
         )
@@ -304,7 +306,7 @@ def _labels(
         signs = {**_signs([p for p in drawn if p.accuracy >= threshold], False)}
         signs |= {**_signs([p for p in drawn if p.accuracy < threshold], True), **_signs(others, True, "R")}
         found += placed([(p, signs[id(p)]) for p in unnamed], len(unnamed), found, sign)
-        listed = sorted(unnamed, key=lambda p: (p.accuracy < threshold, p.score))
+        listed = sorted(unnamed, key=lambda p: (signs[id(p)].startswith("R"), p.accuracy < threshold, p.score))
         key = [
             f"Numbers are ranks, letters stand below {marks.percent(threshold)}: "
             + " · ".join(f"{signs[id(p)]} {_short(p.name)}".replace(" ", "\u00a0") for p in listed)

@@ -88,7 +88,13 @@ def plot(
         contest, sections = rows_of(bundled, rule or "lab", name, directory, database, url, token)
         entries = [
             accuracy_score.ChartPoint(
-                row["team"], row["accuracy"], row["score"], team=row["team"], params=row["params"], ops=row["ops"]
+                row["team"],
+                row["accuracy"],
+                row["score"],
+                team=row["team"],
+                params=row["params"],
+                ops=row["ops"],
+                baseline=row.get("baseline", False),
             )
             for rows in sections.values()
             for row in rows

@@ -105,7 +105,7 @@ class Point:
     macs: float | None
     q_w: float | None
     q_a: float | None
-    baseline: bool = False
+    baseline: bool
 
 
 @dataclass(frozen=True)
@@ -328,4 +328,5 @@ def _point(place: Place, section: Section, submission: Any) -> Point:
         number("macs"),
         number("q_w"),
         number("q_a"),
+        place.baseline,
     )

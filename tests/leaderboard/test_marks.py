@@ -141,6 +141,8 @@ def test_a_baseline_is_on_the_board_without_a_rank(marked: Board) -> None:
         ]
         assert ranking.count(session, contest) == 2 and ranking.place(session, contest, 2) is None
         assert [record.team for record in ranking.history(session, contest)] == ["Alpha"]
+        drawn = {point.team: point.baseline for point in ranking.points(session, contest)}
+        assert drawn == {"Alpha": False, "ResNet8, 4 bits": True, "Beta": False}
         with pytest.raises(UsageError, match="is a team"):
             contests.add_baseline(session, contest, "alpha")
 

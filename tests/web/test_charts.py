@@ -128,6 +128,13 @@ def test_the_front_and_the_references_are_named(count: int) -> None:
     assert len(shown) == len(set(shown))
 
 
+def key_of(spec: dict[str, Any]) -> dict[str, str]:
+    """Sign -> name, as the notes under the picture have it."""
+    (notes,) = [layer["mark"]["text"] for layer in spec["layer"] if layer["mark"].get("baseline") == "top"]
+    signs = " ".join(notes).split("90 %: ")[1].split(" · ")
+    return dict(sign.replace("\u00a0", " ").split(" ", 1) for sign in signs)
+
+
 @pytest.mark.parametrize("seed", [1, 3])
 def test_sixty_teams_find_themselves_in_a_picture(seed: int) -> None:
     """Its name, or else its rank (a letter below the line) and that in the key. On a page one can hover."""
@@ -137,13 +144,23 @@ def test_sixty_teams_find_themselves_in_a_picture(seed: int) -> None:
     ]
     spec = specification(points, LAB, 0.9, Look())
     shown = names_shown(spec)
-    (notes,) = [layer["mark"]["text"] for layer in spec["layer"] if layer["mark"].get("baseline") == "top"]
-    key = dict(sign.replace("\u00a0", " ").split(" ", 1) for sign in " ".join(notes).split("90 %: ")[1].split(" · "))
+    key = key_of(spec)
     assert {p.name for p in points} | {p.name for p in references("lab")} == set(shown) - set(key) | set(key.values())
     assert set(key) <= set(shown)
     ranks = [p.name for p in sorted(points, key=lambda p: p.score) if p.accuracy >= 0.9]
     assert all(ranks[int(sign) - 1] == name for sign, name in key.items() if sign.isdigit())
     assert "Numbers are ranks" not in json.dumps(specification(points, LAB, 0.9, Look(interactive=True)))
+
+
+def test_a_baseline_is_a_reference_and_takes_no_rank() -> None:
+    points = [replace(p, accuracy=0.9 + abs(p.accuracy - 0.9)) for p in entries(60, 3)]
+    baseline = replace(points[0], name="ours", score=1e-6, baseline=True)
+    spec = specification([*points, baseline], LAB, 0.9, Look())
+    ((kind, network),) = [(row["kind"], row["name"]) for row in data_of(spec) if row["name"] == "ours"]
+    assert (kind, network) == ("reference", "ours") and "not drawn" not in json.dumps(spec)
+    ranks = [p.name for p in sorted(points, key=lambda p: p.score)]
+    key = key_of(spec)
+    assert len(key) > 20 and all(ranks[int(sign) - 1] == name for sign, name in key.items() if sign.isdigit())
 
 
 def test_formats(tmp_path: Path) -> None:
