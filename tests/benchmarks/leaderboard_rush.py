@@ -28,10 +28,11 @@ from contest.model_file.file import read_manifest
 from leaderboard.board import open_board
 from leaderboard.domain import contests, tokens
 from leaderboard.settings import BoardSettings
-from leaderboard.storage.tables import TERMINAL, Submission
+from leaderboard.storage.tables import SCORED, TERMINAL, State, Submission
 from scoring.rules import load_rule
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "leaderboard"))
+WAITING = (State.QUEUED, State.RUNNING)
 
 
 def variants(model: Path, count: int, folder: Path) -> list[bytes]:
@@ -128,11 +129,12 @@ def rush(given: argparse.Namespace, folder: Path, database: str) -> None:
             if len(states) == given.teams and all(state in TERMINAL for state in states):
                 break
             time.sleep(2)
-        drained = time.monotonic() - begun
+        spent = time.monotonic() - begun
         counts = {state: states.count(state) for state in sorted(set(states))}
-        print(f"queue empty after {drained / 60:.1f} min ({drained / given.teams:.1f} s a file): {counts}")
-        lost = given.teams - sum(state == "ranked" or state == "below_threshold" for state in states)
-        print(f"lost: {lost}; 90 teams at this pace: {90 * drained / given.teams / 60:.1f} min")
+        scored, waiting = (sum(states.count(state) for state in kind) for kind in (SCORED, WAITING))
+        told = f"{waiting} still wait" if waiting else "queue empty"
+        print(f"{told} after {spent / 60:.1f} min: {counts}")
+        print(f"lost: {given.teams - scored - waiting}; 90 teams at this pace: {1.5 * spent / max(scored, 1):.1f} min")
     finally:
         for process in running:
             process.send_signal(signal.SIGTERM)

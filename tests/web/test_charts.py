@@ -157,7 +157,7 @@ def test_a_baseline_is_a_reference_and_takes_no_rank() -> None:
     baseline = replace(points[0], name="ours", score=1e-6, baseline=True)
     spec = specification([*points, baseline], LAB, 0.9, Look())
     ((kind, network),) = [(row["kind"], row["name"]) for row in data_of(spec) if row["name"] == "ours"]
-    assert (kind, network) == ("reference", "ours") and "not drawn" not in json.dumps(spec)
+    assert (kind, network) == ("reference, not ranked", "ours") and "not drawn" not in json.dumps(spec)
     ranks = [p.name for p in sorted(points, key=lambda p: p.score)]
     key = key_of(spec)
     assert len(key) > 20 and all(ranks[int(sign) - 1] == name for sign, name in key.items() if sign.isdigit())
