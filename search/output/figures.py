@@ -14,7 +14,7 @@ from search.study.study import Study
 from search.study.trial import TrialRecord
 
 Chart = Any
-BLUE, GREEN, GREY, RED = "#2f6db3", "#2e8b57", "#9aa0a6", "#c0392b"
+BLUE, GREEN, GREY, PALE, RED = "#2f6db3", "#2e8b57", "#9aa0a6", "#d5d9de", "#c0392b"
 WIDTH, HEIGHT = 640, 360
 
 
@@ -52,6 +52,8 @@ def stage_of(record: TrialRecord) -> str:
         return "stopped"
     if record.stage == "explore":
         return "explored" if record.at_end else "paused"
+    if record.stage == "parent" and not record.at_end:
+        return "paused"
     return KINDS[record.stage]
 
 
@@ -62,7 +64,7 @@ def _stage_colour(data: Sequence[Mapping[str, Any]]) -> Any:
         "short tuning": BLUE,
         "explored": BLUE,
         "float parent": GREY,
-        "paused": GREY,
+        "paused": PALE,
         "stopped": RED,
     }
     domain = [kind for kind in colours if any(row["stage"] == kind for row in data)]
@@ -81,8 +83,11 @@ def front(data: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def pareto(study: Study, judge: Judge, finalists: Sequence[dict[str, Any]] = ()) -> Chart:
-    """Accuracy on validation against score (log), the front, the threshold, the finalists' test accuracy."""
-    data = rows(study, judge)
+    """Accuracy on validation against score (log), the front, the threshold, the finalists' test accuracy.
+
+    Trainings that wait half done have no accuracy yet that could be compared.
+    """
+    data = [row for row in rows(study, judge) if row["stage"] != "paused"]
     x = alt.X(
         "score:Q", scale=alt.Scale(type="log", nice=False, padding=20), title=f"score ({study.settings.rule_name})"
     )
@@ -127,8 +132,8 @@ def history(study: Study, judge: Judge) -> Chart:
             best = row["score"]
         if best is not None:
             steps.append({"trial": row["trial"], "best": best})
-    x = alt.X("trial:Q", title="trial", axis=alt.Axis(format="d"))
-    y = alt.Y("score:Q", scale=alt.Scale(type="log", padding=20), title="score")
+    x = alt.X("trial:Q", title="trial", scale=alt.Scale(nice=False, padding=12), axis=alt.Axis(format="d"))
+    y = alt.Y("score:Q", scale=alt.Scale(type="log", nice=False, padding=20), title="score")
     points = alt.Chart(alt.Data(values=data)).mark_circle(size=60).encode(x=x, y=y, color=_stage_colour(data))
     line = alt.Chart(alt.Data(values=steps)).mark_line(color="black", interpolate="step-after")
     title = {
@@ -162,6 +167,7 @@ def importance(study: Study) -> Chart | None:
 
 IMPORTANT = 10
 """Networks below which an importance is a coincidence."""
+COMPRESSION = ("weight bits", "activation bits", "p_s", "p_u")
 PARALLEL = ("weight bits", "activation bits", "p_s", "p_u", "million MACs", "accuracy", "score")
 
 
@@ -169,27 +175,26 @@ def parallel(study: Study, judge: Judge) -> Chart:
     """Parallel coordinates: each line a candidate, each axis scaled to what was seen.
 
     Coloured as reaching the threshold is a network whose lower bound of accuracy does; a float parent, whose score is
-    that of the child which it promises, never is.
+    that of the child which it promises, never is: its line begins behind the axes of compression, which it has none of.
     """
-    values = []
+    values: list[dict[str, Any]] = []
     for record in judge.records:
         assert record.result is not None
         values.append(
             {
                 "trial": record.number,
                 "enough": "yes" if judge.reached(record) else "no" if record.is_network else "float parent",
-                "weight bits": record.candidate.bits.weights,
-                "activation bits": record.candidate.bits.activations,
-                "p_s": record.candidate.structured,
-                "p_u": record.candidate.unstructured,
                 "million MACs": record.result.price.macs / 1e6,
                 "accuracy": 100 * record.result.accuracy,
                 "score": record.result.price.total,
             }
         )
+        if record.is_network:
+            bits, pruned = record.candidate.bits, (record.candidate.structured, record.candidate.unstructured)
+            values[-1].update(zip(COMPRESSION, (bits.weights, bits.activations, *pruned), strict=True))
     lines, labels = [], []
     for place, axis in enumerate(PARALLEL):
-        seen = [float(v[axis]) for v in values]
+        seen = [float(v[axis]) for v in values if axis in v]
         low, high = min(seen, default=0.0), max(seen, default=1.0)
         span = high - low or 1.0
         lines += [
@@ -201,16 +206,16 @@ def parallel(study: Study, judge: Judge) -> Chart:
                 "value": (float(v[axis]) - low) / span,
             }
             for v in values
+            if axis in v
         ]
-        labels += [
-            {"axis": axis, "value": 0.0, "text": f"{low:.4g}"},
-            {"axis": axis, "value": 1.0, "text": f"{high:.4g}"},
-        ]
+        labels.append({"axis": axis, "value": -0.06, "text": f"{low:.4g}"})
+        if high > low:
+            labels.append({"axis": axis, "value": 1.0, "text": f"{high:.4g}"})
     x = alt.X("axis:N", sort=list(PARALLEL), title=None, axis=alt.Axis(labelAngle=0, grid=True))
     y = alt.Y("value:Q", axis=None, scale=alt.Scale(domain=[-0.08, 1.08]))
     colour = alt.Color(
         "enough:N",
-        scale=alt.Scale(domain=["yes", "no", "float parent"], range=[BLUE, "#b9773d", "#d5d9de"]),
+        scale=alt.Scale(domain=["yes", "no", "float parent"], range=[BLUE, "#b9773d", PALE]),
         title="reaches threshold",
     )
     paths = (
@@ -227,11 +232,13 @@ def parallel(study: Study, judge: Judge) -> Chart:
 
 
 def stage_costs(stages: Sequence[StageCost]) -> Chart:
-    """Time and training images of each stage, with the best score after it."""
+    """Time of each stage, with the best score after it."""
+    longest = max((stage.seconds for stage in stages), default=0.0)
+    unit, seconds = ("minutes", 60.0) if longest > 120 else ("seconds", 1.0)
     data = [
         {
             "stage": f"{place}. {stage.name}",
-            "minutes": stage.seconds / 60,
+            "time": stage.seconds / seconds,
             "best": ""
             if stage.best_score is None
             else f"{stage.best_score:.5f} at {100 * (stage.best_accuracy or 0):.1f} %",
@@ -239,8 +246,9 @@ def stage_costs(stages: Sequence[StageCost]) -> Chart:
         for place, stage in enumerate(stages, start=1)
     ]
     base = alt.Chart(alt.Data(values=data)).encode(y=alt.Y("stage:N", title=None, sort=None))
-    bars = base.mark_bar(color=BLUE).encode(x=alt.X("minutes:Q", title="minutes"))
-    texts = base.mark_text(align="left", dx=4).encode(x="minutes:Q", text="best:N")
+    room = alt.Scale(domain=[0.0, 1.3 * max(longest / seconds, 1e-3)], nice=False)  # for the words behind a bar
+    bars = base.mark_bar(color=BLUE).encode(x=alt.X("time:Q", title=unit, scale=room))
+    texts = base.mark_text(align="left", dx=4).encode(x=alt.X("time:Q", scale=room), text="best:N")
     title = {
         "text": "What each stage cost, and the best candidate after it",
         "subtitle": "score at validation accuracy",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import vl_convert
@@ -21,7 +22,7 @@ from search.study.trial import TrialRecord
 
 SCALE = 2.0
 _STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1c1f23 }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; color: #1c1f23 }
 table { border-collapse: collapse; margin: 1rem 0 } th, td { padding: .25rem .7rem; border-bottom: 1px solid #d5d9de }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap } h2 { margin-top: 2.5rem }
 div { overflow-x: auto } svg { display: block; max-width: 100%; height: auto }
@@ -75,8 +76,17 @@ def _page(study: Study, judge: Judge, finalists: Sequence[dict[str, Any]], chart
         [s.name, duration(s.seconds), f"{s.images:,}", s.trials, _number(s.best_score), _percent(s.best_accuracy)]
         for s in load_stages(study.directory)
     ]
+    read = {f["key"]: f["accuracy"] / 100 for f in finalists}
+    won = next((key for key, accuracy in read.items() if accuracy >= settings.threshold), None)
     finals = [
-        [f["key"], _number(f["score"]), _number(f["params"]), _number(f["ops"]), f"{f['accuracy']:.2f} %"]
+        [
+            f["key"],
+            _number(f["score"]),
+            _number(f["params"]),
+            _number(f["ops"]),
+            f"{f['accuracy']:.2f} %",
+            "the winner" if f["key"] == won else "",
+        ]
         for f in finalists
     ]
     best = [
@@ -88,7 +98,7 @@ def _page(study: Study, judge: Judge, finalists: Sequence[dict[str, Any]], chart
             f"{r.candidate.unstructured:g}",
             _number(r.result.price.total if r.result else None),
             _percent(r.result.accuracy if r.result else None),
-            why_not(judge, r),
+            why_not(judge, r, read),
         ]
         for r in sorted(judge.leaders()[:12], key=lambda r: r.result.price.total if r.result else 0.0)
     ]
@@ -96,7 +106,7 @@ def _page(study: Study, judge: Judge, finalists: Sequence[dict[str, Any]], chart
         f"<h1>{html.escape(study.name)}</h1>",
         _table(["", ""], [list(fact) for fact in facts]),
         "<h2>Finalists on the test set</h2>" if finals else "",
-        _table(["finalist", "score", "params", "ops", "test"], finals) if finals else "",
+        _table(["finalist", "score", "params", "ops", "test", ""], finals) if finals else "",
         *charts,
         "<h2>Stages</h2>" + _table(["stage", "time", "images", "trainings", "best score", "validation"], stages)
         if stages
@@ -111,16 +121,22 @@ def _page(study: Study, judge: Judge, finalists: Sequence[dict[str, Any]], chart
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'
 
 
-def why_not(judge: Judge, record: TrialRecord) -> str:
-    """Why a network is not the best, in a few words."""
+def why_not(judge: Judge, record: TrialRecord, read: Mapping[str, float] = MappingProxyType({})) -> str:
+    """Why a network is not the best, in a few words; `read`: accuracies on the test set by key, lowest score first."""
     leader, settings = judge.confirmed(), judge.settings
     if settings.objective != "constrained":
         return ""
+    won = next((key for key, accuracy in read.items() if accuracy >= settings.threshold), None)
+    if record.key in read and won is not None:
+        found = f"{_percent(read[record.key])} on the test set"
+        if record.key == won:
+            return f"the winner: {found}"
+        return f"a higher score; {found}" if read[record.key] >= settings.threshold else found
     if record is leader:
         return "the best"
     if not judge.reached(record):
         asked = "two sigma below" if settings.margin is None else f"less {settings.margin:.2%}"
-        return f"{judge.predicted(record):.2%} ({asked}) does not reach {settings.threshold:.1%}"
+        return f"{_percent(judge.predicted(record))} ({asked}) does not reach {100 * settings.threshold:.1f} %"
     return "a higher score"
 
 

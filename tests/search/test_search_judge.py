@@ -257,7 +257,20 @@ def test_a_float_parent_and_a_missed_threshold_are_not_coloured_as_reaching_it()
     drawn = parallel(SimpleNamespace(settings=judge.settings), judge).to_dict()  # type: ignore[arg-type]
     lines = drawn["layer"][0]["data"]["values"]
     assert {(line["trial"], line["enough"]) for line in lines} == {(1, "yes"), (2, "no"), (3, "float parent")}
-    assert why_not(judge, records[1]).endswith("does not reach 90.0%") and why_not(judge, records[0]) == "the best"
+    # A float parent has no bits and no zeros: it would stretch their axes to 32.
+    assert {line["axis"] for line in lines if line["trial"] == 3} == {"million MACs", "accuracy", "score"}
+    assert why_not(judge, records[1]).endswith("does not reach 90.0 %") and why_not(judge, records[0]) == "the best"
+
+
+def test_the_report_names_the_network_that_won_on_the_test_set() -> None:
+    """The cheapest that reached the threshold there, although its lower bound on validation does not."""
+    lucky, sure = record(1, 0.906, score=0.004), record(2, 0.94, score=0.006)
+    judge = Judge(StudySettings(threshold=0.9), [lucky, sure], 10)
+    assert why_not(judge, lucky).endswith("does not reach 90.0 %")
+    read = {lucky.key: 0.9034, sure.key: 0.93}
+    assert why_not(judge, lucky, read) == "the winner: 90.34 % on the test set"
+    assert why_not(judge, sure, read) == "a higher score; 93.00 % on the test set"
+    assert why_not(judge, lucky, {lucky.key: 0.8934, sure.key: 0.93}) == "89.34 % on the test set"
 
 
 def test_a_saving_is_expected_over_what_would_be_handed_in() -> None:
