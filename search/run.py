@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from search.output.progress import LiveView
+from search.output.progress import LiveView, duration
 from search.policy.account import ACCOUNT
 from search.policy.ranking import (
     Converts,
@@ -61,8 +62,15 @@ class Run:
         self.train()
         self.study.optuna.set_user_attr(FINISHED, True)
         settings = self.study.settings
+        known = self.study.optuna.user_attrs.get(ACCOUNT, {})
+        until = known.get("over_at")
+        early = 0.0 if until is None else until - float(known.get("reading", 0.0)) - time.time()
+        asked = settings.trials is not None and self.study.claims.taken() >= settings.trials
+        if until is not None and not asked and early > max(15.0, 0.1 * (settings.budget_s or 0.0)):
+            self.view.say(
+                f"no setting that is left promises to be worth its training: the search ends {duration(early)} early"
+            )
         self.view.stage("reading the finalists on the test set")
-        until = self.study.optuna.user_attrs.get(ACCOUNT, {}).get("over_at")
         found = read_finalists(self.study, self._judge(), self.tools.score, self.tools.convert, until=until)
         return SearchOutcome(
             found, winner(found, settings.rule_name, settings.threshold), load_stages(self.study.directory)

@@ -62,6 +62,10 @@ class LiveView:
         if not self._console.is_terminal:
             self._console.print(f"[bold]{name}[/bold]")
 
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self._console.print(text, soft_wrap=not self._console.is_terminal, highlight=False)
+
     def begin(self, work: Work) -> None:
         """A piece of work starts."""
         self._stage = self._named(work)

@@ -17,6 +17,7 @@ from rich.console import Console
 from test_search_engine import make_study
 
 import search.policy.account
+import search.run
 from contest.candidate import Architecture, Candidate, Recipe
 from contest.errors import UsageError
 from search.commands import default_options
@@ -109,6 +110,19 @@ def test_a_budget_ends_in_time_with_a_network(tmp_path: Path, monkeypatch: pytes
         outcome = Run(study, trainer, Tools(fake_score(trainer), lambda: False), view)()
     assert outcome.finalists and time.time() - begun < 2 + 15  # without an end it trains for minutes
     assert all(end is not None and end <= begun + 20 for end in trainer.ends)
+
+
+def test_a_search_that_ends_early_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search.run, "work_until_done", lambda *_, **__: 0)
+    for trials, said in ((None, True), (1, False)):
+        study, trainer = make_study(tmp_path / str(trials), trials=trials, budget_s=600.0), FakeTrainer()
+        open_account(study, trainer.images, times=times(600.0), speed=SPEED)
+        if trials:
+            study.claims.claim("one", 1, slots=1)
+        file = io.StringIO()
+        view = LiveView(study, trainer, Console(file=file), lambda done: None)
+        Run(study, trainer, Tools(fake_score(trainer), lambda: False), view)()
+        assert ("no setting that is left promises to be worth its training" in file.getvalue()) == said
 
 
 def test_only_the_best_is_read_after_the_end(tmp_path: Path) -> None:
