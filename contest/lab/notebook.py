@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from contest.errors import UsageError
 from contest.lab.course import Lab, Step, TaskTable, calls
+from contest.lab.experiments.finetune import STAGES
 from contest.lab.registry import find
 from contest.lab.results.resumable import write_text
 
@@ -23,44 +26,66 @@ import torch
 from contest import lab, pruning
 
 RESULTS = Path("results")  # what is finished stays here: a cell that is run again reads it"""
+CHANGES = """\
+Tables are data frames. Figures of lines are drawn anew with what you change, such as
+`.figure("...", title="Mine", x_log=True, width=400)`; the fields are those of `contest.lab.results.figures.Lines`."""
 
-SHOWN = {
+Shown = tuple[tuple[str, ...], tuple[str, ...]]
+"""Names of tables, and of figures."""
+SHOWN: dict[str, Shown] = {
     "repeated": (
-        "none",
-        "kept",
-        "initial",
-        "layers-none",
-        "sizes",
-        "accuracy-by-sparsity",
-        "disk-size-by-accuracy",
-        "latency-by-accuracy",
-        "layers",
+        ("{variant}", "parameters", "layers-{variant}", "sizes"),
+        (
+            "accuracy-by-sparsity",
+            "accuracy-by-sparsity-end",
+            "sparsity-by-accuracy",
+            "disk-size-by-accuracy",
+            "latency-by-accuracy",
+            "layers",
+            "sizes",
+        ),
     ),
     "compare": (
-        "networks-by-method",
-        "accuracy",
-        "testing-time",
-        "flops",
-        "training-loss",
-        "test-loss",
-        "layer-sparsity",
-        "layer-flops",
+        (
+            "networks-by-method",
+            *(
+                f"{name}{{task}}"
+                for name in ("accuracy", "testing-time", "flops", "flops-fraction", "curves", "layers")
+            ),
+        ),
+        (
+            *(f"{name}{{task}}" for name in ("accuracy", "testing-time", "flops", "flops-fraction")),
+            *(f"{name}{{task}}" for name in ("training-loss", "test-loss", "layer-sparsity", "layer-flops")),
+            "weights-{method}{task}",
+        ),
     ),
     "finetune": (
-        "stages",
-        "layers",
-        "kernels-dense",
-        "kernels-pruned",
-        "kernels-tuned",
-        "samples-dense",
-        "samples-pruned",
-        "samples-tuned",
+        ("stages", "layers"),
+        ("layers", *(f"{what}-{stage}" for what in ("weights", "kernels", "samples") for stage in STAGES)),
     ),
-    "sensitivity": ("sensitivity", "ratios", "gain"),
-    "deploy": ("deploy", "latency", "accuracy"),
-    "quantise": ("grid", "accuracy-by-bits", "accuracy-together", "accuracy-by-size"),
+    "sensitivity": (("sensitivity", "ratios", "gain"), ("sensitivity",)),
+    "deploy": (("deploy",), ("latency", "accuracy", "accuracy-by-latency")),
+    "quantise": (("grid",), ("accuracy-by-bits", "accuracy-{order}", "accuracy-by-size")),
 }
-"""What a step shows where its file names nothing."""
+"""All that an experiment makes; a name in braces stands for each value of an option (`{variant}`: of `variants`)."""
+
+
+def shown(experiment: str, options: Any, tasks: int) -> Shown:
+    """The tables and figures that an experiment with these parameters may make; some need images, or more rounds."""
+    values = {
+        "variant": tuple(getattr(options, "variants", ())),
+        "method": tuple(name.replace(":", ".") for name in getattr(options, "methods", ())),
+        "order": tuple(getattr(options, "orders", ())),
+        "task": tuple(f"-{number}" for number in range(tasks)) if tasks > 1 else ("",),
+    }
+
+    def each(pattern: str) -> list[str]:
+        keys = [key for key in values if f"{{{key}}}" in pattern]
+        every = itertools.product(*(values[key] for key in keys))
+        return [pattern.format(**dict(zip(keys, chosen, strict=True))) for chosen in every]
+
+    tables, drawn = SHOWN[experiment]
+    return tuple(itertools.chain(*map(each, tables))), tuple(itertools.chain(*map(each, drawn)))
 
 
 def write_notebook(lab: Lab, path: Path, *, quick: bool = False, data: Path | None = None) -> Path:
@@ -114,11 +139,18 @@ def _experiment(lab: Lab, step: Step, quick: bool) -> Iterator[Cell]:
     subject = "tasks" if experiment.several else "task"
     call = f'lab.{step.experiment}({subject}, RESULTS / "{step.folder}", {name}_options)'
     yield _code(f"{name} = {call}\nfor sentence in {name}.notes:\n    print(sentence)")
-    for shown in step.show or SHOWN[step.experiment]:
-        yield _code(
-            f'{name}.tables["{shown}"] if "{shown}" in {name}.tables else '
-            f'{name}.figure("{shown}") if "{shown}" in {name}.drawn else None'
-        )
+    yield _markdown(CHANGES)
+    several = len(calls(lab.table(step, quick), step.experiment))
+    tables, drawn = shown(step.experiment, lab.options(step, quick), several)
+    if unknown := sorted(set(step.show) - {*tables, *drawn}):
+        known = ", ".join(dict.fromkeys([*tables, *drawn]))
+        raise UsageError(f"step '{step.title}' shows '{unknown[0]}'; {step.experiment} makes {known}")
+    for one in tables:
+        if one in step.show or not step.show:
+            yield _code(f'{name}.tables.get("{one}")')
+    for one in drawn:
+        if one in step.show or not step.show:
+            yield _code(f'{name}.figure("{one}") if "{one}" in {name}.drawn else None')
 
 
 def _task_source(table: TaskTable, experiment: str, data: Path | None) -> str:

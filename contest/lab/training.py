@@ -1,7 +1,9 @@
 """The laboratory's training loop: any model, any batches, any loss; one screen.
 
-`contest.training.fit` trains image classifiers for the contest; the experiments must also train a user's own
-model on a user's own loader, with the optimisers of the published experiments.
+`contest.training.fit` trains image classifiers for the contest: its own batches, soft labels, averages, checkpoints
+after each epoch. The experiments train a user's own model on a user's own loader with a user's own loss, with the
+optimisers and schedules of the published experiments, and look within an epoch. The two share the five lines of a
+step (and `cpu_convolutions`); one loop would need a hook for each line around them.
 """
 
 from __future__ import annotations

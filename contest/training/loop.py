@@ -1,4 +1,5 @@
-"""The training loop with its optimiser and learning rate. Everything that trains in this project trains here."""
+"""The training loop with its optimiser and learning rate. Everything that trains for the contest trains here; the
+laboratory trains other people's models on other people's batches (`contest.lab.training`)."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from contest.cli import cli
 from contest.errors import UsageError
 from contest.lab import course
 from contest.lab.notebook import write_notebook
+from contest.lab.results import figures
 from contest.lab.results import report as collecting
 from contest.lab.results.report import Results
 from contest.lab.training import train
@@ -178,6 +179,7 @@ def execute(path: Path, folder: Path, seconds: int) -> None:
     nbformat.validate(notebook)
     client = nbclient.NotebookClient(notebook, timeout=seconds, resources={"metadata": {"path": str(folder)}})
     client.execute()
+    nbformat.write(notebook, folder / "executed.ipynb")  # to be read: --basetemp keeps it
     outputs = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.outputs]
     assert len(outputs) >= 5
 
@@ -192,13 +194,74 @@ def test_a_notebook_runs_from_top_to_bottom(file: Path, tmp_path: Path) -> None:
     assert not any("contest lab" in source for source in sources)
     execute(path, tmp_path, 300)
     assert (tmp_path / "results" / "rounds" / "report.html").exists()
+    every_table_and_figure_has_its_cell(sources, tmp_path / "results")
+
+
+def every_table_and_figure_has_its_cell(sources: list[str], results: Path) -> None:
+    """What the experiments made is the oracle: a figure that shares its table's name was once left out."""
+    pages = [Results.load(page.parent) for page in results.rglob("results.json")]
+    assert pages
+    for page in pages:
+        step = page.folder.name.replace("-", "_")
+        for name in page.tables:
+            assert f'{step}.tables.get("{name}")' in sources
+        for name in page.drawn:
+            assert f'{step}.figure("{name}") if "{name}" in {step}.drawn else None' in sources
+
+
+def test_a_notebook_of_two_networks_has_the_tables_and_figures_of_both(tmp_path: Path) -> None:
+    path = tmp_path / "lab.toml"
+    path.write_text(
+        """title = "Two"
+[task]
+models = ["mnist_fc:hidden=16", "mnist_fc:hidden=8"]
+dataset = "digits"
+train_images = 100
+[[steps]]
+title = "One"
+experiment = "compare"
+[steps.options]
+methods = ["random", "synflow:rounds=3"]
+ratios = [1, 2]
+look_at = 2
+[steps.options.training]
+epochs = 1
+"""
+    )
+    course.run(course.read(path), tmp_path / "results")
+    cells = json.loads(write_notebook(course.read(path), tmp_path / "lab.ipynb").read_text(encoding="utf-8"))["cells"]
+    every_table_and_figure_has_its_cell([cell["source"] for cell in cells], tmp_path / "results")
+
+
+def test_a_name_that_no_table_or_figure_has_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "lab.toml"
+    path.write_text(LAB.replace('name = "rounds"', 'name = "rounds"\nshow = ["kept", "acuracy"]'))
+    with pytest.raises(UsageError, match=r"'Ten rounds' shows 'acuracy'; repeated makes none, kept, parameters"):
+        write_notebook(course.read(path), tmp_path / "lab.ipynb")
+
+
+def test_a_figure_of_lines_is_drawn_anew_as_the_student_likes(tmp_path: Path) -> None:
+    page = Results(tmp_path, "t", "", {"experiment": "repeated", "task": "t", "seed": 0}, {})
+    points = pd.DataFrame({"x": [1.0, 2.0], "y": [3.0, 4.0], "line": ["a", "a"]})
+    page.add_figure("one", "A figure", figures.lines(points, "x", "y", "line", title="Old"))
+    before = page.figure("one")._repr_png_()
+    assert page.figure("one", title="Mine", x_log=True)._repr_png_() != before
+    assert ">Mine<" in (tmp_path / "figures" / "one.svg").read_text(encoding="utf-8")
+    with pytest.raises(UsageError, match="cannot be drawn anew with colour"):
+        page.figure("one", colour="red")
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("name", course.names())
 def test_the_shipped_labs_notebooks_run(name: str, tmp_path: Path) -> None:
-    execute(write_notebook(course.read(name), tmp_path / "lab.ipynb", quick=True), tmp_path, 900)
+    path = write_notebook(course.read(name), tmp_path / "lab.ipynb", quick=True)
+    execute(path, tmp_path, 900)
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    shown = [cell["source"] for cell in cells]
+    for step in course.read(name).steps:
+        if step.experiment and not step.show:
+            every_table_and_figure_has_its_cell(shown, tmp_path / "results" / step.folder)
 
 
 def test_a_notebook_with_answers_is_not_written_over(file: Path, tmp_path: Path) -> None:

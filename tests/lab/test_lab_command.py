@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +13,7 @@ from click.testing import CliRunner, Result
 from contest.cli import cli
 from contest.errors import UsageError
 from contest.lab.registry import options_of
-from contest.lab.results import report
+from contest.lab.results import figures, report
 from contest.lab.results.report import Results
 from contest.model_file import load
 
@@ -150,6 +151,36 @@ def test_seeds_give_means_with_standard_deviations_and_bands(tmp_path: Path) -> 
     drawing = (tmp_path / "figures" / "accuracy-by-sparsity.svg").read_text(encoding="utf-8")
     single = (tmp_path / "seed-0" / "figures" / "accuracy-by-sparsity.svg").read_text(encoding="utf-8")
     assert "mark-area" in drawing and "mark-area" not in single
+
+
+def test_a_band_shows_what_scatters_accuracy_also_where_it_is_on_the_x_axis() -> None:
+    def of(*accuracies: float) -> figures.Lines:
+        table = pd.DataFrame({"Accuracy": accuracies, "Sparsity": [0.0, 33.0], "Round": [0, 1], "Line": "kept"})
+        return figures.lines(table, "Accuracy", "Sparsity", "Line", title="t", order="Round")
+
+    one = of(90.0, 80.0)
+    across = one.over_seeds([one, of(94.0, 80.0)])
+    assert across.band_in_x and across.table["Accuracy"].tolist() == [92.0, 80.0]
+    deviation = 8**0.5  # of 90 and 94
+    assert (across.table["high"] - across.table["low"]).tolist() == pytest.approx([2 * deviation, 0.0])
+    area = across.chart().to_dict()["layer"][0]
+    assert area["mark"]["orient"] == "horizontal" and {"x", "x2"} < area["encoding"].keys()
+    turned = replace(one, x="Sparsity", y="Accuracy")
+    along = turned.over_seeds([turned, replace(of(94.0, 80.0), x="Sparsity", y="Accuracy")])
+    assert not along.band_in_x and along.table["high"].tolist() == pytest.approx([92.0 + deviation, 80.0])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (0.5, 20.0, [0.5, 1, 2, 5, 10, 20]),
+        (33_000, 376_000, [50_000, 100_000, 200_000]),
+        (0.9, 3.5, [0.9, 1, 2, 3]),
+        (0.01, 100.0, [0.01, 0.1, 1, 10, 100]),
+    ],
+)
+def test_a_logarithmic_axis_names_the_powers_of_ten(low: float, high: float, ticks: list[float]) -> None:
+    assert figures.log_ticks(low, high) == ticks
 
 
 def test_seeds_are_added_to_a_finished_folder(tmp_path: Path) -> None:

@@ -83,9 +83,12 @@ def present(task: Task, chosen: Quantise, rows: list[Cell], results: Results) ->
             "product of two quantiser steps and so changes predictions at few bits: the last column is with it."
         )
     if table["Sparsity (%)"].nunique() > 1:
-        for order, own in table.groupby("Order", sort=False):
+        for key, order in ORDERS.items():
+            own = table[table["Order"] == order]
+            if not len(own):
+                continue
             results.add_figure(
-                f"accuracy-{str(order).replace(',', '').replace(' ', '-')}",
+                f"accuracy-{key}",
                 f"{task.metric.name} over sparsity for each number of bits: {order}.",
                 figures.lines(
                     own.assign(Bits=[_bits(b) for b in own["Bits"]]),

@@ -254,7 +254,7 @@ def present(task: Task, chosen: Repeated, rows: dict[str, list[Cell]], results: 
         "the fraction of these that are zero; whole-model sparsity counts the zeros among all parameters.",
         f"Disk size is {FORMATS[chosen.disk]}; the table of sizes has all formats. The score believes in the "
         "bit-packed one (32-bit nonzeros behind a bitmask).",
-        f"Latency is one forward pass of {latency['batch']} samples in PyTorch on {latency['threads']} threads, mean "
+        f"Latency is one forward pass of {latency['batch']} samples in PyTorch on {latency['threads']} thread(s), mean "
         f"and standard deviation of {latency['runs']} runs after {chosen.latency_warmup} for warm-up. Single zeros do "
         "not make PyTorch faster: the matrices stay dense. Removed channels do.",
         *remarks(rows, task.chance),

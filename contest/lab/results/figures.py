@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ COLOURS = ["#0072B2", "#D55E00", "#000000", "#009E73", "#CC79A7", "#56B4E9", "#E
 DASHES: list[list[int]] = [[1, 0], [8, 3], [2, 3], [10, 3, 2, 3], [5, 5], [14, 4], [2, 8], [6, 2, 2, 2, 2, 2]]
 SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "stroke", "triangle-right"]
 WIDTH, HEIGHT = 640, 400
+X_TICKS = 8  # about so many, so that 0.005 and 0.010 stay apart
 PIXELS = 2.0  # of a PNG for each pixel of the figure
 
 
@@ -67,8 +69,8 @@ class Lines:
     """A line for each value of column `line` over columns `x` and `y`, points in the order of column `order`.
 
     `level` draws a horizontal rule (the dense network's accuracy, say), `spread` a bar between two columns at
-    each point, `band` an area between two columns along each line (over seeds, say). `categories` are names for
-    whole numbers of x.
+    each point, `band` an area between two columns along each line (over seeds, say), values of y or, with
+    `band_in_x`, of x. `categories` are names for whole numbers of x.
     """
 
     table: pd.DataFrame
@@ -86,6 +88,7 @@ class Lines:
     level: float | None = None
     spread: tuple[str, str] | None = None
     band: tuple[str, str] | None = None
+    band_in_x: bool = False
     categories: tuple[str, ...] = ()
     x_title: str = ""
     width: int = WIDTH
@@ -105,7 +108,7 @@ class Lines:
                 scale=_scale(self.x_log, self.x_zero),
                 axis=self._x_axis(),
             ),
-            y=alt.Y(_field(self.y), type="quantitative", title=self.y, scale=self._y_scale(), axis=_axis(self.y_log)),
+            y=alt.Y(_field(self.y), type="quantitative", title=self.y, scale=self._y_scale(), axis=self._y_axis()),
             color=alt.Color(
                 _field(self.line), type="nominal", scale=alt.Scale(domain=names, range=colours), legend=legend
             ),
@@ -119,10 +122,15 @@ class Lines:
             base.mark_line(strokeWidth=2.5).encode(strokeDash=dash),
             base.mark_point(size=90, strokeWidth=2, fill="white", opacity=1).encode(shape=shape),
         ]
-        for columns, mark in ((self.spread, base.mark_rule(strokeWidth=1.5)), (self.band, base.mark_area(opacity=0.2))):
-            if columns is not None:
-                low, high = (alt.Y(_field(columns[0]), type="quantitative"), alt.Y2(_field(columns[1])))
-                layers.insert(0, mark.encode(y=low, y2=high))
+        area = base.mark_area(opacity=0.2, orient="horizontal" if self.band_in_x else "vertical")
+        for columns, mark in ((self.spread, base.mark_rule(strokeWidth=1.5)), (self.band, area)):
+            if columns is None:
+                continue
+            low, high = map(_field, columns)
+            if self.band_in_x and mark is area:
+                layers.insert(0, mark.encode(x=alt.X(low, type="quantitative"), x2=alt.X2(high)))
+            else:
+                layers.insert(0, mark.encode(y=alt.Y(low, type="quantitative"), y2=alt.Y2(high)))
         if self.level is not None:
             rule = alt.Chart(pd.DataFrame({"level": [self.level]})).mark_rule(color="#999", strokeDash=[3, 3])
             layers.insert(0, rule.encode(y="level:Q"))
@@ -130,7 +138,7 @@ class Lines:
         return styled(alt.layer(*layers).properties(width=self.width, height=self.height, title=head))
 
     def _y_scale(self) -> Any:
-        scale, columns = _scale(self.y_log, self.y_zero), self.spread or self.band
+        scale, columns = _scale(self.y_log, self.y_zero), self._beside_y()
         if columns is not None:  # the bars too must lie inside
             low, high = float(self.table[columns[0]].min()), float(self.table[columns[1]].max())
             room = 0.0 if self.y_log else 0.05 * (high - low)
@@ -142,22 +150,35 @@ class Lines:
 
     def _x_axis(self) -> Any:
         if not self.categories:
-            return _axis(self.x_log, self.x_ticks)
+            if self.x_ticks is not None:
+                return alt.Axis(values=list(self.x_ticks))
+            return _log_axis(self.table[[self.x]]) if self.x_log else alt.Axis(tickCount=X_TICKS)
         names = "[" + ", ".join(f"'{name}'" for name in self.categories) + "][datum.value]"
         places = list(range(len(self.categories)))
         return alt.Axis(labelExpr=names, values=places, labelAngle=-40, labelOverlap=False, grid=False)
 
+    def _y_axis(self) -> Any:
+        return _log_axis(self.table[[self.y, *(self._beside_y() or ())]]) if self.y_log else alt.Axis()
+
+    def _beside_y(self) -> tuple[str, str] | None:
+        """The columns of values below and above y."""
+        return self.spread or (None if self.band_in_x else self.band)
+
     def over_seeds(self, runs: Sequence[Lines]) -> Lines:
-        """The mean line over several runs of the same figure, with a band of one standard deviation to each side."""
+        """The mean line over several runs of the same figure, with a band of one standard deviation to each side.
+
+        Where y is the same in all runs (sparsity against accuracy), the band shows how x scatters.
+        """
         keys = [self.line, self.order or self.x]
         every = pd.concat([run.table for run in runs])
         levels = [run.level for run in runs if run.level is not None]
-        grouped = every.groupby(keys, sort=False, dropna=False)
-        mean = grouped[[c for c in {self.x, self.y} if c not in keys]].mean().reset_index()
-        spread = grouped[self.y].std().fillna(0.0).to_numpy()
-        mean["low"], mean["high"] = mean[self.y] - spread, mean[self.y] + spread
+        grouped = every.groupby(keys, sort=False, dropna=False)[[c for c in {self.x, self.y} if c not in keys]]
+        mean, spreads = grouped.mean().reset_index(), grouped.std().fillna(0.0)
+        in_x = self.x in spreads and not spreads[self.y].any()
+        scatters, spread = (self.x, spreads[self.x]) if in_x else (self.y, spreads[self.y])
+        mean["low"], mean["high"] = mean[scatters] - spread.to_numpy(), mean[scatters] + spread.to_numpy()
         level = sum(levels) / len(levels) if levels else None
-        return replace(self, table=mean, spread=None, band=("low", "high"), level=level)
+        return replace(self, table=mean, spread=None, band=("low", "high"), band_in_x=in_x, level=level)
 
 
 def lines(table: pd.DataFrame, x: str, y: str, line: str, *, title: str, **more: Any) -> Lines:
@@ -178,7 +199,13 @@ def bars(
     """Horizontal bars in the order of the table; with `series`, one row of bars for each of its values."""
     categories = list(dict.fromkeys(table[category]))
     encoding: dict[str, Any] = {
-        "x": alt.X(_field(value), type="quantitative", title=value, scale=_scale(log, not log)),
+        "x": alt.X(
+            _field(value),
+            type="quantitative",
+            title=value,
+            scale=_scale(log, not log),
+            axis=alt.Axis(tickCount=X_TICKS),
+        ),
         "y": alt.Y(_field(category), type="nominal", sort=categories, title=None, axis=alt.Axis(labelLimit=320)),
     }
     rows = len(categories)
@@ -216,12 +243,25 @@ def _scale(log: bool, zero: bool) -> Any:
     return alt.Scale(type="log", nice=False) if log else alt.Scale(zero=zero, nice=True)
 
 
-def _axis(log: bool, ticks: Sequence[float] | None = None) -> Any:
-    """A logarithmic axis has few ticks in short numbers (20k); `ticks` names them one by one."""
-    if ticks is not None:
-        return alt.Axis(values=list(ticks))
+def _log_axis(columns: pd.DataFrame) -> Any:
+    """A logarithmic axis with few ticks in short numbers (20k); Vega's own leave out the powers of ten."""
+    values = columns.astype(float).to_numpy()
+    drawn = values[values > 0]  # neither gaps
+    if not len(drawn):
+        return alt.Axis()
     short = "datum.value < 1 ? format(datum.value, '~g') : format(datum.value, '~s')"  # 0.2, not 200m
-    return alt.Axis(tickCount=4, labelExpr=short) if log else alt.Axis()
+    return alt.Axis(values=log_ticks(drawn.min(), drawn.max()), labelExpr=short, labelOverlap=False)
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten from `low` to `high`; where these are fewer than three, with their double and fivefold, or all."""
+    found: list[float] = []
+    for digits in ((1,), (1, 2, 5), range(1, 10)):
+        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        found = [value for power in powers for digit in digits if low <= (value := float(f"{digit}e{power}")) <= high]
+        if len(found) >= 3:
+            break
+    return found
 
 
 def _field(name: str) -> str:

@@ -7,7 +7,7 @@ import json
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -192,14 +192,22 @@ class Results:
                 shutil.copyfile(source, target)
         self.drawn[name] = caption
 
-    def figure(self, name: str) -> Picture:
-        """A figure, to be shown in a notebook.
+    def figure(self, name: str, **changes: Any) -> Picture:
+        """A figure, to be shown in a notebook; one of lines is drawn anew with `changes`, fields of `figures.Lines`.
 
         Raises:
-            UsageError: there is none of that name.
+            UsageError: there is none of that name, or it cannot be changed so.
         """
         if name not in self.drawn:
             raise UsageError(f"there is no figure '{name}'; there are {', '.join(self.drawn)}")
+        if changes:
+            known = {one.name for one in fields(figures.Lines)}
+            if name not in self.lines or not changes.keys() <= known:
+                raise UsageError(
+                    f"figure '{name}' cannot be drawn anew with {', '.join(changes)}: figures of lines "
+                    f"({', '.join(self.lines) or 'none here'}) take {', '.join(sorted(known))}"
+                )
+            self.add_figure(name, self.drawn[name], replace(self.lines[name], **changes))
         return Picture(self.folder / "figures" / f"{name}.png")
 
     def finish(self) -> Path:
