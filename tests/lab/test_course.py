@@ -116,6 +116,21 @@ def test_students_whose_folders_have_one_name_are_kept_apart(tmp_path: Path) -> 
         collecting.collect([folders[0], folders[0]])
 
 
+def test_a_class_mean_is_everybodys_also_where_somebody_ran_more() -> None:
+    """One with more rounds, or with several seeds, once made the first student's table the class's mean."""
+    ada = pd.DataFrame({"Iteration": [0, 1], "Accuracy (%)": [90.0, 80.0], "Empty layers": ["none", "none"]})
+    several = {"Iteration": [0, 1, 2], "Accuracy (%)": [94.0, 84.0, 50.0], "Accuracy (%) ±": [1.0, 1.0, 1.0]}
+    grace = pd.DataFrame({**several, "Empty layers": ["none", "fc", "fc"]})
+    mean = collecting.over_everybody([ada, grace])
+    assert mean["Accuracy (%)"].tolist() == [92.0, 82.0, 50.0]
+    assert mean["Accuracy (%) ±"].tolist() == [pytest.approx(8**0.5), pytest.approx(8**0.5), None]
+    assert mean["Results"].tolist() == [2, 2, 1]
+    assert mean["Empty layers"].tolist() == ["none", "none / fc", "fc"]
+    assert collecting.as_text(mean)["Accuracy (%)"].tolist() == ["92.00 ± 2.83", "82.00 ± 2.83", "50.00"]
+    twice = pd.DataFrame({"Method": ["snip", "snip"], "Epoch": [1, 2], "Loss": [0.5, 0.25]})
+    assert collecting.over_everybody([twice, twice])["Loss"].tolist() == [0.5, 0.25]
+
+
 def test_a_report_is_written_again_with_questions(file: Path, tmp_path: Path) -> None:
     run("run", str(file), "--quick", "--out", str(tmp_path / "one"))
     folder = tmp_path / "one" / "rounds"

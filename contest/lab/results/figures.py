@@ -18,6 +18,14 @@ DASHES: list[list[int]] = [[1, 0], [8, 3], [2, 3], [10, 3, 2, 3], [5, 5], [14, 4
 SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "stroke", "triangle-right"]
 WIDTH, HEIGHT = 640, 400
 X_TICKS = 8  # about so many, so that 0.005 and 0.010 stay apart
+TICK_DIGITS: tuple[tuple[float, ...], ...] = (
+    (1,),
+    (1, 2, 5),
+    tuple(range(1, 10)),
+    tuple(halves / 2 for halves in range(2, 20)),
+    tuple(tenths / 10 for tenths in range(10, 100)),
+)
+"""What a logarithmic axis may name, from the coarsest on."""
 PIXELS = 2.0  # of a PNG for each pixel of the figure
 
 
@@ -254,10 +262,10 @@ def _log_axis(columns: pd.DataFrame) -> Any:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Powers of ten from `low` to `high`; where these are fewer than three, with their double and fivefold, or all."""
+    """Round numbers from `low` to `high`: powers of ten, or the least fine of TICK_DIGITS that gives three of them."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     found: list[float] = []
-    for digits in ((1,), (1, 2, 5), range(1, 10)):
-        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for digits in TICK_DIGITS:
         found = [value for power in powers for digit in digits if low <= (value := float(f"{digit}e{power}")) <= high]
         if len(found) >= 3:
             break

@@ -378,7 +378,37 @@ def long_table(results: dict[str, dict[str, Results]]) -> pd.DataFrame:
 def class_means(results: dict[str, dict[str, Results]], table: str) -> dict[str, pd.DataFrame]:
     """One table's mean and standard deviation over everybody, for each step that has it."""
     return {
-        place: over_seeds([one.tables[table] for one in own.values() if table in one.tables])
+        place: over_everybody([one.tables[table] for one in own.values() if table in one.tables])
         for place, own in results.items()
         if any(table in one.tables for one in own.values())
     }
+
+
+def over_everybody(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The mean over tables that need not have the same rows (somebody ran more rounds), and of how many it is.
+
+    A row is known by its first column, and by its second where that is no measured value. Of who ran several seeds
+    the mean counts once; words that differ stand beside each other.
+    """
+    plain = [own.drop(columns=[name for name in own.columns if str(name).endswith(SPREAD)]) for own in tables]
+    first = plain[0]
+    named = 1 if first.shape[1] > 1 else 0  # a single column is measured
+    if first.shape[1] > 2 and first.dtypes.iloc[1].kind in "iO":
+        named = 2
+    keys = list(first.columns[:named])
+    turned = [
+        own.assign(_turn=own.groupby(keys, dropna=False).cumcount() if keys else range(len(own))) for own in plain
+    ]
+    groups = pd.concat(turned).groupby([*keys, "_turn"], sort=False, dropna=False)
+    words = set().union(*map(text_columns, plain))
+    found: dict[str, Any] = {}
+    for column in (name for name in first.columns if name not in keys):
+        if column in words:
+            found[column] = groups[column].agg(lambda own: " / ".join(dict.fromkeys(map(str, own.dropna()))))
+            continue
+        own = groups[column].agg(["mean", "std", "nunique"])
+        found[column] = groups[column].first() if own["nunique"].max() <= 1 else own["mean"]
+        if own["nunique"].max() > 1:
+            found[f"{column}{SPREAD}"] = own["std"].astype(object).where(own["std"].notna(), None)  # of one: none
+    found["Results"] = groups.size()
+    return pd.DataFrame(found).reset_index().drop(columns="_turn")
