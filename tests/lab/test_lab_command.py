@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -150,7 +151,15 @@ def test_seeds_give_means_with_standard_deviations_and_bands(tmp_path: Path) -> 
     assert " ± " in (tmp_path / "tables" / "none.md").read_text(encoding="utf-8")
     drawing = (tmp_path / "figures" / "accuracy-by-sparsity.svg").read_text(encoding="utf-8")
     single = (tmp_path / "seed-0" / "figures" / "accuracy-by-sparsity.svg").read_text(encoding="utf-8")
-    assert "mark-area" in drawing and "mark-area" not in single
+    areas = re.findall(r'aria-roledescription="area mark" d="([^"]*)"', drawing)
+    assert len(areas) == 1 and areas[0].count("L") == 3  # there and back over two points; not an area at each of them
+    assert "area mark" not in single
+    assert (
+        drawing.count('class="mark-symbol role-legend-symbol"')
+        == single.count('class="mark-symbol role-legend-symbol"')
+        == 1
+    )
+    assert 'opacity="0.2"' not in drawing.split("role-legend-symbol")[1].split("</g>")[0]
 
 
 def test_a_band_shows_what_scatters_accuracy_also_where_it_is_on_the_x_axis() -> None:
@@ -165,6 +174,7 @@ def test_a_band_shows_what_scatters_accuracy_also_where_it_is_on_the_x_axis() ->
     assert (across.table["high"] - across.table["low"]).tolist() == pytest.approx([2 * deviation, 0.0])
     area = across.chart().to_dict()["layer"][0]
     assert area["mark"]["orient"] == "horizontal" and {"x", "x2"} < area["encoding"].keys()
+    assert "order" not in area["encoding"] and "color" not in area["encoding"]  # which cut it, and pale the legend
     turned = replace(one, x="Sparsity", y="Accuracy")
     along = turned.over_seeds([turned, replace(of(94.0, 80.0), x="Sparsity", y="Accuracy")])
     assert not along.band_in_x and along.table["high"].tolist() == pytest.approx([92.0 + deviation, 80.0])

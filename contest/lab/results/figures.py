@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ class Lines:
         turns = [(i, i // len(COLOURS)) for i in range(len(names))]
         colours = [COLOURS[i % len(COLOURS)] for i, _ in turns]
         legend = alt.Legend(title=self.line, symbolSize=160, symbolDash=[1, 0])
-        base = alt.Chart(self.table).encode(
+        plain = alt.Chart(self.table).encode(
             x=alt.X(
                 _field(self.x),
                 type="quantitative",
@@ -117,9 +118,10 @@ class Lines:
                 axis=self._x_axis(),
             ),
             y=alt.Y(_field(self.y), type="quantitative", title=self.y, scale=self._y_scale(), axis=self._y_axis()),
-            color=alt.Color(
-                _field(self.line), type="nominal", scale=alt.Scale(domain=names, range=colours), legend=legend
-            ),
+        )
+        scale = alt.Scale(domain=names, range=colours)
+        base = plain.encode(
+            color=alt.Color(_field(self.line), type="nominal", scale=scale, legend=legend),
             order=alt.Order(_field(self.order or self.x), type="quantitative"),
         )
         dashes = alt.Scale(domain=names, range=[DASHES[(i + 3 * turn) % len(DASHES)] for i, turn in turns])
@@ -130,20 +132,28 @@ class Lines:
             base.mark_line(strokeWidth=2.5).encode(strokeDash=dash),
             base.mark_point(size=90, strokeWidth=2, fill="white", opacity=1).encode(shape=shape),
         ]
-        area = base.mark_area(opacity=0.2, orient="horizontal" if self.band_in_x else "vertical")
-        for columns, mark in ((self.spread, base.mark_rule(strokeWidth=1.5)), (self.band, area)):
-            if columns is None:
-                continue
-            low, high = map(_field, columns)
-            if self.band_in_x and mark is area:
-                layers.insert(0, mark.encode(x=alt.X(low, type="quantitative"), x2=alt.X2(high)))
-            else:
-                layers.insert(0, mark.encode(y=alt.Y(low, type="quantitative"), y2=alt.Y2(high)))
+        if self.spread is not None:
+            low, high = map(_field, self.spread)
+            bar = base.mark_rule(strokeWidth=1.5)
+            layers.insert(0, bar.encode(y=alt.Y(low, type="quantitative"), y2=alt.Y2(high)))
+        if self.band is not None:
+            layers = [*map(partial(self._area, plain), names, colours), *layers]
         if self.level is not None:
             rule = alt.Chart(pd.DataFrame({"level": [self.level]})).mark_rule(color="#999", strokeDash=[3, 3])
             layers.insert(0, rule.encode(y="level:Q"))
         head = alt.TitleParams(self.title, subtitle=self.subtitle) if self.subtitle else self.title
         return styled(alt.layer(*layers).properties(width=self.width, height=self.height, title=head))
+
+    def _area(self, plain: Any, name: str, colour: str) -> Any:
+        """The band of one line: without the order of the points, which would cut it into an area for each of them,
+        and without a scale of colours, by which the legend would become as pale as it is."""
+        low, high = map(_field, self.band or ())
+        own = plain.transform_filter(alt.FieldEqualPredicate(field=_field(self.line), equal=name))
+        if self.band_in_x:
+            area = own.mark_area(opacity=0.2, color=colour, orient="horizontal")
+            return area.encode(x=alt.X(low, type="quantitative"), x2=alt.X2(high))
+        area = own.mark_area(opacity=0.2, color=colour)
+        return area.encode(y=alt.Y(low, type="quantitative"), y2=alt.Y2(high))
 
     def _y_scale(self) -> Any:
         scale, columns = _scale(self.y_log, self.y_zero), self._beside_y()
