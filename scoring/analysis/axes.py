@@ -98,7 +98,10 @@ def _layer(graph: Graph, node: Node, found: dict[str, Axes]) -> Axes:
         return tuple(_axis(MIXED, size) for size in shape)
     if node.kind == "Linear":
         return (*before[:-1], _axis(CHANNEL, shape[-1]))
-    spatial = (_resized(axis, n) if axis else _axis(CHANNEL, n) for axis, n in zip(before[2:], shape[2:], strict=True))
+    spatial = [_resized(axis, n) if axis else _axis(CHANNEL, n) for axis, n in zip(before[2:], shape[2:], strict=True)]
+    if node.kind == "ConvTranspose":  # the places between two of its input's have weights of their own: channels
+        strides = node.attributes["stride"]
+        spatial = [_axis(MIXED, n) if s > 1 else axis for axis, n, s in zip(spatial, shape[2:], strides, strict=True)]
     return (before[0], _axis(CHANNEL, shape[1]), *spatial)
 
 

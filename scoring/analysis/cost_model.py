@@ -8,7 +8,7 @@ by element by its elements; what honest networks do between layers is covered by
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from scoring.analysis.activation_bits import Grid
 from scoring.analysis.allowances import (
@@ -83,7 +83,9 @@ class _Analysis(LayerCosts):
         settled = settle(self.demands, self.grants, self.regions)
         for index, left in settled.left.items():
             demand = self.demands[index]
-            self._row(demand.node, "elementwise", demand.bits, steps=left)
+            # An addition that no layer grants is a term of a convolution of ones: a multiply-accumulate.
+            steps = 2 * left if demand.sort == SUM else left
+            self._row(demand.node, "elementwise", demand.bits, steps=steps)
         wiring = self._wiring()
         return Costs(
             operations=tuple(self.operations),
@@ -114,7 +116,7 @@ class _Analysis(LayerCosts):
             else:
                 self._elementwise(node, steps=2)
         elif not constants and node.kind in ("Add", "Sub"):
-            if node.output not in self.terms.added:
+            if node.output not in self.terms.added and not self._term(node):
                 self._demand(node, SUM, self._widest(node))
         elif (
             constants
@@ -141,7 +143,7 @@ class _Analysis(LayerCosts):
         """A batch norm, a multiplication or an addition by numbers of the channel."""
         graph = self.graph
         kind = _AFFINE_NAMES.get(node.kind, "shift")
-        is_term = kind != "shift" and self._term(node)
+        is_term = self._term(node)
         if not is_term:
             self._row(node, kind, self._bits(node.output))
         x = next(i for i in node.inputs if i and not graph.is_constant(i))
@@ -157,7 +159,7 @@ class _Analysis(LayerCosts):
         chain_demands = dict(self.chains.get(x, {})) if graph.only_reader(x) is node else {}
         sorts = {"batch_norm": (MULTIPLY, ADD), "scale": (MULTIPLY,), "shift": (ADD,)}[kind]
         for sort in sorts:
-            if is_term and sort == MULTIPLY:
+            if is_term and sort == sorts[0]:
                 continue
             known = chain_demands.get(sort)
             if known is None:
@@ -183,7 +185,7 @@ class _Analysis(LayerCosts):
         for value in node.inputs:
             if value and self.graph.is_constant(value):
                 self._charge(value, node.name)
-        if products and self._term(node):
+        if self._term(node):
             return
         kind = "multiply" if products else "elementwise"
         self._row(node, kind, self._widest(node), products=products * elements, steps=steps * elements)
@@ -199,13 +201,23 @@ class _Analysis(LayerCosts):
         for value in constants:
             self._charge(value, node.name)
         if not self._term(node):
-            self._demand(node, ACTIVATION)
+            self._of_channel(node, constants, ACTIVATION)
+
+    def _of_channel(self, node: Node, constants: Sequence[str], sort: str) -> None:
+        """Granted if its numbers are those of the channel; a table of them is an operation an element."""
+        rank, bits = len(self.graph.shapes[node.output]), bits_of(self.graph.types[node.output])
+        whole = [i for i in constants if i and len(self.graph.shapes[i]) in (rank - 1, rank) and rank > 2]
+        if all(self._is_affine(node, value) for value in whole):
+            self._demand(node, sort, bits if sort == QUANTISER else None)
+        else:
+            self._row(node, "elementwise", bits, steps=self._elements(node.output))
 
     def _free(self, node: Node) -> None:
         types = (self.graph.types[node.inputs[0]], self.graph.types[node.output])
         if node.kind == "Cast" and not all(t.is_floating_point for t in types):
             self._demand(node, ACTIVATION, max(bits_of(t) for t in types))  # it cuts off what lies behind the point
-        self._pass_chain(node)
+        if node.kind != "Abs":  # numbers before and behind a magnitude do not fold into one
+            self._pass_chain(node)
 
     def _pass_chain(self, node: Node) -> None:
         """An affine goes on folding behind a move."""
@@ -234,10 +246,10 @@ class _Analysis(LayerCosts):
         for value in (node.inputs[1], *nonzero_points(graph, node.inputs[2:])):
             self._charge(value, layer)
         before, after = self.grids.get(node.inputs[0]), self.grids.get(node.output)
-        if self._term(node):
+        if before is not None and after is not None and before.lies_within(after):
             return
-        if before is None or after is None or not before.lies_within(after):
-            self._demand(node, QUANTISER, bits_of(graph.types[node.output]))
+        if not self._term(node):
+            self._of_channel(node, node.inputs[1:], QUANTISER)
 
     def _move(self, node: Node) -> None:
         graph = self.graph

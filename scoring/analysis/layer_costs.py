@@ -6,7 +6,7 @@ import math
 
 from scoring.analysis.allowances import grant_of
 from scoring.analysis.cost_table import CostTable
-from scoring.analysis.weight_encoding import Encoding, chain_from, chain_numbers, encoding, folded_bits
+from scoring.analysis.weight_encoding import Encoding, chain_from, chain_numbers, encoding, folded_bits, summed_bits
 from scoring.costs import Operation
 from scoring.graph.graph import Graph, Node
 from scoring.graph.kinds import KINDS, Charge
@@ -33,6 +33,8 @@ class LayerCosts(CostTable):
         elif x in self.grids:
             folded = folded_bits(graph, node, self.grids[x].vector)
             bits, compute_bits = max(bits, folded), max(compute_bits, folded)
+        if node.name not in self.layer_bits:
+            compute_bits = max(compute_bits, summed_bits(graph, weight, stored, _summed_axes(node, graph)))
         self.problems.extend(stored.problems)
         shared = self._is_shared(weight)
         self._append_layer(
@@ -92,7 +94,9 @@ class LayerCosts(CostTable):
                 stored = encoding(graph, value)
                 shared = self._is_shared(value)
                 self.problems.extend(stored.problems)
-                weight_bits, compute_bits = stored.bits, max(stored.compute_bits, bits)
+                summed = {len(graph.shapes[value]) - (1 if value == a else 2)}
+                beside = summed_bits(graph, value, stored, summed) if node.kind == "MatMul" else 0
+                weight_bits, compute_bits = stored.bits, max(stored.compute_bits, bits, beside)
                 if not shared:
                     weights, nonzeros = self._elements(value), self._nonzeros(value)
                 table = (stored.table,) if stored.table else ()
@@ -134,3 +138,12 @@ def _channel_axis(node: Node, graph: Graph) -> int:
     if node.kind != "ConvTranspose":
         return 0
     return 1 if node.attributes.get("groups", 1) == 1 else -2
+
+
+def _summed_axes(node: Node, graph: Graph) -> set[int]:
+    """The axes of a layer's weight that its sums run over: scales along them do not fold into a multiplier."""
+    shape = graph.shapes[node.inputs[1]]
+    if node.kind != "ConvTranspose":
+        return set(range(1, len(shape)))
+    depthwise = node.attributes.get("groups", 1) == shape[0]
+    return {*range(2, len(shape))} | (set() if depthwise else {0})

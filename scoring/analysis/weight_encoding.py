@@ -7,7 +7,7 @@ Declared bits are verified and never lowered by measurement: nonzero codes must 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Container, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -229,17 +229,30 @@ def is_per_channel(shape: tuple[int, ...], full: tuple[int, ...]) -> bool:
 def folded_bits(graph: Graph, node: Node, vector: str | None) -> int:
     """Bits of a layer's weights times the steps of its input's channels, where these differ.
 
-    Only a depthwise layer can take such steps up behind its sums. Elsewhere they have to be folded into the weights,
-    whose codes are then products: short ones where all steps are multiples of the smallest, numbers of the type else.
+    Only a depthwise layer can take such steps up behind its sums. Elsewhere they have to be folded into the weights.
     """
     if vector is None:
         return 0
     weight, x = node.inputs[1], node.inputs[0]
     groups, shape = int(node.attributes.get("groups", 1)), graph.shapes[weight]
-    if node.kind == "Conv" and groups == graph.shapes[x][1] and shape[1] == 1:
+    steps, channels = graph.shapes[vector], graph.shapes[x][1]
+    of_channels = max(steps) == channels and (len(steps) != len(graph.shapes[x]) or steps[1] == channels)
+    if node.kind == "Conv" and groups == channels and shape[1] == 1 and of_channels:
         return 0
-    of_type = bits_of(graph.types[weight])
-    stored, steps = encoding(graph, weight), graph.constants[vector].double().reshape(-1)
+    return _bits_times(graph, weight, encoding(graph, weight), vector)
+
+
+def summed_bits(graph: Graph, weight: str, stored: Encoding, summed: Container[int]) -> int:
+    """Bits of the products when the scales of a weight differ along axes that are summed over: codes times scales."""
+    beside = [s.value for s in stored.scales if s.axis is not None and (s.axis in summed or s.axis < 0)]
+    return max((_bits_times(graph, weight, stored, vector) for vector in beside), default=0)
+
+
+def _bits_times(graph: Graph, weight: str, stored: Encoding, vector: str) -> int:
+    """Codes times numbers: short ones where all are multiples of the smallest, numbers of the type else."""
+    of_type, steps = bits_of(graph.types[weight]), graph.constants[vector].double().reshape(-1).abs()
+    if steps.device.type == "meta":
+        return of_type
     ratios = steps / steps.min()
     if not stored.quantised or not bool(((ratios - ratios.round()).abs() < 1e-4).all()):
         return of_type

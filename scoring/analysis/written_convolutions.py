@@ -16,8 +16,12 @@ from scoring.analysis.axes import Axes, elements_read, is_spatial
 from scoring.graph.graph import Graph, Node
 from scoring.graph.kinds import KINDS, Charge
 
-_PRODUCTS = frozenset({"Mul", "Div", "BatchNormalization", "PRelu", "LeakyRelu", "HardSigmoid", "DequantizeLinear"})
+_PRODUCTS = frozenset({"Mul", "Div", "BatchNormalization"})
 """Kinds that multiply a map by numbers, or by another map."""
+_LINEAR = frozenset({"Add", "Sub", "Mul", "Div", "BatchNormalization", "Neg", "Cast", "Identity"})
+"""Steps that an average goes through."""
+_CHOICES = (Charge.ACTIVATION, Charge.QUANTISER, Charge.ELEMENT)
+"""What can stand for a product where it has numbers of its own: a slope, a bound, a step, a choice of two numbers."""
 _AVERAGES = frozenset({"AveragePool", "AdaptiveAveragePool", "ReduceMean", "ReduceSum"})
 _BEGINNINGS = (Charge.LAYER, Charge.READ, Charge.EXPRESSION)
 """What these make is a map of its own and no view."""
@@ -72,6 +76,8 @@ class _Search:
         """Products of several views that lie beside each other in one value, so that a reduction may add them up."""
         self._weighted: dict[str, frozenset[str]] = {}
         """Products of two values that both change along rows or columns: their average is a product of matrices."""
+        self._compared: dict[str, frozenset[str]] = {}
+        """Sums and differences of such values: only where a step that is not linear comes before the average."""
         self._one: dict[str, str] = {}
         self._marks: dict[tuple[object, ...], int] = {}
         self.terms = Terms()
@@ -87,6 +93,7 @@ class _Search:
         apart = _apart(given.values())
         joined = frozenset().union(*(self._joined.get(i, frozenset()) for i in inputs))
         weighted = frozenset().union(*(self._weighted.get(i, frozenset()) for i in inputs))
+        compared = frozenset().union(*(self._compared.get(i, frozenset()) for i in inputs))
         if node.kind in ("Add", "Sub"):
             self.terms.macs |= apart
             size = math.prod(graph.shapes[node.output])
@@ -99,13 +106,18 @@ class _Search:
         elif node.kind in _AVERAGES:
             self.terms.macs |= weighted
         shifted = kind.price is Charge.MOVE and node.kind != "Identity"
-        product = frozenset({node.output}) if node.kind in _PRODUCTS else frozenset()
+        product = frozenset({node.output}) if _has_numbers(graph, node) else frozenset()
         names = dict.fromkeys(name for views in given.values() for name in views)
         if math.prod(graph.shapes[node.output]) > sum(math.prod(graph.shapes[name]) for name in names):
             joined |= product  # of copies
-        if product and self._is_weighted(node, given):
-            weighted |= product
+        if kind.element_wise and node.kind not in _LINEAR:
+            weighted, compared = weighted | compared, frozenset()
+        if self._is_weighted(node, given) and node.kind in ("Add", "Sub"):
+            compared |= {node.output}
+        elif self._is_weighted(node, given):
+            weighted |= {node.output}
         self._joined[node.output], self._weighted[node.output] = joined, weighted
+        self._compared[node.output] = compared
         if product and len(given) == 2:  # a gate: the larger one is the map, and a kernel is the same at every place
             small, large = sorted(given, key=lambda i: math.prod(graph.shapes[i]))
             if any(axis and is_spatial(axis) for axis in self._axes[small]):
@@ -126,8 +138,13 @@ class _Search:
         """Whether both operands of a product change along rows or columns, and not as functions of the same place."""
         graph, shape = self._graph, self._graph.shapes[node.output]
         operands = list(dict.fromkeys(i for i in node.inputs if i))
-        if node.kind not in ("Mul", "Div") or len(operands) < 2 or node.output in self._functions:
+        joins = KINDS[node.kind].price is Charge.ELEMENT or node.kind in ("Add", "Sub", "Mul", "Div")
+        if not joins or len(operands) < 2 or node.output in self._functions:
             return False
+        if node.kind not in ("Mul", "Div") and len(given) > 1:  # a residual addition, but for copies of both maps
+            maps = {name for views in given.values() for name in views}
+            if math.prod(shape) <= sum(math.prod(graph.shapes[name]) for name in maps):
+                return False
         if len(given) == 2:
             first, second = given.values()
             if any(name in second and view.moves == second[name].moves for name, view in first.items()):
@@ -163,6 +180,14 @@ class _Search:
         while name in self._one:
             name = self._one[name]
         return name
+
+
+def _has_numbers(graph: Graph, node: Node) -> bool:
+    """Whether a node multiplies, or stands for a product by numbers of its own."""
+    if node.kind in _PRODUCTS:
+        return True
+    given = any(isinstance(v, float) for v in node.attributes.values()) or any(map(graph.is_constant, node.inputs))
+    return KINDS[node.kind].price in _CHOICES and given
 
 
 def _apart(inputs: Iterable[_Views]) -> frozenset[str]:

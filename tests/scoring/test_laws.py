@@ -120,8 +120,21 @@ STEPS: dict[str, tuple[Between, int]] = {
     ),
     "a table of positions": (lambda s, x: x + s.table, ELEMENTS),
     "bilinear": (lambda s, x: F.interpolate(x, scale_factor=2, mode="bilinear"), 4 * 4 * ELEMENTS),
+    "numbers around magnitudes": (lambda s, x: ((x * s.c + s.c).abs() * s.c + s.c).abs() + x, 2 * ELEMENTS),
     "a second activation": (lambda s, x: torch.tanh(F.relu(x)), ELEMENTS),
 }
+
+
+def test_an_addition_that_no_layer_grants_is_a_multiply_accumulate() -> None:
+    """Weights of one, written as additions of channels, cost what a layer with such weights costs."""
+
+    def run(s: nn.Module, x: Tensor) -> Tensor:
+        y = s.conv(x)
+        return s.last(y + torch.roll(y, 1, 1) + torch.roll(y, 2, 1) + torch.roll(y, 3, 1)).flatten(1)
+
+    net = Network(run, conv=nn.Conv2d(3, 4, 1), last=nn.Conv2d(4, 1, 1))
+    found = analyse(subject(net).graph)
+    assert sum(op.steps for op in found.operations) == 2 * (3 * ELEMENTS - ELEMENTS - ELEMENTS // 4)
 
 
 @pytest.mark.parametrize("name", STEPS)
