@@ -83,8 +83,8 @@ class _Analysis(LayerCosts):
         settled = settle(self.demands, self.grants, self.regions)
         for index, left in settled.left.items():
             demand = self.demands[index]
-            # An addition that no layer grants is a term of a convolution of ones: a multiply-accumulate.
-            steps = 2 * left if demand.sort == SUM else left
+            ones = demand.sort == SUM and demand.node.output in self.terms.ones
+            steps = 2 * left if ones else left  # a term of a convolution of ones is a multiply-accumulate
             self._row(demand.node, "elementwise", demand.bits, steps=steps)
         wiring = self._wiring()
         return Costs(

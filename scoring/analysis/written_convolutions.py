@@ -9,6 +9,7 @@ times a table, or another map, that is averaged over rows and columns, which alo
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -28,6 +29,8 @@ _BEGINNINGS = (Charge.LAYER, Charge.READ, Charge.EXPRESSION)
 _MOST = 16
 """Maps that one value is a view of, followed apart; where there are more, they count as one."""
 
+_SEVERAL = 4
+"""Additions that one map is in, where no layer grants them: more make a convolution."""
 _MOST_PRODUCTS = 256
 """On the way of a view that was moved, between two layers; more are taken for terms."""
 
@@ -52,12 +55,14 @@ class Terms:
     """Outputs of the nodes of convolutions that are written out.
 
     macs: products, each with an addition. added: the additions of these. products: whose sum is a reduction, which is
-    priced by itself.
+    priced by itself. ones: additions of several views of one map, or of maps that are added up again and again, which
+    are the terms of a convolution of ones.
     """
 
     macs: set[str] = field(default_factory=set)
     added: set[str] = field(default_factory=set)
     products: set[str] = field(default_factory=set)
+    ones: set[str] = field(default_factory=set)
 
 
 def terms_of_convolutions(graph: Graph, axes: dict[str, Axes], functions: Container[str] = ()) -> Terms:
@@ -79,10 +84,15 @@ class _Search:
         self._compared: dict[str, frozenset[str]] = {}
         """Sums and differences of such values: only where a step that is not linear comes before the average."""
         self._one: dict[str, str] = {}
+        self._sums: dict[str, tuple[str, ...]] = {}
+        """Additions, and the maps that are in them."""
         self._marks: dict[tuple[object, ...], int] = {}
         self.terms = Terms()
         for node in graph.running:
             self._views[node.output] = self._bounded(self._after(node))
+        times = Counter(self._name(name) for names in self._sums.values() for name in names)
+        often = (out for out, names in self._sums.items() if any(times[self._name(n)] > _SEVERAL for n in names))
+        self.terms.ones.update(often)
 
     def _after(self, node: Node) -> _Views:
         graph, kind = self._graph, KINDS.get(node.kind)
@@ -96,6 +106,11 @@ class _Search:
         compared = frozenset().union(*(self._compared.get(i, frozenset()) for i in inputs))
         if node.kind in ("Add", "Sub"):
             self.terms.macs |= apart
+            if len(given) == 2:
+                first, second = given.values()
+                self._sums[node.output] = (*first, *second)
+                if any(name in second and view.shifts != second[name].shifts for name, view in first.items()):
+                    self.terms.ones.add(node.output)
             size = math.prod(graph.shapes[node.output])
             if any(math.prod(graph.shapes[term]) >= size for term in apart):
                 self.terms.added.add(node.output)
