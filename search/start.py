@@ -10,12 +10,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from contest.errors import UsageError
+from contest.errors import ContestError, TrainingError, UsageError
 from search.options import fresh, resumed
 from search.output.progress import LiveView, duration
 from search.output.summary import print_plan, print_summary, why_nothing
@@ -58,7 +59,7 @@ def run_search(console: Console, **options: Any) -> SearchOutcome | None:
         trainer.start()
         space, given = prepare(console, trainer, options)
         speed, times = timed(trainer, space, sum(one.trained for one in given), begun, started_s)
-    except UsageError:
+    except ContestError:
         trainer.close()
         if new:
             shutil.rmtree(directory, ignore_errors=True)
@@ -160,16 +161,25 @@ def enqueue_given(study: Study, given: list[Given], plan: Plan | None = None) ->
         study.enqueue(study.space.asked(one.values), candidate, "parent", rung, forecast=one.accuracy, why="given")
 
 
-def timed(trainer: PipelineTrainer, space: Space, given: int, begun: float, started_s: float) -> tuple[Speed, Times]:
+def timed(
+    trainer: PipelineTrainer, space: Space, given: int, begun: float, started_s: float
+) -> tuple[Speed | None, Times | None]:
     """A few steps are timed, and what else takes time; `given` float parents exist.
 
     started_s: until everything was imported. Raises UsageError for a budget of time that is too small for a network.
+    Where images are counted and no step can be made, there are no times: the trials will say why.
     """
     settings = trainer.settings
     for point in seeds(space):  # the first price imports for seconds, beside the process that trains
-        trainer.price(to_candidate(point, epochs=1.0, seed=settings.seed))
+        with suppress(ContestError, ValueError, RuntimeError):  # what cannot be built is found when it is its turn
+            trainer.price(to_candidate(point, epochs=1.0, seed=settings.seed))
     teaching_s = trainer.answering_s()
-    speed = measure_speed(trainer, space)
+    try:
+        speed = measure_speed(trainer, space)
+    except TrainingError:
+        if settings.budget_s is not None:
+            raise
+        return None, None
     times = Times(
         begun=time.time() - (time.monotonic() - begun),
         budget=settings.budget_s or math.inf,
@@ -183,9 +193,14 @@ def timed(trainer: PipelineTrainer, space: Space, given: int, begun: float, star
     return speed, times
 
 
-def plan_study(console: Console, study: Study, trainer: PipelineTrainer, speed: Speed, times: Times) -> Plan:
+def plan_study(
+    console: Console, study: Study, trainer: PipelineTrainer, speed: Speed | None, times: Times | None
+) -> Plan:
     """Open the study's account and say what is planned, and what time it takes."""
     plan = open_account(study, trainer.images, times=times, speed=speed)
+    if speed is None or times is None:
+        print_plan(console, study, trainer, plan, None)
+        return plan
     console.print(
         f"speed here: {speed.float_images_per_s:,.0f} images/s float, {speed.tuned_images_per_s:,.0f} quantised "
         f"({speed.macs / 1e6:.3g} million multiply-accumulates each)",

@@ -21,8 +21,8 @@ from search.trainers.pipeline import PipelineTrainer
 from search.workers.claim import situation
 
 
-def print_plan(console: Console, study: Study, trainer: PipelineTrainer, plan: Plan, ends_at: float) -> None:
-    """What will be done, what is expected of it, and when it ends (Unix time)."""
+def print_plan(console: Console, study: Study, trainer: PipelineTrainer, plan: Plan, ends_at: float | None) -> None:
+    """What will be done, what is expected of it, and when it ends (Unix time), if that is known."""
     parts = [f"first network {plan.parent:.3g} epochs float and {plan.child:.3g} quantised"]
     if plan.shorts:
         parts.append(f"{plan.shorts} settings compared for {plan.short:.3g} epochs each")
@@ -32,6 +32,8 @@ def print_plan(console: Console, study: Study, trainer: PipelineTrainer, plan: P
     console.print(f"plan: {plan.whole:.1f} epochs in all; {'; '.join(parts)}", soft_wrap=piped, highlight=False)
     if study.settings.objective == "constrained" and all(r.result is None for r in study.records()):
         console.print(expectation(study, trainer), soft_wrap=piped, highlight=False)
+    if ends_at is None:
+        return
     clock = time.strftime("%H:%M:%S", time.localtime(ends_at))
     if study.settings.budget_s is not None:
         console.print(f"ends at {clock}", highlight=False)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from contest.errors import TrainingError
 from search.policy.account import make_plan
 from search.policy.accuracy import Measured
 from search.policy.budget import Speed
@@ -21,17 +22,30 @@ if TYPE_CHECKING:
 
 
 def measure_speed(trainer: PipelineTrainer, space: Space) -> Speed:
-    """Images per second of the first starting point, float and quantised, and what a training costs besides."""
-    candidate = to_candidate(seeds(space)[0], epochs=2, seed=0)
-    candidate = replace(
-        candidate,
-        structured=0.0,
-        train=replace(candidate.train, epochs=2.0, warmup_epochs=0.0, distillation=0.0),
-        tune=replace(candidate.tune, epochs=2.0, warmup_epochs=0.0, distillation=0.0),
-    )
-    return trainer.measure(candidate)
+    """Images per second of the first starting point, float and quantised, and what a training costs besides.
+
+    A starting point that cannot be trained here (its process dies, say) is passed over. Raises TrainingError if none
+    can.
+    """
+    problem: TrainingError | None = None
+    for values in seeds(space):
+        candidate = to_candidate(values, epochs=2, seed=0)
+        quick: dict[str, Any] = {"epochs": 2.0, "warmup_epochs": 0.0, "distillation": 0.0, "learning_rate": TIMED_RATE}
+        candidate = replace(
+            candidate,
+            structured=0.0,
+            train=replace(candidate.train, **quick),
+            tune=replace(candidate.tune, **quick),
+        )
+        try:
+            return trainer.measure(candidate)
+        except TrainingError as error:
+            problem = error
+    raise problem or TrainingError("there is no starting point in the space")
 
 
+TIMED_RATE = 0.001
+"""Time does not depend on the learning rate, and a training that diverges has none."""
 LONGEST = 4096.0
 """Times the budget up to which it is asked what would be enough."""
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,11 +28,14 @@ from search.output.summary import why_nothing
 from search.policy.account import Times, check_start, open_account, plan_of, reading_s, seconds_left
 from search.policy.account import account as account_of
 from search.policy.budget import Budget, Speed
+from search.policy.forecast import measure_speed
 from search.policy.ranking import Judge, read_finalists, reads
 from search.run import Run, Tools
+from search.space.space import make_space
 from search.start import run_search
 from search.study.study import Study
 from search.study.trial import TrialPrice
+from search.trainers.isolated import TrainingDiedError
 from search.trainers.protocol import Progress, Trained
 from search.workers.claim import next_work
 from search.workers.worker import work_until_done
@@ -134,6 +138,21 @@ def test_only_the_best_is_read_after_the_end(tmp_path: Path) -> None:
     assert len(reads(study.directory)) == 1
     assert len(list((study.directory / "finalists").iterdir())) == 1
     assert len(read_finalists(study, judge, fake_score(trainer), until=time.time() + 60)) == 3
+
+
+def test_what_cannot_be_trained_is_not_timed() -> None:
+    """Nor is a study ended by it: the next starting point is timed, at a rate that no training diverges at."""
+    space, asked = make_space((3, 32, 32), {"learning_rate": [1e9]}), []
+
+    def measure(candidate: Candidate) -> Speed:
+        asked.append(candidate)
+        if len(asked) < 2:
+            raise TrainingDiedError("died of SIGABRT")
+        return SPEED
+
+    assert measure_speed(SimpleNamespace(measure=measure), space) is SPEED  # type: ignore[arg-type]
+    assert asked[0].architecture != asked[1].architecture
+    assert {c.train.learning_rate for c in asked} | {c.tune.learning_rate for c in asked} == {0.001}
 
 
 def opened(directory: Path, **changes: Any) -> tuple[Study, FakeTrainer]:
