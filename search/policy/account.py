@@ -178,13 +178,16 @@ def check_start(budget_s: float | None, started_s: float, processes: int) -> Non
 
 
 def too_small(budget_s: float, least: float, because: str) -> UsageError:
-    rounded = math.ceil(least / 10) * 10
-    minutes, seconds = divmod(rounded, 60)
-    amount = f"{minutes}m{seconds}s" if minutes and seconds else f"{minutes}m" if minutes else f"{seconds}s"
     return UsageError(
-        f"--budget {budget_s:g}s is too small for a network here ({because}): the least that helps is about "
-        f"--budget {amount}, as this machine is now"
+        f"--budget {written(budget_s)} is too small for a network here ({because}): the least that helps is about "
+        f"--budget {written(math.ceil(least / 10) * 10)}, as this machine is now"
     )
+
+
+def written(seconds: float) -> str:
+    """A time as --budget takes it: `1m50s`."""
+    minutes, rest = int(seconds // 60), seconds % 60
+    return f"{minutes}m{rest:g}s" if minutes and rest else f"{minutes}m" if minutes else f"{rest:g}s"
 
 
 def open_account(study: Study, images: int, *, times: Times | None = None, speed: Speed | None = None) -> Plan:
