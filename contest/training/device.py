@@ -32,12 +32,13 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether bf16 is faster than float32 there: in hardware, not emulated."""
+    """Whether bf16 is faster than float32 there: in hardware, not emulated, nor kept from oneDNN by its environment."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
         able = torch.cpu.get_capabilities()
-        return bool(able.get("avx512_bf16") or able.get("amx_bf16")) and torch.backends.mkldnn.is_available()
+        hardware = bool(able.get("avx512_bf16") or able.get("amx_bf16")) and torch.backends.mkldnn.is_available()
+        return hardware and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return False
 
 
