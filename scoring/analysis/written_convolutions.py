@@ -30,7 +30,7 @@ _MOST = 16
 """Maps that one value is a view of, followed apart; where there are more, they count as one."""
 
 _SEVERAL = 4
-"""Additions that one map is in, where no layer grants them: more make a convolution."""
+"""Additions that one value goes into, where no layer grants them: more make a convolution."""
 _MOST_PRODUCTS = 256
 """On the way of a view that was moved, between two layers; more are taken for terms."""
 
@@ -85,13 +85,13 @@ class _Search:
         """Sums and differences of such values: only where a step that is not linear comes before the average."""
         self._one: dict[str, str] = {}
         self._sums: dict[str, tuple[str, ...]] = {}
-        """Additions, and the maps that are in them."""
+        """Additions, and what they add: values before copies, signs and moves."""
         self._marks: dict[tuple[object, ...], int] = {}
         self.terms = Terms()
         for node in graph.running:
             self._views[node.output] = self._bounded(self._after(node))
-        times = Counter(self._name(name) for names in self._sums.values() for name in names)
-        often = (out for out, names in self._sums.items() if any(times[self._name(n)] > _SEVERAL for n in names))
+        times = Counter(value for values in self._sums.values() for value in values)
+        often = (out for out, values in self._sums.items() if any(times[value] > _SEVERAL for value in values))
         self.terms.ones.update(often)
 
     def _after(self, node: Node) -> _Views:
@@ -108,7 +108,7 @@ class _Search:
             self.terms.macs |= apart
             if len(given) == 2:
                 first, second = given.values()
-                self._sums[node.output] = (*first, *second)
+                self._sums[node.output] = tuple(map(self._before_moves, given))
                 if any(name in second and view.shifts != second[name].shifts for name, view in first.items()):
                     self.terms.ones.add(node.output)
             size = math.prod(graph.shapes[node.output])
@@ -167,6 +167,13 @@ class _Search:
         spatial = [len(shape) - i for i, axis in enumerate(self._axes[node.output]) if axis and is_spatial(axis)]
         sizes = [graph.shapes[i] for i in operands]
         return any(all(len(size) >= end and size[-end] > 1 for size in sizes) for end in spatial)
+
+    def _before_moves(self, value: str) -> str:
+        maker = self._graph.producers.get(value)
+        while maker is not None and maker.kind in KINDS and KINDS[maker.kind].price in (Charge.FREE, Charge.MOVE):
+            value = maker.inputs[0]
+            maker = self._graph.producers.get(value)
+        return value
 
     def _mark(self, first: int, *moves: int | str) -> int:
         """The same number for the same moves."""
