@@ -19,8 +19,14 @@ _LEADER_COST = 40.0
 _LINE_COST = 120.0
 _DOT_COST, _CROSSING_COST = 60.0, 90.0
 """Of a leader line that runs below another point, and that crosses another; only where no limit holds."""
+_FOREIGN_COST = 90.0
+"""Of a name without a leader line that stands about as near to another point as to its own."""
+_FOREIGN = 1.4
+"""So many times as far as its own point another one must be."""
 _PADDING = 4.0
 _TRIES = 12
+_FEW = 16
+"""Labels up to which other orders are tried."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +143,7 @@ def place(
     dots = [Box(x - radius, y - radius, x + radius, y + radius) for x, y in (*obstacles, *points)]
     order, found = list(range(len(texts))), list[Label]()
     for _ in range(_TRIES):
-        labels = _greedy(order, texts, points, area, size, dots, radius, lines, taken, limit, exempt, fixed)
+        labels, _ = _greedy(order, texts, points, area, size, dots, radius, lines, taken, limit, exempt, fixed)
         placed = {label.index for label in labels}
         missing = [index for index in order if index < exempt and index not in placed]
         if not found or sum(i < exempt for i in placed) > sum(label.index < exempt for label in found):
@@ -145,6 +151,15 @@ def place(
         if not missing:
             break
         order = missing + [index for index in order if index not in missing]
+    if len(texts) > _FEW:
+        return found
+    # Of few, the place that is cheapest for one may push the others aside: each goes first once.
+    best = math.inf
+    for first in [None, *range(len(texts))]:
+        turn = order if first is None else [first, *(index for index in order if index != first)]
+        labels, cost = _greedy(turn, texts, points, area, size, dots, radius, lines, taken, limit, exempt, fixed)
+        if {label.index for label in labels} >= {label.index for label in found} and cost < best:
+            found, best = labels, cost
     return found
 
 
@@ -161,11 +176,12 @@ def _greedy(
     limit: float,
     exempt: int,
     fixed: Sequence[tuple[Point, Label]],
-) -> list[Label]:
-    """One after another in that order, each at the cheapest place that is left."""
+) -> tuple[list[Label], float]:
+    """One after another in that order, each at the cheapest place that is left; what all places cost."""
     boxes = [*taken, *(label.box for _, label in fixed)]
     leaders: list[Segment] = [(point, _nearest(label.box, point)) for point, label in fixed if label.leader]
-    labels: list[Label] = []
+    labels, total = list[Label](), 0.0
+    middles = [((dot.left + dot.right) / 2, (dot.top + dot.bottom) / 2) for dot in dots]
     for index in order:
         text, point = texts[index], points[index]
         width, height = text_width(text, size) + 2 * _PADDING, 1.25 * size
@@ -180,6 +196,8 @@ def _greedy(
             if below and index >= exempt:
                 continue
             cost += _CROSSING_COST * below
+            if not leader and _is_foreign(box, point, middles):
+                cost += _FOREIGN_COST
             cost += _LINE_COST * sum(box.crossed_by(line) for line in lines)
             if leader:
                 line = (point, _nearest(box, point))
@@ -194,12 +212,13 @@ def _greedy(
                 side = "left" if box.left >= point[0] else "right" if box.right <= point[0] else "center"
                 best = (cost, Label(index, box, side, leader))
         if best is not None:
-            label = best[1]
+            cost, label = best
+            total += cost
             labels.append(label)
             boxes.append(label.box)
             if label.leader:
                 leaders.append((points[index], _nearest(label.box, points[index])))
-    return labels
+    return labels, total
 
 
 def _candidates(
@@ -235,6 +254,14 @@ def _candidates(
 def _nearest(box: Box, point: Point) -> Point:
     """The point of a box that is nearest to a point outside."""
     return (min(max(point[0], box.left), box.right), min(max(point[1], box.top), box.bottom))
+
+
+def _is_foreign(box: Box, point: Point, others: Sequence[Point]) -> bool:
+    """Whether a reader may take the name for that of another point."""
+    own = math.dist(point, _nearest(box, point))
+    return any(
+        math.dist(other, _nearest(box, other)) < _FOREIGN * own for other in others if math.dist(other, point) > 1.0
+    )
 
 
 def _holds(box: Box, point: Point) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 from hypothesis import given, settings
@@ -79,3 +80,16 @@ def test_width_is_an_estimate_on_the_wide_side() -> None:
     for text in ("ResNet-20", "tteess", "00-22"):
         true = sum(widths[c] for c in text) / 1000 * 16
         assert true <= text_width(text, 16) <= 1.35 * true
+
+
+def test_a_name_that_could_be_anothers_has_a_line_to_its_point() -> None:
+    """Beside each other and one above: the names of the bundled networks stood at each other's points."""
+    points = [(210.0, 555.0), (227.0, 564.0), (330.0, 597.0), (352.0, 622.0), (458.0, 574.0)]
+    names = ["inverted-8m-3bit", "inverted-8m-4bit", "thin-17m-4bit-70", "thin-17m-4bit", "thin-22m-6bit"]
+    placed = place(names, points, Box(135, 115, 1434, 700), size=20, radius=8, lines=[((210, 555), (1434, 555))])
+    assert len(placed) == len(names)
+    for label in placed:
+        box, own = label.box, points[label.index]
+        away = [math.hypot(max(box.left - x, x - box.right, 0), max(box.top - y, y - box.bottom, 0)) for x, y in points]
+        others = [d for d, point in zip(away, points, strict=True) if point != own]
+        assert label.leader or min(others) > 1.3 * away[label.index], names[label.index]
