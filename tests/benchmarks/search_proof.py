@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 import statistics
 import tempfile
 import time
@@ -240,11 +241,12 @@ def table(lines: list[dict[str, Any]], settings: StudySettings) -> str:
         if not mine:
             continue
         values = [x["score" if target is None else "accuracy"] for x in mine]
-        found = [v for v in values if v is not None]
+        nothing = math.inf if target is None else 0.0  # a seed without a network counts as the worst
+        median: float | None = statistics.median(nothing if v is None else v for v in values)
+        median = None if median == nothing else median
         tests = ", ".join("-" if x["test"] is None else f"{x['test']:.1%}" for x in mine)
         images, seconds = (round(statistics.mean(x[k] for x in mine)) for k in ("images", "cpu_seconds"))
-        median = show(statistics.median(found) if found else None)
-        rows.append(f"| {name} | {median} | {', '.join(map(show, values))} | {tests} | {images:,} | {seconds} |")
+        rows.append(f"| {name} | {show(median)} | {', '.join(map(show, values))} | {tests} | {images:,} | {seconds} |")
     return "\n".join(rows)
 
 
