@@ -252,12 +252,17 @@ def test_a_file_goes_to_disk_as_it_arrives(live: str, token: Make, settings: Boa
     if door == "form":
         first = b"".join(head_of_form(live, token("Alpha"), CAP))
     host, port = live.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port))) as connection:
-        connection.sendall(first + b"x" * half)
-        deadline, sizes = time.monotonic() + 0.45, [0]
-        while max(sizes) < half - 70_000 and time.monotonic() < deadline:
-            sizes = [0, *(path.stat().st_size for path in Path(settings.files).glob("incoming-*"))]
-        assert half - 70_000 <= max(sizes) <= half
+    largest = 0
+    for _ in range(8):  # the service cuts off who is silent for half a second: on a busy machine once more
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(first + b"x" * half)
+            deadline = time.monotonic() + 0.45
+            while largest < half - 70_000 and time.monotonic() < deadline:
+                sizes = [path.stat().st_size for path in Path(settings.files).glob("incoming-*")]
+                largest = max([largest, *sizes])
+        if largest >= half - 70_000:
+            break
+    assert half - 70_000 <= largest <= half
 
 
 @pytest.mark.parametrize("door", ["API", "form"])
