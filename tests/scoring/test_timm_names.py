@@ -9,6 +9,7 @@ import timm
 
 from contest.errors import UsageError
 from contest.networks import parse
+from scoring.readers.architecture import _traced
 from scoring.score import architecture_costs
 
 
@@ -20,6 +21,13 @@ def test_networks_for_other_images_say_which(name: str) -> None:
         assert "--image-shape 3," in str(error)
     else:
         assert costs.macs > 0
+
+
+def test_a_timm_network_is_not_kept() -> None:
+    """Its graph holds its weights: a process that prices many grew to 20 GB."""
+    kept = _traced.cache_info().currsize
+    assert architecture_costs(parse("timm/resnet10t"), image_shape=(3, 64, 64), normalise=False).macs > 0
+    assert _traced.cache_info().currsize == kept
 
 
 @pytest.mark.slow
