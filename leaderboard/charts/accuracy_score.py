@@ -191,12 +191,12 @@ def specification(
     # Where any reach the threshold, the front is theirs: what does not cannot win.
     front = pareto_front([e for e in drawn if e.accuracy >= threshold] or drawn)
     area = frame([(p.score, p.accuracy) for p in (*drawn, *others)], threshold, look)
-    rows = _rows(drawn, front, others, threshold)
+    rows = _rows(drawn, front, others, threshold, look)
     labels, key = _labels(drawn, front, others, threshold, area)
 
     x = alt.X(
         "score:Q",
-        title=f"score under rule {rule.name} (log scale, smaller is better)",
+        title=look.say("score under rule %(rule)s (log scale, smaller is better)", rule=rule.name),
         scale=alt.Scale(type="log", domain=list(area.scores), nice=False),
         axis=alt.Axis(labelExpr=_TICK.format(close=45 * look.font, some=10 * look.font), labelOverlap=False)
         if look.interactive
@@ -204,13 +204,14 @@ def specification(
     )
     y = alt.Y(
         "accuracy:Q",
-        title=f"accuracy on the {facts(rule.dataset).title} test set",
+        title=look.say("accuracy on the %(dataset)s test set", dataset=facts(rule.dataset).title),
         scale=alt.Scale(domain=list(area.accuracies), nice=False, zero=False),
         axis=alt.Axis(format=".0%" if area.accuracies[1] - area.accuracies[0] > 0.05 else ".1%", tickCount=7),
     )
-    notes = [rule.footnote] if rule.footnote else []
+    notes = [look.words(rule.footnote)] if rule.footnote else []
     if hidden:
-        notes.append(f"{hidden} {'entry' if hidden == 1 else 'entries'} below {threshold - _DEPTH:.0%} not drawn.")
+        limit = marks.percent(round(threshold - _DEPTH, 4))
+        notes.append(look.say("Below %(limit)s, not drawn: %(count)s.", limit=limit, count=hidden))
     notes += key
     layers = [
         *marks.threshold_line(threshold, area),
@@ -227,19 +228,28 @@ def specification(
 
 
 def _rows(
-    drawn: Sequence[ChartPoint], front: Sequence[ChartPoint], others: Sequence[ChartPoint], threshold: float
+    drawn: Sequence[ChartPoint],
+    front: Sequence[ChartPoint],
+    others: Sequence[ChartPoint],
+    threshold: float,
+    look: Look,
 ) -> list[dict[str, Any]]:
     """The data of the points layer, the least important first, so that the front is drawn on top."""
 
     def row(point: ChartPoint, kind: str) -> dict[str, Any]:
-        tip = {"network": point.name, "accuracy": f"{100 * point.accuracy:.2f} %", "score": f"{point.score:.5g}"}
+        tip = {
+            look.say("network"): point.name,
+            look.say("accuracy"): f"{100 * point.accuracy:.2f} %",
+            look.say("score"): f"{point.score:.5g}",
+        }
         if point.team not in ("", point.name):
-            tip["team"] = point.team
+            tip[look.say("team")] = point.team
         if point.params is not None and point.ops is not None:
-            tip["parameter term"], tip["operation term"] = f"{point.params:.4g}", f"{point.ops:.4g}"
-        tip |= point.network
+            tip[look.say("parameter term")] = f"{point.params:.4g}"
+            tip[look.say("operation term")] = f"{point.ops:.4g}"
+        tip |= {look.words(key): text for key, text in point.network.items()}
         if point.about:
-            tip["about"] = point.about
+            tip[look.say("note")] = point.about
         return {
             "kind": kind,
             "name": point.name,
@@ -308,7 +318,8 @@ def _labels(
         found += placed([(p, signs[id(p)]) for p in unnamed], len(unnamed), found, sign)
         listed = sorted(unnamed, key=lambda p: (signs[id(p)].startswith("R"), p.accuracy < threshold, p.score))
         key = [
-            f"Numbers are ranks, letters stand below {marks.percent(threshold)}: "
+            look.say("Numbers are ranks, letters stand below %(share)s:", share=marks.percent(threshold))
+            + " "
             + " · ".join(f"{signs[id(p)]} {_short(p.name)}".replace(" ", "\u00a0") for p in listed)
         ]
     own = {id(p) for p in drawn}

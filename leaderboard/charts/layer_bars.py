@@ -43,7 +43,8 @@ def layer_specification(layers: Sequence[Layer], look: Look) -> dict[str, Any]:
 
     dearest = sorted(layers, key=lambda layer: -(layer.params + layer.ops))[:_MOST]
     shown = [layer for layer in layers if layer in dearest and layer.params + layer.ops > 0]
-    kinds = {"operations": look.kinds["front"][0], "parameters": look.kinds["entry"][0]}
+    operations, parameters = look.say("operations"), look.say("parameters")
+    kinds = {operations: look.kinds["front"][0], parameters: look.kinds["entry"][0]}
     rows = [
         {
             "position": position,
@@ -54,7 +55,7 @@ def layer_specification(layers: Sequence[Layer], look: Look) -> dict[str, Any]:
             "bits": f"{layer.weight_bits:g} / {layer.activation_bits:g}",
         }
         for position, layer in enumerate(shown)
-        for place, (term, part) in enumerate((("operations", layer.ops), ("parameters", layer.params)))
+        for place, (term, part) in enumerate(((operations, layer.ops), (parameters, layer.params)))
     ]
     score_axis = alt.Axis(format="~g", tickCount=5 if look.width > 500 else 3)
     chart = (
@@ -62,7 +63,7 @@ def layer_specification(layers: Sequence[Layer], look: Look) -> dict[str, Any]:
         .mark_bar()
         .encode(
             y=alt.Y("layer:N", sort=alt.SortField("position"), title=None, axis=alt.Axis(labelLimit=170)),
-            x=alt.X("score:Q", title="part of the score", axis=score_axis),
+            x=alt.X("score:Q", title=look.say("part of the score"), axis=score_axis),
             color=alt.Color(
                 "term:N",
                 scale=alt.Scale(domain=list(kinds), range=list(kinds.values())),
@@ -70,10 +71,10 @@ def layer_specification(layers: Sequence[Layer], look: Look) -> dict[str, Any]:
             ),
             order=alt.Order("place:Q"),
             tooltip=[
-                alt.Tooltip("layer:N"),
-                alt.Tooltip("term:N"),
-                alt.Tooltip("score:Q", format=".4~g", title="part of the score"),
-                alt.Tooltip("bits:N", title="bits of weights / activations"),
+                alt.Tooltip("layer:N", title=look.say("layer")),
+                alt.Tooltip("term:N", title=look.say("term")),
+                alt.Tooltip("score:Q", format=".4~g", title=look.say("part of the score")),
+                alt.Tooltip("bits:N", title=look.say("bits of weights / activations")),
             ],
         )
         .properties(width=look.width - 60, height=max(_ROW * len(shown), 40), background=look.paper)

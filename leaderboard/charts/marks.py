@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,14 @@ class Look:
     title: bool = True
     labels: int = 60
     """At most so many names."""
+    language: str = "en"
+    words: Callable[[str], str] = field(default=str, compare=False, repr=False)
+    """A sentence of ours in that language."""
+
+    def say(self, text: str, **values: object) -> str:
+        """A sentence in the chart's language, with values at its places %(name)s."""
+        told = self.words(text)
+        return told % values if values else told
 
     @property
     def keyed(self) -> int:
@@ -123,7 +131,7 @@ def threshold_line(threshold: float, area: Frame) -> list[Any]:
     return [
         base.mark_rule(color=look.quiet, strokeWidth=2, strokeDash=[8, 5], clip=True),
         base.mark_text(
-            text=f"{percent(threshold)} line",
+            text=look.say("%(share)s line", share=percent(threshold)),
             align="right",
             baseline="bottom",
             dx=-4,
@@ -152,10 +160,10 @@ def points(rows: list[dict[str, Any]], x: Any, y: Any, threshold: float, look: L
     import altair as alt
 
     titles = {
-        "front": "entry on the Pareto front",
-        "entry": "entry",
-        "below": f"below {percent(threshold)}",
-        "reference": "reference, not ranked",
+        "front": look.say("entry on the Pareto front"),
+        "entry": look.say("entry"),
+        "below": look.say("below %(share)s", share=percent(threshold)),
+        "reference": look.say("reference, not ranked"),
     }
     present = [kind for kind in titles if any(row["kind"] == kind for row in rows)]
     domain = [titles[kind] for kind in present]

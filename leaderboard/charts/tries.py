@@ -21,9 +21,9 @@ from scoring.rules import Rule
 
 Axis = Literal["score", "params", "macs"]
 TITLES = {
-    "score": "score under rule {rule}",
-    "params": "parameter term of the score under rule {rule}",
-    "macs": "multiply-accumulates for an image",
+    "score": "score under rule %(rule)s (log scale, smaller is better)",
+    "params": "parameter term of the score under rule %(rule)s (log scale, smaller is better)",
+    "macs": "multiply-accumulates for an image (log scale, smaller is better)",
 }
 # Okabe and Ito's colours, which also people with any one kind of colour blindness tell apart; shapes for grey paper.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8a8f99", "#f0e442")
@@ -114,33 +114,35 @@ def specification(
     techniques = list(dict.fromkeys(one.technique or _OTHER for one in drawn)) if group else ["network"]
     if len(techniques) > len(_COLOURS):
         techniques = [*techniques[: len(_COLOURS) - 1], _OTHER]
+    kinds = {id(one): _told(one.technique if one.technique in techniques else _OTHER, look) for one in drawn}
+    techniques = [_told(technique, look) for technique in techniques]
     rows = [
         {
             "name": one.name,
             "accuracy": one.accuracy,
             "value": value[id(one)],
-            "technique": (one.technique if one.technique in techniques else _OTHER) if group else "network",
+            "technique": kinds[id(one)] if group else techniques[0],
             "url": one.url,
             "tip": {
-                "try": one.name,
-                "accuracy": f"{100 * one.accuracy:.2f} %",
-                "score": f"{one.score:.5g}",
-                "parameter term": f"{one.params:.4g}",
+                look.say("try"): one.name,
+                look.say("accuracy"): f"{100 * one.accuracy:.2f} %",
+                look.say("score"): f"{one.score:.5g}",
+                look.say("parameter term"): f"{one.params:.4g}",
                 "MACs": f"{one.macs:,.0f}",
-                "technique": one.technique,
+                look.say("technique"): _told(one.technique, look),
             },
         }
         for one in drawn
     ]
     across = alt.X(
         "value:Q",
-        title=f"{TITLES[x].format(rule=rule.name)} (log scale, smaller is better)",
+        title=look.say(TITLES[x], rule=rule.name),
         scale=alt.Scale(type="log", domain=list(area.scores), nice=False),
         axis=alt.Axis(values=area.ticks, format="~s" if x == "macs" else "~g"),
     )
     up = alt.Y(
         "accuracy:Q",
-        title="accuracy",
+        title=look.say("accuracy"),
         scale=alt.Scale(domain=list(area.accuracies), nice=False, zero=False),
         axis=alt.Axis(format=".0%" if area.accuracies[1] - area.accuracies[0] > 0.05 else ".1%", tickCount=7),
     )
@@ -171,6 +173,10 @@ def specification(
     if title:
         chart = chart.properties(title=alt.TitleParams(title, anchor="start", offset=14))
     return dict(marks.configured(chart, look).to_dict())
+
+
+def _told(technique: str, look: Look) -> str:
+    return ", ".join(look.words(part) for part in technique.split(", "))
 
 
 def _arrows(

@@ -28,7 +28,7 @@ _AXIS = 84
 """What the y axis takes of the width, in pixels."""
 
 
-def look_for(width: int, theme: Theme) -> Look:
+def look_for(width: int, theme: Theme, visit: Visit) -> Look:
     """A chart that fits into so many pixels of a page; widths are rounded down so that few are made."""
     width = max(width // _STEP * _STEP, 280)
     narrow = width < 640
@@ -43,6 +43,8 @@ def look_for(width: int, theme: Theme) -> Look:
         interactive=True,
         title=False,
         labels=8 if narrow else 80,
+        language=visit.language,
+        words=visit.say,
     )
 
 
@@ -50,7 +52,7 @@ def look_for(width: int, theme: Theme) -> Look:
 def specification(slug: Slug, visit: TheVisit, width: Width = 1000, theme: Theme = "light") -> Response:
     """Accuracy against score, as a Vega-Lite document."""
     contest = _public(visit, slug)
-    look = look_for(width, theme)
+    look = look_for(width, theme, visit)
 
     def make() -> bytes:
         rule = contests.rule_of(contest)
@@ -66,10 +68,11 @@ def plot(slug: Slug, kind: Literal["png", "svg", "pdf"], visit: TheVisit) -> Res
 
     def make() -> bytes:
         rule = contests.rule_of(contest)
-        title = f"{contest.title}: accuracy against score"
-        return accuracy_score.render(_points(visit, contest), rule, contest.threshold, kind, title=title)
+        title = visit.say("%(title)s: accuracy against score", title=contest.title)
+        look = Look(language=visit.language, words=visit.say)
+        return accuracy_score.render(_points(visit, contest), rule, contest.threshold, kind, look=look, title=title)
 
-    return _cached(visit, contest, ("plot", kind), make, _TYPES[kind])
+    return _cached(visit, contest, ("plot", kind, visit.language), make, _TYPES[kind])
 
 
 @router.get("/submissions/{submission}/layers.json")
@@ -79,7 +82,7 @@ def layers(submission: Id, visit: TheVisit, width: Width = 1000, theme: Theme = 
         submissions.find(session, submission, visit.viewer)
         report = submissions.latest_report(session, submission)
     rows = layers_of(report)
-    document = layer_specification(rows, look_for(width, theme))
+    document = layer_specification(rows, look_for(width, theme, visit))
     return Response(json.dumps(document), media_type="application/json", headers={"Cache-Control": "no-store"})
 
 
@@ -101,7 +104,7 @@ def _points(visit: Visit, contest: Contest) -> list[accuracy_score.ChartPoint]:
             params=p.params,
             ops=p.ops,
             url=f"/submissions/{p.submission_id}",
-            about=f"submitted {p.submitted_at:%Y-%m-%d}",
+            about=visit.say("submitted %(day)s", day=f"{p.submitted_at:%Y-%m-%d}"),
             network=_network(p),
             baseline=p.baseline,
         )
@@ -123,7 +126,7 @@ def _cached(
     visit: Visit, contest: Contest, what: tuple[object, ...], make: Callable[[], bytes], media_type: str
 ) -> Response:
     tag = revision_tag(contest, visit.viewer, *(str(part) for part in what), str(contest.closed_at))
-    headers = {"ETag": tag, "Cache-Control": "no-cache", "Vary": "Cookie"}
+    headers = {"ETag": tag, "Cache-Control": "no-cache", "Vary": "Cookie, Accept-Language"}
     if tag in (part.strip() for part in visit.request.headers.get("if-none-match", "").split(",")):
         return Response(status_code=304, headers=headers)
     store: Cache[bytes] = visit.request.app.state.charts

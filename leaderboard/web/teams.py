@@ -76,7 +76,7 @@ def tries_chart(
         found = _scored(session, contest, visit, team_id, _DRAWN)
         drawn = [one for view in reversed(found) if (one := _try(session, contest, view)) is not None]
     rule = contests.rule_of(contest)
-    look = replace(look_for(width, theme), interactive=False)
+    look = replace(look_for(width, theme, visit), interactive=False)
     document = chart.specification(chart.linked(drawn), rule, contest.threshold, look, x=x)
     return Response(json.dumps(document), media_type="application/json", headers={"Cache-Control": "no-store"})
 

@@ -17,6 +17,7 @@ from fastapi.testclient import TestClient
 
 from leaderboard.app import create_app
 from leaderboard.board import Board
+from leaderboard.charts import tries
 from leaderboard.domain import bundled_entries, contests, own_figures, tokens
 from leaderboard.service import schemas
 from leaderboard.settings import BoardSettings
@@ -142,7 +143,8 @@ def messages() -> dict[str, str]:
     """Message -> the file that has it: of templates, of sentences with values in them, and of those in tables."""
     found = {}
     templates = sorted((LOCALE.parent / "templates").glob("*.html"))
-    for path in (*templates, *sorted(LOCALE.parent.glob("*.py"))):
+    charts = LOCALE.parents[1] / "charts"
+    for path in (*templates, *sorted(LOCALE.parent.glob("*.py")), *sorted(charts.glob("*.py"))):
         ways = "jinja2.ext:babel_extract" if path.suffix == ".html" else "python"
         keywords = DEFAULT_KEYWORDS if path.suffix == ".html" else {"say": None}
         with path.open("rb") as file:
@@ -163,6 +165,8 @@ def messages() -> dict[str, str]:
         "problems": [HTTPStatus(status).phrase for status in (400, 401, 403, 404, 405, 408, 413, 422, 429, 500, 503)],
         "tables": [state.replace("_", " ") for state in State],
         "news": ["Announcements", "Answers on the rules"],
+        "tries": [*tries.TITLES.values(), "float", "half", "channels removed", "pruned", "other", "network"],
+        "charts": ["weights", "MACs", "bits"],
     }
     return found | {text: source for source, texts in waiting.items() for text in texts}
 
@@ -202,7 +206,13 @@ def test_pages_speak_the_readers_language(site: tuple[TestClient, dict[str, str]
             answer = client.get("/contests/cifar", headers={"accept-language": wanted})
             assert f'<html lang="{language}"' in answer.text and f'<h2 id="table-title">{word}</h2>' in answer.text
         assert "Accept-Language" in answer.headers["vary"]
+    for wanted, word in (("fr", "score selon la r"), ("en", "score under rule lab"), ("fr", "score selon la r")):
+        for path in ("/contests/cifar/chart.json", "/contests/cifar/plot.svg"):
+            answer = client.get(path, headers={"accept-language": wanted})
+            assert word in answer.text and "Accept-Language" in answer.headers["vary"], path
     sign_in(client, found["admin"])
+    layers = client.get("/submissions/3/layers.json", headers={"accept-language": "fr"}).text
+    assert "part du score" in layers and "part of the score" not in layers
     for path in ("/admin", "/contests/cifar/rules", "/submissions/3", "/contests/cifar/teams/1", "/nowhere", "/join"):
         assert client.get(path, headers={"accept-language": "fr"}).status_code == (404 if path == "/nowhere" else 200)
     with TestClient(create_app(replace(settings, language="fr", workers=0), scripted)) as french:

@@ -95,7 +95,7 @@ def test_far_below_is_counted_not_drawn() -> None:
     text = json.dumps(
         specification([ChartPoint("good", 0.91, 0.01), ChartPoint("random", 0.1, 0.001)], LAB, 0.9, Look())
     )
-    assert "1 entry below 78% not drawn." in text
+    assert "Below 78 %, not drawn: 1." in text
     assert '"random"' not in text
 
 
