@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
+from click.core import ParameterSource
 
 from contest.candidate import Bits, Candidate, Recipe
 from contest.datasets.registry import names_help
@@ -15,6 +17,9 @@ from contest.errors import UsageError, command
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+GIVEN = (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP)
+"""Where an option stands that somebody wrote: in the command, or in its --config."""
 
 
 @click.command()
@@ -115,7 +120,7 @@ def train(
     directory: Path | None,
 ) -> None:
     """Train and compress WHAT: an architecture (`resnet20`, `thin:widths=16-32-64,depths=2-2-2`) or a JSON file
-    with a whole candidate (then the options that describe one are not used)."""
+    with a whole candidate, of which the options that are given change single parts."""
     from rich.console import Console
 
     from contest import networks
@@ -127,7 +132,7 @@ def train(
     from contest.zoo import teacher_files
 
     if Path(what).suffix == ".json":
-        candidate = Candidate.from_json(Path(what).read_text())
+        candidate = changed(Candidate.from_json(Path(what).read_text()), given_options())
     else:
         candidate = Candidate(
             networks.parse(what),
@@ -185,6 +190,38 @@ def train(
         console.print(f"frozen network: validation {100 * outcome.validation.accuracy:.2f} %")
     now = command("score", out, "--dataset", dataset)
     console.print(f"{out}: {out.stat().st_size:,} bytes; now: {now}", soft_wrap=True, highlight=False, markup=False)
+
+
+def given_options() -> dict[str, Any]:
+    """The options of the running command that somebody wrote, in the command or in its --config."""
+    context = click.get_current_context()
+    return {name: value for name, value in context.params.items() if context.get_parameter_source(name) in GIVEN}
+
+
+def changed(candidate: Candidate, given: Mapping[str, Any]) -> Candidate:
+    """A candidate of a file with what options of `contest train` say of it."""
+    from contest.pruning import read_ratios
+
+    parts: dict[str, Any] = {
+        n: given[n] for n in ("structured", "unstructured", "pruning", "channels", "seed") if n in given
+    }
+    for name in ("train", "tune"):
+        if f"{name}_options" in given:
+            parts[name] = parse_recipe(given[f"{name}_options"], getattr(candidate, name))
+    if "ratios" in given:
+        parts |= {"ratios": read_ratios(given["ratios"]), "unstructured": 0.0}
+    elif "unstructured" in given:
+        parts["ratios"] = ()
+    bits, edge = candidate.bits, given.get("edge_bits")
+    if "bits" in given:
+        bits = dataclasses.replace(parse_bits(given["bits"], edge, bits.numbers), symmetric=bits.symmetric)
+    elif edge is not None:
+        bits = dataclasses.replace(bits, layers={**bits.layers, "first": (edge, 8), "last": (edge, edge)})
+    if "number_bits" in given:
+        bits = dataclasses.replace(bits, numbers=cast(Literal[8, 32], int(given["number_bits"])))
+    if "symmetric" in given:
+        bits = dataclasses.replace(bits, symmetric=given["symmetric"])
+    return dataclasses.replace(candidate, bits=bits, **parts)
 
 
 def given_start(candidate: Candidate, folder: Path) -> Path | None:

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
+from contest.commands import GIVEN
 from contest.datasets.registry import names_help
 from contest.errors import UsageError, command
 
-GIVEN = (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP)
-"""Said by the user, in the command or in a file of --config."""
 EPOCHS_HELP = (
     "Without --budget: epochs of the whole study for each of --trials; `10/40`: and the float epochs that one network "
     "gets at most."

@@ -10,7 +10,9 @@ from pathlib import Path
 import click
 import pytest
 
+from contest.candidate import Architecture, Bits, Candidate, Recipe
 from contest.cli import COMMANDS, cli
+from contest.commands import changed
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -91,3 +93,24 @@ def test_a_terminal_of_another_alphabet_is_no_error(tmp_path: Path) -> None:
     )
     assert "Error" not in run.stderr and run.returncode == 0, run.stderr
     assert "0.0" in run.stdout
+
+
+def test_options_change_parts_of_a_candidate_in_a_file() -> None:
+    """What is not said stays as in the file; nothing that is said is passed over."""
+    candidate = Candidate(
+        Architecture("resnet", {"depth": 8}),
+        Bits(4, 4, numbers=8),
+        unstructured=0.5,
+        train=Recipe(epochs=20.0, learning_rate=0.3),
+        tune=Recipe(epochs=5.0, learning_rate=0.01),
+    )
+    assert changed(candidate, {}) == candidate
+    found = changed(
+        candidate, {"train_options": "epochs=60", "tune_options": "epochs=1,taught_epochs=2", "seed": 3, "edge_bits": 8}
+    )
+    assert (found.train.epochs, found.train.learning_rate, found.seed) == (60.0, 0.3, 3)
+    assert (found.tune.epochs, found.tune.taught_epochs, found.tune.learning_rate) == (1.0, 2, 0.01)
+    assert found.bits == Bits(4, 4, numbers=8, layers={"first": (8, 8), "last": (8, 8)})
+    finer = changed(candidate, {"bits": "3/4", "symmetric": True, "unstructured": 0.25, "channels": "bn"})
+    assert finer.bits == Bits(3, 4, numbers=8, symmetric=True)
+    assert (finer.unstructured, finer.channels, finer.train) == (0.25, "bn", candidate.train)
