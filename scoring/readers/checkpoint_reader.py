@@ -108,7 +108,13 @@ def open_checkpoint(path: Path) -> Any:
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
-        return dict(load_file(path))
+        try:
+            return dict(load_file(path))
+        except Exception as error:  # its errors are of a type of its own
+            raise RefusedError(
+                f"{name} cannot be opened as safetensors ({' '.join(str(error).split())[:200]}); copy it anew, or "
+                "save it again with `safetensors.torch.save_file(model.state_dict(), path)`"
+            ) from error
     if path.suffix in (".h5", ".hdf5", ".keras", ".tflite"):
         raise RefusedError(f"{name} is a network of Keras or TensorFlow; {FROM_KERAS}")
     if path.suffix == ".onnx":
@@ -253,6 +259,10 @@ class Fit:
     unexpected: tuple[str, ...]
     prefix: str
     """Stands before all names of the file; with a "-" before it: before all names of the module."""
+    beside: tuple[str, ...] = ()
+    """Names that lack the prefix, where what has it is the whole module: weights of a loss, metrics, a teacher."""
+    rivals: tuple[str, ...] = ()
+    """Other prefixes under which the whole module lies as well."""
 
     @property
     def matched(self) -> int:
@@ -292,11 +302,19 @@ def _fit(model: nn.Module, place: str, state: Mapping[str, Any]) -> Fit:
     clean = {_unwrapped(name): tensor for name, tensor in state.items()}
     _prune_names(clean, wanted)
     prefix = max(_prefixes(clean, wanted), key=lambda p: (sum(_moved(n, p) in wanted for n in clean), -len(p)))
+    needed = [name for name in wanted if not _is_bookkeeping(name)]
+    beside: tuple[str, ...] = ()
+    rivals: tuple[str, ...] = ()
+    if needed and prefix[:1] not in ("", "-") and all(prefix + name in clean for name in needed):
+        others = (name.removesuffix(needed[0]) for name in clean if name.endswith(f".{needed[0]}"))
+        rivals = tuple(p for p in others if p != prefix and all(p + name in clean for name in needed))
+        beside = tuple(name for name in clean if not name.startswith(prefix) and not _is_bookkeeping(name))
+        clean = {name: tensor for name, tensor in clean.items() if name.startswith(prefix)}
     moved = {_moved(name, prefix): tensor for name, tensor in clean.items()}
     tensors = {name: tensor for name, tensor in moved.items() if name in wanted or not _is_bookkeeping(name)}
     missing = tuple(n for n in wanted if n not in tensors and not _is_bookkeeping(n))
     unexpected = tuple(n for n in tensors if n not in wanted)
-    return Fit(place, tensors, missing, unexpected, prefix)
+    return Fit(place, tensors, missing, unexpected, prefix, beside, rivals)
 
 
 def _names_wanted(model: nn.Module) -> dict[str, tuple[int, ...] | None]:
@@ -348,6 +366,13 @@ def _moved(name: str, prefix: str) -> str:
 
 def _check(model: nn.Module, fit: Fit) -> None:
     wanted = _names_wanted(model)
+    if fit.rivals:
+        where = f" under '{fit.place}'" if fit.place else ""
+        raise RefusedError(
+            f"the whole module is in the file under each of {_listed((fit.prefix, *fit.rivals))}; save the one that "
+            f"you mean, `state` being the dictionary{where}: `torch.save({{k.removeprefix('{fit.prefix}'): v "
+            f"for k, v in state.items() if k.startswith('{fit.prefix}')}}, path)`"
+        )
     if fit.missing or (fit.unexpected and not _makes_its_own_entries(model)):
         buffers = {name for name, _ in model.named_buffers()}
         statistics = not fit.unexpected and all(name in buffers for name in fit.missing)
@@ -433,6 +458,8 @@ def _notes(fit: Fit, others: list[str]) -> list[str]:
         plain = fit.prefix.removeprefix("-")
         where = "the module's" if fit.prefix.startswith("-") else "the file's"
         notes.append(f"all names differ by the prefix '{plain}' of {where}")
+    if fit.beside:
+        notes.append(f"{_listed(fit.beside)} of the file lack that prefix and are no part of the module: left out")
     if others:
         notes.append(f"{_listed(others)} of the file would fit as well; `--state-key` chooses")
     return notes

@@ -161,9 +161,25 @@ def load_module(
     return model.eval()
 
 
+_LIBRARIES = {
+    "timm/": "timm.create_model('{}', num_classes=10)",
+    "torchvision/": "torchvision.models.{}(num_classes=10)",
+    "torchvision:": "torchvision.models.{}(num_classes=10)",
+}
+"""How people name networks of libraries, and what builds them."""
+
+
 def _factory(arch: str) -> Callable[[], Any]:
     """What `package.module:factory` names; modules are looked for in the working folder too."""
     module_name, _, factory_name = arch.rpartition(":")
+    for start, build in _LIBRARIES.items():
+        if arch.startswith(start):
+            name = arch.removeprefix(start)
+            made = f"`import {build.partition('.')[0]}` and `def make(): return {build.format(name)}`"
+            raise UsageError(
+                f"--arch is '{arch}'; it must be package.module:factory or file.py:factory: write net.py with "
+                f"{made} (arguments as when it was trained), and give --arch net.py:make"
+            )
     if not module_name or not factory_name:
         raise UsageError(f"--arch is '{arch}'; it must be package.module:factory or file.py:factory")
     folder = Path.cwd()

@@ -114,6 +114,33 @@ def test_names_that_do_not_match_are_named_with_the_nearest(tmp_path: Path) -> N
         load_module(ARCH, tmp_path / "other.pth")
 
 
+def test_what_lies_beside_the_network_in_a_training_module_is_left_out(tmp_path: Path) -> None:
+    """Lightning saves the weights of the loss and the metrics in the dictionary of the network."""
+    state = {f"model.{name}": tensor for name, tensor in students.trained().state_dict().items()}
+    beside = {"criterion.weight": torch.ones(10), "val_acc.tp": torch.zeros(10)}
+    torch.save({"state_dict": {**beside, **state}, "hyper_parameters": {"lr": 0.1}}, tmp_path / "last.ckpt")
+    notes: list[str] = []
+    assert agrees(load_module(ARCH, tmp_path / "last.ckpt", notes=notes))
+    assert any("'criterion.weight', 'val_acc.tp' of the file lack that prefix" in note for note in notes)
+
+
+def test_a_teacher_beside_the_student_is_not_taken_for_it(tmp_path: Path) -> None:
+    state, teacher = students.trained().state_dict(), students.lenet().state_dict()
+    both = {f"{who}.{name}": t for who, net in (("teacher", teacher), ("student", state)) for name, t in net.items()}
+    torch.save(both, tmp_path / "both.pth")
+    with pytest.raises(RefusedError, match=r"under each of 'teacher.', 'student.'; save .*removeprefix\('teacher.'\)"):
+        load_module(ARCH, tmp_path / "both.pth")
+
+
+def test_damaged_safetensors_and_names_of_libraries_are_one_sentence(tmp_path: Path) -> None:
+    save_file({"fc.weight": torch.zeros(10, 48)}, tmp_path / "cut.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "cut.safetensors").read_bytes()[:-100])
+    with pytest.raises(RefusedError, match=r"cannot be opened as safetensors \(.*copy it anew"):
+        load_module(ARCH, tmp_path / "cut.safetensors")
+    with pytest.raises(UsageError, match=r"create_model\('resnet10t', num_classes=10\)` .*--arch net.py:make"):
+        load_module("timm/resnet10t", None)
+
+
 def test_another_number_of_classes_is_named(tmp_path: Path) -> None:
     state = {**students.trained().state_dict(), "fc.weight": torch.zeros(100, 48)}
     torch.save(state, tmp_path / "classes.pth")
