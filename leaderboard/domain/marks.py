@@ -229,7 +229,13 @@ def _values(
 def _claims(best: Submission) -> str:
     keys = ranking.differences(best.measured, best.claimed)
     claimed, measured = best.claimed or {}, best.measured or {}
-    return "; ".join(f"{key}: claimed {claimed[key]}, measured {measured.get(key)}" for key in keys)
+    # `p_s` is one number of the formula and two of a network: of weights is what a claim means first.
+    found = {key: measured.get(key, measured.get(f"{key}_weights")) for key in keys}
+    return "; ".join(f"{key}: claimed {_written(claimed[key])}, measured {_written(found[key])}" for key in keys)
+
+
+def _written(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else str(value)
 
 
 def _remarks(team: Team, best: Submission | None) -> str:

@@ -186,3 +186,10 @@ def test_validated_with_a_remark(marked: Board) -> None:
         contest = contests.find(session, "cifar")
         assert [row.validated for row in ranking.page(session, contest).rows] == [True, False, False]
         assert marks.rows(session, contest)[0]["remarks"] == "validated: training shown in class"
+
+
+def test_a_claim_of_removed_channels_stands_beside_what_was_measured() -> None:
+    """`p_s` is claimed as one number and measured as two; figures have four digits."""
+    claimed, measured = {"p_s": 0.0, "p_u": 0.40617234}, {"p_s_weights": 0.0016, "p_s_ops": 0.001, "p_u": 0.4045696}
+    best = Submission(claimed=claimed, measured=measured)
+    assert marks._claims(best) == "p_s: claimed 0, measured 0.0016; p_u: claimed 0.4062, measured 0.4046"
