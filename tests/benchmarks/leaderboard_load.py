@@ -116,8 +116,9 @@ def serve(settings: BoardSettings) -> tuple[subprocess.Popen[bytes], int]:
         port = probe.getsockname()[1]
     code = (
         "import sys, uvicorn; from pathlib import Path; from leaderboard.app import create_app, settle;"
-        "from leaderboard.settings import Settings;"
-        "settings = Settings(directory=Path(sys.argv[1]), database=sys.argv[2], workers=0, requests_per_minute=10**9);"
+        "from leaderboard.settings import BoardSettings;"
+        "settings = BoardSettings(directory=Path(sys.argv[1]), database=sys.argv[2], workers=0,"
+        "requests_per_minute=10**9);"
         "app = create_app(settings); settle();"
         "uvicorn.run(app, port=int(sys.argv[3]), log_config=None, access_log=False)"
     )
@@ -127,6 +128,8 @@ def serve(settings: BoardSettings) -> tuple[subprocess.Popen[bytes], int]:
             httpx.get(f"http://127.0.0.1:{port}/healthz")
             return process, port
         except httpx.TransportError:
+            if process.poll() is not None:
+                raise SystemExit("the service ended by itself: see above") from None
             time.sleep(0.2)
 
 

@@ -38,18 +38,18 @@ import uvicorn
 from pathlib import Path
 from board_helpers import scripted
 from leaderboard.app import create_app
-from leaderboard.settings import Settings
-settings = Settings(directory=Path(sys.argv[2]), database=sys.argv[3], workers=int(sys.argv[5]), lease_s=2, sweep_s=1,
-                    attempts=50, requests_per_minute=10**9, writes_per_minute=10**9)
+from leaderboard.settings import BoardSettings
+settings = BoardSettings(directory=Path(sys.argv[2]), database=sys.argv[3], workers=int(sys.argv[5]), lease_s=2,
+                         sweep_s=1, attempts=50, requests_per_minute=10**9, writes_per_minute=10**9)
 uvicorn.run(create_app(settings, scripted, pages=False), port=int(sys.argv[4]), log_level="error")
 """
 WORKER = """
 import sys; sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from board_helpers import scripted
-from leaderboard.settings import Settings
+from leaderboard.settings import BoardSettings
 from leaderboard.worker import run_worker
-settings = Settings(directory=Path(sys.argv[2]), database=sys.argv[3], lease_s=2, sweep_s=1, attempts=50)
+settings = BoardSettings(directory=Path(sys.argv[2]), database=sys.argv[3], lease_s=2, sweep_s=1, attempts=50)
 run_worker(settings, threads=2, scorer=scripted)
 """
 
@@ -63,7 +63,10 @@ class Process:
         self.start()
 
     def start(self) -> None:
-        self.running = subprocess.Popen(self.command, stderr=subprocess.DEVNULL)
+        quiet = (
+            subprocess.DEVNULL if self.kills else None
+        )  # what a killed one says while its database is away is no news
+        self.running = subprocess.Popen(self.command, stderr=quiet)
 
     def kill(self) -> None:
         self.running.send_signal(signal.SIGKILL)
@@ -162,6 +165,11 @@ def storm(settings: BoardSettings, server: PostgresServer | None) -> None:
         for process in processes:
             process.keep()
 
+    begun = time.monotonic()
+    while not healthy():  # before anything is killed: a program that cannot start at all says so here
+        assert all(process.running.poll() is None for process in processes), "a service ended by itself: see above"
+        assert time.monotonic() < begun + 120, "the service did not start in two minutes"
+        time.sleep(0.2)
     killer = threading.Thread(target=kill_everything)
     killer.start()
 
