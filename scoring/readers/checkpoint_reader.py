@@ -405,6 +405,12 @@ def _what_differs(fit: Fit) -> str:
             "made it, `torch.onnx.export(converted, images, 'network.onnx', dynamo=True, external_data=False)`"
         )
         return "; ".join(parts)
+    if any(".parametrizations." in name or name.endswith(("_g", "_v")) for name in fit.unexpected):
+        parts.append(
+            "it was saved with parametrizations (weight_norm and others): apply them in the factory too, or save it "
+            "without, after `torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')` for each such layer"
+        )
+        return "; ".join(parts)
     near = []
     for name in fit.missing[:_MOST_NAMES]:
         close = difflib.get_close_matches(name, fit.unexpected, 1, 0.5)

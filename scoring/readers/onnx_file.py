@@ -213,7 +213,10 @@ def load_checked(path: Path) -> Any:
     try:
         onnx.checker.check_model(model, full_check=False)
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
-        raise RefusedError(f"{path.name} is not valid ONNX: {' '.join(str(error).split())[:300]}") from error
+        text = " ".join(str(error).split())[:300]
+        if "Unrecognized attribute: axis for operator" in text:  # ONNX Runtime's quantiser writes this into any opset
+            text += "; scales per channel need opset 13: export with opset_version=13 or more, then quantise again"
+        raise RefusedError(f"{path.name} is not valid ONNX: {text}") from error
     return model
 
 

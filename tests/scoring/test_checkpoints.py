@@ -114,6 +114,16 @@ def test_names_that_do_not_match_are_named_with_the_nearest(tmp_path: Path) -> N
         load_module(ARCH, tmp_path / "other.pth")
 
 
+def test_parametrizations_that_the_factory_lacks_are_named_with_the_way_out(tmp_path: Path) -> None:
+    model = students.lenet()
+    nn.utils.parametrizations.weight_norm(model.conv1)
+    torch.save(model.state_dict(), tmp_path / "norm.pth")
+    with pytest.raises(
+        RefusedError, match=r"apply them in the factory too, .*remove_parametrizations\(layer, 'weight'\)"
+    ):
+        load_module(ARCH, tmp_path / "norm.pth")
+
+
 def test_what_lies_beside_the_network_in_a_training_module_is_left_out(tmp_path: Path) -> None:
     """Lightning saves the weights of the loss and the metrics in the dictionary of the network."""
     state = {f"model.{name}": tensor for name, tensor in students.trained().state_dict().items()}

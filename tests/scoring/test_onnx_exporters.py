@@ -25,6 +25,7 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from contest.errors import RefusedError
+from scoring.readers.onnx_file import load_checked
 from scoring.report import Report
 from scoring.score import score_file, score_module, sha256
 from tests.scoring import students
@@ -281,3 +282,14 @@ def test_two_outputs_are_cut_by_the_command_that_is_named(exported: Path, tmp_pa
     program = str(refused.value).split("python -c ")[1].strip('"').replace("FILE", str(tmp_path / "net.onnx"))
     subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path)
     assert scored(tmp_path / "logits.onnx").accuracy == scored(exported / "classic.onnx").accuracy
+
+
+def test_scales_per_channel_in_an_old_opset_name_the_one_that_is_needed(tmp_path: Path) -> None:
+    """ONNX Runtime's quantiser gives DequantizeLinear an axis whatever the opset is; before 13 it has none."""
+    scales = [numpy_helper.from_array(np.ones(2, t), n) for n, t in (("codes", np.int8), ("scale", np.float32))]
+    node = helper.make_node("DequantizeLinear", ["codes", "scale"], ["y"], axis=0)
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])
+    graph = helper.make_graph([node], "g", [], [output], scales)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=8), tmp_path / "q.onnx")
+    with pytest.raises(RefusedError, match=r"axis for operator DequantizeLinear.* need opset 13: export with"):
+        load_checked(tmp_path / "q.onnx")
