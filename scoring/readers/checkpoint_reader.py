@@ -399,6 +399,8 @@ def _what_differs(fit: Fit) -> str:
         parts.append(f"the module wants {_listed(fit.missing)}, which the file lacks")
     if fit.unexpected:
         parts.append(f"the file has {_listed(fit.unexpected)}, which the module lacks")
+    if any(name.endswith(".step_codes") for name in fit.tensors):
+        return "it is a model file of this program, which holds its network itself: score it without --arch"
     if {"_scale_0", "_zero_point_0"} <= fit.tensors.keys():
         parts.append(
             "it is a network that `convert_pt2e` made, whose code the module is not: write it as ONNX where you "

@@ -267,3 +267,8 @@ def test_the_network_is_found_in_the_working_folder_and_by_file(
     (tmp_path / "broken_net.py").write_text("def make():\n    raise ValueError('no data')\n")
     with pytest.raises(UsageError, match="ValueError: no data"):
         load_module("../broken_net.py:make", None)
+
+
+def test_a_file_of_this_program_needs_no_factory() -> None:
+    with pytest.raises(RefusedError, match="holds its network itself: score it without --arch"):
+        load_module(ARCH, Path(__file__).parents[1] / "old_files" / "quantised.pt")

@@ -14,11 +14,12 @@ from scipy.stats import binomtest
 
 from contest.errors import UsageError
 from contest.model_file import freeze, save
+from contest.model_file.manifest import FORMAT
 from contest.networks import build, parse
 from scoring import grading
 from scoring.commands import score
 from scoring.comparison import agreement, compare, mcnemar
-from scoring.grading import Grade, entries
+from scoring.grading import OUR_FORMAT, Grade, entries
 from tests.scoring import students
 
 
@@ -65,7 +66,10 @@ def test_a_folder_is_searched_and_lists_are_read(tmp_path: Path) -> None:
     for name in ("b/net.pt", "a/net.onnx", "a/notes.txt", ".git/x.pt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    assert entries(tmp_path, "m:f") == [Grade(tmp_path / "a/net.onnx", "m:f"), Grade(tmp_path / "b/net.pt", "m:f")]
+    # The code that is said for all is for those that need some: ONNX files hold their network.
+    assert entries(tmp_path, "m:f") == [Grade(tmp_path / "a/net.onnx"), Grade(tmp_path / "b/net.pt", "m:f")]
+    ours = model_file(tmp_path / "a/ours.pt", "2-2")
+    assert Grade(ours) in entries(tmp_path, "m:f") and OUR_FORMAT.decode() == FORMAT
     (tmp_path / "list.txt").write_text("a/net.onnx\nb/my net.pt\nb/net.pt b/net.py:make\n")
     assert entries(tmp_path / "list.txt") == [
         Grade(tmp_path / "a/net.onnx"),
