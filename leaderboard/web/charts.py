@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
@@ -17,6 +18,7 @@ from leaderboard.domain import contests, ranking, submissions
 from leaderboard.service.api import Id, Slug, check_public, revision_tag
 from leaderboard.storage.tables import Contest
 from leaderboard.web import formats
+from leaderboard.web.language import said
 from leaderboard.web.page import TheVisit, Visit
 
 router = APIRouter()
@@ -44,7 +46,7 @@ def look_for(width: int, theme: Theme, visit: Visit) -> Look:
         title=False,
         labels=8 if narrow else 80,
         language=visit.language,
-        words=visit.say,
+        words=partial(said, visit.language),  # not the visit's own: looks are keys of what is kept
     )
 
 
@@ -69,7 +71,7 @@ def plot(slug: Slug, kind: Literal["png", "svg", "pdf"], visit: TheVisit) -> Res
     def make() -> bytes:
         rule = contests.rule_of(contest)
         title = visit.say("%(title)s: accuracy against score", title=contest.title)
-        look = Look(language=visit.language, words=visit.say)
+        look = Look(language=visit.language, words=partial(said, visit.language))
         return accuracy_score.render(_points(visit, contest), rule, contest.threshold, kind, look=look, title=title)
 
     return _cached(visit, contest, ("plot", kind, visit.language), make, _TYPES[kind])

@@ -106,11 +106,12 @@ def open_checkpoint(path: Path) -> Any:
     with path.open("rb") as file:
         head = file.read(8)
     if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         try:
             return dict(load_file(path))
-        except Exception as error:  # its errors are of a type of its own
+        except (SafetensorError, OSError) as error:
             raise RefusedError(
                 f"{name} cannot be opened as safetensors ({' '.join(str(error).split())[:200]}); copy it anew, or "
                 "save it again with `safetensors.torch.save_file(model.state_dict(), path)`"
@@ -407,7 +408,7 @@ def _what_differs(fit: Fit) -> str:
             "made it, `torch.onnx.export(converted, images, 'network.onnx', dynamo=True, external_data=False)`"
         )
         return "; ".join(parts)
-    if any(".parametrizations." in name or name.endswith(("_g", "_v")) for name in fit.unexpected):
+    if any(".parametrizations." in name or name.endswith((".weight_g", ".weight_v")) for name in fit.unexpected):
         parts.append(
             "it was saved with parametrizations (weight_norm and others): apply them in the factory too, or save it "
             "without, after `torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')` for each such layer"
