@@ -153,7 +153,8 @@ def load_module(
     if not isinstance(model, nn.Module):
         raise UsageError(f"--arch '{arch}' returned a {type(model).__name__}, not a torch.nn.Module")
     if weights is not None:
-        from scoring.readers.checkpoint_reader import load_state, open_checkpoint, tensor_dictionaries
+        from scoring.readers.checkpoint_fit import load_state
+        from scoring.readers.checkpoint_reader import open_checkpoint, tensor_dictionaries
 
         found = load_state(model, tensor_dictionaries(open_checkpoint(weights)), state_key)
         if notes is not None:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from contest.errors import RefusedError, UsageError
 from contest.untrusted import check_file
-from scoring.readers.checkpoint_reader import load_state, open_checkpoint, tensor_dictionaries
+from scoring.readers.checkpoint_fit import load_state
+from scoring.readers.checkpoint_reader import open_checkpoint, tensor_dictionaries
 from scoring.readers.user_module import load_module
 from scoring.score import score_module
 from tests.scoring import students
