@@ -68,6 +68,7 @@ def labs(write: Path | None) -> None:
             if path.exists():
                 raise UsageError(f"{path} exists; remove it, or give another folder")
             path.write_text((course.LABS / f"{name}.toml").read_text(encoding="utf-8"), encoding="utf-8")
+            click.echo(f"  {path}")
 
 
 @click.command()
@@ -116,17 +117,15 @@ def collect(folders: tuple[Path, ...], csv: Path | None, table: str) -> None:
 @click.command()
 def methods() -> None:
     """List the pruning methods with their options."""
-    from rich.console import Console
-    from rich.table import Table
-
     from contest import pruning
 
-    table = Table("Method", "What it does", "Made for", "Uses data", "Options", "Paper")
     for name, found in sorted(pruning.methods().items()):
         made_for = "an untrained network" if found.when == "before" else "a trained network"
-        options = ", ".join(f"{key}={value:g}" for key, value in found.options.items())
-        table.add_row(name, found.what, made_for, "yes" if found.uses_data else "no", options, found.paper)
-    Console().print(table)
+        options = ",".join(f"{key}={value:g}" for key, value in found.options.items())
+        click.echo(f"{name}{':' if options else ''}{options}")
+        click.echo(f"    {found.what}")
+        paper = f"; {found.paper}" if found.paper else ""
+        click.echo(f"    {made_for}, {'with' if found.uses_data else 'without'} data{paper}")
 
 
 @click.command()
@@ -189,17 +188,27 @@ def show_results(results: Results) -> None:
 
 
 def show_table(console: Any, name: str, table: Any) -> None:
-    """The table in as many parts as its columns need, so that none is cut; each part begins with the first column."""
+    """The table in as many parts as its columns need, so that none is cut.
+
+    Each part begins with the columns that tell its rows apart, as long as they leave half of the line.
+    """
     from rich.table import Table
 
     from contest.lab.results.report import as_text, text_columns
 
     text, left = as_text(table), text_columns(table)
     widths = {column: max([len(column), *map(len, text[column])]) + 3 for column in text.columns}
-    first, *others = text.columns
+    keys = 1
+    while (
+        keys < len(text.columns)
+        and text.iloc[:, :keys].duplicated().any()
+        and sum(widths[column] for column in text.columns[: keys + 1]) <= console.width // 2
+    ):
+        keys += 1
+    first, others = list(text.columns[:keys]), list(text.columns[keys:])
     while True:
-        part, room = [first], console.width - widths[first] - 1
-        while others and (len(part) == 1 or widths[others[0]] <= room):
+        part, room = list(first), console.width - sum(widths[column] for column in first) - 1
+        while others and (len(part) == keys or widths[others[0]] <= room):
             room -= widths[others[0]]
             part.append(others.pop(0))
         view = Table(title=name, title_justify="left")

@@ -77,6 +77,7 @@ def begin(
     if progress and cells.unfinished:
         seconds = sum(forecast(task, training, plan) for task in tasks) / len(tasks)
         share = cells.unfinished / plan.cells
+        cells.expected = seconds / plan.cells
         cells.say(
             f"{cells.unfinished} of {plan.cells} cells to do, {plan.epochs * share:g} epochs and "
             f"{plan.measurements * share:.0f} tests: about {minutes(seconds * share)} on this machine"

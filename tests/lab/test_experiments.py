@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -384,3 +385,20 @@ def test_a_network_that_several_lines_share_counts_once(tmp_path: Path, capsys: 
             cells(key, lambda: {"metric": 1.0})
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(":")[0] for line in lines] == ["1/2 dense", "2/2 snip-4"]
+
+
+def test_a_cell_that_another_asks_for_counts_first_and_its_seconds_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def dense() -> dict[str, float]:
+        time.sleep(0.3)
+        return {"metric": 1.0}
+
+    with Cells(tmp_path, {}, 3, progress=True) as cells:
+        cells.expected = 0.1
+        cells("zeros", lambda: dict(cells("dense", dense)))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["1/3 dense", "2/3 zeros"]
+    left = [float(line.split("about ")[1].split(" s")[0]) for line in lines]
+    assert 0.3 <= left[0] <= 0.45  # two cells of (0.3 + 2 x 0.1) / 3 seconds, not of 0.3
+    assert json.loads((tmp_path / "cells" / "zeros.json").read_text())["seconds"] < 0.2

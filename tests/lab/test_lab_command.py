@@ -299,6 +299,24 @@ def test_wide_tables_are_split_and_never_cut(tmp_path: Path) -> None:
     assert all(f"{12345.678901 + i:.2f}" in text for i in range(12)) and "…" not in text
 
 
+def test_the_parts_of_a_split_table_keep_what_tells_its_rows_apart(tmp_path: Path) -> None:
+    from rich.console import Console
+
+    from contest.lab.course_commands import show_table
+
+    table = pd.DataFrame({"Pruning": ["zeros", "zeros"], "Pruned (%)": [50, 90], "A": ["one", "two"], "B": [3, 4]})
+    for column in "CDEFGH":
+        table[f"Column {column}"] = [1.0, 2.0]
+    same = pd.DataFrame({"Pruning": ["zeros", "zeros"], "Kind": ["a", "a"]})
+    with (tmp_path / "out").open("w") as file:
+        console = Console(width=60, record=True, file=file)
+        show_table(console, "wide", table)
+        text = console.export_text()
+        show_table(console, "rows that are alike", same)
+    rows = [line for line in text.splitlines() if "zeros" in line]
+    assert len(rows) >= 4 and all(("50" in row) or ("90" in row) for row in rows)
+
+
 def test_captions_of_latex_tables_are_captions(tmp_path: Path) -> None:
     page = Results(tmp_path, "Title", "", {}, {})
     page.add_table("one", "Accuracy (%) & size_MB", pd.DataFrame({"Layer": ["fc_1"], "Accuracy (%)": [97.0341]}))
@@ -308,7 +326,8 @@ def test_captions_of_latex_tables_are_captions(tmp_path: Path) -> None:
 
 def test_methods_are_listed() -> None:
     output = done("methods").output
-    assert "synflow" in output and "thinet" in output
+    assert "synflow:rounds=100" in output and "thinet:places=512" in output and "…" not in output
+    assert max(map(len, output.splitlines())) <= 80
 
 
 def test_every_experiment_has_help() -> None:

@@ -24,6 +24,8 @@ from torch import Tensor
 from contest.errors import UsageError
 from contest.files import beside
 
+TRUST = 2
+"""So many cells weigh what was expected of one before any was computed."""
 PACKAGES = ("torch", "torchvision", "brevitas", "onnx", "onnxruntime", "numpy", "contest")
 
 
@@ -121,6 +123,8 @@ class Cells:
         self._asked: set[str] = set()
         self._computed = 0
         self._seconds = 0.0
+        self.expected: float | None = None
+        """Seconds of a cell, where timed steps have told; the first cell alone, often the longest, would mislead."""
         self._console = Console(file=sys.stderr)
         self._lines = progress and not self._console.is_terminal
         self._bar = Progress(
@@ -179,19 +183,21 @@ class Cells:
         Beside them stand the `seconds` that it took and the process's `peak_mb` of memory meanwhile.
         """
         self._bar.update(self._shown, description=key)
-        self._asked.add(key)  # a network that several lines share is asked for by each, and counts once
-        if not self.finished(key):
+        if self.finished(key):
+            self._asked.add(key)  # a network that several lines share is asked for by each, and counts once
+        else:
             reset_peak()
-            started = time.perf_counter()
+            started, others = time.perf_counter(), self._seconds
             values = dict(compute())
-            took = time.perf_counter() - started
+            took = time.perf_counter() - started - (self._seconds - others)  # less the cells that it asked for
+            self._asked.add(key)
             self._seconds += took
             self._computed += 1
             values |= {"seconds": round(took, 3), "peak_mb": peak_megabytes()}
             write_text(self._path(key), json.dumps(values, indent=1))
             if self._lines:
-                print(f"{len(self._asked)}/{self.total} {key}: {took:.1f} s {self._left()}".rstrip(), file=sys.stderr)
-        self._bar.update(self._shown, completed=len(self._asked), left=self._left())
+                print(f"{len(self._asked)}/{self.total} {key}: {took:.1f} s{self._left()}", file=sys.stderr)
+        self._bar.update(self._shown, completed=len(self._asked), left=self._left().lstrip(", "))
         found: Cell = json.loads(self._path(key).read_text())
         return found
 
@@ -214,7 +220,9 @@ class Cells:
         left = self.total - len(self._asked)
         if not self._computed or left <= 0:
             return ""
-        return f"about {minutes(self._seconds / self._computed * left)} left"
+        trust = 0 if self.expected is None else TRUST
+        cell = (self._seconds + trust * (self.expected or 0.0)) / (self._computed + trust)
+        return f", about {minutes(cell * left)} left"
 
     def _path(self, key: str) -> Path:
         return self.folder / "cells" / f"{key}.json"
