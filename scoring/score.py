@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from contest.errors import UsageError
+from contest.errors import ContestError, RefusedError, UsageError
 from contest.untrusted import whole_file
 from scoring.costs import Costs
 from scoring.report import Report, make_report, with_holdout
@@ -81,7 +81,12 @@ def examine_file(
     if trust:
         from scoring.verification.examine import examine
 
-        return examine(path, None if images is None else images.pixels, told=told), "none"
+        try:
+            return examine(path, None if images is None else images.pixels, told=told), "none"
+        except ContestError:
+            raise
+        except Exception as error:  # what the isolated child says in the same words
+            raise RefusedError(f"the network cannot be examined: {type(error).__name__}: {error}") from error
     from scoring.sandbox import look_isolated, run_isolated
 
     if not looked:

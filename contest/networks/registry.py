@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from contest.candidate import Architecture, Recipe
-from contest.errors import UsageError, did_you_mean
+from contest.errors import ContestError, UsageError, did_you_mean
 from contest.networks.options import Family, OptionSpec, bind, derived, parse_options, specs
 
 if TYPE_CHECKING:
@@ -130,7 +130,15 @@ def build(architecture: Architecture, image_shape: tuple[int, int, int] = (3, 32
         name = architecture.family.removeprefix(TIMM)
         return _timm().build_timm(name, shape, classes, architecture.options)  # type: ignore[no-any-return]
     family = _function(architecture.family)
-    return family(shape, classes, **bind(architecture.family, family, architecture.options))  # type: ignore[no-any-return]
+    options = bind(architecture.family, family, architecture.options)
+    try:
+        return family(shape, classes, **options)  # type: ignore[no-any-return]
+    except ContestError:
+        raise
+    except Exception as error:  # options that fit one by one and not together: lists of no or of two lengths
+        raise UsageError(
+            f"{architecture} cannot be built for images {shape}: {type(error).__name__}: {error}"
+        ) from error
 
 
 @lru_cache(maxsize=65536)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import warnings
 from collections.abc import Mapping
 from typing import Any, cast
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 from contest.errors import UsageError
 from contest.networks.blocks import Normalise
 from contest.networks.options import ImageShape
+
+_OUTSIDE = {*inspect.signature(timm.create_model).parameters} - {"kwargs"}
+"""What `create_model` does besides calling the network's function: a checkpoint's path, a folder of downloads."""
 
 
 class TimmNetwork(nn.Module):
@@ -33,6 +37,9 @@ def build_timm(name: str, image_shape: ImageShape, classes: int, options: Mappin
     Networks that need to know the image's size (transformers) are told. Raises UsageError if timm has no
     such model or cannot build it.
     """
+    outside = sorted({*options} & _OUTSIDE | {o for o in options if o.startswith("pretrained")})
+    if outside:
+        raise UsageError(f"'{outside[0]}' is not an option of a network: nothing is loaded, cached or compiled here")
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=6, cutoff=0.5)
         others = f"near it: {', '.join(near)}" if near else "`timm.list_models()` names those that it has"
@@ -45,8 +52,9 @@ def build_timm(name: str, image_shape: ImageShape, classes: int, options: Mappin
         warnings.simplefilter("ignore")  # timm warns of its own renamed models and options
         try:
             net = timm.create_model(name, pretrained=False, **chosen)
-        except (TypeError, ValueError, RuntimeError, AssertionError, ZeroDivisionError) as error:
+        except Exception as error:  # timm looks options up and computes with them as they are
+            what = f"{type(error).__name__}: {error}" if not isinstance(error, (TypeError, ValueError)) else error
             raise UsageError(
-                f"timm model '{name}' cannot be built for images {image_shape} with {chosen}: {error}"
+                f"timm model '{name}' cannot be built for images {image_shape} with {chosen}: {what}"
             ) from error
     return TimmNetwork(image_shape[0], net)

@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from scoring.analysis.weight_encoding import is_per_channel
 from scoring.graph.graph import Graph, Node, bits_of
-from scoring.graph.kinds import KINDS
+from scoring.graph.kinds import KINDS, Charge
 
 _AFFINE_KINDS = ("BatchNormalization", "Mul", "Add", "Sub", "Div")
 _TOLERANCE = 1e-4
@@ -36,12 +35,21 @@ class Grid:
     bits: int
     scale: object = None
     image: bool = False
-    moved: bool = False
+    moved: tuple[object, ...] = ()
+    """The affine that an image went through."""
+    apart: bool = False
+    """Whether that differs along `axis`."""
     vector: str | None = None
-    """The steps of the channels, where there is more than one."""
+    """The steps along an axis, where there is more than one."""
+    axis: int | None = None
+    """The axis of the value that they run along; of an image: of its channels, below 0 where they are along none."""
+    zeros_are_codes: bool = False
+    """Whether each of several zero points (`zero` is not a number then) is a code, so that 0 is on the grid."""
 
     def holds(self, value: float) -> bool:
         """Whether a constant is one of the grid's values."""
+        if math.isnan(self.zero):
+            return value == 0 and self.zeros_are_codes
         if value == 0 and self.step is None:
             return self.zero == round(self.zero) and self.low <= self.zero <= self.high
         if self.step is None or self.moved:
@@ -55,11 +63,11 @@ class Grid:
 
     def same_points(self, other: Grid) -> bool:
         return (self.step, self.zero, self.moved) == (other.step, other.zero, other.moved) and (
-            self.step is not None or self.scale == other.scale
+            self.step is not None or (self.scale, self.axis) == (other.scale, other.axis)
         )
 
 
-IMAGE = Grid(step=1 / 255, zero=0, low=0, high=255, bits=8, image=True)
+IMAGE = Grid(step=1 / 255, zero=0, low=0, high=255, bits=8, image=True, axis=1)
 
 
 def follow(graph: Graph) -> dict[str, Grid]:
@@ -100,10 +108,51 @@ def _after(graph: Graph, node: Node, grids: dict[str, Grid]) -> Grid | None:
     if kind == "Clip":
         return grid if all(_bound_fits(grid, node.attributes[side], side) for side in ("min", "max")) else None
     if kind in KINDS and KINDS[kind].keeps_grid:
-        return grid if graph.types[node.output].is_floating_point else None
-    if kind in _AFFINE_KINDS and grid.image and _affine_constants(graph, node):
-        return replace(grid, moved=True)
+        return _in_place(graph, node, grid) if graph.types[node.output].is_floating_point else None
+    if kind in _AFFINE_KINDS and grid.image and _affine_constants(graph, node, grid):
+        constants = [i for i in node.inputs if i and graph.is_constant(i)]
+        apart = grid.apart or any(math.prod(graph.shapes[c]) > 1 for c in constants)
+        return replace(grid, moved=(*grid.moved, kind, *map(graph.key, constants)), apart=apart)
     return None
+
+
+_SAME_PLACES = frozenset({"Identity", "Cast", "Slice", "Gather", "ResizeNearest"})
+"""Kinds that leave each axis where it is, if the rank stays."""
+
+
+def _chooses(graph: Graph, node: Node, axis: int) -> bool:
+    """Whether a move takes other places of an axis, or in another order."""
+    if node.kind == "Gather":
+        return int(node.attributes["axis"]) % len(graph.shapes[node.output]) == axis
+    same_size = graph.shapes[node.inputs[0]][axis] == graph.shapes[node.output][axis]
+    return not same_size or (node.kind == "Slice" and node.attributes["steps"][axis] != 1)
+
+
+def _of_other_channels(grid: Grid, node: Node) -> Grid:
+    """The grid under another name: its numbers along the axis are not those of the value before."""
+    if grid.image:
+        return replace(grid, moved=(*grid.moved, node.output))
+    return replace(grid, scale=(grid.scale, node.output))
+
+
+def _in_place(graph: Graph, node: Node, grid: Grid) -> Grid | None:
+    """The grid of codes that were moved: steps along an axis go with it. None where they end up along none."""
+    before, after, axis = graph.shapes[node.inputs[0]], graph.shapes[node.output], grid.axis
+    if axis is None or (grid.image and not grid.apart and axis < 0):
+        return grid
+    if KINDS[node.kind].price is Charge.POOL:
+        pooled = {int(i) % len(before) for i in node.attributes.get("axes", range(2, len(before)))}
+        gone = sum(i < axis for i in pooled) if len(after) < len(before) else 0
+        return replace(grid, axis=axis - gone) if axis >= 0 and axis not in pooled else None
+    if axis >= 0 and node.kind in _SAME_PLACES and len(before) == len(after):
+        return _of_other_channels(grid, node) if _chooses(graph, node, axis) else grid
+    if axis >= 0 and node.kind == "Transpose":
+        return replace(grid, axis=list(node.attributes["perm"]).index(axis))
+    if axis >= 0 and node.kind == "Reshape":
+        for i, size in enumerate(after):
+            if size == before[axis] and math.prod(after[:i]) == math.prod(before[:axis]):
+                return replace(grid, axis=i)
+    return replace(grid, axis=-1) if grid.image else None
 
 
 def _bound_fits(grid: Grid, bound: float | None, side: str) -> bool:
@@ -117,12 +166,15 @@ def _bound_fits(grid: Grid, bound: float | None, side: str) -> bool:
     return outside or grid.holds(bound)
 
 
-def _affine_constants(graph: Graph, node: Node) -> bool:
-    constants = [i for i in node.inputs if i and graph.is_constant(i)]
-    whole = node.kind != "Div" or graph.is_constant(node.inputs[1])
-    return (
-        whole and bool(constants) and all(is_per_channel(graph.shapes[c], graph.shapes[node.output]) for c in constants)
-    )
+def _affine_constants(graph: Graph, node: Node, grid: Grid) -> bool:
+    """Whether a node multiplies an image by, or adds to it, one number, or numbers of its channels."""
+    constants, full = [i for i in node.inputs if i and graph.is_constant(i)], graph.shapes[node.output]
+    if node.kind == "BatchNormalization":
+        return grid.axis == 1 or all(math.prod(graph.shapes[c]) == 1 for c in constants)
+    if not constants or (node.kind == "Div" and not graph.is_constant(node.inputs[1])):
+        return False
+    shapes = [graph.shapes[c] for c in constants]
+    return {i - len(shape) + len(full) for shape in shapes for i, n in enumerate(shape) if n != 1} <= {grid.axis}
 
 
 def _quantiser(graph: Graph, node: Node) -> Grid | None:
@@ -131,16 +183,41 @@ def _quantiser(graph: Graph, node: Node) -> Grid | None:
         return None  # a step computed from the image: not a recognised quantiser
     if graph.constants[scale].device.type != "meta" and not bool((graph.constants[scale] > 0).all()):
         return None
-    step = _number(graph.constants[scale])
+    step, axis = _number(graph.constants[scale]), None
+    if step is None:
+        axis = _axis_of_steps(graph, node)
+        if axis is None:
+            return None  # a table of steps
     if node.kind == "BipolarQuant":
         # -1 and 1 times the scale: two points of a grid whose step is twice the scale and that lacks zero.
         vector = None if step is not None else scale
-        return Grid(None if step is None else 2 * step, 0.5, 0, 1, 1, graph.key(scale), vector=vector)
-    zero = _number(graph.constants[node.inputs[2]]) if len(node.inputs) > 2 and node.inputs[2] else 0.0
+        return Grid(None if step is None else 2 * step, 0.5, 0, 1, 1, graph.key(scale), vector=vector, axis=axis)
+    points = graph.constants[node.inputs[2]] if len(node.inputs) > 2 and node.inputs[2] else torch.zeros(())
+    zero = _number(points)
     low, high = int(node.attributes["low"]), int(node.attributes["high"])
     bits = int(node.attributes.get("bits", 0)) or max(1, math.ceil(math.log2(high - low + 1)))
     vector = scale if step is None and graph.constants[scale].device.type != "meta" else None
-    return Grid(step, math.nan if zero is None else zero, low, high, bits, graph.key(scale), vector=vector)
+    codes = zero is None and points.device.type != "meta" and bool(((points >= low) & (points <= high)).all())
+    return Grid(
+        step,
+        math.nan if zero is None else zero,
+        low,
+        high,
+        bits,
+        graph.key(scale),
+        vector=vector,
+        axis=axis,
+        zeros_are_codes=codes and bool((points == points.round()).all()),
+    )
+
+
+def _axis_of_steps(graph: Graph, node: Node) -> int | None:
+    """The axis that a quantiser's steps run along; None where there is more than one such axis."""
+    shape, rank = graph.shapes[node.inputs[1]], len(graph.shapes[node.output])
+    if len(shape) == 1 and node.attributes.get("axis") is not None:
+        return int(node.attributes["axis"]) % rank
+    wide = [i + rank - len(shape) for i, size in enumerate(shape) if size != 1]
+    return wide[0] if len(wide) == 1 else None
 
 
 def _number(tensor: Tensor) -> float | None:
@@ -157,9 +234,14 @@ def _concatenated(graph: Graph, node: Node, grids: dict[str, Grid]) -> Grid | No
         if graph.is_constant(value):
             continue
         grid = grids.get(value)
-        if grid is None or (found is not None and not found.same_points(grid)):
+        if grid is None:
             return None
-        found = grid if found is None else _union(found, grid)
+        if found is None or found.same_points(grid):
+            found = grid if found is None else _union(found, grid)
+        elif found.image and grid.image and found.axis == grid.axis == node.attributes["axis"]:
+            found = replace(found, moved=(*found.moved, *grid.moved, node.output), apart=True)  # channels beside others
+        else:
+            return None
     if found is None:
         return None
     for value in node.inputs:

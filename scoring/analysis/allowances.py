@@ -1,8 +1,9 @@
 """What priced layers grant for free, and which element-wise work is left over to be priced.
 
 A layer grants, for each element that it makes and each that it reads, one multiplication and one addition by numbers
-of the channel, one activation and one quantiser; and for as many elements as it makes one addition of two maps. It
-never grants more operations than it is priced for, so that operations done are at most twice the operations priced.
+of the channel, one activation and one quantiser; and for as many elements as it makes one addition of two maps, of
+these no more than its own additions come to (a layer of one bit is cheap, an addition has 32 bits). It never grants
+more operations than it is priced for, so that operations done are at most twice the operations priced.
 Which operation uses which grant is a flow: the most that can be free is free, whatever the order of a file.
 """
 
@@ -42,6 +43,13 @@ class Grant:
     read: int
     made_region: int
     read_regions: tuple[int, ...]
+    bits: int = 32
+    """Of the layer's products."""
+
+    @property
+    def sums(self) -> int:
+        """Additions of two maps: one an element made, and no more than its own come to in additions of 32 bits."""
+        return min(self.made, self.operations // 2 * self.bits // 32)
 
 
 @dataclass
@@ -80,8 +88,8 @@ class Regions:
         return value
 
 
-def grant_of(graph: Graph, node: Node, macs: int, regions: Regions) -> Grant:
-    """What one layer gives. A product of two activations reads both."""
+def grant_of(graph: Graph, node: Node, macs: int, bits: int, regions: Regions) -> Grant:
+    """What one layer gives that multiplies at `bits`. A product of two activations reads both."""
     changing = [i for i in node.inputs[:2] if not graph.is_constant(i)]
     return Grant(
         layer=node.name,
@@ -90,6 +98,7 @@ def grant_of(graph: Graph, node: Node, macs: int, regions: Regions) -> Grant:
         read=sum(_elements_read(graph, node, i) for i in changing),
         made_region=regions.of(node.output),
         read_regions=tuple(dict.fromkeys(regions.of(i) for i in changing)),
+        bits=bits,
     )
 
 
@@ -153,7 +162,7 @@ def _supplies(n: int, grant: Grant) -> Iterable[tuple[tuple[int, str], Hashable,
         for region in grant.read_regions:
             yield (region, sort), (n, "read", sort), grant.read
     for region in dict.fromkeys((grant.made_region, *grant.read_regions)):
-        yield (region, SUM), (n, "made", SUM), grant.made
+        yield (region, SUM), (n, "made", SUM), grant.sums
 
 
 class _Flow:

@@ -99,9 +99,10 @@ def _layer(graph: Graph, node: Node, found: dict[str, Axes]) -> Axes:
     if node.kind == "Linear":
         return (*before[:-1], _axis(CHANNEL, shape[-1]))
     spatial = [_resized(axis, n) if axis else _axis(CHANNEL, n) for axis, n in zip(before[2:], shape[2:], strict=True)]
-    if node.kind == "ConvTranspose":  # the places between two of its input's have weights of their own: channels
-        strides = node.attributes["stride"]
-        spatial = [_axis(MIXED, n) if s > 1 else axis for axis, n, s in zip(spatial, shape[2:], strides, strict=True)]
+    if node.kind == "ConvTranspose":  # places between and beyond its input's have weights of their own: channels
+        a, sizes = node.attributes, zip(graph.shapes[x][2:], shape[2:], strict=True)
+        apart = [s > 1 or d > 1 or n > m for s, d, (m, n) in zip(a["stride"], a["dilation"], sizes, strict=True)]
+        spatial = [_axis(MIXED, n) if own else axis for axis, n, own in zip(spatial, shape[2:], apart, strict=True)]
     return (before[0], _axis(CHANNEL, shape[1]), *spatial)
 
 

@@ -83,8 +83,10 @@ class _Analysis(LayerCosts):
         settled = settle(self.demands, self.grants, self.regions)
         for index, left in settled.left.items():
             demand = self.demands[index]
-            ones = demand.sort == SUM and demand.node.output in self.terms.ones
-            steps = 2 * left if ones else left  # a term of a convolution of ones is a multiply-accumulate
+            region = self.regions.of(demand.node.output)
+            cheap = any(grant.bits < demand.bits for grant in self.grants if grant.made_region == region)
+            # Maps of layers of few bits carry multipliers that were granted: added up they are products and additions.
+            steps = 2 * left if demand.sort == SUM and cheap else left
             self._row(demand.node, "elementwise", demand.bits, steps=steps)
         wiring = self._wiring()
         return Costs(
@@ -116,7 +118,11 @@ class _Analysis(LayerCosts):
             else:
                 self._elementwise(node, steps=2)
         elif not constants and node.kind in ("Add", "Sub"):
-            if node.output not in self.terms.added and not self._term(node):
+            if node.output in self.terms.added or self._term(node):
+                return
+            if node.output in self.terms.ones:  # a term of a convolution of ones: a multiply-accumulate, never granted
+                self._row(node, "elementwise", self._widest(node), steps=2 * self._elements(node.output))
+            else:
                 self._demand(node, SUM, self._widest(node))
         elif (
             constants
@@ -204,13 +210,28 @@ class _Analysis(LayerCosts):
             self._of_channel(node, constants, ACTIVATION)
 
     def _of_channel(self, node: Node, constants: Sequence[str], sort: str) -> None:
-        """Granted if its numbers are those of the channel; a table of them is an operation an element."""
-        rank, bits = len(self.graph.shapes[node.output]), bits_of(self.graph.types[node.output])
-        whole = [i for i in constants if i and len(self.graph.shapes[i]) in (rank - 1, rank) and rank > 2]
-        if all(self._is_affine(node, value) for value in whole):
+        """Granted if its numbers are those of the channel; a table of them is a product an element."""
+        bits = bits_of(self.graph.types[node.output])
+        if all(self._runs_along_channels(node, value) for value in constants if value):
             self._demand(node, sort, bits if sort == QUANTISER else None)
         else:
-            self._row(node, "elementwise", bits, steps=self._elements(node.output))
+            elements = self._elements(node.output)
+            if (
+                sort == QUANTISER
+            ):  # divided by the table and multiplied by it, which two layers of a tap a place would do
+                row = Operation(node.name, "conv", macs=2 * elements, activation_bits=bits, operation_bits=bits)
+                self.operations.append(row)
+            else:
+                self._row(node, "multiply", bits, products=elements)
+
+    def _runs_along_channels(self, node: Node, constant: str) -> bool:
+        shape, rank = self.graph.shapes[constant], len(self.graph.shapes[node.output])
+        if math.prod(shape) == 1:
+            return True
+        axis = node.attributes.get("axis", 1 if node.kind == "PRelu" else None)
+        if len(shape) == 1 and axis is not None:
+            return is_channel_axis(self.axes[node.output], int(axis) % rank)
+        return self._is_affine(node, constant)
 
     def _free(self, node: Node) -> None:
         types = (self.graph.types[node.inputs[0]], self.graph.types[node.output])
@@ -231,7 +252,9 @@ class _Analysis(LayerCosts):
         if read:
             exact = KINDS[node.kind].keeps_grid
             bits = self._bits(node.inputs[0]) if exact else bits_of(self.graph.types[node.output])
-            self._row(node, "sum", bits, steps=read)
+            layers = self.terms.summed.get(node.output, frozenset())
+            cheap = any(op.name in layers and op.operation_bits < bits for op in self.operations)
+            self._row(node, "sum", bits, steps=2 * read if cheap or node.output in self.terms.ones else read)
 
     def _read(self, node: Node) -> None:
         steps = KINDS[node.kind].work * self._elements(node.inputs[0])

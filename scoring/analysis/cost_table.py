@@ -95,7 +95,7 @@ class CostTable:
         name = value if value in self.graph.stored else f"{layer}.constant"
         self._charge_numbers(name, layer, whole_tensor(self.graph, value), self._elements(value), stored.bits)
         table = (stored.table,) if stored.table else ()
-        for part in (*(s.value for s in stored.scales), *stored.zeros, *table):
+        for part in (*(s.value for s in (*stored.scales, *stored.zeros)), *table):
             self._charge(part, layer)
         self.problems.extend(stored.problems)
 

@@ -260,6 +260,15 @@ def _channel_vector(graph: Graph, node: Node, channels: int) -> Tensor | None:
     return constant.reshape(-1) if shape[1] == channels == constant.numel() else None
 
 
+def _axis_of_channels(node: Node, dims: int, rank: int) -> int:
+    """The axis of a constant that meets dimension 1 of what it is combined with; below 0: none does."""
+    if dims == 1 and node.attributes.get("axis") is not None:
+        return 0 if int(node.attributes["axis"]) % rank == 1 else -1
+    if node.kind == "BatchNormalization" or (node.kind == "PRelu" and dims == 1):
+        return 0
+    return 1 - (rank - dims)
+
+
 def _flattening(graph: Graph, node: Node) -> int:
     """Elements of each channel that a reshape puts behind one another in dimension 1; 0 for other reshapes."""
     before, after = graph.shapes[node.inputs[0]], graph.shapes[node.output]
@@ -320,8 +329,7 @@ class _Reduction:
             for i, name in enumerate(inputs):
                 if not name or not whole.is_constant(name) or whole.constants[name].numel() == 1:
                     continue
-                dims = whole.constants[name].dim()
-                axis = 0 if node.kind in ("BatchNormalization", "PRelu") else 1 - (rank - dims)
+                axis = _axis_of_channels(node, whole.constants[name].dim(), rank)
                 if axis >= 0 and whole.shapes[name][axis] == len(self.channels.groups[node.output]):
                     inputs[i] = self._cut(name, axis, rows)
         return Node(node.name, node.kind, tuple(inputs), node.outputs, attributes)

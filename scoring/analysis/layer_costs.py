@@ -8,7 +8,7 @@ from scoring.analysis.allowances import grant_of
 from scoring.analysis.cost_table import CostTable
 from scoring.analysis.weight_encoding import Encoding, chain_from, chain_numbers, encoding, folded_bits, summed_bits
 from scoring.costs import Operation
-from scoring.graph.graph import Graph, Node
+from scoring.graph.graph import Graph, Node, bits_of
 from scoring.graph.kinds import KINDS, Charge
 
 _NAMES = {"Conv": "conv", "ConvTranspose": "conv_transpose", "Linear": "linear", "MatMul": "matmul"}
@@ -31,7 +31,7 @@ class LayerCosts(CostTable):
             bits, activations = self.layer_bits[node.name]
             compute_bits = bits
         elif x in self.grids:
-            folded = folded_bits(graph, node, self.grids[x].vector)
+            folded = folded_bits(graph, node, self.grids[x].vector, self.grids[x].axis)
             bits, compute_bits = max(bits, folded), max(compute_bits, folded)
         if node.name not in self.layer_bits:
             compute_bits = max(compute_bits, summed_bits(graph, weight, stored, _summed_axes(node, graph)))
@@ -55,7 +55,7 @@ class LayerCosts(CostTable):
     def _append_layer(self, node: Node, macs: int, **columns: object) -> None:
         row = Operation(node.name, _NAMES[node.kind], macs=macs, outputs=self._elements(node.output), **columns)  # type: ignore[arg-type]
         self.operations.append(row)
-        self.grants.append(grant_of(self.graph, node, macs, self.regions))
+        self.grants.append(grant_of(self.graph, node, macs, row.operation_bits, self.regions))
         if not self.graph.types[node.output].is_floating_point:
             self.unknown.append(f"{node.kind} in {self.graph.types[node.output]} at '{node.name}'")
 
@@ -68,7 +68,7 @@ class LayerCosts(CostTable):
         self.handled.update(chain.outputs)
         folding = tuple(s.value for s in stored.scales if s.axis is None or s.axis == outputs)
         bias = node.inputs[2] if len(node.inputs) > 2 else ""
-        for value in (*stored.zeros, *((stored.table,) if stored.table else ())):
+        for value in (*(z.value for z in stored.zeros), *((stored.table,) if stored.table else ())):
             self._charge(value, node.name)
         for scale in stored.scales:
             if scale.value not in folding:
@@ -87,7 +87,7 @@ class LayerCosts(CostTable):
         """A matrix product, or a convolution whose kernel is made from the image."""
         graph, (a, b) = self.graph, node.inputs[:2]
         weights = nonzeros = weight_bits = 0
-        bits = compute_bits = max(self._bits(i) for i in (a, b) if not graph.is_constant(i))
+        bits = compute_bits = max(self._factor_bits(node, i) for i in (a, b) if not graph.is_constant(i))
         shared = False
         for value in (a, b):
             if graph.is_constant(value):
@@ -100,7 +100,7 @@ class LayerCosts(CostTable):
                 if not shared:
                     weights, nonzeros = self._elements(value), self._nonzeros(value)
                 table = (stored.table,) if stored.table else ()
-                for number in (*(s.value for s in stored.scales), *stored.zeros, *table):
+                for number in (*(s.value for s in (*stored.scales, *stored.zeros)), *table):
                     self._charge(number, node.name)
         for value in node.inputs[2:]:
             if value and graph.is_constant(value):
@@ -115,6 +115,15 @@ class LayerCosts(CostTable):
             operation_bits=compute_bits,
             shared=shared,
         )
+
+    def _factor_bits(self, node: Node, value: str) -> int:
+        """Bits of a factor of a product. Steps along what is summed over do not fold out of the sum."""
+        grid, shape = self.grids.get(value), self.graph.shapes[value]
+        if grid is not None and grid.vector is not None:
+            summed = len(shape) - (1 if value == node.inputs[0] else 2) if node.kind == "MatMul" else None
+            if summed is None or grid.axis == summed:
+                return bits_of(self.graph.types[value])
+        return self._bits(value)
 
 
 def total_macs(graph: Graph) -> int:

@@ -33,15 +33,15 @@ class Scale:
 class Encoding:
     """Storage of a constant tensor.
 
-    bits: of one nonzero element. compute_bits: of the value that is multiplied. scales: of the codes. zeros: the
-    values (names) of zero points that are not zero. table: the value of a code-book.
+    bits: of one nonzero element. compute_bits: of the value that is multiplied. scales: of the codes. zeros: zero
+    points that are not zero. table: the value of a code-book.
     """
 
     bits: int
     compute_bits: int
     quantised: bool = False
     scales: tuple[Scale, ...] = ()
-    zeros: tuple[str, ...] = ()
+    zeros: tuple[Scale, ...] = ()
     table: str | None = None
     problems: tuple[str, ...] = ()
 
@@ -54,15 +54,17 @@ def encoding(graph: Graph, value: str) -> Encoding:
         return plain
     if node.kind in _SHAPING:
         inner = encoding(graph, node.inputs[0])
-        return replace(inner, scales=tuple(Scale(s.value, _moved(graph, node, s.axis)) for s in inner.scales))
+        scales, zeros = (
+            tuple(Scale(s.value, _moved(graph, node, s.axis)) for s in several)
+            for several in (inner.scales, inner.zeros)
+        )
+        return replace(inner, scales=scales, zeros=zeros)
     if node.kind == "Cast":
         inner = encoding(graph, node.inputs[0])
-        return (
-            inner
-            if inner.quantised
-            else replace(
-                inner, bits=max(inner.bits, plain.bits), compute_bits=max(inner.compute_bits, plain.compute_bits)
-            )
+        if inner.quantised:
+            return inner if _is_copy(graph, node) else plain
+        return replace(
+            inner, bits=max(inner.bits, plain.bits), compute_bits=max(inner.compute_bits, plain.compute_bits)
         )
     if node.kind == "Mul":
         return _product(graph, node) or plain
@@ -98,7 +100,7 @@ def _product(graph: Graph, node: Node) -> Encoding | None:
     for left, right in (node.inputs, node.inputs[::-1]):
         codes = _codes(graph, left)
         if codes is not None and is_per_channel(graph.shapes[right], graph.shapes[node.output]):
-            return _quantised(graph, codes, right)
+            return _quantised(graph, codes, _scale(graph, node, right))
     return None
 
 
@@ -108,19 +110,23 @@ def _codes(graph: Graph, value: str) -> str | None:
     narrow = graph.types[value] in (torch.int8, torch.uint8) or graph.stored.get(value) is not None
     if narrow and (node is None or node.kind == "Clip"):
         return value
-    if node is not None and node.kind in ("Cast", "Reshape", "Transpose", "Identity"):
+    if node is not None and node.kind in ("Cast", "Reshape", "Transpose", "Identity") and _is_copy(graph, node):
         return _codes(graph, node.inputs[0])
     return None
 
 
-def _quantised(graph: Graph, codes: str, scale: str, zeros: tuple[str, ...] = (), along: int | None = None) -> Encoding:
-    """along: the axis of a vector of scales where its shape does not say it."""
+def _is_copy(graph: Graph, node: Node) -> bool:
+    """Whether a constant goes on as it is: integers of a narrower type, or without a sign, would be other numbers."""
+    if node.kind != "Cast" or graph.types[node.output].is_floating_point:
+        return True
+    before, after = graph.constants[node.inputs[0]], graph.constants[node.output]
+    return before.device.type != "meta" and bool((before.double() == after.double()).all())
+
+
+def _quantised(graph: Graph, codes: str, scale: Scale, zeros: tuple[Scale, ...] = ()) -> Encoding:
     declared = graph.stored.get(codes) or _clipped_bits(graph, codes) or bits_of(graph.types[codes])
     problem = check_codes(graph.constants[codes], declared, codes, zero_is_free=not zeros)
-    shape, rank = graph.shapes[scale], len(graph.shapes[codes])
-    axis = next((i + rank - len(shape) for i, n in enumerate(shape) if n != 1), None) if along is None else along
-    scales = (Scale(scale, axis if graph.constants[scale].numel() > 1 else None),)
-    return Encoding(declared, declared, True, scales, zeros, problems=(problem,) if problem else ())
+    return Encoding(declared, declared, True, (scale,), zeros, problems=(problem,) if problem else ())
 
 
 def _clipped_bits(graph: Graph, codes: str) -> int | None:
@@ -167,14 +173,13 @@ def _any_nonzero(tensor: Tensor) -> bool:
 
 def _dequantised(graph: Graph, node: Node) -> Encoding:
     codes, scale, *zero = node.inputs
-    zeros = nonzero_points(graph, zero)
+    zeros = tuple(_scale(graph, node, z) for z in nonzero_points(graph, zero))
     if not _are_scales(graph, node):
         return Encoding(bits_of(graph.types[node.output]), bits_of(graph.types[node.output]))
-    found, axis = _codes(graph, codes), node.attributes.get("axis")
+    found, of_codes = _codes(graph, codes), _scale(graph, node, scale)
     if found is None:
-        scales = (Scale(scale, axis if graph.constants[scale].numel() > 1 else None),)
-        return Encoding(bits_of(graph.types[codes]), bits_of(graph.types[codes]), True, scales, zeros)
-    return _quantised(graph, found, scale, zeros, axis)
+        return Encoding(bits_of(graph.types[codes]), bits_of(graph.types[codes]), True, (of_codes,), zeros)
+    return _quantised(graph, found, of_codes, zeros)
 
 
 def _fake_quantised(graph: Graph, node: Node) -> Encoding:
@@ -182,25 +187,27 @@ def _fake_quantised(graph: Graph, node: Node) -> Encoding:
     if not _are_scales(graph, node):
         return Encoding(bits_of(graph.types[node.output]), bits_of(graph.types[node.output]))
     if node.kind == "BipolarQuant":
-        return Encoding(1, 1, True, (_scale_of(graph, node),))
+        return Encoding(1, 1, True, (_scale(graph, node, node.inputs[1]),))
     x, scale, *zero = node.inputs
-    zeros = nonzero_points(graph, zero)
+    of_codes = _scale(graph, node, scale)
+    zeros = tuple(_scale(graph, node, z) for z in nonzero_points(graph, zero))
     low, high = int(node.attributes["low"]), int(node.attributes["high"])
     bits = int(node.attributes.get("bits", 0)) or max(1, math.ceil(math.log2(high - low + 1)))
     if graph.constants[node.output].device.type == "meta":
-        return Encoding(bits, bits, True, (_scale_of(graph, node),), zeros)
+        return Encoding(bits, bits, True, (of_codes,), zeros)
     values = graph.constants[node.output].double()
     codes = (values / along(graph.constants[scale].double(), values, node.attributes.get("axis"))).round()
     problem = check_codes(codes, bits, x) if not zeros else None
     problems = (problem,) if problem else ()
-    return Encoding(bits, bits, True, (_scale_of(graph, node),), zeros, problems=problems)
+    return Encoding(bits, bits, True, (of_codes,), zeros, problems=problems)
 
 
-def _scale_of(graph: Graph, node: Node) -> Scale:
-    shape, rank = graph.shapes[node.inputs[1]], len(graph.shapes[node.output])
+def _scale(graph: Graph, node: Node, value: str) -> Scale:
+    """Scales, or zero points, with the axis of the node's output that they run along."""
+    shape, rank = graph.shapes[value], len(graph.shapes[node.output])
     if node.attributes.get("axis") is not None and len(shape) == 1 and shape[0] > 1:
-        return Scale(node.inputs[1], int(node.attributes["axis"]))
-    return Scale(node.inputs[1], next((i + rank - len(shape) for i, n in enumerate(shape) if n != 1), None))
+        return Scale(value, int(node.attributes["axis"]) % rank)
+    return Scale(value, next((i + rank - len(shape) for i, n in enumerate(shape) if n != 1), None))
 
 
 def _are_scales(graph: Graph, node: Node) -> bool:
@@ -217,7 +224,8 @@ def _looked_up(graph: Graph, node: Node) -> Encoding:
     of_type = bits_of(graph.types[node.output])
     if graph.constants[index].numel() <= graph.constants[table].numel():
         return Encoding(of_type, of_type)  # a selection of stored values, not a code-book
-    return Encoding(max(1, math.ceil(math.log2(max(size, 2)))), plain.compute_bits, table=table)
+    own = (_bits_times(graph, table, plain, s.value) for s in plain.scales if s.axis is not None)
+    return Encoding(max(1, math.ceil(math.log2(max(size, 2)))), max((plain.compute_bits, *own)), table=table)
 
 
 def is_per_channel(shape: tuple[int, ...], full: tuple[int, ...]) -> bool:
@@ -226,26 +234,42 @@ def is_per_channel(shape: tuple[int, ...], full: tuple[int, ...]) -> bool:
     return len(wide) <= 1 and len(shape) <= len(full)
 
 
-def folded_bits(graph: Graph, node: Node, vector: str | None) -> int:
-    """Bits of a layer's weights times the steps of its input's channels, where these differ.
+def folded_bits(graph: Graph, node: Node, vector: str | None, axis: int | None) -> int:
+    """Bits of a layer's weights times the steps of its input along an axis, where these differ.
 
-    Only a depthwise layer can take such steps up behind its sums. Elsewhere they have to be folded into the weights.
+    Only a depthwise layer can take steps of its channels up behind its sums. Elsewhere they have to be folded into the
+    weights; steps along rows and columns, or tokens, have no weight to be folded into, and are numbers of the type.
     """
     if vector is None:
         return 0
     weight, x = node.inputs[1], node.inputs[0]
-    groups, shape = int(node.attributes.get("groups", 1)), graph.shapes[weight]
-    steps, channels = graph.shapes[vector], graph.shapes[x][1]
-    of_channels = max(steps) == channels and (len(steps) != len(graph.shapes[x]) or steps[1] == channels)
-    if node.kind == "Conv" and groups == channels and shape[1] == 1 and of_channels:
+    groups, shape, of_input = int(node.attributes.get("groups", 1)), graph.shapes[weight], graph.shapes[x]
+    if axis != (len(of_input) - 1 if node.kind == "Linear" else 1):
+        return bits_of(graph.types[weight])
+    if node.kind == "Conv" and groups == of_input[1] and shape[1] == 1:
         return 0
     return _bits_times(graph, weight, encoding(graph, weight), vector)
 
 
 def summed_bits(graph: Graph, weight: str, stored: Encoding, summed: Container[int]) -> int:
-    """Bits of the products when the scales of a weight differ along axes that are summed over: codes times scales."""
-    beside = [s.value for s in stored.scales if s.axis is not None and (s.axis in summed or s.axis < 0)]
-    return max((_bits_times(graph, weight, stored, vector) for vector in beside), default=0)
+    """Bits of the products when the scales of a weight differ along axes that are summed over: codes times scales.
+
+    Zero points along such axes do not fold out either: the products are with codes less the zero points.
+    """
+    scales, zeros = (
+        [s.value for s in several if s.axis is not None and (s.axis in summed or s.axis < 0)]
+        for several in (stored.scales, stored.zeros)
+    )
+    bits = [_bits_times(graph, weight, stored, vector) for vector in scales]
+    return max((*bits, *(_bits_less(graph, weight, stored, vector) for vector in zeros)), default=0)
+
+
+def _bits_less(graph: Graph, weight: str, stored: Encoding, vector: str) -> int:
+    """Codes less zero points: integers of more bits where all zero points are integers, numbers of the type else."""
+    of_type, points = bits_of(graph.types[weight]), graph.constants[vector].double()
+    if points.device.type == "meta" or not bool((points == points.round()).all()):
+        return of_type
+    return min(of_type, max(stored.bits, math.ceil(math.log2(float(points.max() - points.min()) + 2**stored.bits))))
 
 
 def _bits_times(graph: Graph, weight: str, stored: Encoding, vector: str) -> int:

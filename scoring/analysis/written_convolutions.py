@@ -30,7 +30,7 @@ _MOST = 16
 """Maps that one value is a view of, followed apart; where there are more, they count as one."""
 
 _SEVERAL = 4
-"""Additions that one value goes into, where no layer grants them: more make a convolution."""
+"""Additions and sums that one value goes into: more make a convolution."""
 _MOST_PRODUCTS = 256
 """On the way of a view that was moved, between two layers; more are taken for terms."""
 
@@ -55,14 +55,16 @@ class Terms:
     """Outputs of the nodes of convolutions that are written out.
 
     macs: products, each with an addition. added: the additions of these. products: whose sum is a reduction, which is
-    priced by itself. ones: additions of several views of one map, or of maps that are added up again and again, which
-    are the terms of a convolution of ones.
+    priced by itself. ones: additions of several views of one map, or of maps that are added up again and again, and
+    sums of copies, which are the terms of a convolution of ones. summed: sums over channels of what layers make, and
+    the names of these layers.
     """
 
     macs: set[str] = field(default_factory=set)
     added: set[str] = field(default_factory=set)
     products: set[str] = field(default_factory=set)
     ones: set[str] = field(default_factory=set)
+    summed: dict[str, frozenset[str]] = field(default_factory=dict)
 
 
 def terms_of_convolutions(graph: Graph, axes: dict[str, Axes], functions: Container[str] = ()) -> Terms:
@@ -83,9 +85,13 @@ class _Search:
         """Products of two values that both change along rows or columns: their average is a product of matrices."""
         self._compared: dict[str, frozenset[str]] = {}
         """Sums and differences of such values: only where a step that is not linear comes before the average."""
+        self._linear: dict[str, frozenset[str]] = {}
+        """Layers that lead to a value without a step that is not linear: its channels carry their multipliers."""
+        self._copied: set[str] = set()
+        """Values that hold elements of a map more than once."""
         self._one: dict[str, str] = {}
         self._sums: dict[str, tuple[str, ...]] = {}
-        """Additions, and what they add: values before copies, signs and moves."""
+        """Additions and sums, and what they add: values before copies, signs and moves."""
         self._marks: dict[tuple[object, ...], int] = {}
         self.terms = Terms()
         for node in graph.running:
@@ -98,7 +104,12 @@ class _Search:
         graph, kind = self._graph, KINDS.get(node.kind)
         inputs = [i for i in dict.fromkeys(node.inputs) if i and not graph.is_constant(i)]
         if kind is None or kind.price in _BEGINNINGS or not inputs:
+            self._linear[node.output] = frozenset({node.name})
             return {node.output: _View()}
+        if node.kind in _LINEAR or kind.price is Charge.MOVE:
+            self._linear[node.output] = frozenset().union(*(self._linear.get(i, frozenset()) for i in inputs))
+        if any(i in self._copied for i in inputs) or self._copies(node):
+            self._copied.add(node.output)
         given = {value: self._bounded(self._views[value]) for value in inputs}
         apart = _apart(given.values())
         joined = frozenset().union(*(self._joined.get(i, frozenset()) for i in inputs))
@@ -118,6 +129,7 @@ class _Search:
             joined |= apart
         elif kind.price is Charge.POOL and elements_read(graph, node, self._axes):
             self.terms.products |= joined
+            self._note_sum(node, inputs[0])
         elif node.kind in _AVERAGES:
             self.terms.macs |= weighted
         shifted = kind.price is Charge.MOVE and node.kind != "Identity"
@@ -148,6 +160,30 @@ class _Search:
             here = (node.output,) if shifted or kind.price is Charge.POOL else ()
             after[name] = _View(products, self._mark(*dict.fromkeys(view.moves for view in views), *here), shifts)
         return after
+
+    def _copies(self, node: Node) -> bool:
+        """Whether a move takes elements more than once."""
+        graph = self._graph
+        if node.kind == "Gather" and graph.is_constant(node.inputs[1]):
+            index = graph.constants[node.inputs[1]]
+            return index.device.type != "meta" and index.unique().numel() < index.numel()
+        if node.kind == "Concat":
+            taken: Counter[str] = Counter()
+            for value in node.inputs:
+                taken[self._before_moves(value)] += math.prod(graph.shapes[value])
+            return any(size > math.prod(graph.shapes[source]) for source, size in taken.items())
+        return node.kind == "Expand" and math.prod(graph.shapes[node.output]) > math.prod(graph.shapes[node.inputs[0]])
+
+    def _note_sum(self, node: Node, value: str) -> None:
+        """A sum over channels, or the largest of them, is a layer of ones where it reads copies, or one map many times.
+
+        What a layer makes carries its multipliers, granted ones: with the sum they are products and additions.
+        """
+        if value in self._copied:
+            self.terms.ones.add(node.output)
+        if node.kind in _AVERAGES:
+            self.terms.summed[node.output] = self._linear.get(value, frozenset())
+        self._sums[node.output] = (self._before_moves(value),)
 
     def _is_weighted(self, node: Node, given: Mapping[str, _Views]) -> bool:
         """Whether both operands of a product change along rows or columns, and not as functions of the same place."""

@@ -17,10 +17,10 @@ from tests.attacks import makers
 COUNT = 64
 
 
-def images(count: int = COUNT) -> Images:
+def images(count: int = COUNT, shape: tuple[int, ...] = makers.SHAPE) -> Images:
     """Random pixels and labels of ten classes."""
     generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (count, *makers.SHAPE), generator=generator, dtype=torch.uint8)
+    pixels = torch.randint(0, 256, (count, *shape), generator=generator, dtype=torch.uint8)
     return Images(pixels, torch.randint(0, 10, (count,), generator=generator))
 
 

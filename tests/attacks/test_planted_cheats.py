@@ -14,8 +14,8 @@ import onnxruntime
 import pytest
 
 from scoring.report import Report
-from tests.attacks import planted_numbers, planted_stand_ins, planted_work  # noqa: F401  (they plant)
-from tests.attacks.planted import PLANTED
+from tests.attacks import planted_codes, planted_numbers, planted_stand_ins, planted_work  # noqa: F401  (they plant)
+from tests.attacks.planted import FIRST, PLANTED, f32, network
 from tests.attacks.scored import images, score
 
 LEAST = 0.95
@@ -40,6 +40,7 @@ OTHER_FUNCTION = {
     "row_scales_of_a_matrix",
     "steps_of_one_bit_quantisers_as_products",
     "distances_to_tables",
+    *(name for name, cheat in PLANTED.items() if cheat.cheat.__module__ == planted_codes.__name__),
 }
 """Their twin is one of the same size, or of what is run; QONNX and doubles do not run in ONNX Runtime."""
 
@@ -47,7 +48,12 @@ OTHER_FUNCTION = {
 @cache
 def _twin(make: object, directory: str) -> Report:
     assert callable(make)
-    return score(make(), Path(directory), images=images())
+    return _scored(make(), Path(directory))
+
+
+def _scored(model: onnx.ModelProto, directory: Path) -> Report:
+    dims = model.graph.input[0].type.tensor_type.shape.dim[1:]
+    return score(model, directory, images=images(shape=tuple(dim.dim_value for dim in dims)))
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.parametrize("name", PLANTED)
 def test_costs_what_its_twin_costs(name: str, folder: str, tmp_path: Path) -> None:
     cheat = PLANTED[name]
-    report = score(cheat.cheat(), tmp_path, images=images())
+    report = _scored(cheat.cheat(), tmp_path)
     if cheat.twin is None:
         assert report.status == "flagged" or name == "largest_of_scaled_channels"
         return
@@ -84,6 +90,37 @@ def _logits(model: onnx.ModelProto) -> np.ndarray:  # type: ignore[type-arg]
 
 
 def test_there_are_enough_of_them() -> None:
-    assert len(PLANTED) >= 61
-    assert sum(cheat.twin is not None for cheat in PLANTED.values()) >= 56
+    assert len(PLANTED) >= 78
+    assert sum(cheat.twin is not None for cheat in PLANTED.values()) >= 73
     assert len({cheat.family for cheat in PLANTED.values()}) >= 12
+
+
+POINTS = [n % 3 for n in range(16)]
+
+
+@pytest.mark.parametrize("alive", [True, False])
+@pytest.mark.parametrize(
+    "what", ["quantisers of the channels", "zero points", "slopes of channels", "slopes of places"]
+)
+def test_honest_vectors_beside_dead_channels(what: str, alive: bool, tmp_path: Path) -> None:
+    """Vectors of an axis that is not written in their shape, or of another one, are cut where the channels are."""
+    C, N = 16, onnx.helper.make_node
+    steps, slopes = np.linspace(0.1, 0.3, C, dtype=np.float32), np.linspace(0.1, 1, C, dtype=np.float32)
+    points = np.asarray(POINTS if what == "zero points" else [0] * C, np.uint8)
+    quantised = [
+        N("QuantizeLinear", ["x", "steps", "points"], ["c"], axis=1),
+        N("DequantizeLinear", ["c", "steps", "points"], ["xq"], axis=1),
+        N("Conv", ["xq", "w"], ["y"], pads=[1] * 4),
+    ]
+    sloped = [N("PRelu", ["x", "slopes"], ["sx"]), N("Conv", ["sx", "w"], ["y"], pads=[1] * 4)]
+    first = FIRST.copy()
+    first[::2] *= alive
+    arrays = {"first": first, "w": f32(np.random.default_rng(0).standard_normal((C, C, 3, 3)))}
+    arrays["w"][:, ::2] *= alive
+    arrays |= {"steps": steps, "points": points, "slopes": slopes.reshape(1, C, 1, 1)}
+    if what == "slopes of places":
+        arrays["slopes"] = np.tile(slopes, (C, 1))
+    model = network(sloped if "slopes" in what else quantised, arrays, shape=(3, C, C))
+    report = _scored(model, tmp_path)
+    assert report.file_problems == ()
+    assert report.measured["macs"] < 700_000 if not alive else report.measured["macs"] > 700_000

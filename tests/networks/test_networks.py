@@ -7,6 +7,7 @@ import json
 import logging
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -363,3 +364,25 @@ def test_unknown_timm_models_are_said() -> None:
         build("timm/resnet18x")
     with pytest.raises(UsageError, match=r"'resnet18' cannot be built .*depht"):
         build("timm/resnet18:depht=3")
+
+
+@pytest.mark.parametrize("option", ["checkpoint_path", "pretrained", "pretrained_cfg", "cache_dir", "scriptable"])
+def test_timm_opens_and_loads_nothing_that_an_option_names(option: str, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"not a checkpoint")
+    with pytest.raises(UsageError, match=f"'{option}' is not an option of a network"):
+        networks.build(Architecture("timm/resnet10t", {option: str(secret)}))
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("thin", {"widths": []}),
+        ("timm/resnet10t", {"act_layer": "nonsense"}),
+        ("timm/resnet10t", {"block": "x"}),
+        ("timm/convnext_atto", {"dims": [1]}),
+    ],
+)
+def test_options_that_cannot_be_built_are_said(family: str, options: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match="cannot be built"):
+        networks.build(Architecture(family, options))

@@ -209,3 +209,24 @@ def test_values_at_run_time_must_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     (problem,) = examine_subject(liar).costs.problems
     assert "the input of 'conv' is credited with 2 bits (4 values)" in problem
     assert examine_subject(honest).costs.problems == ()
+
+
+@pytest.mark.parametrize(
+    ("shape", "bits"), [((1,), 8), ((1, 3, 1, 1), 8), ((1, 1, 8, 1), 32), ((1, 1, 1, 8), 32), ((8, 8), 32)]
+)
+def test_an_image_keeps_its_bits_times_numbers_of_its_channels(shape: tuple[int, ...], bits: int) -> None:
+    """Rows, columns and places have no weight of the first layer that could take their numbers up."""
+
+    def run(s: nn.Module, x: Tensor) -> Tensor:
+        return F.conv2d(x * s.numbers, s.weight).mean((2, 3))
+
+    net = Network(run, numbers=torch.rand(shape) + 0.5, weight=torch.randn(4, 3, 3, 3))
+    assert max(op.activation_bits for op in costs(net).operations if op.kind == "conv" and op.weights) == bits
+
+
+def test_an_image_whose_channels_are_last_keeps_its_bits() -> None:
+    def run(s: nn.Module, x: Tensor) -> Tensor:
+        return F.conv2d((x.permute(0, 2, 3, 1) * s.numbers).permute(0, 3, 1, 2), s.weight).mean((2, 3))
+
+    net = Network(run, numbers=torch.rand(3) + 0.5, weight=torch.randn(4, 3, 3, 3))
+    assert max(op.activation_bits for op in costs(net).operations if op.weights) == 8

@@ -179,9 +179,7 @@ def test_convolution_out_of_additions_is_priced() -> None:
         return s.fc(x.mean((2, 3)))
 
     found = costs(Network(run, fc=nn.Linear(3, 10)))
-    assert sum(op.steps for op in found.operations) == 2 * (
-        7 * 192 - 10
-    )  # the classifier grants 10; the rest are multiply-accumulates
+    assert sum(op.steps for op in found.operations) == 2 * 7 * 192  # multiply-accumulates, which no layer grants
 
 
 def test_additions_of_tables_are_priced() -> None:

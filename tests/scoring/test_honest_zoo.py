@@ -55,7 +55,6 @@ TIMM = (
     "resnet10t",
     "resnet26d",
     "resnetv2_50",
-    "preact_resnet18",
     "densenet121",
     "repvgg_a0",
     "repghostnet_050",
