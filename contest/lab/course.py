@@ -314,4 +314,6 @@ def write_page(lab: Lab, sections: Sequence[tuple[Step, Results | None]], folder
 
 
 def _paragraphs(text: str) -> list[str]:
-    return [f"<p>{html.escape(part.strip())}</p>" for part in text.split("\n\n") if part.strip()]
+    """HTML of paragraphs in which `code` stands between backticks."""
+    parts = (re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(part.strip())) for part in text.split("\n\n"))
+    return [f"<p>{part}</p>" for part in parts if part]
