@@ -153,6 +153,10 @@ def test_a_network_at_chance_is_explained() -> None:
     assert "the training did not converge (loss 2.310 in its first" in remarks({"kept": [good, stuck]}, 11.35)[0]
     assert remarks({"kept": [good, stuck, good]}, 11.35) == []  # it came back
     assert remarks({"own": [good, lost]}, None) == ["own: the metric is not a number in round 1."]
+    assert remarks({"snip": [good, {**guess, "place": "100x"}]}, 11.35)[0].startswith(
+        "snip: at chance (11.35) from 100x on"
+    )
+    assert remarks({"pruned": [guess]}, 11.35)[0].startswith("pruned: at chance (11.35); fc has had no weight left, so")
 
 
 def test_hidden_layers_begin_as_plain_pytorch_does() -> None:

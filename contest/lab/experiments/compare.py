@@ -273,12 +273,12 @@ def present(tasks: Sequence[Task], chosen: Compare, rows: list[Cell], cells: Cel
             ]
             for method in chosen.methods
         }
-        results.notes += remarks({name: cells for name, cells in lines.items() if cells}, task.chance, "place")
+        results.notes += remarks({name: cells for name, cells in lines.items() if cells}, task.chance)
 
 
 def _for_remarks(row: Cell) -> Cell:
     layers = {layer["layer"]: 1 - layer["nonzeros"] / max(layer["weights"], 1) for layer in row["layers"]}
-    return {**row, "layers": layers, "curve": [loss for _, loss, _ in row["curve"]]}
+    return {**row, "layers": layers, "curve": [loss for _, loss, _ in row["curve"]], "place": f"{row['ratio']:g}x"}
 
 
 def _noise(long: pd.DataFrame) -> str:

@@ -237,7 +237,7 @@ def _present(task: Task, chosen: FineTune, stages: dict[str, Cell], cells: Cells
     _add_kernels(chosen, weights, results)
     _add_samples(task, chosen, stages, results)
     lines = {stage: [_for_remarks(stages[key])] for key, stage in STAGES.items()}
-    results.notes += remarks(lines, task.chance, "place")
+    results.notes += remarks(lines, task.chance)
 
 
 def _for_remarks(cell: Cell) -> Cell:

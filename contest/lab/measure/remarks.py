@@ -23,32 +23,37 @@ def empty_layers(layers: Mapping[str, float]) -> list[str]:
     return [name for name, sparsity in layers.items() if sparsity >= 1]
 
 
-def remarks(rows: Mapping[str, Sequence[Cell]], chance: float | None, unit: str = "round") -> list[str]:
+def remarks(rows: Mapping[str, Sequence[Cell]], chance: float | None) -> list[str]:
     """For each line of cells that falls to chance, a sentence: from when on, and why.
 
     Args:
         rows: cells by line, in their order, the unpruned network first; each has `metric` and `layers` (sparsities by
-            name), and `curve` (training losses) where it was trained.
-        unit: what one cell after another is called.
+            name), `curve` (training losses) where it was trained, and `place`, what it is called (else its round).
     """
     found = []
     for name, cells in rows.items():
         for index, cell in enumerate(cells):
             if math.isnan(cell["metric"]):
-                found.append(f"{name}: the metric is not a number in {unit} {index}.")
+                found.append(f"{name}: the metric is not a number in {_place(cells, index)}.")
         guessing = [at_chance(cell["metric"], chance) for cell in cells]
         fallen = next((i for i in range(len(cells)) if all(guessing[i:])), None)
         if fallen is not None:
             metric = cells[fallen]["metric"]
-            found.append(f"{name}: at chance ({metric:.2f}) from {unit} {fallen} on; {_why(cells, fallen, unit)}.")
+            since = f" from {_place(cells, fallen)} on" if len(cells) > 1 else ""
+            found.append(f"{name}: at chance ({metric:.2f}){since}; {_why(cells, fallen)}.")
     return found
 
 
-def _why(cells: Sequence[Cell], fallen: int, unit: str) -> str:
+def _place(cells: Sequence[Cell], index: int) -> str:
+    return str(cells[index].get("place", f"round {index}"))
+
+
+def _why(cells: Sequence[Cell], fallen: int) -> str:
     empty = empty_layers(cells[fallen].get("layers", {}))
     if empty:
         first = next(i for i, cell in enumerate(cells) if set(empty) & set(empty_layers(cell.get("layers", {}))))
-        return f"{', '.join(empty)} has had no weight left since {unit} {first}, so that no signal passes"
+        since = f" since {_place(cells, first)}" if len(cells) > 1 else ""
+        return f"{', '.join(empty)} has had no weight left{since}, so that no signal passes"
     curve = cells[fallen].get("curve", [])
     if curve and curve[-1] > LEARNED * curve[0]:
         return (

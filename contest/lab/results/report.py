@@ -127,7 +127,8 @@ h1 { font-size: 1.7rem; } h2 { font-size: 1.25rem; margin-top: 2rem; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; font-size: .92rem; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
 th { border-bottom: 2px solid #888; font-weight: 600; white-space: normal; }
-.text { text-align: left; } td.text { white-space: normal; min-width: 7rem; } .settings td { white-space: normal; text-align: left; }
+.text { text-align: left; } td.text { white-space: normal; min-width: 7rem; }
+.settings td { white-space: normal; text-align: left; }
 pre { background: #f5f5f5; padding: .5rem .7rem; overflow-x: auto; font-size: .88rem; }
 caption { text-align: left; color: #444; padding-bottom: .3rem; }
 figure { margin: 1.5rem 0; overflow-x: auto; } div.wide { overflow-x: auto; }
