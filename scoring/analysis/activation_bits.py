@@ -111,7 +111,10 @@ def _after(graph: Graph, node: Node, grids: dict[str, Grid]) -> Grid | None:
         return _in_place(graph, node, grid) if graph.types[node.output].is_floating_point else None
     if kind in _AFFINE_KINDS and grid.image and _affine_constants(graph, node, grid):
         constants = [i for i in node.inputs if i and graph.is_constant(i)]
-        apart = grid.apart or any(math.prod(graph.shapes[c]) > 1 for c in constants)
+        most = max(math.prod(graph.shapes[c]) for c in constants)
+        if most > graph.shapes[graph.input][1]:
+            return None  # numbers for copies of the channels are a layer
+        apart = grid.apart or most > 1
         return replace(grid, moved=(*grid.moved, kind, *map(graph.key, constants)), apart=apart)
     return None
 
@@ -230,6 +233,9 @@ def _number(tensor: Tensor) -> float | None:
 
 def _concatenated(graph: Graph, node: Node, grids: dict[str, Grid]) -> Grid | None:
     found: Grid | None = None
+    few = (
+        graph.shapes[node.output][1] <= graph.shapes[graph.input][1]
+    )  # copies of the channels with numbers are a layer
     for value in node.inputs:
         if graph.is_constant(value):
             continue
@@ -238,7 +244,7 @@ def _concatenated(graph: Graph, node: Node, grids: dict[str, Grid]) -> Grid | No
             return None
         if found is None or found.same_points(grid):
             found = grid if found is None else _union(found, grid)
-        elif found.image and grid.image and found.axis == grid.axis == node.attributes["axis"]:
+        elif found.image and grid.image and found.axis == grid.axis == node.attributes["axis"] and few:
             found = replace(found, moved=(*found.moved, *grid.moved, node.output), apart=True)  # channels beside others
         else:
             return None

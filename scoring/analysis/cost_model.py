@@ -20,12 +20,11 @@ from scoring.analysis.allowances import (
     Demand,
     settle,
 )
-from scoring.analysis.axes import elements_read, is_channel_axis
+from scoring.analysis.axes import CHANNEL, elements_read, is_channel_axis, is_spatial
 from scoring.analysis.layer_costs import LayerCosts
 from scoring.analysis.weight_encoding import (
     chain_from,
     chain_numbers,
-    encoding,
     is_per_channel,
     nonzero_points,
 )
@@ -86,6 +85,7 @@ class _Analysis(LayerCosts):
             region = self.regions.of(demand.node.output)
             cheap = any(grant.bits < demand.bits for grant in self.grants if grant.made_region == region)
             # Maps of layers of few bits carry multipliers that were granted: added up they are products and additions.
+            cheap = cheap or demand.node.output in self.terms.often
             steps = 2 * left if demand.sort == SUM and cheap else left
             self._row(demand.node, "elementwise", demand.bits, steps=steps)
         wiring = self._wiring()
@@ -120,7 +120,11 @@ class _Analysis(LayerCosts):
         elif not constants and node.kind in ("Add", "Sub"):
             if node.output in self.terms.added or self._term(node):
                 return
-            if node.output in self.terms.ones:  # a term of a convolution of ones: a multiply-accumulate, never granted
+            if any(i in self.terms.tables for i in node.inputs):
+                self._elementwise(node, steps=1)
+            elif (
+                node.output in self.terms.ones
+            ):  # a term of a convolution of ones: a multiply-accumulate, never granted
                 self._row(node, "elementwise", self._widest(node), steps=2 * self._elements(node.output))
             else:
                 self._demand(node, SUM, self._widest(node))
@@ -130,10 +134,19 @@ class _Analysis(LayerCosts):
             and (self._is_affine(node, constants[0]))
         ):
             self._affine(node)
+        elif node.kind in ("Mul", "Div") and constants and self._is_flattened(node, constants[0]):
+            self._charge(constants[0], node.name)
+            self._table(node, self._widest(node))
         elif node.kind in ("Mul", "Div"):
             self._elementwise(node, products=1)
         else:
             self._elementwise(node, steps=1)
+
+    def _is_flattened(self, node: Node, constant: str) -> bool:
+        """Whether a constant meets a map whose places and channels stand in one axis for a while."""
+        wide = [size for size in self.graph.shapes[constant] if size != 1]
+        axes = [axis for axis in self.axes[node.output] if axis]
+        return len(wide) == len(axes) == 1 and len(axes[0]) > 1
 
     def _is_affine(self, node: Node, constant: str) -> bool:
         """Whether a constant is one number, or one number a channel of the value that it meets."""
@@ -143,7 +156,26 @@ class _Analysis(LayerCosts):
         if not is_per_channel(shape, full):
             return False
         wide = [i + len(full) - len(shape) for i, size in enumerate(shape) if size != 1]
-        return not wide or is_channel_axis(self.axes[node.output], wide[0])
+        return not wide or self._is_channels(node.output, wide[0])
+
+    def _is_channels(self, value: str, axis: int) -> bool:
+        """Whether an axis is one of channels; one that was flattened is if it stays so until the next layer."""
+        axes = self.axes[value]
+        if not is_channel_axis(axes, axis):
+            return False
+        return all(label == CHANNEL for label, _ in axes[axis]) or self._stays_flat(value)
+
+    def _stays_flat(self, value: str) -> bool:
+        queue, seen = [value], {value}
+        while queue:
+            for reader in self.graph.consumers.get(queue.pop(), []):
+                if reader.output in seen or reader.kind not in KINDS or KINDS[reader.kind].price is Charge.LAYER:
+                    continue
+                if any(axis and is_spatial(axis) for axis in self.axes[reader.output]):
+                    return False
+                seen.add(reader.output)
+                queue.append(reader.output)
+        return True
 
     def _affine(self, node: Node) -> None:
         """A batch norm, a multiplication or an addition by numbers of the channel."""
@@ -160,8 +192,7 @@ class _Analysis(LayerCosts):
             for role, key, count, bits in chain_numbers(graph, chain, (), "", channels):
                 self._charge_numbers(f"{node.name}.{role}", node.name, key, count, bits)
             for value in (*chain.multipliers, *chain.shifts):
-                for scale in encoding(graph, value).scales:
-                    self._charge(scale.value, node.name)
+                self._charge_parts(value, node.name)
         chain_demands = dict(self.chains.get(x, {})) if graph.only_reader(x) is node else {}
         sorts = {"batch_norm": (MULTIPLY, ADD), "scale": (MULTIPLY,), "shift": (ADD,)}[kind]
         for sort in sorts:
@@ -197,7 +228,14 @@ class _Analysis(LayerCosts):
         self._row(node, kind, self._widest(node), products=products * elements, steps=steps * elements)
 
     def _element(self, node: Node) -> None:
-        self._elementwise(node, steps=KINDS[node.kind].work)
+        work = KINDS[node.kind].work
+        if node.kind in ("ResizeLinear", "ResizeCubic"):
+            before, after = self.graph.shapes[node.inputs[0]], self.graph.shapes[node.output]
+            resized = [i for i, (n, m) in enumerate(zip(before, after, strict=True)) if n != m]
+            taps = (2 if node.kind == "ResizeLinear" else 4) ** len(resized)
+            spatial = all(is_spatial(self.axes[node.inputs[0]][i]) for i in resized)
+            work = max(work, taps) if spatial else 2 * taps  # over channels it is a layer
+        self._elementwise(node, steps=work)
 
     def _activation(self, node: Node) -> None:
         constants = [i for i in node.inputs if i and self.graph.is_constant(i)]
@@ -210,19 +248,19 @@ class _Analysis(LayerCosts):
             self._of_channel(node, constants, ACTIVATION)
 
     def _of_channel(self, node: Node, constants: Sequence[str], sort: str) -> None:
-        """Granted if its numbers are those of the channel; a table of them is a product an element."""
+        """Granted if its numbers are those of the channel; a table of them is a layer of one tap a place."""
         bits = bits_of(self.graph.types[node.output])
         if all(self._runs_along_channels(node, value) for value in constants if value):
             self._demand(node, sort, bits if sort == QUANTISER else None)
         else:
-            elements = self._elements(node.output)
-            if (
-                sort == QUANTISER
-            ):  # divided by the table and multiplied by it, which two layers of a tap a place would do
-                row = Operation(node.name, "conv", macs=2 * elements, activation_bits=bits, operation_bits=bits)
-                self.operations.append(row)
-            else:
-                self._row(node, "multiply", bits, products=elements)
+            self._table(node, bits, 2 if sort == QUANTISER else 1)  # steps divide and multiply
+
+    def _table(self, node: Node, bits: int, times: int = 1) -> None:
+        """Products with a number for each place: with the average that may follow they are a layer's."""
+        row = Operation(
+            node.name, "conv", macs=times * self._elements(node.output), activation_bits=bits, operation_bits=bits
+        )
+        self.operations.append(row)
 
     def _runs_along_channels(self, node: Node, constant: str) -> bool:
         shape, rank = self.graph.shapes[constant], len(self.graph.shapes[node.output])
@@ -230,7 +268,7 @@ class _Analysis(LayerCosts):
             return True
         axis = node.attributes.get("axis", 1 if node.kind == "PRelu" else None)
         if len(shape) == 1 and axis is not None:
-            return is_channel_axis(self.axes[node.output], int(axis) % rank)
+            return self._is_channels(node.output, int(axis) % rank)
         return self._is_affine(node, constant)
 
     def _free(self, node: Node) -> None:
@@ -254,7 +292,8 @@ class _Analysis(LayerCosts):
             bits = self._bits(node.inputs[0]) if exact else bits_of(self.graph.types[node.output])
             layers = self.terms.summed.get(node.output, frozenset())
             cheap = any(op.name in layers and op.operation_bits < bits for op in self.operations)
-            self._row(node, "sum", bits, steps=2 * read if cheap or node.output in self.terms.ones else read)
+            ones = node.output in self.terms.ones | self.terms.often
+            self._row(node, "sum", bits, steps=2 * read if cheap or ones else read)
 
     def _read(self, node: Node) -> None:
         steps = KINDS[node.kind].work * self._elements(node.inputs[0])

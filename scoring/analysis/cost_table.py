@@ -94,6 +94,11 @@ class CostTable:
         stored = encoding(self.graph, value)
         name = value if value in self.graph.stored else f"{layer}.constant"
         self._charge_numbers(name, layer, whole_tensor(self.graph, value), self._elements(value), stored.bits)
+        self._charge_parts(value, layer)
+
+    def _charge_parts(self, value: str, layer: str) -> None:
+        """What belongs to the codes of a constant: scales, zero points, a code-book; and what is wrong with it."""
+        stored = encoding(self.graph, value)
         table = (stored.table,) if stored.table else ()
         for part in (*(s.value for s in (*stored.scales, *stored.zeros)), *table):
             self._charge(part, layer)

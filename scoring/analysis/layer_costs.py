@@ -80,8 +80,7 @@ class LayerCosts(CostTable):
             self._charge_numbers(f"{node.name}.{role}", node.name, key, count, bits)
         # Multipliers and shifts that are themselves integers and a scale: the scale is one more number.
         for value in (*folding, *chain.multipliers, *((bias,) if bias else ()), *chain.shifts):
-            for scale in encoding(graph, value).scales:
-                self._charge(scale.value, node.name)
+            self._charge_parts(value, node.name)
 
     def _product(self, node: Node) -> None:
         """A matrix product, or a convolution whose kernel is made from the image."""

@@ -224,7 +224,8 @@ def _looked_up(graph: Graph, node: Node) -> Encoding:
     of_type = bits_of(graph.types[node.output])
     if graph.constants[index].numel() <= graph.constants[table].numel():
         return Encoding(of_type, of_type)  # a selection of stored values, not a code-book
-    own = (_bits_times(graph, table, plain, s.value) for s in plain.scales if s.axis is not None)
+    own = [_bits_times(graph, table, plain, s.value) for s in plain.scales if s.axis is not None]
+    own += [_bits_less(graph, table, plain, z.value) for z in plain.zeros if z.axis is not None]
     return Encoding(max(1, math.ceil(math.log2(max(size, 2)))), max((plain.compute_bits, *own)), table=table)
 
 

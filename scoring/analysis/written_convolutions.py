@@ -55,16 +55,19 @@ class Terms:
     """Outputs of the nodes of convolutions that are written out.
 
     macs: products, each with an addition. added: the additions of these. products: whose sum is a reduction, which is
-    priced by itself. ones: additions of several views of one map, or of maps that are added up again and again, and
-    sums of copies, which are the terms of a convolution of ones. summed: sums over channels of what layers make, and
-    the names of these layers.
+    priced by itself. ones: additions of several views of one map, and sums of copies, which are the terms of a
+    convolution of ones. often: additions and sums of maps that are added up again and again, which may be. summed: sums
+    over channels of what layers make, and the names of these layers.
     """
 
     macs: set[str] = field(default_factory=set)
     added: set[str] = field(default_factory=set)
     products: set[str] = field(default_factory=set)
     ones: set[str] = field(default_factory=set)
+    often: set[str] = field(default_factory=set)
     summed: dict[str, frozenset[str]] = field(default_factory=dict)
+    tables: set[str] = field(default_factory=set)
+    """Pieces of a map that numbers were joined to: they may be these numbers."""
 
 
 def terms_of_convolutions(graph: Graph, axes: dict[str, Axes], functions: Container[str] = ()) -> Terms:
@@ -85,8 +88,10 @@ class _Search:
         """Products of two values that both change along rows or columns: their average is a product of matrices."""
         self._compared: dict[str, frozenset[str]] = {}
         """Sums and differences of such values: only where a step that is not linear comes before the average."""
-        self._linear: dict[str, frozenset[str]] = {}
-        """Layers that lead to a value without a step that is not linear: its channels carry their multipliers."""
+        self._makers: dict[str, frozenset[str]] = {}
+        """The layers that lead to a value: its channels carry their multipliers."""
+        self._with_numbers: set[str] = set()
+        """Maps that numbers other than zero were joined to."""
         self._copied: set[str] = set()
         """Values that hold elements of a map more than once."""
         self._one: dict[str, str] = {}
@@ -98,16 +103,16 @@ class _Search:
             self._views[node.output] = self._bounded(self._after(node))
         times = Counter(value for values in self._sums.values() for value in values)
         often = (out for out, values in self._sums.items() if any(times[value] > _SEVERAL for value in values))
-        self.terms.ones.update(often)
+        self.terms.often.update(often)
 
     def _after(self, node: Node) -> _Views:
         graph, kind = self._graph, KINDS.get(node.kind)
         inputs = [i for i in dict.fromkeys(node.inputs) if i and not graph.is_constant(i)]
         if kind is None or kind.price in _BEGINNINGS or not inputs:
-            self._linear[node.output] = frozenset({node.name})
+            self._makers[node.output] = frozenset({node.name})
             return {node.output: _View()}
-        if node.kind in _LINEAR or kind.price is Charge.MOVE:
-            self._linear[node.output] = frozenset().union(*(self._linear.get(i, frozenset()) for i in inputs))
+        self._makers[node.output] = frozenset().union(*(self._makers.get(i, frozenset()) for i in inputs))
+        self._note_tables(node, inputs)
         if any(i in self._copied for i in inputs) or self._copies(node):
             self._copied.add(node.output)
         given = {value: self._bounded(self._views[value]) for value in inputs}
@@ -161,6 +166,18 @@ class _Search:
             after[name] = _View(products, self._mark(*dict.fromkeys(view.moves for view in views), *here), shifts)
         return after
 
+    def _note_tables(self, node: Node, inputs: list[str]) -> None:
+        graph = self._graph
+        numbers = (graph.constants[i] for i in node.inputs if i and graph.is_constant(i))
+        if node.kind == "Concat" and any(n.device.type == "meta" or bool(n.any()) for n in numbers):
+            self._with_numbers.add(node.output)
+        elif KINDS[node.kind].price in (Charge.MOVE, Charge.FREE):
+            if any(i in self.terms.tables for i in inputs):
+                self.terms.tables.add(node.output)
+            elif any(i in self._with_numbers for i in inputs):
+                cut = node.kind in ("Slice", "Gather")
+                (self.terms.tables if cut else self._with_numbers).add(node.output)
+
     def _copies(self, node: Node) -> bool:
         """Whether a move takes elements more than once."""
         graph = self._graph
@@ -182,7 +199,7 @@ class _Search:
         if value in self._copied:
             self.terms.ones.add(node.output)
         if node.kind in _AVERAGES:
-            self.terms.summed[node.output] = self._linear.get(value, frozenset())
+            self.terms.summed[node.output] = self._makers[value]
         self._sums[node.output] = (self._before_moves(value),)
 
     def _is_weighted(self, node: Node, given: Mapping[str, _Views]) -> bool:
@@ -205,10 +222,14 @@ class _Search:
         return any(all(len(size) >= end and size[-end] > 1 for size in sizes) for end in spatial)
 
     def _before_moves(self, value: str) -> str:
-        maker = self._graph.producers.get(value)
-        while maker is not None and maker.kind in KINDS and KINDS[maker.kind].price in (Charge.FREE, Charge.MOVE):
+        graph, maker = self._graph, self._graph.producers.get(value)
+        while maker is not None and maker.kind in KINDS:
+            price = KINDS[maker.kind].price
+            pools_nothing = price is Charge.POOL and graph.shapes[maker.inputs[0]] == graph.shapes[maker.output]
+            if price not in (Charge.FREE, Charge.MOVE) and not pools_nothing:
+                break
             value = maker.inputs[0]
-            maker = self._graph.producers.get(value)
+            maker = graph.producers.get(value)
         return value
 
     def _mark(self, first: int, *moves: int | str) -> int:

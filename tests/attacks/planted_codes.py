@@ -81,6 +81,14 @@ def a_code_book_of_bipolar_ones() -> onnx.ModelProto:
     return _with_table([_q("BipolarQuant", ["of", "table"], "t")], TABLE, of=f32(np.ones(8)))
 
 
+@plant("code-books", code_book_twin)
+def a_code_book_of_zero_points() -> onnx.ModelProto:
+    """One-bit codes less a zero point for each entry."""
+    inputs = ["table", "unit", "points", "one_bit"]
+    nodes = [_q("Quant", inputs, "t", signed=0, narrow=0, rounding_mode="ROUND")]
+    return _with_table(nodes, TABLE, points=-TABLE, one_bit=f32(1))
+
+
 WRAPPED = RNG.choice([-1, 1], (C, C, 3, 3)).astype(np.int8)
 SCALED = [N("Mul", ["wf", "s"], ["w"]), *KERNEL]
 
@@ -252,6 +260,77 @@ def copies_by_a_layer_of_one_bit() -> onnx.ModelProto:
     nodes += [N("Reshape", ["yf", "s4"], ["y"])]
     arrays = {"o": np.ones((C * C, 1, 1, 1), np.int8), "two": f32(2), "apart": i64(0, C, C, 64)}
     return _of(nodes, {**BACK, **arrays, "gains": (WIDE.T / 2).reshape(1, C * C, 1, 1)}, o=1)
+
+
+@plant("sums", float_on_codes_twin)
+def copies_behind_an_activation_that_does_nothing() -> onnx.ModelProto:
+    model = copies_by_a_layer_of_one_bit()
+    nodes = list(model.graph.node)
+    place = next(i for i, node in enumerate(nodes) if node.op_type == "Reshape")
+    nodes[place].input[0] = "same"
+    nodes.insert(place, N("LeakyRelu", ["zm"], ["same"], alpha=1.0))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model
+
+
+@plant("sums", float_on_codes_twin)
+def copies_resized_to_one_place() -> onnx.ModelProto:
+    """Sixteen channels in the place of 4x4 pixels: a bicubic resize to one pixel is a sum of sixteen products."""
+    taps = np.array([-0.09375, 0.59375, 0.59375, -0.09375])
+    nodes = [_quant("x", "xq"), N("Cast", ["o"], ["of"], to=T.FLOAT), N("Mul", ["of", "two"], ["ow"])]
+    nodes += [N("Conv", ["xq", "ow"], ["z"], group=C), N("Mul", ["z", "gains"], ["zm"])]
+    nodes += [N("Reshape", ["zm", "apart"], ["z3"]), N("Transpose", ["z3"], ["zt"], perm=[0, 2, 3, 1])]
+    nodes += [N("Reshape", ["zt", "tiles"], ["z4"]), N("Resize", ["z4", "", "", "pixel"], ["yf"], mode="cubic")]
+    nodes += [N("Reshape", ["yf", "s4"], ["y"])]
+    gains = (WIDE / np.outer(taps, taps).reshape(1, C)).T / 2
+    arrays = {"o": np.ones((C * C, 1, 1, 1), np.int8), "two": f32(2), "apart": i64(0, C, C, 64)}
+    arrays |= {
+        "tiles": i64(0, C * 64, 4, 4),
+        "pixel": i64(1, C * 64, 1, 1),
+        "gains": f32(gains.reshape(1, C * C, 1, 1)),
+    }
+    return _of(nodes, {**BACK, **arrays}, o=1)
+
+
+EYES = f32(RNG.standard_normal((C, 3)) * 0.3)
+
+
+def eyes_twin() -> onnx.ModelProto:
+    return network([N("Conv", ["image", "w"], ["y"])], {"w": EYES.reshape(C, 3, 1, 1)}, first=False, shape=LARGE)
+
+
+@plant("sums", eyes_twin)
+def copies_of_the_image_times_numbers() -> onnx.ModelProto:
+    """An image keeps its 8 bits times numbers of its channels; times numbers of their copies it is a layer."""
+    nodes = [N("Concat", ["image"] * C, ["copies"], axis=1), N("Mul", ["copies", "gains"], ["scaled"])]
+    nodes += [N("Cast", ["o"], ["of"], to=T.FLOAT), N("Mul", ["of", "two"], ["ow"])]
+    nodes += [N("Conv", ["scaled", "ow"], ["y"], group=C)]
+    arrays = {"gains": (EYES / 2).reshape(1, 3 * C, 1, 1), "o": np.ones((C, 3, 1, 1), np.int8), "two": f32(2)}
+    return network(nodes, arrays, bits={"o": 1}, first=False, shape=LARGE)
+
+
+# Tables that look like numbers of the channel ---------------------------------------------------------------------
+
+PLACED = RNG.choice([-1, 1], (C, 1, 8, 8)).astype(np.int8)
+MADE = [N("Cast", ["t"], ["tf"], to=T.FLOAT), N("Mul", ["tf", "s"], ["tt"])]
+
+
+def places_of_a_layer_twin() -> onnx.ModelProto:
+    """A layer of one tap for each place."""
+    return _of([*MADE, N("Conv", ["x", "tt"], ["y"], group=C)], {"t": PLACED}, t=1)
+
+
+@plant("pooling as work", places_of_a_layer_twin)
+def a_table_on_a_flattened_map() -> onnx.ModelProto:
+    nodes = [
+        *MADE,
+        N("Reshape", ["x", "row"], ["xf"]),
+        N("Mul", ["xf", "tt"], ["xm"]),
+        N("Reshape", ["xm", "s4"], ["m"]),
+    ]
+    nodes += [N("AveragePool", ["m"], ["a"], kernel_shape=[8, 8]), N("Mul", ["a", "places"], ["y"])]
+    return _of(nodes, {**BACK, "t": PLACED.reshape(1, -1), "row": i64(0, C * 64), "places": f32(64)}, t=1)
 
 
 # Sums on large maps, where wiring weighs little ------------------------------------------------------------------

@@ -230,3 +230,12 @@ def test_an_image_whose_channels_are_last_keeps_its_bits() -> None:
 
     net = Network(run, numbers=torch.rand(3) + 0.5, weight=torch.randn(4, 3, 3, 3))
     assert max(op.activation_bits for op in costs(net).operations if op.weights) == 8
+
+
+def test_numbers_from_a_code_book_cost_their_table() -> None:
+    def run(s: nn.Module, x: Tensor) -> Tensor:
+        return (F.conv2d(x, s.weight) * s.table[s.index].reshape(1, -1, 1, 1)).mean((2, 3))
+
+    index = torch.randint(0, 6, (8,))
+    net = Network(run, weight=torch.randn(8, 3, 1, 1), table=torch.randn(6), index=index)
+    assert sum(number.count * number.bits for number in costs(net).numbers) >= 6 * 32 + 8 * 3
