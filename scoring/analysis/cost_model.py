@@ -83,7 +83,8 @@ class _Analysis(LayerCosts):
         for index, left in settled.left.items():
             demand = self.demands[index]
             region = self.regions.of(demand.node.output)
-            cheap = any(grant.bits < demand.bits for grant in self.grants if grant.made_region == region)
+            near = (grant for grant in self.grants if region in (grant.made_region, *grant.read_regions))
+            cheap = any(grant.bits < demand.bits for grant in near)
             # Maps of layers of few bits carry multipliers that were granted: added up they are products and additions.
             cheap = cheap or demand.node.output in self.terms.often
             steps = 2 * left if demand.sort == SUM and cheap else left

@@ -49,7 +49,7 @@ SPREAD = 0.10
 PARENT = 0.10
 """Sigma of what is a parent's own."""
 FAR = 0.3
-"""Sigma of a forecast for each doubling of the parent's error: ruined networks say little of the others."""
+"""Sigma of a forecast for each doubling of the error that counts: ruined networks say little of the others."""
 RATE = 0.02
 STEPS = 400.0
 HEALING = 60.0
@@ -164,9 +164,12 @@ class Observation:
 
 
 class CompressionModel:
-    """Bayesian linear regression with the priors of `FEATURES`; exact, in milliseconds."""
+    """Bayesian linear regression with the priors of `FEATURES`; exact, in milliseconds.
 
-    def __init__(self, observations: Sequence[Observation]) -> None:
+    needed: the error asked for; what is far above it, and above its parent's, weighs less. 1: all weigh the same.
+    """
+
+    def __init__(self, observations: Sequence[Observation], needed: float = 1.0) -> None:
         self.parents = sorted({o.parent for o in observations})
         size = len(FEATURES) + len(self.parents)
         mean = np.zeros(size)
@@ -179,10 +182,10 @@ class CompressionModel:
         precision, right = np.diag(1 / variance), mean / variance
         for o in observations:
             row = self._row(o.features, o.parent)
-            worse = o.error.log_error - o.parent_error.log_error
-            weight = 1 / (SPREAD**2 + o.error.sigma**2 + (FAR * max(worse, 0.0)) ** 2)
+            ruined = max(o.error.log_error - max(o.parent_error.log_error, math.log2(needed)), 0.0)
+            weight = 1 / (SPREAD**2 + o.error.sigma**2 + (FAR * ruined) ** 2)
             precision += weight * np.outer(row, row)
-            right += weight * worse * row
+            right += weight * (o.error.log_error - o.parent_error.log_error) * row
         self.covariance = np.linalg.inv(precision)
         self.mean = self.covariance @ right
 

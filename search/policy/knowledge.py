@@ -78,7 +78,8 @@ class Knowledge:
             [r.result.curve for r in floats if r.result],
         )
         self.parents = self._parents(done)
-        self.model = CompressionModel([o for r in self.judge.networks if (o := self._observation(r))])
+        observations = [o for r in self.judge.networks if (o := self._observation(r))]
+        self.model = CompressionModel(observations, self.enough_error)
 
     def _parents(self, done: Sequence[TrialRecord]) -> dict[str, FloatParent]:
         found: dict[str, FloatParent] = {}

@@ -124,6 +124,29 @@ def test_children_teach_what_bits_cost() -> None:
     assert other[0] > known[0]
 
 
+def test_ruined_networks_say_little_of_the_others() -> None:
+    """A child with half of its answers wrong, where one in ten may be: by how much it is bad does not matter."""
+    parent = Measured(math.log2(0.08), 0.02)
+    ruined = [Observation(features(child(2, 2, 0.6), 45_000), "p", parent, Measured(math.log2(0.5), 0.02))]
+    three = features(child(3, 3, 0.4), 45_000)
+    before, of_all, of_near = (
+        float(model.predict([three], "p", parent)[0][0])
+        for model in (CompressionModel([]), CompressionModel(ruined), CompressionModel(ruined, needed=0.1))
+    )
+    assert before < of_near < before + 0.6 * (of_all - before)
+
+
+def test_the_noise_of_rounding_falls_fourfold_a_bit() -> None:
+    """Uniform rounding: a twelfth of the squared step. A level more on one side: a step (2^b - 1) / 2^b as wide."""
+    names = [name for name, _, _ in FEATURES]
+    four, three = features(child(4, 4, 0.4), 45_000), features(child(3, 4, 0.4), 45_000)
+    assert three[names.index("weights")] == pytest.approx(4 * four[names.index("weights")])
+    assert three[names.index("activations")] == four[names.index("activations")]
+    plain = child(3, 4, 0.4)
+    symmetric = features(replace(plain, bits=replace(plain.bits, symmetric=True)), 45_000)
+    assert symmetric[names.index("weights")] == pytest.approx(three[names.index("weights")] * (7 / 8) ** 2)
+
+
 def test_the_probability_to_reach_a_threshold_is_a_normal_tail() -> None:
     mean, sigma = np.array([math.log2(0.08), math.log2(0.12)]), np.array([0.1, 0.2])
     chance = math.sqrt(0.91 / (5000 * 0.09)) / math.log(2)
