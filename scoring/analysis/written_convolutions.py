@@ -90,8 +90,8 @@ class _Search:
         """Sums and differences of such values: only where a step that is not linear comes before the average."""
         self._makers: dict[str, frozenset[str]] = {}
         """The layers that lead to a value: its channels carry their multipliers."""
-        self._with_numbers: set[str] = set()
-        """Maps that numbers other than zero were joined to."""
+        self._with_numbers: dict[str, str] = {}
+        """Maps that numbers other than zero were joined to, and where they were."""
         self._copied: set[str] = set()
         """Values that hold elements of a map more than once."""
         self._one: dict[str, str] = {}
@@ -170,13 +170,30 @@ class _Search:
         graph = self._graph
         numbers = (graph.constants[i] for i in node.inputs if i and graph.is_constant(i))
         if node.kind == "Concat" and any(n.device.type == "meta" or bool(n.any()) for n in numbers):
-            self._with_numbers.add(node.output)
+            self._with_numbers[node.output] = node.output
         elif KINDS[node.kind].price in (Charge.MOVE, Charge.FREE):
             if any(i in self.terms.tables for i in inputs):
                 self.terms.tables.add(node.output)
-            elif any(i in self._with_numbers for i in inputs):
-                cut = node.kind in ("Slice", "Gather")
-                (self.terms.tables if cut else self._with_numbers).add(node.output)
+            elif inputs[0] in self._with_numbers:
+                joined = self._with_numbers[inputs[0]]
+                if node.kind not in ("Slice", "Gather"):
+                    self._with_numbers[node.output] = joined
+                elif node.kind == "Gather" or joined != inputs[0] or self._meets_numbers(node):
+                    self.terms.tables.add(node.output)
+
+    def _meets_numbers(self, node: Node) -> bool:
+        """Whether a slice of what was just joined holds some of the numbers."""
+        graph, start = self._graph, 0
+        join = graph.producers[node.inputs[0]]
+        axis = int(join.attributes["axis"])
+        first, last, step = (node.attributes[name][axis] for name in ("starts", "ends", "steps"))
+        taken = set(range(graph.shapes[join.output][axis])[slice(first, last, step)])
+        for value in join.inputs:
+            size = graph.shapes[value][axis]
+            if graph.is_constant(value) and taken & set(range(start, start + size)):
+                return True
+            start += size
+        return False
 
     def _copies(self, node: Node) -> bool:
         """Whether a move takes elements more than once."""
