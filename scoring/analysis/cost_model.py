@@ -135,7 +135,7 @@ class _Analysis(LayerCosts):
             and (self._is_affine(node, constants[0]))
         ):
             self._affine(node)
-        elif node.kind in ("Mul", "Div") and constants and self._is_flattened(node, constants[0]):
+        elif node.kind in ("Mul", "Div") and constants and self._is_table(node, constants[0]):
             self._charge(constants[0], node.name)
             self._table(node, self._widest(node))
         elif node.kind in ("Mul", "Div"):
@@ -143,14 +143,23 @@ class _Analysis(LayerCosts):
         else:
             self._elementwise(node, steps=1)
 
-    def _is_flattened(self, node: Node, constant: str) -> bool:
-        """Whether a constant meets a map whose places and channels stand in one axis for a while."""
+    def _is_table(self, node: Node, constant: str) -> bool:
+        """Whether a constant makes channels out of one, or meets places and channels that are one axis for a while."""
+        if self._is_spread(node):
+            return True
         wide = [size for size in self.graph.shapes[constant] if size != 1]
         axes = [axis for axis in self.axes[node.output] if axis]
         return len(wide) == len(axes) == 1 and len(axes[0]) > 1
 
+    def _is_spread(self, node: Node) -> bool:
+        """Whether numbers make more channels than there were, as a layer of one input does."""
+        changing = [i for i in node.inputs if i and not self.graph.is_constant(i)]
+        return len(changing) == 1 and self._elements(changing[0]) < self._elements(node.output)
+
     def _is_affine(self, node: Node, constant: str) -> bool:
         """Whether a constant is one number, or one number a channel of the value that it meets."""
+        if self._is_spread(node):
+            return False
         shape, full = self.graph.shapes[constant], self.graph.shapes[node.output]
         if node.kind == "BatchNormalization":
             return is_channel_axis(self.axes[node.output], 1)

@@ -204,9 +204,26 @@ class _Search:
         if node.kind == "Concat":
             taken: Counter[str] = Counter()
             for value in node.inputs:
-                taken[self._before_moves(value)] += math.prod(graph.shapes[value])
+                taken[self._source(value)] += math.prod(graph.shapes[value])
             return any(size > math.prod(graph.shapes[source]) for source, size in taken.items())
-        return node.kind == "Expand" and math.prod(graph.shapes[node.output]) > math.prod(graph.shapes[node.inputs[0]])
+        before, after = graph.shapes[node.inputs[0]], graph.shapes[node.output]
+        if node.kind == "ResizeNearest":  # of what is no row and no column
+            axes = self._axes[node.inputs[0]]
+            return any(n < m and not is_spatial(axes[i]) for i, (n, m) in enumerate(zip(before, after, strict=True)))
+        return node.kind == "Expand" and math.prod(after) > math.prod(before)
+
+    def _source(self, value: str) -> str:
+        """The value that another one has come from by moves and element by element."""
+        graph = self._graph
+        maker = graph.producers.get(value)
+        while maker is not None and maker.kind in KINDS:
+            changing = [i for i in maker.inputs if i and not graph.is_constant(i)]
+            kind = KINDS[maker.kind]
+            if len(changing) != 1 or kind.price in _BEGINNINGS or not (kind.element_wise or kind.price is Charge.MOVE):
+                break
+            value = changing[0]
+            maker = graph.producers.get(value)
+        return value
 
     def _note_sum(self, node: Node, value: str) -> None:
         """A sum over channels, or the largest of them, is a layer of ones where it reads copies, or one map many times.

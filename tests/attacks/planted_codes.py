@@ -335,6 +335,18 @@ def a_table_on_a_flattened_map() -> onnx.ModelProto:
 
 # Sums on large maps, where wiring weighs little ------------------------------------------------------------------
 
+DUST = [
+    _q("BipolarQuant", ["x", "unit"], "bits"),
+    N("Cast", ["dust"], ["df"], to=T.FLOAT),
+    N("Mul", ["df", "unit"], ["ds"]),
+    N("Conv", ["bits", "ds"], ["d"], group=C),
+    N("GlobalAveragePool", ["d"], ["dp"]),
+    N("ReduceMax", ["dp"], ["dm"], axes=[1], keepdims=1),
+    N("Mul", ["dm", "tiny"], ["dt"]),
+    N("Add", ["sums", "dt"], ["y"]),
+]
+DUSTY = {"dust": np.ones((16 * C, 1, 1, 1), np.int8), "tiny": f32(1e-6)}
+"""A layer of one-bit weights on one-bit inputs that is there to grant: 2/32 for each operation."""
 MINUS = [N("Neg", ["x"], ["m"])]
 CHOICE = np.where(SIGNS > 0, np.arange(C), np.arange(C) + C)
 
@@ -382,6 +394,47 @@ def sums_of_slices_of_a_large_map() -> onnx.ModelProto:
     return _of([*nodes, N("Concat", [f"o{k}" for k in range(C)], ["y"], axis=1)], arrays, shape=LARGE)
 
 
+@plant("sums", large_signs_twin)
+def copies_by_resizing_channels() -> onnx.ModelProto:
+    """Channels in the place of rows, each repeated by nearest resizing; an index then takes no element twice."""
+    places = [[(c if SIGNS[k, c] > 0 else C + c) * C + k for c in range(C)] for k in range(C)]
+    nodes = [
+        N("Mul", ["x", "minus"], ["m"]),
+        N("Concat", ["x", "m"], ["pm"], axis=1),
+        N("Reshape", ["pm", "rows"], ["p1"]),
+        N("Resize", ["p1", "", "times"], ["p2"], mode="nearest", coordinate_transformation_mode="asymmetric"),
+        N("Reshape", ["p2", "columns"], ["p3"]),
+        N("Gather", ["p3", "choice"], ["g"], axis=1),
+        N("Reshape", ["g", "apart"], ["g5"]),
+        N("ReduceSum", ["g5", "two"], ["y5"], keepdims=0),
+        N("Reshape", ["y5", "back"], ["y"]),
+    ]
+    nodes[3].attribute.append(helper.make_attribute("nearest_mode", "floor"))
+    arrays = {"minus": f32(-1), "rows": i64(0, 1, 2 * C, 1024), "times": f32([1, 1, C, 1]), "two": i64(2)}
+    arrays |= {"columns": i64(0, 2 * C * C, 1024), "apart": i64(0, C, C, 1024), "back": i64(0, C, 32, 32)}
+    return _of(nodes, {**arrays, "choice": np.asarray(places, np.int64).reshape(-1)}, shape=LARGE)
+
+
+def large_float_twin() -> onnx.ModelProto:
+    return _of([N("Conv", ["x", "w"], ["y"])], {"w": WIDE.reshape(C, C, 1, 1)}, shape=LARGE)
+
+
+@plant("dust", large_float_twin)
+def products_beside_each_other_on_dust() -> onnx.ModelProto:
+    """One map times the numbers of each row, joined and summed; a layer of one bit grants the products."""
+    nodes = [N("Mul", ["x", f"row{k}"], [f"z{k}"]) for k in range(C)]
+    nodes += [
+        N("Concat", [f"z{k}" for k in range(C)], ["joined"], axis=1),
+        N("Reshape", ["joined", "apart"], ["groups"]),
+        N("ReduceSum", ["groups", "two"], ["y4"], keepdims=0),
+        N("Reshape", ["y4", "back"], ["sums"]),
+        *DUST,
+    ]
+    arrays = {f"row{k}": WIDE[k].reshape(1, C, 1, 1) for k in range(C)}
+    arrays |= {"apart": i64(0, C, C, 1024), "two": i64(2), "back": i64(0, C, 32, 32), **DUSTY}
+    return _of(nodes, arrays, shape=LARGE, dust=1)
+
+
 @plant("dust", large_signs_twin)
 def dust_of_one_bit() -> onnx.ModelProto:
     """Additions, and a layer of one-bit weights on one-bit inputs that is there to grant them: 2/32 for each."""
@@ -393,14 +446,6 @@ def dust_of_one_bit() -> onnx.ModelProto:
             last = nodes[-1].output[0]
     nodes += [
         N("Concat", [f"o{k}" for k in range(C)], ["sums"], axis=1),
-        _q("BipolarQuant", ["x", "unit"], "bits"),
-        N("Cast", ["dust"], ["df"], to=T.FLOAT),
-        N("Mul", ["df", "unit"], ["ds"]),
-        N("Conv", ["bits", "ds"], ["d"], group=C),
-        N("GlobalAveragePool", ["d"], ["dp"]),
-        N("ReduceMax", ["dp"], ["dm"], axes=[1], keepdims=1),
-        N("Mul", ["dm", "tiny"], ["dt"]),
-        N("Add", ["sums", "dt"], ["y"]),
+        *DUST,
     ]
-    more = {"dust": np.ones((16 * C, 1, 1, 1), np.int8), "tiny": f32(1e-6)}
-    return _of(nodes, {**arrays, **more}, shape=LARGE, dust=1)
+    return _of(nodes, {**arrays, **DUSTY}, shape=LARGE, dust=1)
