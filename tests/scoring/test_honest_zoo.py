@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from contest.networks import parse
 from contest.zoo import DIRECTORY
 from scoring.analysis.cost_model import analyse
 from scoring.analysis.dead_channels import prepared
@@ -20,6 +21,7 @@ from scoring.readers.read import read
 from scoring.readers.torch_trace import trace
 from scoring.report import Report
 from scoring.rules import load_rule, price
+from scoring.score import architecture_costs
 from scoring.verification.second_counts import dispatched_macs
 
 QUICK = ("resnet18", "mobilenet_v2", "shufflenet_v2_x0_5", "squeezenet1_1", "efficientnet_b0", "mnasnet0_5")
@@ -144,3 +146,14 @@ def test_attention_is_priced_without_being_blocked(name: str) -> None:
     assert found.unknown_operations == ()
     assert {op.kind for op in found.operations if op.steps} <= {"normalise", "softmax", "elementwise", "sum"}
     assert found.macs == dispatched_macs(model, image)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "side", "steps", "products"),
+    [("halonet26t", 256, 1_890_304, 0), ("fastvit_t8", 64, 31_430, 3_072)],
+)
+def test_attention_by_unfolding_and_branches_keep_their_price(name: str, side: int, steps: int, products: int) -> None:
+    """Two networks that a rule for sums once moved: what was priced before it, under version 2 of the rules."""
+    found = architecture_costs(parse(f"timm/{name}"), image_shape=(3, side, side), normalise=False)
+    assert (sum(op.steps for op in found.operations), sum(op.products for op in found.operations)) == (steps, products)
