@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 
 from scoring.analysis.activation_bits import Grid
 from scoring.analysis.allowances import (
@@ -80,12 +81,14 @@ class _Analysis(LayerCosts):
     def costs(self, parent: ParentCosts | None) -> Costs:
         """The table of what was added."""
         settled = settle(self.demands, self.grants, self.regions)
+        fewest: dict[int, int] = {}  # bits of the layers that make or read a region
+        for grant in self.grants:
+            for region in (grant.made_region, *grant.read_regions):
+                fewest[region] = min(fewest.get(region, grant.bits), grant.bits)
         for index, left in settled.left.items():
             demand = self.demands[index]
-            region = self.regions.of(demand.node.output)
-            near = (grant for grant in self.grants if region in (grant.made_region, *grant.read_regions))
-            cheap = any(grant.bits < demand.bits for grant in near)
             # Maps of layers of few bits carry multipliers that were granted: added up they are products and additions.
+            cheap = fewest.get(self.regions.of(demand.node.output), demand.bits) < demand.bits
             cheap = cheap or demand.node.output in self.terms.often
             steps = 2 * left if demand.sort == SUM and cheap else left
             self._row(demand.node, "elementwise", demand.bits, steps=steps)
@@ -173,19 +176,18 @@ class _Analysis(LayerCosts):
         axes = self.axes[value]
         if not is_channel_axis(axes, axis):
             return False
-        return all(label == CHANNEL for label, _ in axes[axis]) or self._stays_flat(value)
+        return all(label == CHANNEL for label, _ in axes[axis]) or value not in self._maps_again
 
-    def _stays_flat(self, value: str) -> bool:
-        queue, seen = [value], {value}
-        while queue:
-            for reader in self.graph.consumers.get(queue.pop(), []):
-                if reader.output in seen or reader.kind not in KINDS or KINDS[reader.kind].price is Charge.LAYER:
-                    continue
-                if any(axis and is_spatial(axis) for axis in self.axes[reader.output]):
-                    return False
-                seen.add(reader.output)
-                queue.append(reader.output)
-        return True
+    @cached_property
+    def _maps_again(self) -> set[str]:
+        """Values that have rows or columns of their own somewhere before the next layer."""
+        found: set[str] = set()
+        for node in reversed(self.graph.running):
+            if node.kind in KINDS and KINDS[node.kind].price is not Charge.LAYER:
+                spatial = any(axis and is_spatial(axis) for axis in self.axes[node.output])
+                if spatial or node.output in found:
+                    found.update(node.inputs)
+        return found
 
     def _affine(self, node: Node) -> None:
         """A batch norm, a multiplication or an addition by numbers of the channel."""
@@ -300,9 +302,9 @@ class _Analysis(LayerCosts):
         if read:
             exact = KINDS[node.kind].keeps_grid
             bits = self._bits(node.inputs[0]) if exact else bits_of(self.graph.types[node.output])
-            layers = self.terms.summed.get(node.output, frozenset())
-            cheap = any(op.name in layers and op.operation_bits < bits for op in self.operations)
-            ones = node.output in self.terms.ones | self.terms.often
+            makers = self.terms.summed.get(node.output, frozenset())
+            cheap = any(self.layers[name] < bits for name in makers if name in self.layers)
+            ones = node.output in self.terms.ones or node.output in self.terms.often
             self._row(node, "sum", bits, steps=2 * read if cheap or ones else read)
 
     def _read(self, node: Node) -> None:

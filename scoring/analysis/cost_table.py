@@ -31,6 +31,8 @@ class CostTable:
     charged: set[Hashable] = field(default_factory=set)
     handled: set[str] = field(default_factory=set)
     """Outputs of affine nodes that were charged with the chain they belong to."""
+    layers: dict[str, int] = field(default_factory=dict)
+    """Bits of the layers' products, by name."""
     demands: list[Demand] = field(default_factory=list)
     grants: list[Grant] = field(default_factory=list)
     chains: dict[str, dict[str, int]] = field(default_factory=dict)

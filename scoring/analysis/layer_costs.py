@@ -55,6 +55,7 @@ class LayerCosts(CostTable):
     def _append_layer(self, node: Node, macs: int, **columns: object) -> None:
         row = Operation(node.name, _NAMES[node.kind], macs=macs, outputs=self._elements(node.output), **columns)  # type: ignore[arg-type]
         self.operations.append(row)
+        self.layers[row.name] = min(row.operation_bits, self.layers.get(row.name, row.operation_bits))
         self.grants.append(grant_of(self.graph, node, macs, row.operation_bits, self.regions))
         if not self.graph.types[node.output].is_floating_point:
             self.unknown.append(f"{node.kind} in {self.graph.types[node.output]} at '{node.name}'")

@@ -92,6 +92,8 @@ class _Search:
         """The layers that lead to a value: its channels carry their multipliers."""
         self._with_numbers: dict[str, str] = {}
         """Maps that numbers other than zero were joined to, and where they were."""
+        self._sources: dict[str, str] = {}
+        """The values that others have come from by moves and element by element."""
         self._copied: set[str] = set()
         """Values that hold elements of a map more than once."""
         self._one: dict[str, str] = {}
@@ -113,6 +115,8 @@ class _Search:
             return {node.output: _View()}
         self._makers[node.output] = frozenset().union(*(self._makers.get(i, frozenset()) for i in inputs))
         self._note_tables(node, inputs)
+        if len(inputs) == 1 and (kind.element_wise or kind.price is Charge.MOVE):
+            self._sources[node.output] = self._sources.get(inputs[0], inputs[0])
         if any(i in self._copied for i in inputs) or self._copies(node):
             self._copied.add(node.output)
         given = {value: self._bounded(self._views[value]) for value in inputs}
@@ -187,10 +191,12 @@ class _Search:
         join = graph.producers[node.inputs[0]]
         axis = int(join.attributes["axis"])
         first, last, step = (node.attributes[name][axis] for name in ("starts", "ends", "steps"))
-        taken = set(range(graph.shapes[join.output][axis])[slice(first, last, step)])
+        taken = range(graph.shapes[join.output][axis])[slice(first, last, step)]
+        taken = taken if step > 0 else taken[::-1]
         for value in join.inputs:
             size = graph.shapes[value][axis]
-            if graph.is_constant(value) and taken & set(range(start, start + size)):
+            nearest = max(0, math.ceil((start - taken.start) / taken.step))
+            if graph.is_constant(value) and nearest < len(taken) and taken[nearest] < start + size:
                 return True
             start += size
         return False
@@ -204,26 +210,13 @@ class _Search:
         if node.kind == "Concat":
             taken: Counter[str] = Counter()
             for value in node.inputs:
-                taken[self._source(value)] += math.prod(graph.shapes[value])
+                taken[self._sources.get(value, value)] += math.prod(graph.shapes[value])
             return any(size > math.prod(graph.shapes[source]) for source, size in taken.items())
         before, after = graph.shapes[node.inputs[0]], graph.shapes[node.output]
         if node.kind == "ResizeNearest":  # of what is no row and no column
             axes = self._axes[node.inputs[0]]
             return any(n < m and not is_spatial(axes[i]) for i, (n, m) in enumerate(zip(before, after, strict=True)))
         return node.kind == "Expand" and math.prod(after) > math.prod(before)
-
-    def _source(self, value: str) -> str:
-        """The value that another one has come from by moves and element by element."""
-        graph = self._graph
-        maker = graph.producers.get(value)
-        while maker is not None and maker.kind in KINDS:
-            changing = [i for i in maker.inputs if i and not graph.is_constant(i)]
-            kind = KINDS[maker.kind]
-            if len(changing) != 1 or kind.price in _BEGINNINGS or not (kind.element_wise or kind.price is Charge.MOVE):
-                break
-            value = changing[0]
-            maker = graph.producers.get(value)
-        return value
 
     def _note_sum(self, node: Node, value: str) -> None:
         """A sum over channels, or the largest of them, is a layer of ones where it reads copies, or one map many times.
