@@ -3,9 +3,9 @@
     log2(error of the child / error of its float parent) = w . features(setting) + what is the parent's own
 
 is linear in few features whose weights are known roughly beforehand, from 65 networks of eight studies and docs/record
-(with these expectations alone, each study left out in turn, 0.3 points off in the mean), so six short tunings say more
-than any model that begins from nothing. It is Bayesian: each forecast has a standard deviation, and the probability to
-reach a threshold follows. The price needs no model: it is calculated.
+(docs/search.md has how far off they are), so six short tunings say more than any model that begins from nothing. It is
+Bayesian: each forecast has a standard deviation, and the probability to reach a threshold follows. The price needs no
+model: it is calculated.
 """
 
 from __future__ import annotations
