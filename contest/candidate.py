@@ -114,6 +114,9 @@ class Recipe:
     dampening: float = field(default=0.0, metadata=_LATER)
     """Largest pull of quantised weights to their grid, against weights that jump between two codes; it grows along a
     cosine from 0 (`contest.quantisation.dampen`). Without quantised weights it does nothing."""
+    branches: bool = field(default=False, metadata=_LATER)
+    """Train each 3x3 convolution with branches beside it, 1x1 and the identity, and fold them into it at the end
+    (`contest.networks.branches`); for float trainings."""
     clip_norm: float = 0.0
     """Largest gradient norm; 0 is no clipping."""
     flip: bool = True

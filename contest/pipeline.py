@@ -70,7 +70,15 @@ class _Stages:
     ends_at: float | None
     stages: list[Stage]
 
-    def fit(self, name: str, model: nn.Module, recipe: Recipe, seed: int, masks: GradualMasks | None = None) -> None:
+    def fit(
+        self,
+        name: str,
+        model: nn.Module,
+        recipe: Recipe,
+        seed: int,
+        masks: GradualMasks | None = None,
+        begun: bool = False,
+    ) -> None:
         """One stage: train `model` in place, from its checkpoint where there is one."""
         start, on_step = time.monotonic(), self.on_step
         soft_labels = self.teach(recipe) if self.teach and recipe.distillation and recipe.epochs else None
@@ -83,6 +91,7 @@ class _Stages:
             seed=seed,
             checkpoint=None if self.directory is None else self.directory / f"{name}.ckpt",
             soft_labels=soft_labels,
+            begun=begun,
             before_epoch=None if masks is None else masks.before_epoch,
             before_step=_dampening(recipe) if recipe.dampening else None,
             after_step=None if masks is None else masks.after_step,
@@ -207,6 +216,8 @@ def compress(
                     f"the {stage} recipe has distillation = {recipe.distillation:g}, but there are no soft labels of a "
                     "teacher: give --teacher model.pt, or set distillation to 0"
                 )
+    if candidate.tune.branches:
+        raise UsageError("the tune recipe has branches = true; they belong to the float training (train)")
     if candidate.unstructured:
         method(candidate.pruning)  # an unknown one is an error now, not after the float training
     origin = {**_versions(), "seed": str(candidate.seed), "candidate": candidate.to_json(), **(provenance or {})}
@@ -236,7 +247,7 @@ def compress(
     if start is not None:
         start_from(start, model, (provenance or {}).get("split_sha256") if validation is not None else None)
     macs, weights = networks.macs_and_weights(candidate.architecture, image_shape, classes)
-    run.fit("train", model, candidate.train, candidate.seed)
+    run.fit("train", model, candidate.train, candidate.seed, begun=start is not None)
     last = candidate.train
     if candidate.structured:
         model = _remove_channels(model, candidate, image_shape)

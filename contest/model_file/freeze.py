@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeGuard
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from contest.model_file.manifest import (
     Manifest,
     WeightLayer,
 )
+from contest.networks import branches
 
 if TYPE_CHECKING:
     from contest.quantisation.lsq import LearnedStep
@@ -34,7 +35,7 @@ def fold_batch_norms(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn
     The network that comes out computes what the file will store, so its accuracy is the file's accuracy.
     """
     for module in model.modules():
-        if is_batch_norm(module):
+        if branches.is_batch_norm(module):
             multiplier, shift = folded(module)
             module.weight.data = multiplier.to(dtype).float()
             module.bias.data = shift.to(dtype).float()
@@ -44,14 +45,6 @@ def fold_batch_norms(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn
     return model
 
 
-def is_batch_norm(module: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
-    """Exactly torch's batch norm with weight and statistics: subclasses do more (timm's also activate)."""
-    if not isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-        return False
-    plain = type(module) in (nn.BatchNorm1d, nn.BatchNorm2d)
-    return plain and module.affine and module.track_running_stats
-
-
 def folded(norm: Any) -> tuple[Tensor, Tensor]:
     """(multiplier, shift) [channels] of a batch norm in evaluation mode, rounded as torch's kernel rounds them."""
     multiplier = (1 / torch.sqrt(norm.running_var + norm.eps)) * norm.weight
@@ -59,27 +52,12 @@ def folded(norm: Any) -> tuple[Tensor, Tensor]:
 
 
 def norms_behind(architecture: Architecture, image_shape: tuple[int, int, int], classes: int) -> dict[str, str]:
-    """The batch norm that alone reads a convolution's output, by the convolution's name.
-
-    None where torch.fx cannot follow the network.
-    """
-    from torch import fx
-
+    """`branches.norms_behind` of the architecture's network."""
     from contest.networks import build
 
     with torch.device("cpu" if architecture.family.startswith("timm/") else "meta"):
         model = build(architecture, image_shape=image_shape, classes=classes)
-    try:
-        graph = fx.Tracer().trace(model)
-    except (fx.proxy.TraceError, TypeError, ValueError):  # the path depends on the data: nothing is folded
-        return {}
-    modules, found = dict(model.named_modules()), {}
-    for node in graph.nodes:
-        reader = next(iter(node.users)) if len(node.users) == 1 else node
-        calls = node.op == reader.op == "call_module"
-        if calls and type(modules[node.target]) is nn.Conv2d and is_batch_norm(modules[reader.target]):
-            found[node.target] = reader.target
-    return found
+    return branches.norms_behind(model)
 
 
 def to_codes(values: Tensor, importance: Tensor) -> tuple[Tensor, Tensor]:
@@ -182,7 +160,7 @@ def thaw(network: Network, images: Tensor) -> nn.Module:
     for name, module in modules.items():
         layer: Any = stored.get(name)
         if isinstance(layer, Affine):
-            _set_norm(module, layer.multiplier.float(), layer.shift.float())
+            branches.set_norm(module, layer.multiplier.float(), layer.shift.float())
         elif isinstance(layer, WeightLayer):
             weight = _weight_of(layer)
             if weight.shape != module.weight.shape:
@@ -195,8 +173,9 @@ def thaw(network: Network, images: Tensor) -> nn.Module:
             if module.bias is not None and bias is not None:
                 module.bias.copy_(bias)
             elif bias is not None:
-                _set_norm(modules[behind[name]], torch.ones_like(bias), bias.float())
-    _measure_norms(model, images)
+                branches.set_norm(modules[behind[name]], torch.ones_like(bias), bias.float())
+    norms = [module for module in model.modules() if branches.is_batch_norm(module)]
+    branches.measure_norms(model, norms, images)
     return model
 
 
@@ -209,41 +188,13 @@ def _weight_of(layer: WeightLayer) -> Tensor:
     return layer.codes.float() * step.float()
 
 
-def _set_norm(norm: Any, multiplier: Tensor, shift: Tensor) -> None:
-    norm.weight.copy_(multiplier)
-    norm.bias.copy_(shift)
-    norm.running_mean.zero_()
-    norm.running_var.fill_(1 - norm.eps)
-
-
-def _measure_norms(model: nn.Module, images: Tensor) -> None:
-    """Give batch norms the statistics of what they see, and take them back from their weight and bias."""
-    seen: dict[nn.Module, tuple[Tensor, Tensor]] = {}
-
-    def look(norm: nn.Module, args: tuple[Tensor, ...]) -> None:
-        dims = [d for d in range(args[0].dim()) if d != 1]
-        seen[norm] = args[0].mean(dims), args[0].var(dims)
-
-    norms: list[Any] = [module for module in model.modules() if is_batch_norm(module)]
-    handles = [norm.register_forward_pre_hook(look) for norm in norms]
-    model(images)
-    for handle in handles:
-        handle.remove()
-    for norm, (mean, variance) in seen.items():
-        n: Any = norm
-        n.bias.add_(n.weight * mean)
-        n.weight.mul_((variance + n.eps).sqrt())
-        n.running_mean.copy_(mean)
-        n.running_var.copy_(variance)
-
-
 def replaceable(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """The modules that have an inference form, by name: convolutions, linear layers and batch norms.
 
     Subclasses with a forward of their own (timm's padded convolutions, say) keep it and stay float.
     """
     for name, module in model.named_modules():
-        plain = type(module) in (nn.Conv2d, nn.Linear) or is_batch_norm(module)
+        plain = type(module) in (nn.Conv2d, nn.Linear) or branches.is_batch_norm(module)
         if plain or hasattr(module, "weight_quant"):
             yield name, module
 
@@ -273,7 +224,7 @@ def replace_submodule(model: nn.Module, name: str, new: nn.Module) -> None:
 
 
 def _spec(module: nn.Module, weight_bits: int, affine_type: torch.dtype) -> LayerSpec:
-    if is_batch_norm(module):
+    if branches.is_batch_norm(module):
         channels = module.num_features
         half = affine_type == torch.float16
         return LayerSpec(kind="affine", outputs=channels, inputs=channels, stored="float16" if half else "float32")

@@ -77,6 +77,16 @@ class ChannelShuffle(nn.ChannelShuffle):
         return cast(Tensor, x.unflatten(1, (self.groups, -1))).transpose(1, 2).flatten(1, 2)
 
 
+class Opposites(nn.Module):
+    """[N, C, H, W] -> [N, 2C, H, W]: x and -x, before a ReLU (Shang 2016, arXiv 1603.05201, section 2.1).
+
+    Early filters come in opposite pairs, so one convolution of half the outputs says what both say.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat((x, -x), 1)
+
+
 class Residual(nn.Module):
     """act(body(x) + shortcut(x)) of maps [N, C, H, W]."""
 
@@ -162,11 +172,21 @@ def conv_norm(
     stride: int = 1,
     groups: int = 1,
     act: str | None = None,
+    opposites: bool = False,
 ) -> nn.Sequential:
-    """Convolution, batch norm and, if `act` names one, activation: children `conv`, `norm`, `act`."""
+    """Convolution, batch norm and, if `act` names one, activation: children `conv`, `norm`, `act`.
+
+    opposites: half of the outputs are computed, the others are their negatives. Raises UsageError for an odd number.
+    """
+    if opposites and out_channels % 2:
+        raise UsageError(
+            f"{out_channels} channels cannot be pairs of opposites: choose an even number, or opposites = none"
+        )
+    computed = out_channels // 2 if opposites else out_channels
     return sequence(
-        conv=conv(channels, out_channels, kernel, stride, groups),
-        norm=nn.BatchNorm2d(out_channels),
+        conv=conv(channels, computed, kernel, stride, groups),
+        norm=nn.BatchNorm2d(computed),
+        opposites=Opposites() if opposites else None,
         act=make_activation(act) if act else None,
     )
 

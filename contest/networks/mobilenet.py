@@ -76,11 +76,16 @@ def scaled(width: int, factor: float) -> int:
     return rounded + 8 if rounded < 0.9 * width * factor else rounded
 
 
-def inverted(channels: int, out: int, kernel: int, stride: int, expansion: float, act: str) -> nn.Module:
-    """1x1 up, depthwise, 1x1 down without activation; a shortcut only where the shapes agree."""
+def inverted(
+    channels: int, out: int, kernel: int, stride: int, expansion: float, act: str, opposites: bool = False
+) -> nn.Module:
+    """1x1 up, depthwise, 1x1 down without activation; a shortcut only where the shapes agree.
+
+    opposites: the 1x1 up computes half of its outputs, the others are their negatives.
+    """
     hidden = max(1, round(channels * expansion))
     body = sequence(
-        expand=conv_norm(channels, hidden, 1, act=act) if expansion != 1 else None,
+        expand=conv_norm(channels, hidden, 1, act=act, opposites=opposites) if expansion != 1 else None,
         depthwise=conv_norm(hidden, hidden, kernel, stride, groups=hidden, act=act),
         project=conv_norm(hidden, out, 1),
     )

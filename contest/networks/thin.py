@@ -82,6 +82,7 @@ def thin(
     head_width: Optional = 0,
     shortcut: Shortcut = "projection",
     activation: Activation = "relu",
+    opposites: Literal["none", "stem", "first", "all"] = "none",
     dropout: Dropout = 0.0,
     zero_last: bool = False,
 ) -> nn.Module:
@@ -90,7 +91,9 @@ def thin(
     `expansion`: channels inside a block relative to its output (to its input in `inverted`); default 1 in
     `basic` and `separable`, 1/2 in `bottleneck`, 3 in `inverted`. `groups`: of the kernel x kernel convolutions
     of `basic` (with a channel shuffle between the two) and `bottleneck`. `stem_width`: default the first of
-    `widths`. `head_width`: a 1x1 convolution before the mean (default: none).
+    `widths`. `head_width`: a 1x1 convolution before the mean (default: none). `opposites`: where half of the
+    channels before an activation are the others' negatives, which are not computed: in the stem; there and in the
+    first block's 1x1 that widens; there and in all of these (the latter two with block `inverted`).
     """
     odd("thin", kernel)
     if groups > 1 and block in ("inverted", "separable"):
@@ -99,13 +102,23 @@ def thin(
         raise UsageError(
             f"'thin' option stem_kernel = {stem_kernel} is too large for images of {image_shape[1]}x{image_shape[2]}"
         )
+    if opposites in ("first", "all") and block != "inverted":
+        raise UsageError(
+            f"'thin' option opposites = {opposites}: needs block 'inverted', whose 1x1 convolutions widen; with "
+            f"'{block}' it can be none or stem"
+        )
     ratio = expansion or _EXPANSION[block]
     channels = stem_width or widths[0]
-    stem = conv_norm(image_shape[0], channels, stem_kernel, stem_stride, act=activation)
+    stem = conv_norm(image_shape[0], channels, stem_kernel, stem_stride, act=activation, opposites=opposites != "none")
+
+    pairs = {"first": 1, "all": sum(depths)}.get(opposites, 0)  # blocks that compute half of their wide maps
+    made = 0
 
     def make(inputs: int, out: int, stride: int) -> nn.Module:
+        nonlocal made
+        made += 1
         if block == "inverted":
-            return inverted(inputs, out, kernel, stride, ratio, activation)
+            return inverted(inputs, out, kernel, stride, ratio, activation, opposites=made <= pairs)
         body = _body(block, inputs, ratio, out, kernel, stride, groups, activation)
         return residual(body, make_shortcut(shortcut, inputs, out, stride), activation)
 
@@ -166,6 +179,7 @@ DRAWS = {
     "blocks_4": Draw(low=0, high=3, step=1),
     "growth_4": Draw((1.0, 1.5, 2.0)),
     "expansion": Draw((1.5, 2.0, 3.0, 4.0, 6.0)),  # of inverted blocks
+    "opposites": Draw(("none",)),  # "stem", "first", "all"
 }
 
 
@@ -180,6 +194,8 @@ def from_draws(values: Mapping[str, Any]) -> dict[str, Option]:
     options["block"] = str(values["thin_block"])
     if values["thin_block"] == "inverted":
         options["expansion"] = float(values["expansion"])
+    if values.get("opposites", "none") != "none":
+        options["opposites"] = str(values["opposites"])
     if values["early"]:
         options["stem_width"] = widths[0]
         widths, depths, strides = widths[1:], depths[1:], strides[1:]

@@ -93,6 +93,15 @@ def load(path: Path, run: Mapping[str, Any], parts: Mapping[str, Part]) -> list[
     return history
 
 
+def is_finished(path: Path) -> bool:
+    """Whether a checkpoint holds a network and no training to go on with (`save` of a model alone). False for a damaged
+    one."""
+    try:
+        return path.exists() and set(read(path)["parts"]) == {"model"}
+    except UNREADABLE:
+        return False
+
+
 def start_from(path: Path, model: nn.Module, split: str | None = None) -> list[str]:
     """Give the float `model` the weights of a training's checkpoint, averaged ones where it averaged.
 
@@ -107,6 +116,7 @@ def start_from(path: Path, model: nn.Module, split: str | None = None) -> list[s
         state = read(path)
         parts, quantisers = state["parts"], state.get("quantisers", {})
         learned = state.get("provenance", {}).get("split_sha256")
+        unfolded = state["run"].get("branches") and len(parts) > 1
         known: dict[str, Tensor] = parts["average"]["tensors"] if "average" in parts else parts["model"]
         known = {name: _shown(name, tensor, known, quantisers) for name, tensor in known.items()}
         shapes = {name: tensor.shape for name, tensor in known.items()}
@@ -114,6 +124,10 @@ def start_from(path: Path, model: nn.Module, split: str | None = None) -> list[s
         raise UsageError(
             f"'{path}' is no checkpoint of a training ({type(error).__name__}): give a train.ckpt"
         ) from error
+    if unfolded:
+        raise UsageError(
+            f"'{path}' is of a training with branches that has not ended, so there is no plain network yet: let it end"
+        )
     if split is not None and learned != split:
         seen = f"was trained on another split ({learned[:16]}; this one is {split[:16]})" if learned else ""
         raise UsageError(

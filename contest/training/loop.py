@@ -19,8 +19,9 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from contest.candidate import Recipe, check, plain
 from contest.datasets import Batch, Batches, Images
 from contest.errors import TrainingError, UsageError
+from contest.networks.branches import add_branches, fold_branches
 from contest.training import checkpoint as files
-from contest.training.averaging import Average, Lookahead
+from contest.training.averaging import Average, Lookahead, refresh_statistics
 from contest.training.device import (
     autocast,
     channels_last_gradients,
@@ -31,6 +32,8 @@ from contest.training.device import (
 )
 from contest.training.evaluation import Epoch, History, Meter, ProgressBar, evaluate
 
+FOLDING_IMAGES = 2000
+"""Images that give the statistics of a convolution that was folded from branches."""
 _TRIANGLE = ((0.0, 0.23, 1.0), (0.2, 1.0, 0.07))
 """Shares of the run and of the learning rate, corner by corner."""
 
@@ -117,6 +120,7 @@ def fit(
     seed: int = 0,
     checkpoint: Path | None = None,
     soft_labels: Tensor | None = None,
+    begun: bool = False,
     before_epoch: Callable[[nn.Module, int, int], None] | None = None,
     before_step: Callable[[nn.Module, float], None] | None = None,
     after_step: Callable[[nn.Module], None] | None = None,
@@ -132,7 +136,8 @@ def fit(
 
     `checkpoint` is written after each epoch; where it exists, the run continues from it and ends with the
     network that an uninterrupted run ends with (on the CPU bit for bit); it holds `provenance`. `soft_labels` are the
-    teacher's logits [N, classes]. `after_step` is called after each step and whenever weights were averaged, to hold
+    teacher's logits [N, classes]. `begun`: the weights are another training's, so that branches must not change at once
+    what they compute. `after_step` is called after each step and whenever weights were averaged, to hold
     masks.
     `on_epoch` is called once the epoch's checkpoint is on disk; what it raises ends the run. `bf16` is
     autocast: None for where the hardware has it.
@@ -153,6 +158,13 @@ def fit(
     keep_memory()
     device = torch.device(device)
     bf16 = has_bf16(device) if bf16 is None else bf16
+    run = {**plain(recipe), "seed": seed, "images": len(images)}
+    if recipe.branches and checkpoint and files.is_finished(checkpoint):
+        done = files.load(checkpoint, run, {"model": model})
+        model.to(device).eval()
+        return History(tuple(done))
+    if recipe.branches and recipe.epochs:
+        add_branches(model, keep=begun)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     batches = Batches(images, recipe, seed, device, soft_labels if recipe.distillation else None)
     steps = max(round(recipe.epochs * len(batches)), recipe.epochs > 0)
@@ -166,7 +178,6 @@ def fit(
         parts["average"] = average
     if lookahead:
         parts["lookahead"] = lookahead
-    run = {**plain(recipe), "seed": seed, "images": len(images)}
     history = files.load(checkpoint, run, parts) if checkpoint and checkpoint.exists() else []
     step = min(len(history) * len(batches), steps)
     pace = Pace(ends_at)
@@ -231,6 +242,11 @@ def fit(
                 on_epoch(epoch)
     if average:
         average.copy_to(model)
+    if recipe.branches and recipe.epochs:
+        refresh_statistics(model, images, recipe, device=device, seed=seed)
+        fold_branches(model, images.pixels[:FOLDING_IMAGES].to(device).float() / 255)
+        if checkpoint:
+            files.save(checkpoint, run, {"model": model}, history, provenance)
     model.eval()
     return History(tuple(history))
 

@@ -386,3 +386,29 @@ def test_timm_opens_and_loads_nothing_that_an_option_names(option: str, tmp_path
 def test_options_that_cannot_be_built_are_said(family: str, options: dict[str, object]) -> None:
     with pytest.raises(UsageError, match="cannot be built"):
         networks.build(Architecture(family, options))
+
+
+def test_opposites_are_computed_once_and_cost_half() -> None:
+    """A stem of 8 filters gives 16 maps, half of which are the others' negatives before the ReLU: relu(x), relu(-x)."""
+    options = "block=inverted,stem_width=16,widths=24-60,depths=2-3,strides=2-2,expansion=4"
+    macs = {
+        choice: networks.macs_and_weights(networks.parse(f"thin:{options},opposites={choice}"), (3, 32, 32), 10)[0]
+        for choice in ("none", "stem", "first", "all")
+    }
+    stem, first = 8 * 3 * 9 * 32 * 32, 16 * 32 * 32 * 32
+    others = 24 * 48 * 16 * 16 * 2 + 60 * 120 * 8 * 8 * 2
+    assert macs["none"] - macs["stem"] == stem
+    assert macs["stem"] - macs["first"] == first
+    assert macs["first"] - macs["all"] == others
+    model = networks.build(networks.parse(f"thin:{options},opposites=stem"), (3, 32, 32), 10).eval()
+    images = torch.rand(2, 3, 32, 32)
+    seen = model.get_submodule("stem")(model.get_submodule("normalise")(images))
+    plain = model.get_submodule("stem.norm")(model.get_submodule("stem.conv")(model.get_submodule("normalise")(images)))
+    torch.testing.assert_close(seen, torch.cat([plain.clamp(min=0), (-plain).clamp(min=0)], 1))
+
+
+def test_opposites_need_pairs_and_blocks_that_widen() -> None:
+    with pytest.raises(UsageError, match="15 channels cannot be pairs of opposites"):
+        networks.build(networks.parse("thin:stem_width=15,opposites=stem"), (3, 32, 32), 10)
+    with pytest.raises(UsageError, match="opposites = all: needs block 'inverted'"):
+        networks.build(networks.parse("thin:opposites=all"), (3, 32, 32), 10)

@@ -293,7 +293,7 @@ def test_soft_labels_are_computed_once_for_each_question(tmp_path: Path) -> None
     assert torch.allclose(soft_labels(teacher, images, cache=cache), first, atol=1e-5), "the first one's are kept"
 
 
-OTHER = {"optimiser": "adamw", "schedule": "constant", "flip": False, "crop": 4, "cutout": 16}
+OTHER = {"optimiser": "adamw", "schedule": "constant", "flip": False, "branches": True, "crop": 4, "cutout": 16}
 
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Recipe)])
