@@ -4,7 +4,9 @@ A layer grants, for each element that it makes and each that it reads, one multi
 of the channel, one activation and one quantiser; and for as many elements as it makes one addition of two maps, of
 these no more than its own additions come to (a layer of one bit is cheap, an addition has 32 bits). It never grants
 more operations than it is priced for, so that operations done are at most twice the operations priced.
-Which operation uses which grant is a flow: the most that can be free is free, whatever the order of a file.
+Which operation uses which grant is a flow: the most that can be free is free, whatever the order of a file. What
+stands one behind the other between two layers is bounded besides (`MOST_IN_A_ROW`): however many cheap layers read a
+map beside its way, they do not make a network of it.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from scoring.graph.graph import Graph, Node
@@ -21,6 +23,13 @@ from scoring.graph.kinds import KINDS, Charge
 MULTIPLY, ADD, ACTIVATION, QUANTISER, SUM = "multiply", "add", "activation", "quantiser", "sum"
 GRANTED = (MULTIPLY, ADD, ACTIVATION, QUANTISER)
 """For each element made and read; `SUM` is granted for each element made."""
+_NUMBERS = frozenset((MULTIPLY, ADD))
+"""Numbers of the channel: what a network could be made of."""
+
+MOST_IN_A_ROW: Mapping[str, int] = {MULTIPLY: 2, ADD: 2, ACTIVATION: 3, QUANTISER: 4}
+"""Operations of one sort on one way from layer to layer: one of the layer before, one of the layer behind. Functions of
+a value may be written in several steps, so there is room for one or two more. An addition of two maps takes the place
+of the layer before. (The deepest in the honest zoo: 2, 2, 3 and 3.)"""
 
 
 @dataclass(frozen=True)
@@ -40,16 +49,26 @@ class Grant:
     layer: str
     operations: int
     made: int
-    read: int
+    output: str
+    inputs: tuple[tuple[str, int], ...]
+    """The values that it reads, each with the elements that it reads of it."""
     made_region: int
     read_regions: tuple[int, ...]
     bits: int = 32
     """Of the layer's products."""
 
     @property
-    def sums(self) -> int:
-        """Additions of two maps: one an element made, and no more than its own come to in additions of 32 bits."""
-        return min(self.made, self.operations // 2 * self.bits // 32)
+    def paid(self) -> int:
+        """What its own multiplications come to in multiplications of 32 bits."""
+        return self.operations // 2 * self.bits // 32
+
+    def anywhere(self, elements: int) -> int:
+        """Of a grant of so many elements, what may be used all over the region: all together, in operations of 32 bits,
+        come to no more than the layer costs."""
+        all_grants = len(GRANTED) * (self.made + sum(read for _, read in self.inputs))
+        if self.bits >= 32 or 2 * self.paid >= all_grants:
+            return elements
+        return min(elements, 2 * self.paid // (2 * len(GRANTED)))
 
 
 @dataclass
@@ -71,7 +90,7 @@ class Regions:
     def __init__(self, graph: Graph) -> None:
         self._parents: dict[str, str] = {}
         for node in graph.running:
-            if node.kind in KINDS and KINDS[node.kind].price is Charge.LAYER:
+            if _is_layer(node):
                 continue
             for value in node.inputs:
                 if value and not graph.is_constant(value):
@@ -88,6 +107,29 @@ class Regions:
         return value
 
 
+def too_deep(graph: Graph, demands: Iterable[Demand]) -> set[int]:
+    """The demands, by index, behind as many of their sort as may stand one behind the other (`MOST_IN_A_ROW`)."""
+    own: dict[str, list[tuple[str, int]]] = {}
+    for index, demand in enumerate(demands):
+        own.setdefault(demand.node.output, []).append((demand.sort, index))
+    found: set[int] = set()
+    passed: dict[str, dict[str, int]] = {}  # value -> how many of each sort lie behind it
+    for node in graph.running:
+        row = dict.fromkeys(GRANTED, 0)
+        if not _is_layer(node):
+            before = [passed[i] for i in node.inputs if i in passed]
+            row = {sort: max((one[sort] for one in before), default=0) for sort in GRANTED}
+        for sort, index in own.get(node.output, ()):
+            if sort == SUM:
+                row = {one: min(count, 1) for one, count in row.items()}
+            elif row[sort] == MOST_IN_A_ROW[sort]:
+                found.add(index)
+            else:
+                row[sort] += 1
+        passed[node.output] = row
+    return found
+
+
 def grant_of(graph: Graph, node: Node, macs: int, bits: int, regions: Regions) -> Grant:
     """What one layer gives that multiplies at `bits`. A product of two activations reads both."""
     changing = [i for i in node.inputs[:2] if not graph.is_constant(i)]
@@ -95,9 +137,10 @@ def grant_of(graph: Graph, node: Node, macs: int, bits: int, regions: Regions) -
         layer=node.name,
         operations=2 * macs,
         made=math.prod(graph.shapes[node.output]),
-        read=sum(_elements_read(graph, node, i) for i in changing),
+        output=node.output,
+        inputs=tuple((i, changing.count(i) * _elements_read(graph, node, i)) for i in dict.fromkeys(changing)),
         made_region=regions.of(node.output),
-        read_regions=tuple(dict.fromkeys(regions.of(i) for i in changing)),
+        read_regions=tuple(regions.of(i) for i in dict.fromkeys(changing)),
         bits=bits,
     )
 
@@ -120,22 +163,46 @@ def _elements_read(graph: Graph, node: Node, value: str) -> int:
     return total
 
 
-def settle(demands: list[Demand], grants: Iterable[Grant], regions: Regions) -> Settled:
-    """Cover the demands by the grants as far as they reach, the widest bits first."""
-    wanted: dict[tuple[int, str], dict[int, list[int]]] = {}
+def settle(
+    graph: Graph,
+    demands: Sequence[Demand],
+    grants: Iterable[Grant],
+    regions: Regions,
+    deep: Collection[int] = frozenset(),
+) -> Settled:
+    """Cover the demands, but those of `deep`, by the grants as far as they reach, the widest bits first.
+
+    Grants are for the region of what a layer makes or reads. But many layers of few bits cost little and grant many
+    numbers of the channel, of which a network could be made beside them: as far as such a grant exceeds what the layer
+    costs, it flows from what the layer makes only with the map, and from what it reads only against it, to what leads
+    to nothing but layers; through a value flows no more than its elements.
+    """
+    settled = Settled(left={i: demands[i].elements for i in sorted(deep)})
+    wanted: dict[tuple[str, str], dict[int, list[int]]] = {}
     for i, demand in enumerate(demands):
-        bucket = wanted.setdefault((regions.of(demand.node.output), demand.sort), {})
-        bucket.setdefault(demand.bits, []).append(i)
+        if i not in deep:
+            bucket = wanted.setdefault((demand.node.output, demand.sort), {})
+            bucket.setdefault(demand.bits, []).append(i)
     flow = _Flow()
+    places = {(regions.of(value), sort) for value, sort in wanted}
     supply: dict[tuple[int, str], int] = {}
     for n, grant in enumerate(grants):
         flow.edge("source", n, grant.operations)
-        for place, name, amount in _supplies(n, grant):
-            if place in wanted:
-                flow.edge(n, name, amount)
-                flow.edge(name, place, amount)
-                supply[place] = supply.get(place, 0) + amount
-    settled = Settled()
+        for supplied in _supplies(n, grant):
+            place = supplied.region, supplied.sort
+            if place in places:
+                flow.edge(n, supplied.name, supplied.elements)
+                flow.edge(supplied.name, place, supplied.anywhere)
+                flow.edge(supplied.name, (supplied.value, supplied.sort, supplied.way), math.inf)
+                supply[place] = supply.get(place, 0) + supplied.elements
+    _ways(graph, flow, {sort for _, sort in wanted} - {SUM})
+    beside = _beside_layers(graph)
+    for value, sort in wanted:
+        flow.edge((regions.of(value), sort), (value, sort), math.inf)
+        if sort != SUM:
+            flow.edge((value, sort, "down"), (value, sort), math.inf)
+            if sort not in _NUMBERS or value not in beside:
+                flow.edge((value, sort, "up"), (value, sort), math.inf)
     for bits in sorted({bits for bucket in wanted.values() for bits in bucket}, reverse=True):
         for key, bucket in wanted.items():
             if bits in bucket:
@@ -149,20 +216,67 @@ def settle(demands: list[Demand], grants: Iterable[Grant], regions: Regions) -> 
                 covered -= taken
                 if taken < demands[i].elements:
                     settled.left[i] = demands[i].elements - taken
-    for key, bucket in wanted.items():
-        total = sum(demands[i].elements for group in bucket.values() for i in group)
-        settled.used = max(settled.used, total / supply[key] if supply.get(key) else math.inf if total else 0.0)
+    totals: dict[tuple[int, str], int] = {}
+    for demand in demands:
+        place = regions.of(demand.node.output), demand.sort
+        totals[place] = totals.get(place, 0) + demand.elements
+    for place, total in totals.items():
+        settled.used = max(settled.used, total / supply[place] if supply.get(place) else math.inf if total else 0.0)
     return settled
 
 
-def _supplies(n: int, grant: Grant) -> Iterable[tuple[tuple[int, str], Hashable, int]]:
-    """(bucket, name of the supply, elements): where each of a layer's grants may go."""
+@dataclass(frozen=True)
+class _Supply:
+    """What a layer grants of one sort at one value: `elements`, of which `anywhere` may be used all over the region."""
+
+    name: Hashable
+    sort: str
+    region: int
+    value: str
+    way: str
+    elements: int
+    anywhere: int
+
+
+def _supplies(n: int, grant: Grant) -> Iterator[_Supply]:
     for sort in GRANTED:
-        yield (grant.made_region, sort), (n, "made", sort), grant.made
-        for region in grant.read_regions:
-            yield (region, sort), (n, "read", sort), grant.read
+        anywhere = grant.anywhere(grant.made)
+        yield _Supply((n, "made", sort), sort, grant.made_region, grant.output, "down", grant.made, anywhere)
+        for (value, read), region in zip(grant.inputs, grant.read_regions, strict=True):
+            yield _Supply((n, value, sort), sort, region, value, "up", read, grant.anywhere(read))
+    sums = min(grant.made, grant.paid)
     for region in dict.fromkeys((grant.made_region, *grant.read_regions)):
-        yield (region, SUM), (n, "made", SUM), grant.sums
+        yield _Supply((n, "made", SUM), SUM, region, grant.output, "down", sums, sums)
+
+
+def _ways(graph: Graph, flow: _Flow, sorts: Collection[str]) -> None:
+    """The edges along which grants flow: down with the values, up against them, through all that is no layer."""
+    for node in graph.running:
+        if _is_layer(node):
+            continue
+        for value in dict.fromkeys(node.inputs):
+            if value and not graph.is_constant(value):
+                most = min(math.prod(graph.shapes[value]), math.prod(graph.shapes[node.output]))
+                for sort in sorts:
+                    flow.edge((value, sort, "down"), (node.output, sort, "down"), most)
+                    flow.edge((node.output, sort, "up"), (value, sort, "up"), most)
+
+
+def _beside_layers(graph: Graph) -> set[str]:
+    """Values that also lead to something else than layers: to a sum or product of maps, or to the end."""
+    found = {node.output for node in graph.running if not graph.consumers.get(node.output)}
+    for node in reversed(graph.running):
+        if _is_layer(node):
+            continue
+        changing = [i for i in node.inputs if i and not graph.is_constant(i)]
+        merges = len(changing) > 1 and (node.kind not in KINDS or KINDS[node.kind].price is not Charge.MOVE)
+        if merges or node.output in found:
+            found.update(changing)
+    return found
+
+
+def _is_layer(node: Node) -> bool:
+    return node.kind in KINDS and KINDS[node.kind].price is Charge.LAYER
 
 
 class _Flow:

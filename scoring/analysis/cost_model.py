@@ -20,6 +20,7 @@ from scoring.analysis.allowances import (
     SUM,
     Demand,
     settle,
+    too_deep,
 )
 from scoring.analysis.axes import CHANNEL, elements_read, is_channel_axis, is_spatial
 from scoring.analysis.layer_costs import LayerCosts
@@ -80,7 +81,8 @@ class _Analysis(LayerCosts):
 
     def costs(self, parent: ParentCosts | None) -> Costs:
         """The table of what was added."""
-        settled = settle(self.demands, self.grants, self.regions)
+        deep = too_deep(self.graph, self.demands)
+        settled = settle(self.graph, self.demands, self.grants, self.regions, deep)
         fewest: dict[int, int] = {}  # bits of the layers that make or read a region
         for grant in self.grants:
             for region in (grant.made_region, *grant.read_regions):

@@ -449,3 +449,66 @@ def dust_of_one_bit() -> onnx.ModelProto:
         *DUST,
     ]
     return _of(nodes, {**arrays, **DUSTY}, shape=LARGE, dust=1)
+
+
+# Functions of single values on the grants of dust: one behind the other, or beside each other ----------------------
+
+FLOORS = 12
+KNOTS = 8
+
+
+def _tower(last: str) -> tuple[list[onnx.NodeProto], dict[str, Array]]:
+    """Twelve times Mul, Add, Tanh, ending in `last`."""
+    nodes, arrays, value = [], {}, "x"
+    for i in range(FLOORS):
+        end = last if i == FLOORS - 1 else f"w{i}"
+        nodes += [N("Mul", [value, f"m{i}"], [f"u{i}"]), N("Add", [f"u{i}", f"b{i}"], [f"v{i}"])]
+        nodes.append(N("Tanh", [f"v{i}"], [end]))
+        value = end
+        arrays[f"m{i}"] = f32(RNG.standard_normal((1, C, 1, 1)) + 1)
+        arrays[f"b{i}"] = f32(RNG.standard_normal((1, C, 1, 1)))
+    return nodes, arrays
+
+
+TOWER = _tower("y"), _tower("sums")
+
+
+def tower_twin() -> onnx.ModelProto:
+    nodes, arrays = TOWER[0]
+    return _of(nodes, arrays, shape=LARGE)
+
+
+@plant("dust", tower_twin)
+def a_tower_beside_dust() -> onnx.ModelProto:
+    """What stands one behind the other on one map, beside a layer of one bit that grants sixteen times its elements."""
+    nodes, arrays = TOWER[1]
+    return _of([*nodes, *DUST], {**arrays, **DUSTY}, shape=LARGE, dust=1)
+
+
+SLOPES, SHIFTS, HEIGHTS = (f32(RNG.standard_normal((KNOTS, C))) for _ in range(3))
+
+
+def knots_twin() -> onnx.ModelProto:
+    """Two depthwise layers: from each channel to its knots, and back."""
+    nodes = [
+        N("Conv", ["x", "slopes", "shifts"], ["wide"], group=C),
+        N("Relu", ["wide"], ["knots"]),
+        N("Conv", ["knots", "heights"], ["y"], group=C),
+    ]
+    arrays = {"slopes": SLOPES.T.reshape(-1, 1, 1, 1), "shifts": SHIFTS.T.reshape(-1)}
+    return _of(nodes, {**arrays, "heights": HEIGHTS.T.reshape(C, KNOTS, 1, 1)}, shape=LARGE)
+
+
+@plant("dust", knots_twin)
+def sums_of_knots_beside_dust() -> onnx.ModelProto:
+    """Sums of c relu(a x + b), eight for each channel."""
+    nodes, arrays, last = [], {}, ""
+    for k in range(KNOTS):
+        nodes += [N("Mul", ["x", f"a{k}"], [f"u{k}"]), N("Add", [f"u{k}", f"b{k}"], [f"v{k}"])]
+        nodes += [N("Relu", [f"v{k}"], [f"h{k}"]), N("Mul", [f"h{k}", f"c{k}"], [f"z{k}"])]
+        for name, numbers in (("a", SLOPES), ("b", SHIFTS), ("c", HEIGHTS)):
+            arrays[f"{name}{k}"] = numbers[k].reshape(1, C, 1, 1)
+        if last:
+            nodes.append(N("Add", [last, f"z{k}"], ["sums" if k == KNOTS - 1 else f"t{k}"]))
+        last = nodes[-1].output[0]
+    return _of([*nodes, *DUST], {**arrays, **DUSTY}, shape=LARGE, dust=1)

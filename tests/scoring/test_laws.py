@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from scoring.analysis.allowances import Demand, Grant, Regions, settle
+from scoring.analysis.allowances import Demand, Grant, Regions, settle, too_deep
 from scoring.analysis.axes import CHANNEL, MIXED, SPATIAL, regrouped
 from scoring.analysis.cost_model import analyse
 from scoring.analysis.dead_channels import prepared
@@ -36,6 +36,12 @@ def chain(count: int) -> Graph:
     return Graph(nodes, "v0", names[-1], shapes, dict.fromkeys(names, torch.float32), {}, {})
 
 
+def layer(index: int, regions: Regions, operations: int, made: int, read: int, bits: int = 32) -> Grant:
+    """A layer that reads one end of the chain and makes the other."""
+    region = regions.of("v1")
+    return Grant(f"l{index}", operations, made, "v0", (("v8", read),), region, (region,), bits)
+
+
 demands = st.lists(st.tuples(st.sampled_from(SORTS), st.integers(1, 50), st.sampled_from((4, 8, 32))), max_size=8)
 layers = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 20), st.integers(0, 20)), max_size=5)
 
@@ -48,15 +54,14 @@ def test_no_layer_grants_more_operations_than_it_is_priced_for(
     """Operations done are at most twice the operations priced: what is free is at most what is priced."""
     graph = chain(8)
     regions = Regions(graph)
-    region = regions.of("v1")
     asked = [Demand(graph.nodes[i], sort, n, bits) for i, (sort, n, bits) in enumerate(wanted)]
-    grants = [Grant(f"l{i}", ops, made, read, region, (region,)) for i, (ops, made, read) in enumerate(given_)]
-    left = settle(asked, grants, regions).left
+    grants = [layer(i, regions, *one) for i, one in enumerate(given_)]
+    left = settle(graph, asked, grants, regions).left
     free = sum(d.elements for d in asked) - sum(left.values())
     assert free <= sum(grant.operations for grant in grants)
     for sort in SORTS:
         covered = sum(d.elements - left.get(i, 0) for i, d in enumerate(asked) if d.sort == sort)
-        assert covered <= sum(g.made + (g.read if sort != "sum" else 0) for g in grants)
+        assert covered <= sum(g.made + (g.inputs[0][1] if sort != "sum" else 0) for g in grants)
 
 
 @settings(deadline=None)
@@ -66,15 +71,73 @@ def test_what_is_free_does_not_depend_on_the_order(
 ) -> None:
     graph = chain(8)
     regions = Regions(graph)
-    region = regions.of("v1")
 
     def price_left(order: list[tuple[str, int, int]], of: list[tuple[int, int, int]]) -> int:
         asked = [Demand(graph.nodes[i], sort, n, bits) for i, (sort, n, bits) in enumerate(order)]
-        grants = [Grant(f"l{i}", ops, made, read, region, (region,)) for i, (ops, made, read) in enumerate(of)]
-        left = settle(asked, grants, regions).left
+        grants = [layer(i, regions, *one) for i, one in enumerate(of)]
+        left = settle(graph, asked, grants, regions).left
         return sum(n * asked[i].bits for i, n in left.items())
 
     assert price_left(wanted, given_) == price_left(wanted[::-1], given_[::-1])
+
+
+def in_a_row(sort: str, count: int, merges: tuple[int, ...] = ()) -> Graph:
+    """A convolution, then so many operations of one sort, some of them behind an addition of the map to itself."""
+    kinds = {"multiply": "Mul", "add": "Add", "activation": "Relu"}
+    nodes, value = [Node("conv", "Conv", ("image", "w"), ("v",), {"pads": [0, 0, 0, 0]})], "v"
+    for i in range(count):
+        if i in merges:
+            nodes.append(Node(f"sum{i}", "Add", (value, value), (f"s{i}",)))
+            value = f"s{i}"
+        constant = () if sort == "activation" else ("c",)
+        nodes.append(Node(f"n{i}", kinds[sort], (value, *constant), (f"v{i}",)))
+        value = f"v{i}"
+    names = ["image", *(node.output for node in nodes)]
+    shapes = dict.fromkeys(names, (1, 1, 2, 2))
+    constants = {"w": torch.ones(1, 1, 1, 1), "c": torch.ones(1, 1, 1, 1)}
+    return Graph(nodes, "image", value, shapes, dict.fromkeys(names, torch.float32), constants, {})
+
+
+@pytest.mark.parametrize(("sort", "most"), [("multiply", 2), ("add", 2), ("activation", 3)])
+def test_so_many_in_a_row_are_free_and_an_addition_of_maps_begins_with_one(sort: str, most: int) -> None:
+    graph = in_a_row(sort, 6)
+    asked = [Demand(node, sort, 4, 32) for node in graph.nodes[1:]]
+    assert too_deep(graph, asked) == set(range(most, 6))
+    graph = in_a_row(sort, 6, merges=(5,))
+    asked = [Demand(n, "sum" if n.name.startswith("sum") else sort, 4, 32) for n in graph.nodes[1:]]
+    deep = {asked[i].node.name for i in too_deep(graph, asked)}
+    assert deep == {f"n{i}" for i in range(most, 5)}, "the one behind the addition has room for one"
+
+
+def test_what_a_layer_of_one_bit_grants_goes_to_what_leads_to_it_and_not_beside_it() -> None:
+    """image -> a -> b -> layer, and a -> c, which is added: b's number is the layer's, c's is nobody's.
+
+    A float layer, which costs as much as both, grants both.
+    """
+    names = ("image", "a", "b", "c", "sum", "out")
+    nodes = [
+        Node("relu", "Relu", ("image",), ("a",)),
+        Node("b", "Mul", ("a", "k"), ("b",)),
+        Node("layer", "Conv", ("b", "w"), ("out",)),
+        Node("c", "Mul", ("a", "k"), ("c",)),
+        Node("sum", "Add", ("c", "out"), ("sum",)),
+    ]
+    shapes = dict.fromkeys(names, (1, 1, 2, 2))
+    constants = {"w": torch.ones(1, 1, 1, 1), "k": torch.ones(1, 1, 1, 1)}
+    graph = Graph(nodes, "image", "sum", shapes, dict.fromkeys(names, torch.float32), constants, {})
+    asked = [Demand(nodes[1], "multiply", 4, 32), Demand(nodes[3], "multiply", 4, 32)]
+
+    def left(bits: int, macs: int) -> dict[int, int]:
+        regions = Regions(graph)
+        reads = tuple(dict.fromkeys((regions.of("b"),)))
+        grant = Grant("layer", 2 * macs, 4, "out", (("b", 4),), regions.of("out"), reads, bits)
+        return settle(graph, asked, [grant], regions).left
+
+    assert left(1, 4) == {1: 4}
+    assert left(32, 4) == {}
+    # 128 multiply-accumulates of one bit cost as much as 4 of 32 bits, 8 operations: one for each of the four sorts,
+    # made and read. What it reads is b's whole grant; of what it makes, one goes to c.
+    assert left(1, 128) == {1: 4 - 1}
 
 
 @pytest.mark.parametrize(
