@@ -1,4 +1,4 @@
-"""Pruning: one small file a method, one registry, one exact-k mask.
+"""Pruning: the methods in one registry, and one exact-k mask for all of them.
 
     from contest import pruning
     masks = pruning.prune(model, "magnitude", sparsity=0.9)

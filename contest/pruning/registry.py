@@ -154,8 +154,8 @@ def register(method: Method) -> Method:
 
 
 def methods() -> dict[str, Method]:
-    """All built-in and registered methods by name."""
-    return dict(_METHODS)
+    """All built-in and registered methods by name, in the order of the alphabet."""
+    return dict(sorted(_METHODS.items()))
 
 
 def method(name: str | Method | Score) -> Method:

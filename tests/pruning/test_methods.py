@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from contest import pruning
-from contest.pruning.methods import grasp, second_order, thinet
-from contest.pruning.methods.filter_l1 import filter_sums, input_channel, output_channel
+from contest.pruning.methods import gradients
+from contest.pruning.methods.channels import _merged, filter_sums, input_channel, output_channel, patches_of
 
 
 def squared(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ def test_snip_is_weight_times_gradient_written_out() -> None:
 def test_grasp_is_weight_times_hessian_times_gradient_written_out() -> None:
     model, batches, weight, _, covariance = line()
     # With outputs divided by T the loss is |W x / T - t|^2 / 2: another gradient, the Hessian over T^2.
-    T = grasp.Grasp.temperature
+    T = gradients.Grasp.temperature
     x, t = torch.cat([b[0] for b in batches]), torch.cat([b[1] for b in batches])
     gradient = (x @ weight.T / T - t).T @ x / T / len(x)
     scores = pruning.method("grasp")(model, batches, squared)
@@ -73,8 +73,8 @@ def test_snip_by_finite_differences() -> None:
 
 def test_grasp_by_finite_differences_of_the_gradient() -> None:
     model, batches = tiny()
-    T = grasp.Grasp.temperature
-    products = grasp.hessian_gradient(model, batches, nn.functional.cross_entropy)
+    T = gradients.Grasp.temperature
+    products = gradients.hessian_gradient(model, batches, nn.functional.cross_entropy)
     state = {name: p.detach() for name, p in model.named_parameters()}
     names = list(products)
 
@@ -97,7 +97,7 @@ def test_fisher_diagonal_written_out_for_logistic_regression() -> None:
     x, t = torch.randn(30, 5).double(), (torch.rand(30, 1) < 0.5).double()
     weight = model.weight.detach()
     expected = ((x @ weight.T).sigmoid() - t).square() * x.square()
-    fisher = second_order.fisher_diagonal(model, [(x, t)], nn.functional.binary_cross_entropy_with_logits)
+    fisher = gradients.fisher_diagonal(model, [(x, t)], nn.functional.binary_cross_entropy_with_logits)
     torch.testing.assert_close(fisher["weight"], expected.mean(0, keepdim=True))
     scores = pruning.method("second-order")(model, [(x, t)], nn.functional.binary_cross_entropy_with_logits)
     torch.testing.assert_close(scores["weight"], weight**2 * expected.mean(0, keepdim=True) / 2)
@@ -233,10 +233,10 @@ def test_each_greedy_step_of_thinet_against_brute_force(layer: nn.Module) -> Non
     channels = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
     x = torch.rand(3, channels).double() if isinstance(layer, nn.Linear) else torch.rand(2, channels, 5, 5).double()
     model = nn.Sequential(nn.Identity(), layer).requires_grad_(False)
-    patches = thinet.patches_of(layer, x)
+    patches = patches_of(layer, x)
     groups = getattr(layer, "groups", 1)
     weight = layer.weight.detach()
-    order = thinet._merged(patches, weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)).tolist()
+    order = _merged(patches, weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)).tolist()
 
     def lost(removed: list[int]) -> float:
         only = torch.zeros_like(x)

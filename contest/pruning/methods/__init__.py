@@ -1,4 +1,7 @@
-"""The pruning methods: one small file each, found by itself; it enters its row in `contest.pruning.registry`."""
+"""The pruning methods: a module each, or one for a few that share their arithmetic.
+
+Each module here is found by itself and enters its methods in `contest.pruning.registry`.
+"""
 
 import importlib
 import pkgutil
