@@ -1,17 +1,29 @@
-"""From a path to a description: regular file, size, format by content, then the format's own gate."""
+"""From a path to a description: regular file, size, format by content, then the format's own gate.
+
+An ONNX model whose weights lie in a file beside it becomes one file first (`whole_file`).
+"""
 
 from __future__ import annotations
 
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from contest.errors import RefusedError
-from contest.untrusted.description import CONVERT, FROM_KERAS, MAX_FILE_BYTES, Description, Kind, from_export, shown
-from contest.untrusted.onnx_reader import describe_onnx, other_files, with_weights_inside
+from contest.untrusted.description import (
+    CONVERT,
+    FROM_KERAS,
+    MAX_FILE_BYTES,
+    MAX_NAME,
+    Description,
+    Kind,
+    from_export,
+    shown,
+)
+from contest.untrusted.onnx_reader import LENGTH, Span, Value, damaged, describe_onnx, fields, message, text_of, varint
 from contest.untrusted.safetensors_reader import describe_safetensors
 from contest.untrusted.zip_reader import describe_torch
 
@@ -82,7 +94,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         return
     content = read_regular(path)
     try:
-        names = other_files(content)
+        names = _other_files(content)
     except RefusedError:
         names = []  # no ONNX file: what reads it says so
     beside = {name: path.parent / name for name in names}
@@ -93,8 +105,99 @@ def whole_file(path: Path) -> Iterator[Path]:
         raise RefusedError(f"'{shown(path.name)}' and its weights have more than {MAX_FILE_BYTES:,} bytes")
     with tempfile.TemporaryDirectory(prefix="contest-") as folder:
         one = Path(folder) / path.name
-        one.write_bytes(with_weights_inside(content, {name: read_regular(file) for name, file in beside.items()}))
+        one.write_bytes(_with_weights_inside(content, {name: read_regular(file) for name, file in beside.items()}))
         yield one
+
+
+def _other_files(content: bytes) -> list[str]:
+    """Names of the files that an ONNX model's tensors lie in; none where it is whole."""
+    found: dict[str, None] = {}
+    for number, value in fields(content, (0, len(content))):
+        if number != 7 or isinstance(value, int):
+            continue
+        for field, inner in fields(content, value):
+            if field == 5 and not isinstance(inner, int):
+                spans_ = [v for n, v in fields(content, inner) if n == 13 and not isinstance(v, int)]
+                if spans_:
+                    found[_places(content, spans_).get("location", "")] = None
+    return list(found)
+
+
+def _with_weights_inside(content: bytes, beside: Mapping[str, bytes]) -> bytes:
+    """An ONNX model whose tensors lie in other files, with all of them in itself.
+
+    beside: the other files' bytes by name. Raises RefusedError for places that they do not hold.
+    """
+    parts = []
+    for number, value, raw in _raw_fields(content, (0, len(content))):
+        if number == 7 and not isinstance(value, int):
+            graph = [
+                _field(5, _inside(content, inner, beside)) if field == 5 and not isinstance(inner, int) else bytes_
+                for field, inner, bytes_ in _raw_fields(content, value)
+            ]
+            raw = _field(7, b"".join(graph))
+        parts.append(raw)
+    return b"".join(parts)
+
+
+def _inside(content: bytes, span: Span, beside: Mapping[str, bytes]) -> bytes:
+    """A stored tensor with its numbers in itself."""
+    fields_ = list(_raw_fields(content, span))
+    if not any(number == 13 for number, _, _ in fields_):
+        return content[span[0] : span[1]]
+    where = _places(content, [value for number, value, _ in fields_ if number == 13 and not isinstance(value, int)])
+    data = beside.get(where.get("location", ""), b"")
+    try:
+        start = int(where.get("offset", "0"))
+        size = int(where.get("length", str(len(data) - start)))
+    except ValueError as error:
+        raise damaged() from error
+    if start < 0 or size < 0 or start + size > len(data):
+        raise RefusedError(
+            f"a tensor lies at {start:,} to {start + size:,} of '{shown(where.get('location', ''))}', which has "
+            f"{len(data):,} bytes: the two files are not of one export"
+        )
+    kept = b"".join(raw for number, _, raw in fields_ if number not in (13, 14, 9))
+    return kept + _field(9, data[start : start + size])
+
+
+def _places(content: bytes, entries: Sequence[Span]) -> dict[str, str]:
+    """`location`, `offset` and `length` of external data."""
+    found = {}
+    for entry in entries:
+        pair = message(content, entry, 4, "a place of external data")
+        key = text_of(content, pair.get(1), MAX_NAME, "a key of external data")
+        found[key] = text_of(content, pair.get(2), MAX_NAME, "a place of external data")
+    return found
+
+
+def _raw_fields(content: bytes, span: Span) -> Iterator[tuple[int, Value, bytes]]:
+    """The fields of a message, each with its bytes and its tag, so that one can be written with a few changed."""
+    place = span[0]
+    for number, value in fields(content, span):
+        end = _behind(content, place, span[1]) if isinstance(value, int) else value[1]
+        yield number, value, content[place:end]
+        place = end
+
+
+def _behind(content: bytes, place: int, end: int) -> int:
+    """The place behind a tag and a varint."""
+    for _ in range(2):
+        _, place = varint(content, place, end)
+    return place
+
+
+def _field(number: int, value: bytes) -> bytes:
+    """A field of bytes: a text, a block of numbers or a nested message."""
+    return _varint_bytes(number << 3 | LENGTH) + _varint_bytes(len(value)) + value
+
+
+def _varint_bytes(value: int) -> bytes:
+    parts = bytearray()
+    while value > 0x7F:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes((*parts, value))
 
 
 def check_bytes(content: bytes, name: str) -> Description:

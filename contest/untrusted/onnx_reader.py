@@ -6,7 +6,7 @@ domains, cycles, and whatever exceeds the caps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from contest.errors import RefusedError
@@ -54,35 +54,6 @@ def fields(content: bytes, span: Span) -> Iterator[tuple[int, Value]]:
             raise damaged()
         yield number, (place, place + size)
         place += size
-
-
-def raw_fields(content: bytes, span: Span) -> Iterator[tuple[int, Value, bytes]]:
-    """The same with the bytes of each field and its tag, so that a message can be written with a few changed."""
-    place = span[0]
-    for number, value in fields(content, span):
-        end = _behind(content, place, span[1]) if isinstance(value, int) else value[1]
-        yield number, value, content[place:end]
-        place = end
-
-
-def _behind(content: bytes, place: int, end: int) -> int:
-    """The place behind a tag and a varint."""
-    for _ in range(2):
-        _, place = varint(content, place, end)
-    return place
-
-
-def written(number: int, value: bytes) -> bytes:
-    """A field of bytes: a text, a block of numbers or a nested message."""
-    return _varint_bytes(number << 3 | LENGTH) + _varint_bytes(len(value)) + value
-
-
-def _varint_bytes(value: int) -> bytes:
-    parts = bytearray()
-    while value > 0x7F:
-        parts.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes((*parts, value))
 
 
 def message(content: bytes, span: Span, limit: int, what: str) -> dict[int, list[Value]]:
@@ -357,68 +328,6 @@ def _tensor(content: bytes, span: Span, what: str) -> tuple[str, TensorInfo]:
     if info.elements > 2 * stored:  # the narrowest numbers: two in a byte
         raise RefusedError(f"tensor '{shown(label)}' of shape {info.shape} has only {stored:,} bytes of numbers")
     return name, info
-
-
-def with_weights_inside(content: bytes, beside: Mapping[str, bytes]) -> bytes:
-    """An ONNX model whose tensors lie in other files, with all of them in itself.
-
-    beside: the other files' bytes by name. Raises RefusedError for places that they do not hold.
-    """
-    parts = []
-    for number, value, raw in raw_fields(content, (0, len(content))):
-        if number == 7 and not isinstance(value, int):
-            graph = [
-                written(5, _inside(content, inner, beside)) if field == 5 and not isinstance(inner, int) else bytes_
-                for field, inner, bytes_ in raw_fields(content, value)
-            ]
-            raw = written(7, b"".join(graph))
-        parts.append(raw)
-    return b"".join(parts)
-
-
-def _inside(content: bytes, span: Span, beside: Mapping[str, bytes]) -> bytes:
-    """A stored tensor with its numbers in itself."""
-    fields_ = list(raw_fields(content, span))
-    if not any(number == 13 for number, _, _ in fields_):
-        return content[span[0] : span[1]]
-    where = _places(content, [value for number, value, _ in fields_ if number == 13 and not isinstance(value, int)])
-    data = beside.get(where.get("location", ""), b"")
-    try:
-        start = int(where.get("offset", "0"))
-        size = int(where.get("length", str(len(data) - start)))
-    except ValueError as error:
-        raise damaged() from error
-    if start < 0 or size < 0 or start + size > len(data):
-        raise RefusedError(
-            f"a tensor lies at {start:,} to {start + size:,} of '{shown(where.get('location', ''))}', which has "
-            f"{len(data):,} bytes: the two files are not of one export"
-        )
-    kept = b"".join(raw for number, _, raw in fields_ if number not in (13, 14, 9))
-    return kept + written(9, data[start : start + size])
-
-
-def _places(content: bytes, entries: Sequence[Span]) -> dict[str, str]:
-    """`location`, `offset` and `length` of external data."""
-    found = {}
-    for entry in entries:
-        pair = message(content, entry, 4, "a place of external data")
-        key = text_of(content, pair.get(1), MAX_NAME, "a key of external data")
-        found[key] = text_of(content, pair.get(2), MAX_NAME, "a place of external data")
-    return found
-
-
-def other_files(content: bytes) -> list[str]:
-    """Names of the files that an ONNX model's tensors lie in; none where it is whole."""
-    found: dict[str, None] = {}
-    for number, value in fields(content, (0, len(content))):
-        if number != 7 or isinstance(value, int):
-            continue
-        for field, inner in fields(content, value):
-            if field == 5 and not isinstance(inner, int):
-                spans_ = [v for n, v in fields(content, inner) if n == 13 and not isinstance(v, int)]
-                if spans_:
-                    found[_places(content, spans_).get("location", "")] = None
-    return list(found)
 
 
 def _empty(content: bytes, tensor: dict[int, list[Value]]) -> bool:
