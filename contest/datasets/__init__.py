@@ -6,13 +6,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from contest.datasets.batches import Batch, Batches
-    from contest.datasets.images import ALL_IMAGES, DataSet, Images, Split, split
+    from contest.datasets.images import ALL_IMAGES, Batch, Batches, DataSet, Images, Split, split
     from contest.datasets.sources import load
 
 _HOMES = {
-    "Batch": "contest.datasets.batches",
-    "Batches": "contest.datasets.batches",
+    "Batch": "contest.datasets.images",
+    "Batches": "contest.datasets.images",
     "ALL_IMAGES": "contest.datasets.images",
     "DataSet": "contest.datasets.images",
     "Images": "contest.datasets.images",

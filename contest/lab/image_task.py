@@ -12,7 +12,7 @@ from contest import pruning
 from contest.candidate import Recipe
 from contest.datasets import Batches as AugmentedBatches
 from contest.datasets import Images, load
-from contest.datasets.batches import to_float
+from contest.datasets.images import to_float
 from contest.errors import UsageError
 from contest.lab.task import Task
 

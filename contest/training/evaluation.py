@@ -15,7 +15,7 @@ from rich import progress as rich_progress
 from torch import Tensor, nn
 
 from contest.datasets import Batch, Images
-from contest.datasets.batches import to_float
+from contest.datasets.images import to_float
 from contest.errors import UsageError
 from contest.training.device import autocast, keep_memory
 

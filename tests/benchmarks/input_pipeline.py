@@ -32,7 +32,7 @@ from torchvision import datasets, transforms
 
 from contest.candidate import Architecture, Recipe
 from contest.datasets import Batches, Images, load
-from contest.datasets.batches import to_float
+from contest.datasets.images import to_float
 from contest.networks import build
 from contest.training import fit
 from contest.training.device import autocast, has_bf16, keep_memory
