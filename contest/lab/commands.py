@@ -1,4 +1,4 @@
-"""`contest lab`: the experiments on the command line.
+"""`contest lab`: the experiments on the command line; and for a class, labs as files, notebooks, reports of many.
 
 An experiment's options are the fields of its dataclass, so that each parameter is declared once; what a field is for
 stands in `HELP`, once for all experiments that have it.
@@ -7,32 +7,27 @@ stands in `HELP`, once for all experiments that have it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import click
+from rich.console import Console
 
+from contest import pruning
 from contest.datasets.registry import names_help
 from contest.errors import UsageError
-from contest.lab import registry
+from contest.lab import course, registry
 from contest.lab.course import TaskTable, tasks_of
-from contest.lab.course_commands import (
-    collect,
-    gallery,
-    labs,
-    methods,
-    notebook,
-    report,
-    results,
-    run,
-    show_results,
-    with_score,
-)
+from contest.lab.image_task import score_of
 from contest.lab.registry import EXPERIMENTS, Experiment, execute
+from contest.lab.results.report import Results, class_means, long_table
+from contest.lab.results.report import collect as collect_results
+from contest.lab.results.tables import show_table
+from contest.lab.task import Task
 from contest.lab.training import Training
-from contest.pruning import read_ratios
 
+FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
 HELP = {
     "batch": "Samples in one timed run.",
     "compare.look_at": "The ratio that is looked at layer by layer.",
@@ -172,7 +167,7 @@ def _respelled(given: dict[str, Any], parameters: Any) -> dict[str, Any]:
     if "exponents" in given:
         found["ratios"] = registry.ratios(given["ratios"], given["sparsities"], given["exponents"], parameters.ratios)
     if "layer" in given:
-        found["layers"] = _layers(given["layer"]) if given["ratios"] is None else read_ratios(given["ratios"])
+        found["layers"] = _layers(given["layer"]) if given["ratios"] is None else pruning.read_ratios(given["ratios"])
     if "group" in given:
         groups = tuple((group.partition("=")[0], registry.names(group.partition("=")[2])) for group in given["group"])
         if not all(members for _, members in groups):
@@ -186,6 +181,27 @@ def _layers(given: Sequence[str]) -> tuple[tuple[str, float], ...]:
     if not all(separator for _, separator, _ in each):
         raise UsageError(f"--layer is {', '.join(given)}; it must be name=sparsity, such as conv1.weight=0.5")
     return tuple((name, registry.numbers(value)[0]) for name, _, value in each)
+
+
+def with_score(task: Task) -> Task:
+    """A built-in task with the contest's score of its networks, where the command line knows how to score a file."""
+    score_file: Callable[[Path], float] | None = click.get_current_context().find_root().obj
+    if score_file is None or "model" not in task.about or "factory" in task.about:
+        return task
+    return dataclasses.replace(
+        task, score=lambda network: score_of(network, str(task.about["model"]), task, score_file)
+    )
+
+
+def show_results(results: Results) -> None:
+    """The tables that fit a screen, the sentences, and where the page lies."""
+    console = Console()
+    for name, table in results.tables.items():
+        if len(table) <= 40:
+            show_table(console, name, table)
+    for note in results.notes:
+        console.print(note, highlight=False)
+    console.print(f"[bold]{results.folder / 'report.html'}[/bold]")
 
 
 add("repeated", "Prune a fraction of what remains, again and again: no retraining, retraining, rewinding.")
@@ -219,5 +235,118 @@ add(
 )
 add("deploy", "Run pruned networks in PyTorch and in ONNX Runtime: latency, agreement, size.")
 add("quantise", "Prune and quantise on a grid, together and one after the other.")
-for other in (run, notebook, labs, report, collect, methods, results, gallery):
-    lab.add_command(other)
+
+
+@lab.command()
+@click.argument("lab")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Results folder; a folder in it each step.")
+@click.option("--quick", is_flag=True, help="With the smaller parameters of the file, for a first look.")
+@registry.machine_options
+def run(lab: str, out: Path, quick: bool, seeds: int, **given: Any) -> None:
+    """Run LAB: a lab's TOML file, the name of one that comes with this tool, or a result's config.json."""
+    machine = registry.machine(given)
+    if lab.endswith(".json"):
+        show_results(course.run_configuration(Path(lab), out, seeds=seeds, progress=True, **machine))
+        return
+    page = course.run(course.read(lab), out, quick=quick, seeds=seeds, progress=True, finish=with_score, **machine)
+    click.echo(str(page))
+
+
+@lab.command()
+@click.argument("lab")
+@click.option("--out", type=click.Path(path_type=Path), help="The notebook (default: the lab's name, here).")
+@click.option("--quick", is_flag=True, help="With the smaller parameters of the file.")
+@click.option("--data", type=click.Path(path_type=Path), help="Folder of the data sets.")
+def notebook(lab: str, out: Path | None, quick: bool, data: Path | None) -> None:
+    """Write LAB (a TOML file or a lab's name) as a Jupyter notebook."""
+    from contest.lab.notebook import write_notebook
+
+    path = out or Path(f"{Path(lab).stem}.ipynb")
+    if path.exists():
+        raise UsageError(f"{path} exists, perhaps with somebody's answers; give another name with --out")
+    click.echo(str(write_notebook(course.read(lab), path, quick=quick, data=data)))
+
+
+@lab.command()
+@click.option("--write", type=click.Path(path_type=Path), help="Copy their files into this folder, to be changed.")
+def labs(write: Path | None) -> None:
+    """List the labs that come with this tool."""
+    for name in course.names():
+        found = course.read(name)
+        questions = sum(len(step.questions) for step in found.steps)
+        click.echo(f"{name}: {found.title} ({len(found.steps)} steps, {questions} questions)")
+        if write is not None:
+            write.mkdir(parents=True, exist_ok=True)
+            path = write / f"{name}.toml"
+            if path.exists():
+                raise UsageError(f"{path} exists; remove it, or give another folder")
+            path.write_text((course.LABS / f"{name}.toml").read_text(encoding="utf-8"), encoding="utf-8")
+            click.echo(f"  {path}")
+
+
+@lab.command()
+@click.argument("folders", nargs=-1, required=True, type=FOLDER)
+@click.option("--question", "questions", multiple=True, help="Asked on the page, with room for the answer.")
+def report(folders: tuple[Path, ...], questions: tuple[str, ...]) -> None:
+    """Write the page of finished results in FOLDERS again: report.html and report.md."""
+    for folder in folders:
+        if not (folder / "results.json").is_file():
+            click.echo(str(course.report(folder)))
+            continue
+        found = Results.load(folder)
+        if questions:
+            found.questions = questions
+        click.echo(str(found.finish()))
+
+
+@lab.command()
+@click.argument("folders", nargs=-1, required=True, type=FOLDER)
+@click.option("--csv", type=click.Path(path_type=Path, dir_okay=False), help="All values, a row for each.")
+@click.option("--table", default="", help="Show this table's mean and standard deviation over everybody.")
+def collect(folders: tuple[Path, ...], csv: Path | None, table: str) -> None:
+    """Join the results of a class: FOLDERS, one for each student, named as they are to be called."""
+    if csv is None and not table:
+        raise UsageError("give --csv FILE for all values, or --table NAME for one table's mean")
+    found = collect_results(folders)
+    if csv is not None:
+        long_table(found).to_csv(csv, index=False)
+        click.echo(f"{csv}: {sum(map(len, found.values()))} results of {len(folders)} folders")
+    if table:
+        means = class_means(found, table)
+        if not means:
+            known = sorted({name for own in found.values() for one in own.values() for name in one.tables})
+            raise UsageError(f"no result has a table '{table}'; there are {', '.join(known)}")
+        for place, mean in means.items():
+            show_table(Console(), f"{place}: {table}", mean)
+
+
+@lab.command()
+def methods() -> None:
+    """List the pruning methods with their options."""
+    for name, found in sorted(pruning.methods().items()):
+        made_for = "an untrained network" if found.when == "before" else "a trained network"
+        options = ",".join(f"{key}={value:g}" for key, value in found.options.items())
+        click.echo(f"{name}{':' if options else ''}{options}")
+        click.echo(f"    {found.what}")
+        paper = f"; {found.paper}" if found.paper else ""
+        click.echo(f"    {made_for}, {'with' if found.uses_data else 'without'} data{paper}")
+
+
+@lab.command()
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The page, such as docs/lab-results.md.")
+def results(folders: tuple[Path, ...], out: Path) -> None:
+    """Write the results in FOLDERS as one page, beside the published figures."""
+    from contest.lab.results.published import write
+
+    click.echo(f"{write(folders, out)}")
+
+
+@lab.command()
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="A folder, such as docs/methods.")
+def gallery(out: Path) -> None:
+    """Draw the pictures of the pruning methods' pages."""
+    from contest.lab.results.pictures import gallery
+
+    for path in gallery(out):
+        click.echo(f"{path}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -105,6 +106,20 @@ def image_task(
         },
         prunable=prunable,
     )
+
+
+def score_of(network: nn.Module, model: str, task: Task, score_file: Callable[[Path], float]) -> float:
+    """The score of a trained network of a built-in architecture: frozen, written, and read as any entry is.
+
+    `score_file` comes from the command line, which knows `scoring`; the laboratory does not.
+    """
+    from contest import networks
+    from contest.model_file import freeze, save
+
+    channels, height, width = task.example(1).shape[1:]
+    frozen = freeze(network, networks.parse(model), image_shape=(channels, height, width), classes=len(task.classes))
+    with tempfile.TemporaryDirectory() as folder:
+        return score_file(save(frozen, Path(folder) / "model.pt"))
 
 
 def _first(images: Images, number: int | None) -> Images:

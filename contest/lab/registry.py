@@ -19,8 +19,9 @@ from contest.lab.experiments.finetune import FineTune, finetune
 from contest.lab.experiments.layer_sensitivity import Sensitivity, sensitivity
 from contest.lab.experiments.quantise import Quantise, quantise
 from contest.lab.experiments.repeated import Repeated, repeated
-from contest.lab.results.report import Results, over_seeds
+from contest.lab.results.report import Results
 from contest.lab.results.resumable import write_text
+from contest.lab.results.tables import over_seeds
 from contest.lab.task import Task
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from contest.cli import cli
 from contest.errors import UsageError
 from contest.lab import course
 from contest.lab.notebook import write_notebook
-from contest.lab.results import figures
+from contest.lab.results import figures, tables
 from contest.lab.results import report as collecting
 from contest.lab.results.report import Results
 from contest.lab.training import train
@@ -121,14 +121,14 @@ def test_a_class_mean_is_everybodys_also_where_somebody_ran_more() -> None:
     ada = pd.DataFrame({"Iteration": [0, 1], "Accuracy (%)": [90.0, 80.0], "Empty layers": ["none", "none"]})
     several = {"Iteration": [0, 1, 2], "Accuracy (%)": [94.0, 84.0, 50.0], "Accuracy (%) ±": [1.0, 1.0, 1.0]}
     grace = pd.DataFrame({**several, "Empty layers": ["none", "fc", "fc"]})
-    mean = collecting.over_everybody([ada, grace])
+    mean = tables.over_everybody([ada, grace])
     assert mean["Accuracy (%)"].tolist() == [92.0, 82.0, 50.0]
     assert mean["Accuracy (%) ±"].tolist() == [pytest.approx(8**0.5), pytest.approx(8**0.5), None]
     assert mean["Results"].tolist() == [2, 2, 1]
     assert mean["Empty layers"].tolist() == ["none", "none / fc", "fc"]
-    assert collecting.as_text(mean)["Accuracy (%)"].tolist() == ["92.00 ± 2.83", "82.00 ± 2.83", "50.00"]
+    assert tables.as_text(mean)["Accuracy (%)"].tolist() == ["92.00 ± 2.83", "82.00 ± 2.83", "50.00"]
     twice = pd.DataFrame({"Method": ["snip", "snip"], "Epoch": [1, 2], "Loss": [0.5, 0.25]})
-    assert collecting.over_everybody([twice, twice])["Loss"].tolist() == [0.5, 0.25]
+    assert tables.over_everybody([twice, twice])["Loss"].tolist() == [0.5, 0.25]
 
 
 def test_a_report_is_written_again_with_questions(file: Path, tmp_path: Path) -> None:

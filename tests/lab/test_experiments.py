@@ -17,9 +17,9 @@ from torch import nn
 from contest import lab, pruning, quantisation
 from contest.candidate import Bits
 from contest.errors import TrainingError, UsageError
-from contest.lab.measure.export import OnnxModel, agreement, export
-from contest.lab.measure.remarks import remarks
-from contest.lab.measure.sizes import layer_macs
+from contest.lab.costs import layer_macs
+from contest.lab.experiments.experiment import remarks
+from contest.lab.onnx_runtime import OnnxModel, agreement, export
 from contest.lab.results.resumable import Cells
 
 FAST = lab.Training(epochs=1, learning_rate=0.01)

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from contest.cli import cli
 from contest.errors import UsageError
 from contest.lab.registry import options_of
-from contest.lab.results import figures, report
+from contest.lab.results import figures, tables
 from contest.lab.results.report import Results
 from contest.model_file import load
 
@@ -289,7 +289,7 @@ def test_a_line_for_each_cell_where_nobody_watches_and_what_it_will_take(tmp_pat
 def test_wide_tables_are_split_and_never_cut(tmp_path: Path) -> None:
     from rich.console import Console
 
-    from contest.lab.course_commands import show_table
+    from contest.lab.results.tables import show_table
 
     table = pd.DataFrame({"Name": ["a"], **{f"Column number {i}": [12345.678901 + i] for i in range(12)}})
     with (tmp_path / "out").open("w") as file:
@@ -302,7 +302,7 @@ def test_wide_tables_are_split_and_never_cut(tmp_path: Path) -> None:
 def test_the_parts_of_a_split_table_keep_what_tells_its_rows_apart(tmp_path: Path) -> None:
     from rich.console import Console
 
-    from contest.lab.course_commands import show_table
+    from contest.lab.results.tables import show_table
 
     table = pd.DataFrame({"Pruning": ["zeros", "zeros"], "Pruned (%)": [50, 90], "A": ["one", "two"], "B": [3, 4]})
     for column in "CDEFGH":
@@ -348,7 +348,7 @@ def test_every_experiment_has_help() -> None:
     ],
 )
 def test_a_column_has_one_number_of_decimals(values: list[float | None], texts: list[str]) -> None:
-    assert report.column_text(values) == texts
+    assert tables.column_text(values) == texts
 
 
 def test_the_report_sets_words_left_and_numbers_right(tmp_path: Path) -> None:
@@ -358,6 +358,6 @@ def test_the_report_sets_words_left_and_numbers_right(tmp_path: Path) -> None:
 
 
 def test_a_column_of_whole_numbers_has_no_decimals() -> None:
-    assert report.whole(pd.Series([100 * 0.55, 90.0])).tolist() == [55, 90]
-    assert "| 55 |" in report.markdown(pd.DataFrame({"Pruned (%)": report.whole(pd.Series([100 * 0.55, 90.0]))}))
-    assert report.whole(pd.Series([0.5, 1.0])).tolist() == [0.5, 1.0]
+    assert tables.whole(pd.Series([100 * 0.55, 90.0])).tolist() == [55, 90]
+    assert "| 55 |" in tables.markdown(pd.DataFrame({"Pruned (%)": tables.whole(pd.Series([100 * 0.55, 90.0]))}))
+    assert tables.whole(pd.Series([0.5, 1.0])).tolist() == [0.5, 1.0]

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from contest import lab, pruning
 from contest.errors import ContestError, UsageError
-from contest.lab.measure.export import OnnxModel, agreement, export
-from contest.lab.measure.sizes import layer_macs, sizes
+from contest.lab.costs import layer_macs, sizes
+from contest.lab.onnx_runtime import OnnxModel, agreement, export
 from contest.pruning.batches import Pairs, forward, logits
 
 ONCE = lab.Training(epochs=1, learning_rate=0.01)

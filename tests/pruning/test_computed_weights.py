@@ -13,7 +13,7 @@ from torch.nn.utils import prune as torch_prune
 
 from contest import pruning
 from contest.errors import UsageError
-from contest.lab.measure.sizes import sizes
+from contest.lab.costs import sizes
 from contest.pruning.latent import effective_weight, plain_copy
 from contest.pruning.structured import prune_channels
 

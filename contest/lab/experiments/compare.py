@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +13,12 @@ from torch import nn
 
 from contest import pruning
 from contest.errors import TrainingError, UsageError
-from contest.lab.measure.remarks import remarks
-from contest.lab.measure.sizes import layer_macs
+from contest.lab.costs import TIMED_TESTS, layer_macs, timed_tests
+from contest.lab.experiments.experiment import ExperimentPlan, begin, finish, fresh, remarks, report, train_on
 from contest.lab.results import figures, pictures
-from contest.lab.results.report import Results, whole
+from contest.lab.results.report import Results
 from contest.lab.results.resumable import Cell, Cells
-from contest.lab.starting import ExperimentPlan, begin, fresh, report, train_on
+from contest.lab.results.tables import whole
 from contest.lab.task import Task
 from contest.lab.training import Parameters, Training, train
 from contest.pruning.registry import TRIED_SAMPLES
@@ -116,9 +115,7 @@ def compare(
     results.notes += _fairness(chosen, late)
     results.notes += [f"{row['key']}: {row['failed']}." for row in rows if "failed" in row]
     present(tasks, chosen, rows, cells, results)
-    results.notes.append(cells.cost())
-    results.finish()
-    return results
+    return finish(cells, results)
 
 
 def _obstacles(tasks: Sequence[Task], chosen: Compare) -> dict[tuple[str, str], str]:
@@ -134,14 +131,13 @@ def _obstacles(tasks: Sequence[Task], chosen: Compare) -> dict[tuple[str, str], 
 
 
 def _fairness(chosen: Compare, late: Sequence[str]) -> list[str]:
-    notes = []
-    if late and chosen.pretraining.epochs:
-        notes.append(
-            f"Unequal training: networks pruned after training ({', '.join(late)}) had {chosen.pretraining.epochs:g} + "
-            f"{chosen.training.epochs:g} epochs, the others {chosen.training.epochs:g}. Compare such a column with its "
-            "own first row."
-        )
-    return notes
+    if not (late and chosen.pretraining.epochs):
+        return []
+    return [
+        f"Unequal training: networks pruned after training ({', '.join(late)}) had {chosen.pretraining.epochs:g} + "
+        f"{chosen.training.epochs:g} epochs, the others {chosen.training.epochs:g}. Compare such a column with its "
+        "own first row."
+    ]
 
 
 def _pretrain(task: Task, chosen: Compare, cells: Cells, prefix: str) -> None:
@@ -199,11 +195,7 @@ def _cell(task: Task, chosen: Compare, cells: Cells, prefix: str, method: str, r
 
 
 def _measured(task: Task, model: nn.Module, masks: pruning.Masks, curve: list[list[float]]) -> Cell:
-    times: list[float] = []
-    while len(times) < TIMED_TESTS and (not times or sum(times) < TIMED_SECONDS):
-        start = time.perf_counter()
-        metric = task.measure(model)
-        times.append(time.perf_counter() - start)
+    metric, times = timed_tests(lambda: task.measure(model))
     report = pruning.sparsity(model, masks)
     macs = layer_macs(model, task.example(1))
     return {
@@ -217,10 +209,6 @@ def _measured(task: Task, model: nn.Module, masks: pruning.Masks, curve: list[li
         ],
         "curve": curve,
     }
-
-
-TIMED_TESTS, TIMED_SECONDS = 3, 10.0
-"""So many passes over the test set are timed, as long as they take no longer than that."""
 
 
 def _mflops(cell: Cell) -> tuple[float, float, float]:

@@ -11,13 +11,13 @@ from torch import nn
 
 from contest import pruning
 from contest.errors import TrainingError, UsageError
-from contest.lab.measure.export import TOLERANCE, agreement, export, obstacle, onnx_latency
-from contest.lab.measure.latency import torch_latency
-from contest.lab.measure.sizes import packed_bytes
+from contest.lab.costs import packed_bytes, torch_latency
+from contest.lab.experiments.experiment import ExperimentPlan, begin, dense, finish, report, require_method, train_on
+from contest.lab.onnx_runtime import TOLERANCE, agreement, export, obstacle, onnx_latency
 from contest.lab.results import figures
-from contest.lab.results.report import Results, whole
+from contest.lab.results.report import Results
 from contest.lab.results.resumable import Cell, Cells
-from contest.lab.starting import ExperimentPlan, begin, dense, report, require_method, train_on
+from contest.lab.results.tables import whole
 from contest.lab.task import Task
 from contest.lab.training import Parameters, Training
 
@@ -100,9 +100,7 @@ def deploy(
     )
     results.notes += left_out
     _present(task, chosen, rows, results)
-    results.notes.append(cells.cost())
-    results.finish()
-    return results
+    return finish(cells, results)
 
 
 def _removable(task: Task, chosen: Deploy) -> tuple[tuple[float, ...], list[str]]:

@@ -14,12 +14,20 @@ from torch import Tensor, nn
 
 from contest import pruning
 from contest.errors import UsageError
-from contest.lab.measure.remarks import remarks
-from contest.lab.measure.sizes import MEBIBYTE, sizes
+from contest.lab.costs import MEBIBYTE, sizes
+from contest.lab.experiments.experiment import (
+    ExperimentPlan,
+    begin,
+    finish,
+    fresh,
+    remarks,
+    report,
+    require_method,
+    train_on,
+)
 from contest.lab.results import figures, pictures
 from contest.lab.results.report import Results
 from contest.lab.results.resumable import Cell, Cells
-from contest.lab.starting import ExperimentPlan, begin, fresh, report, require_method, train_on
 from contest.lab.task import Task
 from contest.lab.training import Parameters, Training, train
 from contest.pruning.batches import forward
@@ -88,9 +96,7 @@ def finetune(
             questions,
         )
         _present(task, chosen, stages, cells, results)
-    results.notes.append(cells.cost())
-    results.finish()
-    return results
+    return finish(cells, results)
 
 
 def _check(task: Task, chosen: FineTune) -> None:

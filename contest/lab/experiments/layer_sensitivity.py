@@ -13,10 +13,10 @@ from torch import nn
 
 from contest import pruning
 from contest.errors import UsageError
+from contest.lab.experiments.experiment import ExperimentPlan, begin, dense, finish, report, require_method, train_on
 from contest.lab.results import figures
 from contest.lab.results.report import Results
 from contest.lab.results.resumable import Cell, Cells, write_text
-from contest.lab.starting import ExperimentPlan, begin, dense, report, require_method, train_on
 from contest.lab.task import Task
 from contest.lab.training import Parameters, Training
 
@@ -152,9 +152,7 @@ def sensitivity(
     ]
     _present(task, chosen, rows, first, results)
     _suggest(task, chosen, ratios, compared, results)
-    results.notes.append(cells.cost())
-    results.finish()
-    return results
+    return finish(cells, results)
 
 
 def _layers(

@@ -14,14 +14,22 @@ from torch import Tensor, nn
 from contest import pruning
 from contest.candidate import Bits
 from contest.errors import UsageError
-from contest.lab.measure.export import BIAS_ROUNDING, OnnxModel, agreement, export, onnx_latency
-from contest.lab.measure.latency import torch_latency
-from contest.lab.measure.remarks import at_chance
-from contest.lab.measure.sizes import module_by_module, packed_bytes
+from contest.lab.costs import module_by_module, packed_bytes, torch_latency
+from contest.lab.experiments.experiment import (
+    ExperimentPlan,
+    at_chance,
+    begin,
+    dense,
+    finish,
+    report,
+    require_method,
+    train_on,
+)
+from contest.lab.onnx_runtime import BIAS_ROUNDING, OnnxModel, agreement, export, onnx_latency
 from contest.lab.results import figures
-from contest.lab.results.report import Results, whole
+from contest.lab.results.report import Results
 from contest.lab.results.resumable import Cell, Cells
-from contest.lab.starting import ExperimentPlan, begin, dense, report, require_method, train_on
+from contest.lab.results.tables import whole
 from contest.lab.task import Task
 from contest.lab.training import Parameters, Training
 
@@ -239,9 +247,7 @@ def quantise(
     )
     results.notes += about
     present(task, chosen, rows, results)
-    results.notes.append(cells.cost())
-    results.finish()
-    return results
+    return finish(cells, results)
 
 
 def _quantisable(task: Task, chosen: Quantise) -> list[str]:

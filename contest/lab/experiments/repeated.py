@@ -14,21 +14,25 @@ from torch import Tensor, nn
 
 from contest import pruning
 from contest.errors import UsageError
-from contest.lab.measure.latency import torch_latency
-from contest.lab.measure.remarks import empty_layers, remarks
-from contest.lab.measure.sizes import sizes
+from contest.lab.costs import sizes, torch_latency
+from contest.lab.experiments.experiment import (
+    ExperimentPlan,
+    begin,
+    empty_layers,
+    finish,
+    fresh,
+    remarks,
+    report,
+    require_method,
+    train_on,
+)
 from contest.lab.results import figures
 from contest.lab.results.report import Results
 from contest.lab.results.resumable import Cell, Cells
-from contest.lab.starting import ExperimentPlan, begin, fresh, report, require_method, train_on
 from contest.lab.task import Task
 from contest.lab.training import Parameters, Training, length
 
-VARIANTS = {
-    "none": "no retraining",
-    "kept": "retraining, not rewound",
-    "initial": "retraining, rewound",
-}
+VARIANTS = {"none": "no retraining", "kept": "retraining, not rewound", "initial": "retraining, rewound"}
 """Ways to go on after a pruning; a number k is one more: retraining, rewound to step k of the first training."""
 MASK = "mask of "
 
@@ -117,9 +121,7 @@ def repeated(
         questions,
     )
     present(task, chosen, {_title(v): [first, *own] for v, own in rows.items()}, results)
-    results.notes.append(cells.cost())
-    results.finish()
-    return results
+    return finish(cells, results)
 
 
 def _run(task: Task, chosen: Repeated, cells: Cells) -> tuple[Cell, dict[str, list[Cell]]]:

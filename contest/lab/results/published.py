@@ -15,8 +15,8 @@ import pandas as pd
 
 from contest import pruning
 from contest.errors import UsageError
-from contest.lab.results.report import markdown
 from contest.lab.results.resumable import write_text
+from contest.lab.results.tables import markdown
 
 TEXT_SPARSITY = (32.98, 55.08, 69.89, 79.81, 86.45, 90.90, 93.89, 95.89, 97.23, 98.12)
 """Whole-model sparsity (%) of the published text net after each round of 33 %."""
@@ -223,7 +223,7 @@ def _quantise(folder: Folder) -> list[str]:
 
 
 def _deploy(folder: Folder) -> list[str]:
-    from contest.lab.measure.export import TOLERANCE
+    from contest.lab.onnx_runtime import TOLERANCE
 
     cells = [cell for cell in folder.cells.values() if "onnx" in cell]
     if not cells:

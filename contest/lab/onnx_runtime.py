@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from contest.errors import UsageError
-from contest.lab.measure.latency import Latency, timed
-from contest.lab.measure.sizes import module_by_module
+from contest.lab.costs import Latency, module_by_module, timed
 from contest.lab.task import Task
 from contest.pruning.batches import Inputs, Outputs, forward, logits, mapped, samples, take, tensors
 

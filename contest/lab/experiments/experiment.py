@@ -1,11 +1,12 @@
-"""What stands before every experiment: its folder, what it will take, and the networks that it starts from."""
+"""What every experiment has: its folder and plan, networks to start from, and why one of them predicts nothing."""
 
 from __future__ import annotations
 
 import copy
 import functools
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,13 @@ def report(cells: Cells, sentences: Sequence[str], title: str, summary: str, que
     return Results(cells.folder, title, summary, *about, notes=list(sentences), questions=questions)
 
 
+def finish(cells: Cells, results: Results) -> Results:
+    """The same results with what their cells took, written as a page."""
+    results.notes.append(cells.cost())
+    results.finish()
+    return results
+
+
 def dense(task: Task, cells: Cells, training: Training, seed: int) -> tuple[nn.Module, Cell]:
     """The trained network and its cell (metric, loss, training-loss curve); both come from the folder if they can."""
     model = fresh(task, cells, seed)
@@ -177,3 +185,63 @@ def require_method(task: Task, name: str, *, samples: int, seed: int) -> None:
     obstacle = method(name).obstacle(copy.deepcopy(task.new(seed)), task.scoring_batches(samples, seed), task.loss)
     if obstacle:
         raise UsageError(obstacle)
+
+
+NEAR_POINTS = 1.5
+"""So near to guessing, in points of accuracy, is at chance."""
+LEARNED = 0.9
+"""A training whose loss stays above this share of its first value has not learned."""
+
+
+def at_chance(metric: float, chance: float | None) -> bool:
+    """Whether an accuracy is one that guessing reaches."""
+    return chance is not None and metric <= chance + NEAR_POINTS
+
+
+def empty_layers(layers: Mapping[str, float]) -> list[str]:
+    """The layers of which not a weight is left."""
+    return [name for name, sparsity in layers.items() if sparsity >= 1]
+
+
+def remarks(rows: Mapping[str, Sequence[Cell]], chance: float | None) -> list[str]:
+    """For each line of cells that falls to chance, a sentence: from when on, and why.
+
+    Args:
+        rows: cells by line, in their order, the unpruned network first; each has `metric` and `layers` (sparsities by
+            name), `curve` (training losses) where it was trained, and `place`, what it is called (else its round).
+    """
+    found = []
+    for name, cells in rows.items():
+        for index, cell in enumerate(cells):
+            if math.isnan(cell["metric"]):
+                found.append(f"{name}: the metric is not a number in {_place(cells, index)}.")
+        guessing = [at_chance(cell["metric"], chance) for cell in cells]
+        fallen = next((i for i in range(len(cells)) if all(guessing[i:])), None)
+        if fallen is not None:
+            metric = cells[fallen]["metric"]
+            since = f" from {_place(cells, fallen)} on" if len(cells) > 1 else ""
+            found.append(f"{name}: at chance ({metric:.2f}){since}; {_why(cells, fallen)}.")
+    return found
+
+
+def _place(cells: Sequence[Cell], index: int) -> str:
+    return str(cells[index].get("place", f"round {index}"))
+
+
+def _why(cells: Sequence[Cell], fallen: int) -> str:
+    empty = empty_layers(cells[fallen].get("layers", {}))
+    if empty:
+        first = next(i for i, cell in enumerate(cells) if set(empty) & set(empty_layers(cell.get("layers", {}))))
+        since = f" since {_place(cells, first)}" if len(cells) > 1 else ""
+        return f"{', '.join(empty)} has had no weight left{since}, so that no signal passes"
+    curve = cells[fallen].get("curve", [])
+    if curve and curve[-1] > LEARNED * curve[0]:
+        return (
+            f"no layer is empty, but the training did not converge (loss {curve[0]:.3f} in its first and "
+            f"{curve[-1]:.3f} in its last epoch)"
+        )
+    layers = cells[fallen].get("layers", {})
+    if layers:
+        name = max(layers, key=lambda key: layers[key])
+        return f"no layer is empty; {name} has lost most, {100 * layers[name]:.2f} % of its weights"
+    return "no layer is empty"

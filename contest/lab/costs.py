@@ -1,11 +1,13 @@
-"""What a network takes: bytes on disk, in the formats that people use and really written, and operations a sample."""
+"""What a network takes: bytes on disk in the formats that people use, really written, operations a sample, and time."""
 
 from __future__ import annotations
 
 import io
 import math
+import statistics
+import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -170,3 +172,68 @@ def _saved(state: Mapping[str, Tensor]) -> int:
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     return buffer.tell()
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Seconds of one forward pass of a whole batch."""
+
+    mean_s: float
+    std_s: float
+    median_s: float
+    """Unlike the mean, not moved by the runs in which another program had the processor."""
+    low_s: float
+    high_s: float
+    """Between these lies the middle half of the runs."""
+    runs: int
+    batch: int
+    threads: int
+
+    def values(self) -> dict[str, float]:
+        """Plain data for a cell."""
+        return asdict(self)
+
+
+def timed(run: Callable[[], object], *, batch: int, threads: int, runs: int = 20, warmup: int = 3) -> Latency:
+    """Time `run`; the warm-up runs (allocation, autotuning, caches) are not counted."""
+    for _ in range(warmup):
+        run()
+    seconds = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    deviation = statistics.stdev(seconds) if runs > 1 else 0.0
+    low, median, high = statistics.quantiles(seconds, n=4) if runs > 1 else seconds * 3
+    return Latency(statistics.fmean(seconds), deviation, median, low, high, runs, batch, threads)
+
+
+TIMED_TESTS, TIMED_SECONDS = 3, 10.0
+"""So many passes over the test set are timed, as long as they take no longer than that."""
+
+
+def timed_tests(test: Callable[[], float]) -> tuple[float, list[float]]:
+    """What the last pass over the test set gives, and the seconds of each."""
+    times: list[float] = []
+    while len(times) < TIMED_TESTS and (not times or sum(times) < TIMED_SECONDS):
+        start = time.perf_counter()
+        metric = test()
+        times.append(time.perf_counter() - start)
+    return metric, times
+
+
+def torch_latency(model: nn.Module, inputs: Inputs, *, runs: int = 20, warmup: int = 3) -> Latency:
+    """A forward pass in evaluation mode; on a GPU the clock waits for the device."""
+    training = model.training
+    model.eval()
+    on_gpu = any(tensor.is_cuda for tensor in tensors(inputs))
+
+    def run() -> None:
+        with torch.inference_mode():
+            forward(model, inputs)
+        if on_gpu:
+            torch.cuda.synchronize()
+
+    found = timed(run, batch=samples(inputs), threads=torch.get_num_threads(), runs=runs, warmup=warmup)
+    model.train(training)
+    return found

@@ -1,1 +1,0 @@
-"""What an experiment measures: latency, sizes on disk, floating point operations, the machine."""
