@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -17,6 +17,9 @@ from contest.errors import UsageError, command
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from contest.datasets import Images
+    from contest.pipeline import Outcome
 
 GIVEN = (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP)
 """Where an option stands that somebody wrote: in the command, or in its --config."""
@@ -99,76 +102,33 @@ def train(
     dataset: str,
     data: Path | None,
     out: Path,
-    bits: str,
-    edge_bits: int | None,
-    number_bits: str,
-    symmetric: bool,
-    structured: float,
-    unstructured: float,
-    ratios: Path | None,
-    pruning: str,
-    channels: str,
-    train_options: str,
-    tune_options: str,
     teachers: tuple[Path, ...],
     teacher_views: str | None,
     teacher_cache: Path | None,
     start: Path | None,
     all_images: bool,
-    seed: int,
     device: str,
     directory: Path | None,
+    **asked: Any,
 ) -> None:
     """Train and compress WHAT: an architecture (`resnet20`, `thin:widths=16-32-64,depths=2-2-2`) or a JSON file
     with a whole candidate, of which the options that are given change single parts."""
-    from rich.console import Console
-
-    from contest import networks
     from contest.datasets import ALL_IMAGES, load, split
     from contest.model_file import save
     from contest.pipeline import compress
-    from contest.pruning import read_ratios
-    from contest.training import choose_device, load_teachers, soft_labels
-    from contest.zoo import teacher_files
+    from contest.training import choose_device
 
-    if Path(what).suffix == ".json":
-        candidate = changed(Candidate.from_json(Path(what).read_text()), given_options())
-    else:
-        candidate = Candidate(
-            networks.parse(what),
-            dataclasses.replace(
-                parse_bits(bits, edge_bits, cast(Literal[8, 32], int(number_bits))), symmetric=symmetric
-            ),
-            structured,
-            unstructured,
-            parse_recipe(train_options, networks.recipe(what)),
-            parse_recipe(tune_options, Recipe(epochs=2.0, learning_rate=0.01, warmup_epochs=0.0)),
-            seed,
-            pruning,
-            channels,
-            ratios=() if ratios is None else read_ratios(ratios),
-        )
+    candidate = candidate_of(what, **asked)
     start = start or given_start(candidate, Path(what).parent)
-    console, images = Console(), load(dataset, data)
+    images = load(dataset, data)
     parts = split(images.train)
     training = images.train if all_images else parts.train
     chosen = str(choose_device(device))
     teach = None
     if teachers:
-        classes, validated = len(images.classes), None if all_images else parts.sha256
-        teacher = load_teachers(teacher_files(teachers), training, classes, validated)
-
-        def teach(recipe: Recipe) -> Tensor:
-            return soft_labels(
-                teacher,
-                training,
-                device=chosen,
-                views=int(teacher_views) if teacher_views else None,
-                recipe=recipe,
-                cache=teacher_cache or directory,
-                progress=True,
-            )
-
+        seen, cache = None if all_images else parts.sha256, teacher_cache or directory
+        views = int(teacher_views) if teacher_views else None
+        teach = taught(teachers, training, len(images.classes), seen, views=views, cache=cache, device=chosen)
     outcome = compress(
         candidate,
         training,
@@ -183,6 +143,72 @@ def train(
         provenance={"data": images.name, "split_sha256": ALL_IMAGES if all_images else parts.sha256},
     )
     save(outcome.network, out)
+    show(outcome, out, dataset)
+
+
+def candidate_of(
+    what: str,
+    *,
+    bits: str,
+    edge_bits: int | None,
+    number_bits: str,
+    symmetric: bool,
+    structured: float,
+    unstructured: float,
+    ratios: Path | None,
+    pruning: str,
+    channels: str,
+    train_options: str,
+    tune_options: str,
+    seed: int,
+) -> Candidate:
+    """The candidate that the command asks for: that of a JSON file with changes, or one from the options alone."""
+    from contest import networks
+    from contest.pruning import read_ratios
+
+    if Path(what).suffix == ".json":
+        return changed(Candidate.from_json(Path(what).read_text()), given_options())
+    return Candidate(
+        networks.parse(what),
+        dataclasses.replace(parse_bits(bits, edge_bits, cast(Literal[8, 32], int(number_bits))), symmetric=symmetric),
+        structured,
+        unstructured,
+        parse_recipe(train_options, networks.recipe(what)),
+        parse_recipe(tune_options, Recipe(epochs=2.0, learning_rate=0.01, warmup_epochs=0.0)),
+        seed,
+        pruning,
+        channels,
+        ratios=() if ratios is None else read_ratios(ratios),
+    )
+
+
+def taught(
+    teachers: Iterable[Path],
+    training: Images,
+    classes: int,
+    split_sha256: str | None,
+    *,
+    views: int | None,
+    cache: Path | None,
+    device: str,
+) -> Callable[[Recipe], Tensor]:
+    """What teachers answer for the training images, by the recipe that is trained with."""
+    from contest.training import load_teachers, soft_labels
+    from contest.zoo import teacher_files
+
+    teacher = load_teachers(teacher_files(teachers), training, classes, split_sha256)
+
+    def teach(recipe: Recipe) -> Tensor:
+        return soft_labels(teacher, training, device=device, views=views, recipe=recipe, cache=cache, progress=True)
+
+    return teach
+
+
+def show(outcome: Outcome, out: Path, dataset: str) -> None:
+    """What came out, stage by stage, and the command that scores it."""
+    from rich.console import Console
+
+    console = Console()
     for stage in outcome.stages:
         reached = "" if stage.validation_accuracy is None else f", validation {100 * stage.validation_accuracy:.2f} %"
         console.print(f"{stage.name}: {stage.epochs:g} epochs in {stage.seconds:.0f} s{reached}")
