@@ -354,7 +354,7 @@ def convert(
     """
     from rich.console import Console
 
-    from scoring.writers.convert import convert_file
+    from scoring.convert import convert_file
 
     declared = parse_bits(declare) if declare else None
     report = convert_file(

@@ -1,7 +1,7 @@
-"""The costs table: what one image costs, operation by operation, before any rule prices it.
+"""What an examination finds: the costs table, operation by operation, before any rule prices it; and the logits.
 
-Readers and the analysis fill it, rules price it, reports show it. Plain data, no torch: it crosses the border of
-the isolated child as JSON.
+Readers and the analysis fill the table, rules price it, reports show it. Plain data, no torch: it crosses the border
+of the isolated child.
 """
 
 from __future__ import annotations
@@ -11,6 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from contest.errors import RefusedError
+
+MAX_CLASSES = 10_000
+MAX_FACTS = 64
+MAX_TEXT = 2_000
+"""Entries of the provenance, and characters of one that a report shows."""
 PRICED = ("conv", "conv_transpose", "linear", "matmul", "multiply", "sum")
 
 
@@ -120,3 +129,36 @@ class Costs:
 def _operation(row: Mapping[str, Any]) -> Operation:
     sources = tuple(tuple(part) for part in row.get("sources", ()))
     return Operation(**{**row, "sources": sources})
+
+
+@dataclass(frozen=True)
+class Examination:
+    """Costs, and what the network says about the images (all None without images).
+
+    logits: float32 [N, classes]. reordered: predictions int64 [N] of a run with another batch size and order, back
+    in the order of the images. repeatable: whether a second run of some batches gave the same logits bit for bit.
+    """
+
+    costs: Costs
+    claims: Mapping[str, float] = field(default_factory=dict)
+    image_shape: tuple[int, int, int] = (3, 32, 32)
+    logits: NDArray[np.float32] | None = None
+    reordered: NDArray[np.int64] | None = None
+    repeatable: bool | None = None
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    """What the file says of its making, each text cut to MAX_TEXT characters."""
+
+    @property
+    def predictions(self) -> NDArray[np.int64] | None:
+        """The class of each image: the largest logit, the first of equals."""
+        return None if self.logits is None else self.logits.argmax(1).astype(np.int64)
+
+
+def check_logits(logits: NDArray[np.float32], reordered: NDArray[np.int64], images: int) -> None:
+    """Raise RefusedError unless there are finite logits and a second prediction for each image."""
+    if logits.ndim != 2 or len(logits) != images or reordered.shape != (images,):
+        raise RefusedError(f"the network gave {logits.shape} logits for {images} images; it must give [N, classes]")
+    if logits.dtype != np.float32 or reordered.dtype != np.int64 or not 2 <= logits.shape[1] <= MAX_CLASSES:
+        raise RefusedError(f"the network gave {logits.shape[1]} logits of {logits.dtype} for an image")
+    if not np.isfinite(logits).all():
+        raise RefusedError("the network gives logits that are NaN or infinite")

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from contest.errors import ContestError, RefusedError, UsageError
 from contest.untrusted import whole_file
-from scoring.costs import Costs
+from scoring.costs import Costs, Examination
 from scoring.report import Report, make_report, with_holdout
 from scoring.rules import DEFAULT, Rule, load_rule, rules_of
-from scoring.verification.examination import Examination
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,33 +55,34 @@ def score_file(
     if not path.is_file():
         raise UsageError(f"{path} is not a file")
     chosen = load_rule(rule) if isinstance(rule, str) else rule
-    found = []
-    wanted: list[Images | None] = [s for s in (images, holdout) if s is not None]
     with whole_file(path) as whole:
         file: dict[str, Any] = {"name": path.name, "bytes": whole.stat().st_size, "sha256": sha256(whole)}
-        for one in wanted or [None]:
-            examination, file["isolation"] = examine_file(
-                whole, one, trust=trust, minimum_level=minimum_level, told=told, looked=looked
-            )
-            found.append(examination)
+        found, file["isolation"] = examine_file(
+            whole, _sets(images, holdout), trust=trust, minimum_level=minimum_level, told=told, looked=looked
+        )
     return _reported(found, images, holdout, chosen, classes, details, file)
 
 
 def examine_file(
     path: Path,
-    images: Images | None,
+    sets: Sequence[Images | None],
     *,
     trust: bool = False,
     minimum_level: str | None = None,
     told: Callable[[float], None] | None = None,
     looked: bool = False,
-) -> tuple[Examination, str]:
-    """(costs and logits of a file, the level of isolation that they were found at)."""
+) -> tuple[list[Examination], str]:
+    """(costs and logits of a file for each set of images, the level of isolation that they were found at).
+
+    sets: None stands for the costs alone.
+    """
     if trust:
-        from scoring.verification.examine import examine
+        from scoring.examine import examine
+        from scoring.readers.read import read
 
         try:
-            return examine(path, None if images is None else images.pixels, told=told), "none"
+            subject = read(path, None if sets[0] is None else sets[0].shape)
+            return [examine(subject, None if one is None else one.pixels, told=told) for one in sets], "none"
         except ContestError:
             raise
         except Exception as error:  # what the isolated child says in the same words
@@ -91,8 +91,9 @@ def examine_file(
 
     if not looked:
         look_isolated(path, minimum_level=minimum_level)
-    pixels = None if images is None else images.pixels.numpy()
-    return run_isolated(path, pixels, minimum_level=minimum_level, told=told)
+    pixels = [None if one is None else one.pixels.numpy() for one in sets]
+    answers = [run_isolated(path, one, minimum_level=minimum_level, told=told) for one in pixels]
+    return [answer.examination for answer in answers], answers[-1].level
 
 
 def score_module(
@@ -114,13 +115,13 @@ def score_module(
     notes: what else the report is to say. declared: bits by layer, of weights that are stored as floats and lie on a
     grid of so few (verified).
     """
+    from scoring.examine import examine
     from scoring.readers.user_module import subject_of_user_module
-    from scoring.verification.examine import examine_subject
 
     subject = subject_of_user_module(model, image_shape, notes, declared)
     chosen = load_rule(rule) if isinstance(rule, str) else rule
-    sets = [s for s in (images, holdout) if s is not None]
-    found = [examine_subject(subject, s.pixels, told=told) for s in sets] or [examine_subject(subject)]
+    sets = _sets(images, holdout)
+    found = [examine(subject, None if one is None else one.pixels, told=told) for one in sets]
     return _reported(found, images, holdout, chosen, classes, details, {"isolation": "none"})
 
 
@@ -136,14 +137,14 @@ def compared(
     """The report of a file or a module, and for each image whether its class is right."""
     if isinstance(network, Path):
         with whole_file(network) as whole:
-            examination, level = examine_file(whole, images, trust=trust, looked=looked)
+            (examination,), level = examine_file(whole, [images], trust=trust, looked=looked)
         file = {"name": network.name, "isolation": level}
     else:
+        from scoring.examine import examine
         from scoring.readers.user_module import subject_of_user_module
-        from scoring.verification.examine import examine_subject
 
         subject, file = subject_of_user_module(network, image_shape), {"isolation": "none"}
-        examination = examine_subject(subject, None if images is None else images.pixels)
+        examination = examine(subject, None if images is None else images.pixels)
     report = _reported([examination], images, None, rule, (), False, file)
     predictions = examination.predictions
     return report, None if images is None or predictions is None else predictions == images.labels.numpy()
@@ -178,6 +179,11 @@ def sha256(path: Path) -> str:
     """Hash of a file, in hexadecimal; of an ONNX file with its weights beside it, of both in one."""
     with whole_file(path) as whole, whole.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sets(images: Images | None, holdout: Images | None) -> list[Images | None]:
+    """The sets to examine a network on; without any, the costs alone."""
+    return [one for one in (images, holdout) if one is not None] or [None]
 
 
 def _reported(

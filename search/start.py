@@ -230,7 +230,7 @@ def scorer(settings: StudySettings) -> Any:
 
 def convert(model: Path, out: Path, /) -> object:
     """A network's file as ONNX, checked, as `contest convert` does."""
-    from scoring.writers.convert import convert_file
+    from scoring.convert import convert_file
 
     return convert_file(model, out)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from scoring.graph.graph import Graph, Node, bits_of
-from scoring.graph.kinds import KINDS, Charge
+from scoring.graph.kinds import KINDS, QUANTISER_KINDS, Charge
 
 _AFFINE_KINDS = ("BatchNormalization", "Mul", "Add", "Sub", "Div")
 _TOLERANCE = 1e-4
@@ -74,7 +74,7 @@ def follow(graph: Graph) -> dict[str, Grid]:
     """The grid of each activation that has one."""
     grids: dict[str, Grid] = {graph.input: IMAGE}
     for node in graph.running:
-        grid = _after(graph, node, grids)
+        grid = _handed_on(graph, node, grids) if node.kind not in QUANTISER_KINDS else _quantiser(graph, node)
         if grid is not None:
             for output in node.outputs:
                 grids[output] = grid
@@ -90,10 +90,9 @@ def activation_bits(graph: Graph, value: str, grid: Grid | None, padded: bool = 
     return grid.bits
 
 
-def _after(graph: Graph, node: Node, grids: dict[str, Grid]) -> Grid | None:
+def _handed_on(graph: Graph, node: Node, grids: dict[str, Grid]) -> Grid | None:
+    """The grid behind a node that is no quantiser; None where it puts values between the points."""
     kind, grid = node.kind, grids.get(node.inputs[0])
-    if kind in ("Quant", "BipolarQuant"):
-        return _quantiser(graph, node)
     if kind in ("Add", "Mul") and graph.is_constant(node.inputs[0]):
         grid = grids.get(node.inputs[1])
     if kind == "Concat":

@@ -9,13 +9,15 @@ come to stands in `constants`: bits are read from the expression, zeros and numb
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Hashable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from scoring.costs import ParentCosts
 
 UNKNOWN = "Unknown"
 
@@ -89,6 +91,16 @@ class Graph:
         readers = self.consumers.get(value, [])
         return readers[0] if len(readers) == 1 and value != self.output else None
 
+    def before_the_choice(self) -> Graph:
+        """Without an argmax over the logits: they say more, and choose the same class."""
+        node = self.producers.get(self.output)
+        while node is not None and node.kind in ("Identity", "Cast", "Reshape"):
+            node = self.producers.get(node.inputs[0])
+        if node is None or node.kind != "ArgMax":
+            return self
+        shape, axes = self.shapes[node.inputs[0]], node.attributes["axes"]
+        return replace(self, output=node.inputs[0]) if len(shape) == 2 and axes == (1,) else self
+
     @cached_property
     def _keys(self) -> dict[str, Hashable]:
         return {}
@@ -131,85 +143,31 @@ def weight_name(value: str, stored: Container[str], producers: Mapping[str, Node
     return ""
 
 
-class Recording(Protocol):
-    """The torch reader, as `scoring.readers.torch_operators` sees it: tensors that are there already get names."""
-
-    constants: dict[str, Tensor]
-
-    producers: dict[str, Node]
-
-    def value(self, item: Any) -> str:
-        """The name of a tensor's value."""
-
-    def layer(self) -> str:
-        """The name of the module that runs."""
-
-    def store(self, tensor: Tensor, name: str) -> str:
-        """Name a tensor that a module stores where `state_dict` does not show it."""
-
-    def real(self, tensor: Tensor) -> bool:
-        """From now on this integer tensor stands for the real value of its codes. Returns True."""
-
-    def number(self, number: float, like: Tensor) -> str:
-        """The name of a number written in the code, of the type that it is computed in."""
-
-    def node(self, kind: str, inputs: list[str], outputs: list[Tensor], **attributes: Any) -> bool:
-        """Record an operation with these output tensors."""
-
-    def hidden(self, kind: str, inputs: list[str], size: tuple[int, ...], dtype: Any, /, **attributes: Any) -> str:
-        """Record an operation inside of a fused one, whose value nobody sees."""
-
-
-TorchTranslation = Callable[[Recording, Sequence[Any], dict[str, Any], list[Tensor]], bool]
-"""(recorder, arguments, keyword arguments, output tensors) -> whether this use of the operation is known."""
-
-
 @dataclass(frozen=True)
-class Codes:
-    """What the integer codes of a value are: step and zero point (names; no zero point is ""), and their range."""
+class Subject:
+    """What a reader hands over, a network under examination: the graph is priced and run.
 
-    scale: str
-    zero: str
-    low: int
-    high: int
+    engine: float images [N,C,H,W] in [0, 1] -> what the file's own engine gives, for a second opinion.
+    """
 
+    graph: Graph
+    engine: Callable[[Tensor], Tensor]
+    image_shape: tuple[int, int, int]
+    parent: ParentCosts | None = None
+    claims: Mapping[str, float] = field(default_factory=dict)
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    """What the file says of its making; free text by key, believed as little as the claims."""
+    notes: tuple[str, ...] = ()
+    max_batch: int | None = None
+    """Largest batch that the network takes; None: any."""
+    module: nn.Module | None = None
+    """The torch module that runs, where there is one: fvcore counts it too."""
+    example: Tensor | None = None
+    """An image as the module takes it."""
 
-class Building(Protocol):
-    """The ONNX reader, as `scoring.readers.onnx_operators` sees it: values are computed as they come."""
-
-    values: dict[str, Tensor]
-    constants: dict[str, Tensor]
-    stored: dict[str, int | None]
-    producers: dict[str, Node]
-    codes: dict[str, Codes]
-    """Quantised activations, kept as the values that their codes stand for."""
-    current: Any
-    """The ONNX node that is translated."""
-
-    def store(self, name: str, proto: Any) -> None:
-        """A stored tensor."""
-
-    def emit(self, kind: str, inputs: tuple[str, ...], output: str, **attributes: Any) -> str:
-        """Record a node and run it on the example image. Returns the output's name."""
-
-    def fold(self, output: str, value: Tensor) -> None:
-        """A constant that no stored tensor holds."""
-
-    def constant(self, name: str) -> Tensor:
-        """The value of an input that must be constant."""
-
-    def integer_range(self, name: str) -> tuple[int, int]:
-        """The smallest and the largest number of a stored tensor's integer type."""
-
-    def number(self, number: float, like: str) -> str:
-        """The name of a number written in an attribute, of the type of a value."""
-
-    def narrow(self, x: str, output: str, low: float | None, high: float | None) -> None:
-        """Clip of a quantised activation's codes: the quantiser has fewer."""
-
-    def ints(self, name: str) -> tuple[int, ...]:
-        """A constant vector of integers."""
-
-
-OnnxTranslation = Callable[[Building, Any, dict[str, Any]], None]
-"""(builder, node, attributes); raises `Unsupported` for a use that the contest does not know."""
+    def run(self, images: Tensor) -> Tensor:
+        """Logits [N, classes] by the file's own engine; where that gives classes, one for each, zero for the others."""
+        output, classes = self.engine(images), (self.graph.shapes[self.graph.output] or (0,))[-1]
+        if output.is_floating_point() or output.numel() != len(output):
+            return output
+        return nn.functional.one_hot(output.reshape(-1).long(), classes).float()

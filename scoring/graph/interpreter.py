@@ -23,34 +23,57 @@ from scoring.graph.operations import Inputs
 _HALVES = (torch.float16, torch.bfloat16)
 
 
-def run_graph(
-    graph: Graph, images: Tensor, wanted: Collection[str] | None = None, replaced: Mapping[str, Tensor] | None = None
-) -> dict[str, Tensor]:
-    """Values of the graph for images [N,C,H,W] (float in [0, 1]).
+class Engine:
+    """A graph that is ready to run: what can be known of it before the first image is found out once."""
 
-    Args:
-        wanted: names of the values to return; all of them, constants included, if it is None.
-        replaced: values of one image that are put in the place of what the graph makes.
-    """
-    return _Run(graph, wanted, replaced or {}).of_many(images)
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._logits = _Run(self, (graph.output,), {})
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """The network's output for images [N,C,H,W] (float in [0, 1]), in float32."""
+        return self._logits.of_many(images)[self.graph.output].float()
+
+    def values(
+        self, images: Tensor, wanted: Collection[str] | None = None, replaced: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Values of the graph for images [N,C,H,W] (float in [0, 1]).
+
+        Args:
+            wanted: names of the values to return; all of them, constants included, if it is None.
+            replaced: values of one image that are put in the place of what the graph makes.
+        """
+        return _Run(self, wanted, replaced or {}).of_many(images)
+
+    @cached_property
+    def together(self) -> bool:
+        """Whether many images can run at once."""
+        return images_stay_first(self.graph)
 
 
-def engine_of(graph: Graph) -> Callable[[Tensor], Tensor]:
-    """The network's output for images, in float32; prepared once for many batches."""
-    run = _Run(graph, (graph.output,), {})
-    return lambda images: run.of_many(images)[graph.output].float()
+def run_graph(graph: Graph, images: Tensor) -> dict[str, Tensor]:
+    """All values of the graph for images, constants included."""
+    return Engine(graph).values(images)
 
 
 def logits_of(graph: Graph, images: Tensor) -> Tensor:
     """The network's output for images, in float32."""
-    return engine_of(graph)(images)
+    return Engine(graph)(images)
+
+
+def example_images(image_shape: tuple[int, int, int], count: int, seed: int = 0) -> Tensor:
+    """Random 8-bit images [count,C,H,W] as floats in [0, 1]."""
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (count, *image_shape), generator=generator, dtype=torch.uint8)
+    return pixels.float() / 255
 
 
 class _Run:
     """One pass. A value is let go of when nobody reads it any more."""
 
-    def __init__(self, graph: Graph, wanted: Collection[str] | None, replaced: Mapping[str, Tensor]) -> None:
-        self._graph, self._wanted, self._replaced = graph, wanted, replaced
+    def __init__(self, engine: Engine, wanted: Collection[str] | None, replaced: Mapping[str, Tensor]) -> None:
+        graph = engine.graph
+        self._engine, self._graph, self._wanted, self._replaced = engine, graph, wanted, replaced
         self._nodes = [n for n in graph.running if n.output not in replaced]
         self._halves = {d for d in graph.types.values() if d in _HALVES and not is_native(d)}
         self._skipped = {node.output for node in self._nodes if self._is_done_by_quantisers(node)}
@@ -63,14 +86,10 @@ class _Run:
         read = {i for node in self._nodes for i in node.inputs}
         self._constants = {n: self._widened(t) for n, t in graph.constants.items() if wanted is None or n in read}
 
-    @cached_property
-    def _together(self) -> bool:
-        return images_stay_first(self._graph)
-
     @torch.inference_mode()
     def of_many(self, images: Tensor) -> dict[str, Tensor]:
         """Values for images [N,C,H,W], many at once where they stay first, else each for itself."""
-        if len(images) == 1 or self._together:
+        if len(images) == 1 or self._engine.together:
             return self(images)
         first = self(images[:1])
         fixed = {name: value for name, value in first.items() if name in self._graph.constants}

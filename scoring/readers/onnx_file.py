@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnx
 import torch
@@ -13,13 +13,10 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from torch import Tensor
 
 from contest.errors import RefusedError, UsageError
-from scoring.graph.graph import Graph
-from scoring.graph.interpreter import run_graph
-from scoring.readers import onnx_functions  # noqa: F401  (operators register themselves)
-from scoring.readers.onnx_graph import Builder
-from scoring.readers.onnx_runtime_operators import fused
-from scoring.readers.subject import Subject, as_logits, before_the_choice, example_images
-from scoring.verification.examination import MAX_FACTS
+from scoring.costs import MAX_FACTS
+from scoring.graph.graph import Graph, Subject
+from scoring.graph.interpreter import example_images, run_graph
+from scoring.readers.onnx_graph import graph_of
 
 MAX_BYTES = 256 * 2**20
 MAX_NODES = 20_000
@@ -53,55 +50,71 @@ def read_onnx(path: Path, image_shape: tuple[int, int, int] | None = None) -> Su
     image_shape: of the images that it is to run on, for a network that was exported for images of any size.
     """
     model = load_checked(path)
-    source = _image_input(model.graph)
-    dims = source.type.tensor_type.shape.dim
-    fixed = dims[0].dim_value if dims[0].HasField("dim_value") else 0
+    image = _image_input(model.graph, image_shape)
+    _check_output(model.graph, image.name)
+    example = example_images(image.shape, 1).to(image.dtype)
+    graph = graph_of(model, image.name, example, image.channels_last)
+    claims = {key: _number(value) for key, value in _metadata(model, CLAIM_KEY).items()}
+    for key, value in _metadata(model, BITS_KEY).items():
+        _declare(graph, key, value)
+    provenance = _provenance(_metadata(model, PROVENANCE_KEY))
+    if all(node.domain not in QONNX for node in model.graph.node):
+        engine, max_batch = _session(model.SerializeToString(), image), 1 if image.alone else None
+    else:
+        engine, max_batch = _interpreted(graph, image)
+    return Subject(graph, engine, image.shape, claims=claims, provenance=provenance, max_batch=max_batch)
+
+
+class _Image(NamedTuple):
+    """What the network takes: images [N,C,H,W] in [0, 1], or [N,H,W,C] as TensorFlow's exporters leave them.
+
+    alone: the file says one image at a time.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    dtype: torch.dtype
+    channels_last: bool
+    alone: bool
+
+
+def _image_input(graph: Any, wanted: tuple[int, int, int] | None) -> _Image:
+    """wanted: sizes of the images, where the network takes any."""
+    stored = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in stored]
+    if len(inputs) != 1 or len(inputs[0].type.tensor_type.shape.dim) != 4:
+        raise RefusedError("the network must have one input, images [N,C,H,W]")
+    tensor = inputs[0].type.tensor_type
+    batch, *dims = tensor.shape.dim
+    fixed = batch.dim_value if batch.HasField("dim_value") else 0
     if fixed > 1:
         raise RefusedError(f"the network takes {fixed} images at a time; export it with one, or any number")
-    shape = _sizes([d.dim_value for d in dims[1:]], image_shape)
-    last = _channels_last(shape)  # as TensorFlow's exporters leave them
+    shape = _sizes([d.dim_value for d in dims], wanted)
+    last = _channels_last(shape)
     shape = (shape[2], *shape[:2]) if last else shape
     if min(shape) < 1 or math.prod(shape) > MAX_IMAGE:
         sizes = ", ".join(str(size) if size > 0 else "?" for size in shape)
         raise RefusedError(
             f"the network's input is [N, {sizes}]; three sizes are needed: let the batch alone be dynamic"
         )
-    dtype = _TYPES.get(source.type.tensor_type.elem_type)
+    dtype = _TYPES.get(tensor.elem_type)
     if dtype is None:
         raise RefusedError(
             "the network's input must be a float image [N,C,H,W] in [0, 1]; export the part behind the division by 255"
         )
-    if not model.graph.output:
-        raise RefusedError("the network has 0 outputs; one is needed, the logits")
-    if len(model.graph.output) > 1:
-        names = ", ".join(f"'{output.name[:100]}'" for output in model.graph.output)
-        raise RefusedError(
-            f"the network has {len(model.graph.output)} outputs ({names}); one is needed, the logits: return them "
-            f"alone, or cut off the rest: python -c \"import onnx; onnx.utils.extract_model('FILE', 'logits.onnx', "
-            f"['{source.name[:100]}'], ['{model.graph.output[0].name[:100]}'])\""
-        )
-    builder = Builder(model, source.name, example_images(shape, 1).to(dtype), last)
-    graph = fused(before_the_choice(builder.graph(model.graph.output[0].name)))
-    claims = {
-        p.key.removeprefix(CLAIM_KEY): _number(p.value) for p in model.metadata_props if p.key.startswith(CLAIM_KEY)
-    }
-    for p in model.metadata_props:
-        if p.key.startswith(BITS_KEY):
-            _declare(graph, p.key.removeprefix(BITS_KEY), p.value)
-    provenance = _provenance(model.metadata_props)
-    custom = any(node.domain in QONNX for node in model.graph.node)
-    run = _interpreted(graph) if custom else _session(model.SerializeToString(), source.name, dtype, last)
-    classes = (graph.shapes[graph.output] or (0,))[-1]
+    return _Image(inputs[0].name, shape, dtype, last, bool(fixed))
 
-    single = bool(fixed) and not (custom and _takes_many(run, shape))
-    return Subject(
-        graph,
-        lambda images: as_logits(run(images), classes),
-        shape,
-        claims=claims,
-        provenance=provenance,
-        max_batch=1 if single else None,
-    )
+
+def _check_output(graph: Any, image: str) -> None:
+    if not graph.output:
+        raise RefusedError("the network has 0 outputs; one is needed, the logits")
+    if len(graph.output) > 1:
+        names = ", ".join(f"'{output.name[:100]}'" for output in graph.output)
+        raise RefusedError(
+            f"the network has {len(graph.output)} outputs ({names}); one is needed, the logits: return them "
+            f"alone, or cut off the rest: python -c \"import onnx; onnx.utils.extract_model('FILE', 'logits.onnx', "
+            f"['{image[:100]}'], ['{graph.output[0].name[:100]}'])\""
+        )
 
 
 def _sizes(declared: Sequence[int], wanted: tuple[int, int, int] | None) -> tuple[int, int, int]:
@@ -116,14 +129,9 @@ def _channels_last(shape: tuple[int, int, int]) -> bool:
     return shape[2] in (1, 3) and shape[0] not in (1, 3)
 
 
-def _takes_many(run: Any, shape: tuple[int, int, int]) -> bool:
-    """Whether a graph that was exported for one image gives several images what it gives each alone."""
-    images = example_images(shape, 3)
-    try:
-        together = run(images)
-    except RuntimeError:
-        return False
-    return torch.allclose(together, torch.cat([run(image[None]) for image in images]), rtol=1e-4, atol=1e-4)
+def _metadata(model: Any, start: str) -> dict[str, str]:
+    """Entries whose key begins so, by the rest of the key."""
+    return {p.key.removeprefix(start): p.value for p in model.metadata_props if p.key.startswith(start)}
 
 
 def _declare(graph: Graph, name: str, text: str) -> None:
@@ -133,9 +141,8 @@ def _declare(graph: Graph, name: str, text: str) -> None:
     graph.stored[name] = int(text)
 
 
-def _provenance(properties: Any) -> dict[str, str]:
-    """What the metadata says of the making; as much of it as a manifest may."""
-    found = {p.key.removeprefix(PROVENANCE_KEY): p.value for p in properties if p.key.startswith(PROVENANCE_KEY)}
+def _provenance(found: dict[str, str]) -> dict[str, str]:
+    """What the file says of its making; as much of it as a manifest may."""
     if len(found) > MAX_FACTS or any(len(key) > MAX_KEY for key in found):
         raise RefusedError(
             f"the file's provenance has {len(found)} entries; at most {MAX_FACTS} with names of {MAX_KEY} characters "
@@ -151,22 +158,24 @@ def _number(text: str) -> float:
         raise RefusedError(f"a claim in the file is '{text[:50]}', which is no number") from error
 
 
-def _image_input(graph: Any) -> Any:
-    stored = {tensor.name for tensor in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in stored]
-    if len(inputs) != 1 or len(inputs[0].type.tensor_type.shape.dim) != 4:
-        raise RefusedError("the network must have one input, images [N,C,H,W]")
-    return inputs[0]
+def _interpreted(graph: Graph, image: _Image) -> tuple[Callable[[Tensor], Tensor], int | None]:
+    """(an engine for what no runtime runs, its largest batch: 1 where images together get other logits than alone)."""
 
-
-def _interpreted(graph: Graph) -> Any:
     def run(images: Tensor) -> Tensor:
         return run_graph(graph, images)[graph.output]
 
-    return run
+    if not image.alone:
+        return run, None
+    images = example_images(image.shape, 3)
+    try:
+        together = run(images)
+    except RuntimeError:
+        return run, 1
+    alone = torch.cat([run(one[None]) for one in images])
+    return run, None if torch.allclose(together, alone, rtol=1e-4, atol=1e-4) else 1
 
 
-def _session(content: bytes, name: str, dtype: torch.dtype, last: bool = False) -> Any:
+def _session(content: bytes, image: _Image) -> Callable[[Tensor], Tensor]:
     """ONNX Runtime, made when it is needed. Only basic optimisations: fused integer kernels round differently."""
     session: Any = None
 
@@ -183,8 +192,8 @@ def _session(content: bytes, name: str, dtype: torch.dtype, last: bool = False) 
                 session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
             except Exception as error:  # onnxruntime's own exceptions share no base class but this
                 raise RefusedError(f"ONNX Runtime cannot load the network: {str(error)[:300]}") from error
-        given = images.permute(0, 2, 3, 1).contiguous() if last else images
-        return torch.from_numpy(session.run(None, {name: given.to(dtype).numpy()})[0])
+        given = images.permute(0, 2, 3, 1).contiguous() if image.channels_last else images
+        return torch.from_numpy(session.run(None, {image.name: given.to(image.dtype).numpy()})[0])
 
     return run
 

@@ -1,6 +1,6 @@
-"""ONNX's normalisations, functions of a value, comparisons and moves, in the graph's vocabulary.
+"""ONNX's functions of a value, comparisons, normalisations, attention and pools, in the graph's vocabulary.
 
-Layers and what stands around them are in `onnx_operators`; what is here costs by its elements, or is an activation.
+Layers, arithmetic and activations are in `onnx_operators`, moves in `onnx_moves`; what is here costs by its elements.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 
-from scoring.graph.graph import Building
-from scoring.readers.onnx_operators import Unsupported, operator, optional, shape_of, window
+from scoring.readers.onnx_operators import Building, Unsupported, operator, optional, shape_of, window
 
 
 def _simple(kind: str, op: str, **attributes: tuple[str, float]) -> None:
@@ -356,88 +355,3 @@ def _lp_pool(b: Building, proto: Any, a: dict[str, Any]) -> None:
     )
     total = b.emit("Mul", (means, b.number(float(math.prod(kernel)), means)), f"{out}^sum")
     _root_of(b, total, power, out)
-
-
-# Moves and resizing -----------------------------------------------------------------------------------------------
-
-
-@operator("Tile")
-def _tile(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    last, repeats = proto.input[0], b.ints(proto.input[1])
-    wanted = [(axis, n) for axis, n in enumerate(repeats) if n != 1]
-    if any(n < 1 or n > 4_096 for _, n in wanted):
-        raise Unsupported
-    for axis, n in wanted:
-        last = b.emit("Concat", (last,) * n, f"{proto.output[0]}^{axis}", axis=axis)
-    b.emit("Identity", (last,), proto.output[0])
-
-
-@operator("SpaceToDepth", "DepthToSpace")
-def _blocks(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    """ONNX puts the place in a block before the channel (DCR); torch behind it (CRD)."""
-    x, output, block = proto.input[0], proto.output[0], int(a["blocksize"])
-    n, c, h, w = b.values[x].shape
-    if proto.op_type == "SpaceToDepth" and a.get("mode", b"DCR") == b"CRD":
-        b.emit("SpaceToDepth", (x,), output, block=block)
-        return
-    if proto.op_type == "SpaceToDepth":
-        split, perm = (n, c, h // block, block, w // block, block), (0, 3, 5, 1, 2, 4)
-        final = (n, c * block * block, h // block, w // block)
-    elif a.get("mode", b"DCR") == b"CRD":
-        b.emit("DepthToSpace", (x,), output, block=block)
-        return
-    else:
-        split, perm = (n, block, block, c // block**2, h, w), (0, 3, 4, 1, 5, 2)
-        final = (n, c // block**2, h * block, w * block)
-    apart = b.emit("Reshape", (x,), f"{output}^split", shape=split)
-    turned = b.emit("Transpose", (apart,), f"{output}^turned", perm=perm)
-    b.emit("Reshape", (turned,), output, shape=final)
-
-
-@operator("Resize")
-def _resize(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    shape = tuple(b.values[proto.input[0]].shape)
-    size: tuple[int, ...]
-    if len(proto.input) > 3 and proto.input[3]:
-        size = b.ints(proto.input[3])
-    else:
-        factors = b.constant(proto.input[2]).double().tolist()
-        if len(factors) != len(shape) or any(n * f != round(n * f) for n, f in zip(shape, factors, strict=True)):
-            raise Unsupported  # where a size is rounded, ONNX's places follow the factor and torch's the size
-        size = tuple(round(n * f) for n, f in zip(shape, factors, strict=True))
-    mode = a.get("mode", b"nearest")
-    where = a.get("coordinate_transformation_mode", b"half_pixel")
-    if len(size) != len(shape) or size[:2] != shape[:2] or a.get("axes"):
-        raise Unsupported
-    wider = all(m >= n for n, m in zip(shape[2:], size[2:], strict=True))
-    if a.get("antialias", 0) and not (wider and mode == b"linear"):
-        raise Unsupported  # a larger picture needs no filter
-    whole = all(m % n == 0 for n, m in zip(shape[2:], size[2:], strict=True))
-    if mode == b"linear" and where == b"pytorch_half_pixel" and 1 in size[2:]:
-        raise Unsupported
-    if mode == b"linear" and where in (b"half_pixel", b"pytorch_half_pixel", b"align_corners"):
-        aligned = where == b"align_corners"
-        b.emit("ResizeLinear", (proto.input[0],), proto.output[0], size=size[2:], align_corners=aligned)
-    elif mode == b"cubic" and where in _CUBIC and _as_torch(a):
-        aligned = where == b"align_corners"
-        b.emit("ResizeCubic", (proto.input[0],), proto.output[0], size=size[2:], align_corners=aligned)
-    elif mode == b"nearest" and whole and _copies(where, a.get("nearest_mode", b"round_prefer_floor")):
-        copies = tuple(m // n for n, m in zip(shape[2:], size[2:], strict=True))
-        b.emit("ResizeNearest", (proto.input[0],), proto.output[0], factors=copies)
-    else:
-        raise Unsupported
-
-
-_CUBIC = (b"half_pixel", b"pytorch_half_pixel", b"align_corners")
-
-
-def _as_torch(a: dict[str, Any]) -> bool:
-    """Whether the cubic curve is torch's, and the border repeated as there."""
-    return math.isclose(a.get("cubic_coeff_a", -0.75), -0.75) and not a.get("exclude_outside", 0)
-
-
-def _copies(where: bytes, rounding: bytes) -> bool:
-    """Whether each value is copied into a block: by whole factors the centre of a pixel is never between two."""
-    if where in (b"half_pixel", b"pytorch_half_pixel", b"half_pixel_symmetric"):
-        return rounding in (b"round_prefer_floor", b"round_prefer_ceil")
-    return where == b"asymmetric" and rounding == b"floor"

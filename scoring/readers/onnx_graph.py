@@ -17,10 +17,21 @@ from onnx import numpy_helper
 from torch import Tensor
 
 from contest.errors import RefusedError
-from scoring.graph.graph import NAMED_AFTER_WEIGHTS, UNKNOWN, Codes, Graph, Node, weight_name
+from scoring.analysis.activation_patterns import with_activations
+from scoring.graph.graph import NAMED_AFTER_WEIGHTS, UNKNOWN, Graph, Node, weight_name
 from scoring.graph.interpreter import run_node
 from scoring.graph.kinds import SHAPE_KINDS
-from scoring.readers.onnx_operators import OPERATORS, Unsupported
+from scoring.readers import onnx_functions, onnx_moves, onnx_runtime_operators  # noqa: F401  (they register)
+from scoring.readers.onnx_operators import OPERATORS, Codes, Unsupported
+from scoring.readers.quantiser_patterns import with_quantisers
+
+
+def graph_of(model: Any, image_name: str, image: Tensor, last: bool = False) -> Graph:
+    """The network that a checked `ModelProto` holds, for an example image; last: the file wants its channels last."""
+    graph = Builder(model, image_name, image, last).graph(model.graph.output[0].name).before_the_choice()
+    for fuse in (_with_biases, with_quantisers, with_activations):
+        graph = _without_dead_nodes(fuse(graph))
+    return graph
 
 
 class Builder:
@@ -262,3 +273,30 @@ def _array(proto: Any) -> tuple[Tensor, int | None]:
         return torch.from_numpy(np.array(array)), None
     except (ValueError, TypeError) as error:
         raise RefusedError(f"tensor '{proto.name[:200]}' cannot be read: {str(error)[:200]}") from error
+
+
+def _with_biases(graph: Graph) -> Graph:
+    """A linear layer without bias and a constant added to each of its outputs."""
+    new: dict[int, Node] = {}
+    gone: set[int] = set()
+    for node in graph.nodes:
+        if node.kind != "Add":
+            continue
+        for x, bias in (node.inputs, node.inputs[::-1]):
+            layer = graph.producers.get(x)
+            if layer is None or layer.kind != "Linear" or len(layer.inputs) > 2 or not graph.is_constant(bias):
+                continue
+            if graph.only_reader(x) is node and graph.shapes[bias] == (graph.shapes[x][-1],):
+                new[id(node)] = Node(layer.name, "Linear", (*layer.inputs, bias), node.outputs, layer.attributes)
+                gone.add(id(layer))
+    return replace(graph, nodes=[new.get(id(node), node) for node in graph.nodes if id(node) not in gone])
+
+
+def _without_dead_nodes(graph: Graph) -> Graph:
+    """Only the nodes that lead to the output, constant expressions included."""
+    needed, nodes = {graph.output}, []
+    for node in reversed(graph.nodes):
+        if any(output in needed for output in node.outputs):
+            needed.update(node.inputs)
+            nodes.append(node)
+    return replace(graph, nodes=nodes[::-1])

@@ -1,4 +1,4 @@
-"""What each ONNX operator is in the graph's vocabulary.
+"""What ONNX's layers, arithmetic and activations are in the graph's vocabulary.
 
 A translation takes (builder, node, attributes). It raises `Unsupported` for a use that the contest does not know.
 """
@@ -7,14 +7,67 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-import numpy as np
 import onnx
 import torch
+from torch import Tensor
 
 from contest.errors import RefusedError
-from scoring.graph.graph import Building, OnnxTranslation
+from scoring.graph.graph import Node
+
+
+@dataclass(frozen=True)
+class Codes:
+    """What the integer codes of a value are: step and zero point (names; no zero point is ""), and their range."""
+
+    scale: str
+    zero: str
+    low: int
+    high: int
+
+
+class Building(Protocol):
+    """The ONNX reader, as a translation sees it: values are computed as they come."""
+
+    values: dict[str, Tensor]
+    constants: dict[str, Tensor]
+    stored: dict[str, int | None]
+    producers: dict[str, Node]
+    codes: dict[str, Codes]
+    """Quantised activations, kept as the values that their codes stand for."""
+    current: Any
+    """The ONNX node that is translated."""
+
+    def store(self, name: str, proto: Any) -> None:
+        """A stored tensor."""
+
+    def emit(self, kind: str, inputs: tuple[str, ...], output: str, **attributes: Any) -> str:
+        """Record a node and run it on the example image. Returns the output's name."""
+
+    def fold(self, output: str, value: Tensor) -> None:
+        """A constant that no stored tensor holds."""
+
+    def constant(self, name: str) -> Tensor:
+        """The value of an input that must be constant."""
+
+    def integer_range(self, name: str) -> tuple[int, int]:
+        """The smallest and the largest number of a stored tensor's integer type."""
+
+    def number(self, number: float, like: str) -> str:
+        """The name of a number written in an attribute, of the type of a value."""
+
+    def narrow(self, x: str, output: str, low: float | None, high: float | None) -> None:
+        """Clip of a quantised activation's codes: the quantiser has fewer."""
+
+    def ints(self, name: str) -> tuple[int, ...]:
+        """A constant vector of integers."""
+
+
+OnnxTranslation = Callable[[Building, Any, dict[str, Any]], None]
+"""(builder, node, attributes); raises `Unsupported` for a use that the contest does not know."""
+
 
 OPERATORS: dict[str, OnnxTranslation] = {}
 
@@ -107,7 +160,7 @@ def _arithmetic(b: Building, proto: Any, a: dict[str, Any]) -> None:
     left, right = proto.input
     if left in b.constants and right in b.constants and not b.values[left].is_floating_point():
         x, y = b.values[left], b.values[right]
-        functions: dict[str, Callable[[], torch.Tensor]] = {
+        functions: dict[str, Callable[[], Tensor]] = {
             "Add": lambda: x + y,
             "Sub": lambda: x - y,
             "Mul": lambda: x * y,
@@ -265,175 +318,3 @@ def _batch_norm(b: Building, proto: Any, a: dict[str, Any]) -> None:
     if len([o for o in proto.output if o]) > 1:
         raise Unsupported
     b.emit("BatchNormalization", tuple(proto.input), proto.output[0], eps=float(a.get("epsilon", 1e-5)))
-
-
-# Shapes ---------------------------------------------------------------------------------------------------------
-
-
-@operator("Constant")
-def _constant(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    if "value" in a:
-        b.store(proto.output[0], a["value"])
-        return
-    plain = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
-    for name, dtype in plain.items():
-        if name in a:
-            b.fold(proto.output[0], torch.from_numpy(np.array(a[name], dtype=dtype)))
-            b.stored[proto.output[0]] = None
-            return
-    raise Unsupported
-
-
-@operator("ConstantOfShape")
-def _constant_of_shape(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    shape = b.ints(proto.input[0])
-    if math.prod(shape) > 10_000_000:
-        raise Unsupported
-    value = onnx.numpy_helper.to_array(a["value"]) if "value" in a else np.zeros(1, np.float32)
-    b.fold(proto.output[0], torch.from_numpy(np.full(shape, value.reshape(-1)[0])))
-
-
-@operator("Shape")
-def _shape_of(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    shape = shape_of(b, proto.input[0])[a.get("start", 0) : a.get("end")]
-    b.fold(proto.output[0], torch.tensor(shape, dtype=torch.int64))
-
-
-@operator("Reshape")
-def _reshape(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    old, wanted = shape_of(b, proto.input[0]), b.ints(proto.input[1])
-    if not a.get("allowzero", 0):
-        wanted = tuple(old[i] if n == 0 else n for i, n in enumerate(wanted))
-    _to_shape(b, proto, wanted)
-
-
-def _to_shape(b: Building, proto: Any, wanted: tuple[int, ...]) -> None:
-    x = b.values[proto.input[0]]
-    if proto.input[0] in b.constants and not x.is_floating_point() and x.dtype in (torch.int64, torch.int32):
-        b.fold(proto.output[0], x.reshape(wanted))
-    else:
-        b.emit("Reshape", (proto.input[0],), proto.output[0], shape=tuple(x.reshape(wanted).shape))
-
-
-@operator("Flatten")
-def _flatten(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    shape = shape_of(b, proto.input[0])
-    axis = int(a.get("axis", 1))
-    axis = axis + len(shape) if axis < 0 else axis
-    _to_shape(b, proto, (math.prod(shape[:axis]), math.prod(shape[axis:])))
-
-
-@operator("Squeeze", "Unsqueeze")
-def _squeeze(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    shape = list(shape_of(b, proto.input[0]))
-    axes = tuple(a["axes"]) if "axes" in a else b.ints(proto.input[1]) if optional(proto, 1) else None
-    if proto.op_type == "Squeeze":
-        gone = {axis % len(shape) for axis in axes} if axes is not None else {i for i, n in enumerate(shape) if n == 1}
-        _to_shape(b, proto, tuple(n for i, n in enumerate(shape) if i not in gone))
-        return
-    assert axes is not None
-    rank = len(shape) + len(axes)
-    for axis in sorted(axis % rank for axis in axes):
-        shape.insert(axis, 1)
-    _to_shape(b, proto, tuple(shape))
-
-
-@operator("Transpose")
-def _transpose(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    perm = tuple(a.get("perm", reversed(range(b.values[proto.input[0]].dim()))))
-    b.emit("Transpose", (proto.input[0],), proto.output[0], perm=perm)
-
-
-@operator("Expand")
-def _expand(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    shape = torch.broadcast_shapes(shape_of(b, proto.input[0]), b.ints(proto.input[1]))
-    b.emit("Expand", (proto.input[0],), proto.output[0], shape=tuple(shape))
-
-
-@operator("Concat")
-def _concat(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    first = b.values[proto.input[0]]
-    if all(name in b.constants for name in proto.input) and first.dtype == torch.int64:
-        b.fold(proto.output[0], torch.cat([b.values[name] for name in proto.input], int(a["axis"])))
-        return
-    axis = int(a["axis"]) % first.dim()
-    b.emit("Concat", tuple(proto.input), proto.output[0], axis=axis)
-
-
-@operator("Slice")
-def _slice(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    shape = shape_of(b, proto.input[0])
-    if "starts" in a:
-        starts, ends, axes, steps = tuple(a["starts"]), tuple(a["ends"]), a.get("axes"), None
-    else:
-        starts, ends = b.ints(proto.input[1]), b.ints(proto.input[2])
-        axes = b.ints(proto.input[3]) if optional(proto, 3) else None
-        steps = b.ints(proto.input[4]) if optional(proto, 4) else None
-    axes = [axis % len(shape) for axis in (axes if axes is not None else range(len(starts)))]
-    bounds = [(0, n, 1) for n in shape]
-    backwards = {}
-    for i, axis in enumerate(axes):
-        step = steps[i] if steps else 1
-        begin, end, _ = slice(starts[i], ends[i], step).indices(shape[axis])
-        if step < 1:
-            backwards[axis] = list(range(begin, end, step))
-        else:
-            bounds[axis] = (begin, max(begin, end), step)
-    if not all(backwards.values()):
-        raise Unsupported  # nothing is left
-    x, name = b.values[proto.input[0]], proto.input[0]
-    if name in b.constants and x.dtype == torch.int64 and not backwards:
-        b.fold(proto.output[0], x[tuple(slice(*bound) for bound in bounds)])
-        return
-    for axis, places in backwards.items():  # a slice that runs backwards is a list of places
-        index = f"{proto.output[0]}^places{axis}"
-        b.fold(index, torch.tensor(places))
-        name = b.emit("Gather", (name, index), f"{proto.output[0]}^{axis}", axis=axis)
-    first, last, every = zip(*bounds, strict=True)
-    b.emit("Slice", (name,), proto.output[0], starts=first, ends=last, steps=every)
-
-
-@operator("Split")
-def _split(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    shape = shape_of(b, proto.input[0])
-    axis = int(a.get("axis", 0)) % len(shape)
-    parts = len(proto.output)
-    even = math.ceil(shape[axis] / parts)
-    sizes = tuple(a["split"]) if "split" in a else b.ints(proto.input[1]) if optional(proto, 1) else None
-    sizes = sizes or tuple(min(even, shape[axis] - i * even) for i in range(parts))
-    start = 0
-    for size, output in zip(sizes, proto.output, strict=True):
-        starts, ends = [0] * len(shape), list(shape)
-        starts[axis], ends[axis] = start, start + size
-        b.emit("Slice", (proto.input[0],), output, starts=tuple(starts), ends=tuple(ends), steps=(1,) * len(shape))
-        start += size
-
-
-@operator("Gather")
-def _gather(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    x = b.values[proto.input[0]]
-    axis = int(a.get("axis", 0)) % max(x.dim(), 1)
-    index = b.constant(proto.input[1]) if proto.input[0] not in b.constants else b.values[proto.input[1]]
-    if proto.input[0] in b.constants and proto.input[1] in b.constants and x.dtype == torch.int64:
-        flat = x.index_select(axis, index.reshape(-1) % x.shape[axis])
-        b.fold(proto.output[0], flat.reshape((*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])))
-        return
-    b.emit("Gather", (proto.input[0], proto.input[1]), proto.output[0], axis=axis)
-
-
-@operator("Pad")
-def _pad(b: Building, proto: Any, a: dict[str, Any]) -> None:
-    dims = b.values[proto.input[0]].dim()
-    given = tuple(a["pads"]) if "pads" in a else b.ints(proto.input[1])
-    value = a.get("value", 0.0)
-    if optional(proto, 2):
-        value = b.constant(proto.input[2]).item()
-    axes = b.ints(proto.input[3]) if optional(proto, 3) else tuple(range(dims))
-    before, after = [0] * dims, [0] * dims
-    for i, axis in enumerate(axes):
-        before[axis % dims], after[axis % dims] = given[i], given[i + len(axes)]
-    mode = {b"constant": "constant", b"reflect": "reflect", b"edge": "replicate"}.get(a.get("mode", b"constant"))
-    if mode is None or min(*before, *after) < 0:
-        raise Unsupported
-    pads = (*before, *after)
-    b.emit("Pad", (proto.input[0],), proto.output[0], pads=pads, mode=mode, value=float(value))

@@ -1,6 +1,6 @@
-"""PyTorch's normalisations, functions of a value, comparisons and moves, in the graph's vocabulary.
+"""PyTorch's functions of a value, comparisons, normalisations and pools, in the graph's vocabulary.
 
-Layers and what stands around them are in `torch_operators`; what is here costs by its elements, or is an activation.
+Layers, arithmetic and activations are in `torch_operators`, moves in `torch_moves`; what is here costs by its elements.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from scoring.graph.graph import Recording, TorchTranslation
-from scoring.readers.torch_operators import aten, get, pair
+from scoring.readers.torch_operators import Recording, TorchTranslation, aten, get, pair
 
 Args = Sequence[Any]
 Kwargs = dict[str, Any]
@@ -326,6 +325,12 @@ def _adaptive(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
     return r.node("AdaptiveAveragePool", [r.value(x)], outs, size=size)
 
 
+@aten("adaptive_max_pool1d", "adaptive_max_pool2d")
+def _adaptive_max(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
+    size = tuple(outs[0].shape[-1:]) if isinstance(a[1], int) else tuple(int(n) for n in a[1])
+    return r.node("AdaptiveMaxPool", [r.value(a[0])], outs[:1], size=size)
+
+
 def _reduce(kind: str) -> TorchTranslation:
     def translate(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
         axes = get(a, k, 1, "dim")
@@ -353,83 +358,3 @@ def _place(kind: str) -> TorchTranslation:
 
 aten("argmax")(_place("ArgMax"))
 aten("argmin")(_place("ArgMin"))
-
-
-# Resizing, moves -----------------------------------------------------------------------------------------
-
-
-@aten("adaptive_max_pool1d", "adaptive_max_pool2d")
-def _adaptive_max(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
-    size = tuple(outs[0].shape[-1:]) if isinstance(a[1], int) else tuple(int(n) for n in a[1])
-    return r.node("AdaptiveMaxPool", [r.value(a[0])], outs[:1], size=size)
-
-
-@aten("upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d")
-def _linear_resize(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
-    align = bool(get(a, k, 2, "align_corners", False))
-    return r.node("ResizeLinear", [r.value(a[0])], outs, size=tuple(outs[0].shape[2:]), align_corners=align)
-
-
-@aten("upsample_bicubic2d")
-def _cubic_resize(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
-    align = bool(get(a, k, 2, "align_corners", False))
-    return r.node("ResizeCubic", [r.value(a[0])], outs, size=tuple(outs[0].shape[2:]), align_corners=align)
-
-
-@aten("_upsample_bilinear2d_aa")
-def _filtered_resize(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
-    """With a filter against steps: a larger picture needs none."""
-    larger = all(m >= n for n, m in zip(a[0].shape[2:], outs[0].shape[2:], strict=True))
-    return larger and _linear_resize(r, a, k, outs)
-
-
-@aten("pixel_unshuffle")
-def _pixel_unshuffle(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
-    return r.node("SpaceToDepth", [r.value(a[0])], outs, block=int(a[1]))
-
-
-@aten("roll")
-def _roll(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
-    """Each axis is cut in two, and the pieces change places."""
-    x, shifts, dims = a[0], a[1], get(a, k, 2, "dims", ())
-    shifts = [shifts] if isinstance(shifts, int) else list(shifts)
-    dims = [dims] if isinstance(dims, int) else list(dims)
-    moves = [(d % x.dim(), s % x.shape[d]) for s, d in zip(shifts, dims, strict=False) if s % x.shape[d]]
-    if not dims or not moves:
-        return bool(dims) and r.node("Identity", [r.value(x)], outs)
-    name, shape = r.value(x), tuple(x.shape)
-    for i, (dim, shift) in enumerate(moves):
-        pieces = []
-        for start, end in ((shape[dim] - shift, shape[dim]), (0, shape[dim] - shift)):
-            starts, ends, cut = [0] * len(shape), list(shape), list(shape)
-            starts[dim], ends[dim], cut[dim] = start, end, end - start
-            attributes = {"starts": tuple(starts), "ends": tuple(ends), "steps": (1,) * len(shape)}
-            pieces.append(r.hidden("Slice", [name], tuple(cut), x.dtype, **attributes))
-        if i + 1 == len(moves):
-            return r.node("Concat", pieces, outs, axis=dim)
-        name = r.hidden("Concat", pieces, shape, x.dtype, axis=dim)
-    return True
-
-
-@aten("_pad_circular")
-def _circular_pad(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
-    return _padded(r, a[0], [int(p) for p in a[1]], outs)
-
-
-def _padded(r: Recording, x: Tensor, pads: list[int], outs: list[Tensor]) -> bool:
-    before, after = [0] * x.dim(), [0] * x.dim()
-    for i in range(len(pads) // 2):
-        before[x.dim() - 1 - i], after[x.dim() - 1 - i] = pads[2 * i], pads[2 * i + 1]
-    return r.node("Pad", [r.value(x)], outs, pads=(*before, *after), mode="circular", value=0.0)
-
-
-@aten("stack")
-def _stack(r: Recording, a: Args, k: Kwargs, outs: list[Tensor]) -> bool:
-    """A new axis for each, and a concatenation along it."""
-    dim = int(get(a, k, 1, "dim", 0)) % outs[0].dim()
-    names = [r.value(t) for t in a[0]]
-    if any(name in r.constants for name in names):
-        return False
-    shape = tuple(n if i != dim else 1 for i, n in enumerate(outs[0].shape))
-    apart = [r.hidden("Reshape", [name], shape, outs[0].dtype, shape=shape) for name in names]
-    return r.node("Concat", apart, outs, axis=dim)

@@ -1,4 +1,4 @@
-"""What each PyTorch operation is in the graph's vocabulary.
+"""What PyTorch's layers, arithmetic and activations are in the graph's vocabulary.
 
 A translation takes (recorder, args, kwargs, output tensors), records nodes and returns True; False means that this
 use of the operation is not known. Operations that are missing here and cannot be taken apart are unknown.
@@ -8,13 +8,47 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from scoring.graph.graph import Recording, TorchTranslation
+from scoring.graph.graph import Node
+
+
+class Recording(Protocol):
+    """The torch reader, as a translation sees it: tensors that are there already get names."""
+
+    constants: dict[str, Tensor]
+
+    producers: dict[str, Node]
+
+    def value(self, item: Any) -> str:
+        """The name of a tensor's value."""
+
+    def layer(self) -> str:
+        """The name of the module that runs."""
+
+    def store(self, tensor: Tensor, name: str) -> str:
+        """Name a tensor that a module stores where `state_dict` does not show it."""
+
+    def real(self, tensor: Tensor) -> bool:
+        """From now on this integer tensor stands for the real value of its codes. Returns True."""
+
+    def number(self, number: float, like: Tensor) -> str:
+        """The name of a number written in the code, of the type that it is computed in."""
+
+    def node(self, kind: str, inputs: list[str], outputs: list[Tensor], **attributes: Any) -> bool:
+        """Record an operation with these output tensors."""
+
+    def hidden(self, kind: str, inputs: list[str], size: tuple[int, ...], dtype: Any, /, **attributes: Any) -> str:
+        """Record an operation inside of a fused one, whose value nobody sees."""
+
+
+TorchTranslation = Callable[[Recording, Sequence[Any], dict[str, Any], list[Tensor]], bool]
+"""(recorder, arguments, keyword arguments, output tensors) -> whether this use of the operation is known."""
+
 
 TRANSLATIONS: dict[str, TorchTranslation] = {}
 
@@ -282,140 +316,3 @@ def _cast(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor])
     if outs[0] is a[0]:
         return True
     return r.node("Cast" if outs[0].dtype != a[0].dtype else "Identity", [r.value(a[0])], outs, to=outs[0].dtype)
-
-
-# Shapes ---------------------------------------------------------------------------------------------------------
-
-
-@aten("view", "reshape", "_unsafe_view", "flatten", "squeeze", "unsqueeze", "unflatten", "_reshape_alias")
-def _reshape(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
-    return r.node("Reshape", [r.value(a[0])], outs, shape=tuple(outs[0].shape))
-
-
-@aten("permute")
-def _permute(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
-    return r.node("Transpose", [r.value(a[0])], outs, perm=tuple(int(d) % a[0].dim() for d in a[1]))
-
-
-@aten("transpose", "t", "numpy_T", "mT")
-def _swap(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
-    order = list(range(a[0].dim()))
-    i, j = (a[1], a[2]) if len(a) == 3 else (-2, -1)
-    if len(order) > 1:
-        order[i], order[j] = order[j], order[i]
-    return r.node("Transpose", [r.value(a[0])], outs, perm=tuple(order))
-
-
-@aten("expand", "expand_as", "broadcast_to")
-def _expand(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
-    return r.node("Expand", [r.value(a[0])], outs, shape=tuple(outs[0].shape))
-
-
-@aten("cat", "concat", "concatenate")
-def _cat(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
-    axis = int(get(a, k, 1, "dim", 0)) % outs[0].dim()
-    return r.node("Concat", [r.value(t) for t in a[0]], outs, axis=axis)
-
-
-def _cut(r: Recording, x: Tensor, dim: int, start: int, end: int, step: int, out: Tensor) -> bool:
-    dim %= x.dim()
-    starts, ends, steps = [0] * x.dim(), list(x.shape), [1] * x.dim()
-    starts[dim], ends[dim], steps[dim] = start, end, step
-    attributes = {"starts": tuple(starts), "ends": tuple(ends), "steps": tuple(steps)}
-    if out.dim() == x.dim():
-        return r.node("Slice", [r.value(x)], [out], **attributes)
-    with _disable_current_modes():
-        piece = x.narrow(dim, start, 1)
-    r.node("Slice", [r.value(x)], [piece], **attributes)
-    return r.node("Reshape", [r.value(piece)], [out], shape=tuple(out.shape))
-
-
-@aten("slice")
-def _slice(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
-    x, dim, step = a[0], get(a, k, 1, "dim", 0), get(a, k, 4, "step", 1)
-    start, end, _ = slice(get(a, k, 2, "start"), get(a, k, 3, "end"), step).indices(x.shape[dim])
-    return _cut(r, x, dim, start, max(end, start), step, outs[0])
-
-
-@aten("narrow")
-def _narrow(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
-    x, dim, start, length = a
-    start = int(start) % x.shape[dim]
-    return _cut(r, x, dim, start, start + length, 1, outs[0])
-
-
-@aten("select")
-def _select(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
-    x, dim, index = a
-    index = int(index) % x.shape[dim]
-    return _cut(r, x, dim, index, index + 1, 1, outs[0])
-
-
-@aten("split", "split_with_sizes", "chunk", "unbind", "tensor_split", "unsafe_split", "unsafe_chunk")
-def _split(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
-    x, start = a[0], 0
-    unbound = outs[0].dim() < x.dim()
-    dim = int(get(a, k, 1 if unbound else 2, "dim", 0)) % x.dim()
-    for out in outs:
-        length = 1 if unbound else out.shape[dim]
-        _cut(r, x, dim, start, start + length, 1, out)
-        start += length
-    return bool(start == x.shape[dim])
-
-
-@aten("index_select")
-def _index_select(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
-    x, dim, index = a
-    return r.node("Gather", [r.value(x), r.value(index)], outs, axis=int(dim) % x.dim())
-
-
-@aten("index")
-def _index(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
-    x, indices = a
-    given = [(d, i) for d, i in enumerate(indices) if i is not None]
-    if len(given) != 1 or given[0][1].dtype == torch.bool or (given[0][1].dim() != 1 and given[0][0] != 0):
-        return False
-    return r.node("Gather", [r.value(x), r.value(given[0][1])], outs, axis=given[0][0])
-
-
-@aten("embedding")
-def _embedding(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
-    return r.node("Gather", [r.value(a[0]), r.value(a[1])], outs, axis=0)
-
-
-@aten("pad", "constant_pad_nd", "reflection_pad2d", "replication_pad2d")
-def _pad(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
-    x, pads = a[0], [int(p) for p in a[1]]
-    third = a[2] if len(a) > 2 else k.get("mode", k.get("value", "constant"))
-    mode = third if isinstance(third, str) else "constant"
-    value = get(a, k, 3, "value", 0) if isinstance(third, str) else third
-    if mode not in ("constant", "reflect", "replicate"):
-        return False
-    before, after = [0] * x.dim(), [0] * x.dim()
-    for i in range(len(pads) // 2):
-        before[x.dim() - 1 - i], after[x.dim() - 1 - i] = pads[2 * i], pads[2 * i + 1]
-    return r.node("Pad", [r.value(x)], outs, pads=(*before, *after), mode=mode, value=float(value or 0))
-
-
-@aten("channel_shuffle", "native_channel_shuffle")
-def _channel_shuffle(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
-    x, groups = a
-    batch, channels, *rest = x.shape
-    split, turned = (batch, groups, channels // groups, *rest), (batch, channels // groups, groups, *rest)
-    apart = r.hidden("Reshape", [r.value(x)], split, x.dtype, shape=split)
-    perm = (0, 2, 1, *range(3, len(split)))
-    swapped = r.hidden("Transpose", [apart], turned, x.dtype, perm=perm)
-    return r.node("Reshape", [swapped], outs, shape=tuple(x.shape))
-
-
-@aten("pixel_shuffle")
-def _pixel_shuffle(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
-    return r.node("DepthToSpace", [r.value(a[0])], outs, block=int(a[1]))
-
-
-@aten("upsample_nearest2d")
-def _nearest(r: Recording, a: Sequence[Any], k: dict[str, Any], outs: list[Tensor]) -> bool:
-    factors = [o / i for o, i in zip(outs[0].shape[2:], a[0].shape[2:], strict=True)]
-    if not all(f == int(f) for f in factors):
-        return False
-    return r.node("ResizeNearest", [r.value(a[0])], outs, factors=tuple(int(f) for f in factors))

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from scoring.graph.graph import Recording
-from scoring.readers.torch_operators import aten, get
+from scoring.readers.torch_operators import Recording, aten, get
 
 _RANGES = {torch.quint8: (0, 255), torch.qint8: (-128, 127), torch.quint4x2: (0, 15)}
 

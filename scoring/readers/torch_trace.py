@@ -22,7 +22,7 @@ from scoring.analysis.activation_patterns import with_activations
 from scoring.graph.graph import NAMED_AFTER_WEIGHTS, UNKNOWN, Graph, Node, weight_name
 from scoring.graph.interpreter import run_node
 from scoring.graph.kinds import KINDS
-from scoring.readers import torch_functions, torch_quantisers  # noqa: F401  (functions register themselves)
+from scoring.readers import torch_functions, torch_moves, torch_quantisers  # noqa: F401  (they register)
 from scoring.readers.quantiser_patterns import with_quantisers
 from scoring.readers.torch_operators import IGNORED, TRANSLATIONS
 

@@ -19,8 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from contest.errors import UsageError, did_you_mean
+from scoring.graph.graph import Subject
+from scoring.graph.interpreter import example_images
 from scoring.readers.quantiser_patterns import suggestions, with_declared_bits
-from scoring.readers.subject import Subject, example_images, subject_of_module
+from scoring.readers.read import subject_of_module
 
 
 def subject_of_brevitas(model: nn.Module, image_shape: tuple[int, int, int]) -> Subject:
@@ -32,7 +34,7 @@ def subject_of_brevitas(model: nn.Module, image_shape: tuple[int, int, int]) -> 
         export_qonnx(model, image_shape, path)
         subject = read_onnx(path)
 
-    return replace(subject, run=runner(model), max_batch=None)
+    return replace(subject, engine=runner(model), max_batch=None)
 
 
 def runner(model: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -102,10 +102,9 @@ def _examine(directory: Path, request: dict[str, Any], level: str) -> bytes:
 
     from contest.training.device import keep_memory
     from contest.untrusted import check_file
-    from scoring.readers.read import read
+    from scoring.examine import examine
+    from scoring.readers.read import read_limited
     from scoring.sandbox import result_file
-    from scoring.sandbox.budget import check_macs, limited_macs
-    from scoring.verification.examine import examine_subject
 
     limits = request["limits"]
     path = directory / request["name"]
@@ -117,10 +116,8 @@ def _examine(directory: Path, request: dict[str, Any], level: str) -> bytes:
         import onnxruntime  # noqa: F401  (what is imported later would find the door shut)
     _shut(limits)
     check_file(path)
-    with limited_macs():
-        subject = read(path, None if images is None else (images.shape[1], images.shape[2], images.shape[3]))
-    check_macs(subject.graph)
-    return result_file.pack(examine_subject(subject, images, told=_tell))
+    subject = read_limited(path, None if images is None else (images.shape[1], images.shape[2], images.shape[3]))
+    return result_file.pack(examine(subject, images, told=_tell))
 
 
 def _tell(part: float) -> None:

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from scoring.costs import Examination
     from scoring.sandbox.result_file import Passed
-    from scoring.verification.examination import Examination
 
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ def run_isolated(
         ContestError: this machine cannot start the child at all, or not at `minimum_level`.
     """
     path, limits = Path(path), limits or Limits()
-    from scoring.verification.examination import Examination
+    from scoring.costs import Examination
 
     found, level = _examined(path, images, limits, minimum_level, told=told)
     if not isinstance(found, Examination):

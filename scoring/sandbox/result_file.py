@@ -17,9 +17,8 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from contest.errors import RefusedError
 from contest.untrusted.description import shown
-from scoring.costs import Costs
+from scoring.costs import MAX_CLASSES, MAX_FACTS, MAX_TEXT, Costs, Examination, check_logits
 from scoring.sandbox.limits import LEVELS
-from scoring.verification.examination import MAX_CLASSES, MAX_FACTS, MAX_TEXT, Examination, check_logits
 
 MAGIC = b"CONTEST1"
 _HEAD = struct.Struct("<8scQ")

@@ -35,9 +35,8 @@ from hypothesis import strategies as st
 from contest.errors import RefusedError, UsageError
 from contest.model_file.manifest import parse_manifest
 from contest.untrusted import check_bytes
-from scoring.costs import Costs, Number, Operation
+from scoring.costs import Costs, Examination, Number, Operation
 from scoring.sandbox import Limits, result_file, run_isolated
-from scoring.verification.examination import Examination
 from tests.attacks import makers, onnx_makers
 
 SLOW_S = 5.0

@@ -12,10 +12,10 @@ import pytest
 
 from contest.errors import ContestError, RefusedError
 from contest.untrusted import check_file
+from scoring.examine import examine
 from scoring.readers.read import read
 from scoring.sandbox import Limits, run_isolated
 from scoring.sandbox.child import _reason
-from scoring.verification.examine import examine_subject
 from tests.attacks import hostile, hostile_onnx, makers, onnx_makers
 
 assert hostile_onnx.honest()
@@ -34,7 +34,7 @@ def write(case: str, directory: Path) -> Path:
 
 def open_as_the_child_does(path: Path) -> None:
     check_file(path)
-    examine_subject(read(path))
+    examine(read(path))
 
 
 def test_there_are_enough() -> None:

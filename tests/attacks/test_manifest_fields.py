@@ -18,9 +18,8 @@ from contest.errors import RefusedError
 from contest.model_file.manifest import LayerSpec, Manifest
 from scoring.analysis.dead_channels import prepared
 from scoring.graph.graph import Graph
-from scoring.graph.interpreter import logits_of
+from scoring.graph.interpreter import example_images, logits_of
 from scoring.readers.read import read
-from scoring.readers.subject import example_images
 from scoring.report import Report
 from scoring.score import score_file
 from tests.attacks import makers

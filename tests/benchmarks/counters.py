@@ -86,7 +86,7 @@ class Row:
 def layers_of(model: nn.Module, shape: tuple[int, int, int]) -> tuple[list[Layer], int]:
     """This project's count: every convolution and linear layer, and the MACs of products of activations."""
     from scoring.analysis.cost_model import analyse
-    from scoring.readers.subject import subject_of_module
+    from scoring.readers.read import subject_of_module
 
     rows, products = [], 0
     for operation in analyse(subject_of_module(model, shape).graph).operations:

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from contest.errors import RefusedError
-from scoring.costs import Costs, Number, Operation, ParentCosts
+from scoring.costs import Costs, Examination, Number, Operation, ParentCosts
 from scoring.sandbox import result_file
-from scoring.verification.examination import Examination
 
 IMAGES, CLASSES = 6, 10
 FACTS = {"seed": "3"}

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 import contest.model_file  # noqa: F401  (registers torch.ops.contest.quantise)
 from scoring.analysis.cost_model import analyse
 from scoring.costs import Costs, Operation
-from scoring.readers.read import read
-from scoring.readers.subject import Subject, subject_of_module
+from scoring.graph.graph import Subject
+from scoring.readers.read import read, subject_of_module
 
 
 class Network(nn.Module):
@@ -51,7 +51,7 @@ def operation(found: Costs, name: str) -> Operation:
 
 def through_onnx(model: nn.Module, folder: Path, shape: tuple[int, int, int] = (3, 8, 8), **options: object) -> Subject:
     """The same network written as ONNX and read back."""
-    from scoring.writers.onnx import write_onnx
+    from scoring.onnx_writer import write_onnx
 
     path = folder / "network.onnx"
     write_onnx(subject(model, shape, **options).graph, path)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scoring.analysis.weight_encoding import check_codes
-from scoring.verification.examine import examine_subject
+from scoring.examine import examine
 from tests.scoring.helpers import Network, costs, operation, quantise, subject
 
 STEP = torch.tensor([0.1])
@@ -206,9 +206,9 @@ def test_values_at_run_time_must_fit(monkeypatch: pytest.MonkeyPatch) -> None:
         for n in honest.graph.nodes
     ]
     liar = dataclasses.replace(honest, graph=dataclasses.replace(honest.graph, nodes=nodes))
-    (problem,) = examine_subject(liar).costs.problems
+    (problem,) = examine(liar).costs.problems
     assert "the input of 'conv' is credited with 2 bits (4 values)" in problem
-    assert examine_subject(honest).costs.problems == ()
+    assert examine(honest).costs.problems == ()
 
 
 @pytest.mark.parametrize(

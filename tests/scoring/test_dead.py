@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from scoring.analysis.cost_model import analyse
 from scoring.analysis.dead_channels import without_dead_channels
-from scoring.readers.subject import subject_of_module
-from scoring.verification.examine import examine_subject
+from scoring.examine import examine
+from scoring.readers.read import subject_of_module
 from tests.scoring.helpers import Network, subject
 
 
@@ -48,7 +48,7 @@ def test_channel_goes_through_batch_norm_and_depthwise_layer() -> None:
     assert before.macs - after.macs == 2 * (27 * 64 + 9 * 36 + 5 * 36)
     assert before.parameters - after.parameters == 2 * (27 + 9 + 5) + 2 * 2 + 2
     assert "4 channels are masked to zero" in notes[0]
-    assert examine_subject(whole).costs.macs == after.macs
+    assert examine(whole).costs.macs == after.macs
 
 
 def test_half_loses_the_channels_that_float_loses() -> None:
@@ -56,15 +56,15 @@ def test_half_loses_the_channels_that_float_loses() -> None:
     kill(net[0], net[1], slice(0, 2))
     with torch.no_grad():
         net[3].bias[:2] = 0
-    whole = examine_subject(subject(net)).costs
-    half = examine_subject(subject(net.half())).costs
+    whole = examine(subject(net)).costs
+    half = examine(subject(net.half())).costs
     assert half.macs == whole.macs < analyse(subject(chain()).graph).macs
     assert [op.nonzeros for op in half.operations] == [op.nonzeros for op in whole.operations]
 
 
 def test_half_without_half_arithmetic_is_asked_in_float(monkeypatch: pytest.MonkeyPatch) -> None:
     """The module's own convolutions take 40 times as long in half; the second opinion comes from its copy in float."""
-    monkeypatch.setattr("scoring.readers.subject.is_native", lambda dtype: False)
+    monkeypatch.setattr("scoring.readers.read.is_native", lambda dtype: False)
     net = chain()
     images = torch.rand(5, 3, 8, 8)
     expected = net(images)

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contest.errors import RefusedError, UsageError
+from scoring.convert import convert_module
 from scoring.readers.quantiser_patterns import coded_weight
 from scoring.report import Report
 from scoring.score import score_file, score_module
-from scoring.writers.convert import convert_module
 from tests.scoring import students
 
 

@@ -9,9 +9,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from scoring.graph.interpreter import logits_of
+from scoring.graph.interpreter import example_images, logits_of
 from scoring.readers.read import read
-from scoring.readers.subject import example_images
 from tests.attacks.planted import N, f32, i64, network
 from tests.attacks.scored import score
 

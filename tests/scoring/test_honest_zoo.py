@@ -22,7 +22,7 @@ from scoring.readers.torch_trace import trace
 from scoring.report import Report
 from scoring.rules import load_rule, price
 from scoring.score import architecture_costs
-from scoring.verification.second_counts import dispatched_macs
+from scoring.verification import dispatched_macs
 
 QUICK = ("resnet18", "mobilenet_v2", "shufflenet_v2_x0_5", "squeezenet1_1", "efficientnet_b0", "mnasnet0_5")
 SLOW = (

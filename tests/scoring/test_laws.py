@@ -11,16 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from scoring import verification
 from scoring.analysis.allowances import Demand, Grant, Regions, settle, too_deep
 from scoring.analysis.axes import CHANNEL, MIXED, SPATIAL, regrouped
 from scoring.analysis.cost_model import analyse
 from scoring.analysis.dead_channels import prepared
 from scoring.costs import Costs
 from scoring.graph.graph import Graph, Node
-from scoring.graph.interpreter import images_stay_first, logits_of, run_graph
+from scoring.graph.interpreter import Engine, images_stay_first, logits_of, run_graph
 from scoring.graph.kinds import KINDS
 from scoring.rules import load_rule, price
-from scoring.verification import examine
 from tests.scoring.helpers import Network, costs, quantise, subject
 
 # Law 2: what layers grant -----------------------------------------------------------------------------------------
@@ -327,7 +327,7 @@ def test_an_operand_is_a_constant_only_if_it_is_one_for_all_images(monkeypatch: 
     graph = subject(Network(run, table=torch.randn(1, 192, 10), other=100 * torch.randn(1, 192, 10))).graph
     dark = torch.randint(0, 90, (20, 3, 8, 8), dtype=torch.uint8)
     bright = torch.randint(170, 256, (80, 3, 8, 8), dtype=torch.uint8)
-    monkeypatch.setattr(examine, "AVERAGED", 20)
-    (number,) = examine.constants_in_disguise(graph, dark)
+    monkeypatch.setattr(verification, "AVERAGED", 20)
+    (number,) = verification.constants_in_disguise(Engine(graph), dark)
     assert (number.count, number.bits) == (1920, 32)
-    assert examine.constants_in_disguise(graph, torch.cat([dark, bright])) == []
+    assert verification.constants_in_disguise(Engine(graph), torch.cat([dark, bright])) == []

@@ -130,7 +130,7 @@ def test_file_format_does_not_matter(form: str, tmp_path: Path) -> None:
     save(network, tmp_path / "model.pt")
     one = analyse(read(tmp_path / "model.pt").graph)
     if form == ".onnx":
-        from scoring.writers.convert import convert_file
+        from scoring.convert import convert_file
 
         other = convert_file(tmp_path / "model.pt", tmp_path / "model.onnx")
     else:

@@ -13,13 +13,12 @@ from torch import Tensor, nn
 from contest.errors import RefusedError, UsageError
 from contest.networks import build, parse
 from scoring.analysis.cost_model import analyse
+from scoring.convert import convert_file, convert_module
 from scoring.costs import Costs
 from scoring.graph.interpreter import logits_of
-from scoring.readers.read import read
-from scoring.readers.subject import subject_of_module
+from scoring.readers.read import read, subject_of_module
 from scoring.readers.user_module import load_module, subject_of_user_module
 from scoring.score import score_file
-from scoring.writers.convert import convert_file, convert_module
 from tests.attacks import makers, onnx_makers
 from tests.scoring.helpers import Network, quantise, subject, through_onnx
 

@@ -16,13 +16,21 @@ from torch import Tensor, nn
 
 from contest.datasets import Images
 from contest.errors import RefusedError, UsageError
-from scoring.costs import Costs, Operation, ParentCosts
-from scoring.report import Report, make_report, with_holdout
+from scoring.costs import Costs, Examination, Operation, ParentCosts
+from scoring.examine import examine
+from scoring.report import (
+    Report,
+    accuracy,
+    confusion,
+    cross_entropy,
+    difference_p_value,
+    make_report,
+    wilson,
+    with_holdout,
+)
 from scoring.report_tables import show
 from scoring.rules import load_rule, price
 from scoring.score import score_module
-from scoring.verification.examination import Examination, accuracy, confusion, cross_entropy, difference_p_value, wilson
-from scoring.verification.examine import examine_subject
 from tests.scoring.helpers import Network, subject
 
 LAB = load_rule("lab")
@@ -210,7 +218,7 @@ def test_accuracy_is_that_of_the_module() -> None:
 def test_module_is_left_as_it_was() -> None:
     model = net()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    examine_subject(subject(model), images().pixels)
+    examine(subject(model), images().pixels)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert not model._forward_pre_hooks
     assert not model[0]._forward_hooks
@@ -220,7 +228,7 @@ def test_batch_coupling_is_found() -> None:
     def run(s: nn.Module, x: Tensor) -> Tensor:
         return s.net(x) * 0.01 + s.net(x).flip(0)
 
-    found = examine_subject(subject(Network(run, net=net())), images().pixels)
+    found = examine(subject(Network(run, net=net())), images().pixels)
     assert found.reordered is not None
     assert found.predictions is not None
     assert (found.reordered != found.predictions).sum() > 5
@@ -231,7 +239,7 @@ def test_a_network_with_a_state_is_found() -> None:
         s.count.add_(1.0)
         return s.net(x) + s.count
 
-    found = examine_subject(subject(Network(run, net=net(), count=torch.zeros(1))), images().pixels)
+    found = examine(subject(Network(run, net=net(), count=torch.zeros(1))), images().pixels)
     assert any("'count' changes while the network runs" in problem for problem in found.costs.problems)
 
 
@@ -244,18 +252,18 @@ def test_a_network_with_a_state_is_found() -> None:
 )
 def test_refused_networks(model: nn.Module, message: str) -> None:
     with pytest.raises(RefusedError, match=message):
-        examine_subject(subject(model))
+        examine(subject(model))
 
 
 def test_claims_beyond_the_whole_are_refused() -> None:
     claimed = dataclasses.replace(subject(net()), claims={"p_s": 0.7, "p_u": 0.6})
     with pytest.raises(RefusedError, match=r"p_s = 0.7 and p_u = 0.6"):
-        examine_subject(claimed)
+        examine(claimed)
 
 
 def test_images_of_another_shape_are_refused() -> None:
     with pytest.raises(RefusedError, match=r"takes images of \(3, 8, 8\)"):
-        examine_subject(subject(net()), torch.zeros(2, 1, 8, 8, dtype=torch.uint8))
+        examine(subject(net()), torch.zeros(2, 1, 8, 8, dtype=torch.uint8))
 
 
 def test_accuracy_of_few_classes() -> None:
@@ -263,16 +271,16 @@ def test_accuracy_of_few_classes() -> None:
 
 
 def test_a_disagreement_with_fvcore_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    from scoring.verification import second_counts
-    from scoring.verification.second_counts import SecondOpinion
+    from scoring import verification
+    from scoring.verification import SecondOpinion
 
-    assert examine_subject(subject(net())).costs.problems == ()
-    monkeypatch.setattr(second_counts, "fvcore_count", lambda *_: SecondOpinion(1, {}, ()))
+    assert examine(subject(net())).costs.problems == ()
+    monkeypatch.setattr(verification, "fvcore_count", lambda *_: SecondOpinion(1, {}, ()))
     said = f"multiply-accumulates: {4 * 36 * 27 + 1440:,} counted here, 1 by fvcore"
-    costs = examine_subject(subject(net())).costs  # fvcore alone is not believed
+    costs = examine(subject(net())).costs  # fvcore alone is not believed
     assert (costs.problems, costs.notes) == ((), (said,))
-    monkeypatch.setattr(second_counts, "dispatched_macs", lambda *_: 2)
-    assert examine_subject(subject(net())).costs.problems == (f"{said}, 2 by PyTorch's dispatch counter",)
+    monkeypatch.setattr(verification, "dispatched_macs", lambda *_: 2)
+    assert examine(subject(net())).costs.problems == (f"{said}, 2 by PyTorch's dispatch counter",)
 
 
 def test_the_loss_of_a_report_does_not_spell_out_the_labels() -> None:

@@ -122,8 +122,8 @@ def test_refused_file_is_exit_code_2(tmp_path: Path) -> None:
 
 def test_scoring_a_file_imports_neither_brevitas_nor_timm(digits_model: Path) -> None:
     code = (
-        "import sys; from scoring.verification.examine import examine; from pathlib import Path\n"
-        f"examine(Path({str(digits_model)!r}))\n"
+        "import sys; from scoring.examine import examine; from scoring.readers.read import read\n"
+        f"from pathlib import Path; examine(read(Path({str(digits_model)!r})))\n"
         "print([m for m in ('brevitas', 'timm', 'torchvision', 'pandas', 'onnx', 'torch._dynamo') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from scoring.analysis.cost_model import analyse
+from scoring.convert import convert_file
 from scoring.readers.read import read
 from scoring.readers.user_module import load_module, subject_of_user_module
-from scoring.writers.convert import convert_file
 
 TEXT = (Path(__file__).parents[2] / "docs" / "scoring.md").read_text(encoding="utf-8")
 

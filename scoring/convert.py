@@ -12,8 +12,9 @@ from torch import nn
 from contest.errors import ContestError, UsageError
 from scoring.analysis.cost_model import analyse
 from scoring.costs import Costs
+from scoring.graph.graph import Subject
+from scoring.graph.interpreter import example_images
 from scoring.readers.read import read
-from scoring.readers.subject import Subject, example_images
 from scoring.readers.user_module import export_qonnx, has_brevitas, load_module, runner, subject_of_user_module
 
 IMAGES = 16
@@ -58,12 +59,12 @@ def convert_module(
         return _checked(subject_of_user_module(model, image_shape, declared=declared), out)
     export_qonnx(model, image_shape, out)
     subject = read(out)
-    _check_predictions(replace(subject, run=runner(model)), subject)
+    _check_predictions(replace(subject, engine=runner(model)), subject)
     return analyse(subject.graph)
 
 
 def _checked(subject: Subject, out: Path) -> Costs:
-    from scoring.writers.onnx import write_onnx
+    from scoring.onnx_writer import write_onnx
 
     write_onnx(subject.graph, out, subject.claims, subject.provenance)
     written = read(out)

@@ -1,1 +1,0 @@
-"""What is measured and checked on the graph: accuracy, repeatability, independent counts."""

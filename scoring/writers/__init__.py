@@ -1,1 +1,0 @@
-"""Networks written as checked ONNX files."""
