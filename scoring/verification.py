@@ -26,9 +26,8 @@ from torch.utils.flop_counter import flop_registry
 
 from scoring.analysis.activation_bits import Grid
 from scoring.costs import Costs, Number
-from scoring.graph.graph import Graph, Node, Subject, bits_of
+from scoring.graph.graph import KINDS, LAYER_KINDS, Charge, Graph, Node, Subject, bits_of
 from scoring.graph.interpreter import Engine, batch_coupling, example_images
-from scoring.graph.kinds import KINDS, LAYER_KINDS, Charge
 
 WATCHED = 8
 """Images of each kind (random, real) whose activations are counted."""

@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from scoring.graph.graph import Graph, Node, bits_of
-from scoring.graph.kinds import KINDS, QUANTISER_KINDS, Charge
+from scoring.graph.graph import KINDS, QUANTISER_KINDS, Charge, Graph, Node, bits_of
 
 _AFFINE_KINDS = ("BatchNormalization", "Mul", "Add", "Sub", "Div")
 _TOLERANCE = 1e-4

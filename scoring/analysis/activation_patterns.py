@@ -15,9 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoring.graph.graph import Graph, Node
+from scoring.graph.graph import ACTIVATION_KINDS, Graph, Node
 from scoring.graph.interpreter import run_node
-from scoring.graph.kinds import ACTIVATION_KINDS
 
 _STEPS = frozenset(
     {"Add", "Sub", "Mul", "Div", "Neg", "Erf", "Tanh", "Sigmoid", "HardSigmoid", "Softplus", "Relu", "Clip", "Identity"}

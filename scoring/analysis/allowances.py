@@ -17,8 +17,7 @@ from collections import deque
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from scoring.graph.graph import Graph, Node
-from scoring.graph.kinds import KINDS, Charge
+from scoring.graph.graph import KINDS, Charge, Graph, Node
 
 MULTIPLY, ADD, ACTIVATION, QUANTISER, SUM = "multiply", "add", "activation", "quantiser", "sum"
 GRANTED = (MULTIPLY, ADD, ACTIVATION, QUANTISER)

@@ -10,8 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from scoring.graph.graph import Graph, Node
-from scoring.graph.kinds import KINDS, POOLING_KINDS
+from scoring.graph.graph import KINDS, POOLING_KINDS, Graph, Node
 
 CHANNEL, SPATIAL, COPIES, MIXED = "channel", "spatial", "copies", "mixed"
 Axis = tuple[tuple[str, int], ...]

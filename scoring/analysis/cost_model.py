@@ -32,8 +32,7 @@ from scoring.analysis.weight_encoding import (
 )
 from scoring.analysis.wiring import Wiring, wiring_of
 from scoring.costs import Costs, Number, Operation, ParentCosts
-from scoring.graph.graph import UNKNOWN, Graph, Node, bits_of
-from scoring.graph.kinds import KINDS, Charge
+from scoring.graph.graph import KINDS, UNKNOWN, Charge, Graph, Node, bits_of
 
 _AFFINE_NAMES = {"BatchNormalization": "batch_norm", "Mul": "scale", "Div": "scale"}
 _PASSED = (Charge.ACTIVATION, Charge.QUANTISER, Charge.MOVE, Charge.FREE, Charge.POOL, Charge.ARITHMETIC)

@@ -12,9 +12,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from scoring.graph.graph import Graph, Node
+from scoring.graph.graph import KINDS, POOLING_KINDS, Charge, Graph, Node
 from scoring.graph.interpreter import run_graph
-from scoring.graph.kinds import KINDS, POOLING_KINDS, Charge
 
 _ELEMENTWISE = (
     POOLING_KINDS

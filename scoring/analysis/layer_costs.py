@@ -8,8 +8,7 @@ from scoring.analysis.allowances import grant_of
 from scoring.analysis.cost_table import CostTable
 from scoring.analysis.weight_encoding import Encoding, chain_from, chain_numbers, encoding, folded_bits, summed_bits
 from scoring.costs import Operation
-from scoring.graph.graph import Graph, Node, bits_of
-from scoring.graph.kinds import KINDS, Charge
+from scoring.graph.graph import KINDS, Charge, Graph, Node, bits_of
 
 _NAMES = {"Conv": "conv", "ConvTranspose": "conv_transpose", "Linear": "linear", "MatMul": "matmul"}
 

@@ -16,8 +16,7 @@ from typing import Any
 
 import torch
 
-from scoring.graph.graph import Graph, Node
-from scoring.graph.kinds import KINDS, Charge
+from scoring.graph.graph import KINDS, Charge, Graph, Node
 
 Parts = tuple[tuple[str, ...], ...]
 

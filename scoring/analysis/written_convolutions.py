@@ -14,8 +14,7 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from scoring.analysis.axes import Axes, elements_read, is_spatial
-from scoring.graph.graph import Graph, Node
-from scoring.graph.kinds import KINDS, Charge
+from scoring.graph.graph import KINDS, Charge, Graph, Node
 
 _PRODUCTS = frozenset({"Mul", "Div", "BatchNormalization"})
 """Kinds that multiply a map by numbers, or by another map."""
@@ -160,15 +159,16 @@ class _Search:
                 product = frozenset()
             given = {large: given[large]}
             names = dict.fromkeys(given[large])
-        after: dict[str, _View] = {}
-        for name in names:
-            views = [views[name] for views in given.values() if name in views]
-            products = product.union(*(view.products for view in views)) - self.terms.macs
-            here = (node.output,) if shifted else ()
-            shifts = self._mark(*dict.fromkeys(view.shifts for view in views), *here)
-            here = (node.output,) if shifted or kind.price is Charge.POOL else ()
-            after[name] = _View(products, self._mark(*dict.fromkeys(view.moves for view in views), *here), shifts)
-        return after
+        moved = shifted or kind.price is Charge.POOL
+        seen = {name: [views[name] for views in given.values() if name in views] for name in names}
+        return {name: self._behind(node, views, product, shifted, moved) for name, views in seen.items()}
+
+    def _behind(self, node: Node, views: list[_View], product: frozenset[str], shifted: bool, moved: bool) -> _View:
+        """What is seen of one value behind a node, by all the ways that lead there."""
+        products = product.union(*(view.products for view in views)) - self.terms.macs
+        shifts = self._mark(*dict.fromkeys(view.shifts for view in views), *((node.output,) if shifted else ()))
+        moves = self._mark(*dict.fromkeys(view.moves for view in views), *((node.output,) if moved else ()))
+        return _View(products, moves, shifts)
 
     def _note_tables(self, node: Node, inputs: list[str]) -> None:
         graph = self._graph

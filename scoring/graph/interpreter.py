@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from contest.errors import RefusedError
-from scoring.graph.graph import Graph, Node
-from scoring.graph.kinds import KINDS, Charge
+from scoring.graph.graph import KINDS, Charge, Graph, Node
 from scoring.graph.operations import Inputs
 
 _HALVES = (torch.float16, torch.bfloat16)

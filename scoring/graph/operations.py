@@ -1,4 +1,4 @@
-"""How each kind of operation runs in torch. `kinds.py` says which function belongs to which kind."""
+"""How each kind of operation runs in torch. `KINDS` in `graph.py` says which function belongs to which kind."""
 
 from __future__ import annotations
 

@@ -14,8 +14,7 @@ from contest.errors import ContestError, UsageError
 from contest.networks import build
 from scoring.analysis.cost_model import analyse
 from scoring.costs import Costs, Number
-from scoring.graph.graph import Graph, Node
-from scoring.graph.kinds import LAYER_KINDS
+from scoring.graph.graph import LAYER_KINDS, Graph, Node
 from scoring.readers.torch_trace import trace
 
 IMAGE_BITS = 8

@@ -18,9 +18,8 @@ from torch import Tensor
 
 from contest.errors import RefusedError
 from scoring.analysis.activation_patterns import with_activations
-from scoring.graph.graph import NAMED_AFTER_WEIGHTS, UNKNOWN, Graph, Node, weight_name
+from scoring.graph.graph import NAMED_AFTER_WEIGHTS, SHAPE_KINDS, UNKNOWN, Graph, Node, weight_name
 from scoring.graph.interpreter import run_node
-from scoring.graph.kinds import SHAPE_KINDS
 from scoring.readers import onnx_functions, onnx_moves, onnx_runtime_operators  # noqa: F401  (they register)
 from scoring.readers.onnx_operators import OPERATORS, Codes, Unsupported
 from scoring.readers.quantiser_patterns import with_quantisers

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from contest.errors import RefusedError, UsageError
 from scoring.analysis.weight_encoding import check_codes, encoding
-from scoring.graph.graph import Graph, Node
-from scoring.graph.kinds import LAYER_KINDS
+from scoring.graph.graph import LAYER_KINDS, Graph, Node
 
 MOST_BITS = 8
 _MOST_VALUES = 2**MOST_BITS + 1

@@ -19,9 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 from contest.errors import RefusedError
 from scoring.analysis.activation_patterns import with_activations
-from scoring.graph.graph import NAMED_AFTER_WEIGHTS, UNKNOWN, Graph, Node, weight_name
+from scoring.graph.graph import KINDS, NAMED_AFTER_WEIGHTS, UNKNOWN, Graph, Node, weight_name
 from scoring.graph.interpreter import run_node
-from scoring.graph.kinds import KINDS
 from scoring.readers import torch_functions, torch_moves, torch_quantisers  # noqa: F401  (they register)
 from scoring.readers.quantiser_patterns import with_quantisers
 from scoring.readers.torch_operators import IGNORED, TRANSLATIONS

@@ -17,9 +17,8 @@ from scoring.analysis.axes import CHANNEL, MIXED, SPATIAL, regrouped
 from scoring.analysis.cost_model import analyse
 from scoring.analysis.dead_channels import prepared
 from scoring.costs import Costs
-from scoring.graph.graph import Graph, Node
+from scoring.graph.graph import KINDS, Graph, Node
 from scoring.graph.interpreter import Engine, images_stay_first, logits_of, run_graph
-from scoring.graph.kinds import KINDS
 from scoring.rules import load_rule, price
 from tests.scoring.helpers import Network, costs, quantise, subject
 
