@@ -209,37 +209,10 @@ def compress(
             of a network that has nothing in common with this one.
         TrainingError: the loss is not a number any more.
     """
-    if teach is None:  # said now: hours of float training lie before the tuning that would miss them
-        for stage, recipe in (("train", candidate.train), ("tune", candidate.tune)):
-            if recipe.distillation:
-                raise UsageError(
-                    f"the {stage} recipe has distillation = {recipe.distillation:g}, but there are no soft labels of a "
-                    "teacher: give --teacher model.pt, or set distillation to 0"
-                )
-    if candidate.tune.branches:
-        raise UsageError("the tune recipe has branches = true; they belong to the float training (train)")
-    if candidate.unstructured:
-        method(candidate.pruning)  # an unknown one is an error now, not after the float training
+    _check(candidate, start, taught=teach is not None)
     origin = {**_versions(), "seed": str(candidate.seed), "candidate": candidate.to_json(), **(provenance or {})}
-    if candidate.start and start is None:
-        raise UsageError(
-            f"the candidate begins from a float network whose checkpoint has the content {candidate.start}: give it as "
-            "the start (contest train --start)"
-        )
-    run = _Stages(
-        train,
-        validation,
-        device,
-        directory,
-        teach,
-        on_epoch,
-        on_step,
-        progress,
-        origin,
-        dict(stages(candidate)),
-        ends_at,
-        [],
-    )
+    epochs = dict(stages(candidate))
+    run = _Stages(train, validation, device, directory, teach, on_epoch, on_step, progress, origin, epochs, ends_at, [])
     torch.manual_seed(candidate.seed)
     model = networks.build(candidate.architecture, image_shape, classes)
     exact_k_each(prunable(model), dict(candidate.ratios))  # names that do not exist are said before the float training
@@ -254,36 +227,74 @@ def compress(
         run.fit("channels", model, candidate.tune, candidate.seed + 1)
         last = candidate.tune
     left = sum(p.numel() for p in prunable(model).values())
-    zeros = round(candidate.unstructured * weights)
-    if zeros >= left:
-        raise TrainingError(
-            f"p_u = {candidate.unstructured:g} asks for {zeros:,} zeros, but structured pruning left {left:,} weights"
-        )
-    asked = dict(candidate.ratios) or zeros
+    asked = _zeros_asked(candidate, weights, left)
     if candidate.bits.quantised or asked:
         _quantise(model, candidate, train)
         masks = GradualMasks(model, asked, scorer(candidate, train, device)) if asked else None
         run.fit("tune", model, candidate.tune, candidate.seed + candidate.tune_seed + 2, masks)
         last = candidate.tune
     refresh_statistics(model, train, last, device=device, seed=candidate.seed)
+    parent = ClaimedParent(weights=float(weights), macs=float(macs))
+    network = _frozen(model.cpu(), candidate, image_shape, classes, parent, origin)
+    claims = Claims(p_s=(weights - left) / weights, p_u=_zeros(network) / weights)
+    network.manifest = network.manifest.model_copy(update={"claims": claims})
+    measured = None if validation is None else evaluate(network, validation, device=device)
+    return Outcome(network.cpu(), measured, tuple(run.stages))
+
+
+def _check(candidate: Candidate, start: Path | None, taught: bool) -> None:
+    """Raises UsageError now for what would be missed after hours of training."""
+    for stage, recipe in (("train", candidate.train), ("tune", candidate.tune)):
+        if recipe.distillation and not taught:
+            raise UsageError(
+                f"the {stage} recipe has distillation = {recipe.distillation:g}, but there are no soft labels of a "
+                "teacher: give --teacher model.pt, or set distillation to 0"
+            )
+    if candidate.tune.branches:
+        raise UsageError("the tune recipe has branches = true; they belong to the float training (train)")
+    if candidate.unstructured:
+        method(candidate.pruning)  # an unknown one is an error
+    if candidate.start and start is None:
+        raise UsageError(
+            f"the candidate begins from a float network whose checkpoint has the content {candidate.start}: give it as "
+            "the start (contest train --start)"
+        )
+
+
+def _zeros_asked(candidate: Candidate, weights: int, left: int) -> int | Mapping[str, float]:
+    """How many zeros masks make of the `left` weights, for a network that had `weights`: a number, or a fraction for
+    each named weight. Raises TrainingError where so many are not there."""
+    zeros = round(candidate.unstructured * weights)
+    if zeros >= left:
+        raise TrainingError(
+            f"p_u = {candidate.unstructured:g} asks for {zeros:,} zeros, but structured pruning left {left:,} weights"
+        )
+    return dict(candidate.ratios) or zeros
+
+
+def _frozen(
+    model: nn.Module,
+    candidate: Candidate,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    parent: ClaimedParent,
+    provenance: Mapping[str, str],
+) -> Network:
+    """The network of the file."""
     half = candidate.bits.weights == 16
     stored = torch.float16 if half else torch.float32  # half precision counts only where the network runs in it
     numbers = candidate.bits.numbers if candidate.bits.quantised else 32
-    network = freeze(
-        model.cpu() if numbers == 8 else fold_batch_norms(model.cpu(), stored),
+    return freeze(
+        model if numbers == 8 else fold_batch_norms(model, stored),
         candidate.architecture,
         image_shape=image_shape,
         classes=classes,
         weight_bits=16 if half else 32,
         affine_type=stored,
         number_bits=numbers,
-        parent=ClaimedParent(weights=float(weights), macs=float(macs)),
-        provenance=origin,
+        parent=parent,
+        provenance=provenance,
     )
-    claims = Claims(p_s=(weights - left) / weights, p_u=_zeros(network) / weights)
-    network.manifest = network.manifest.model_copy(update={"claims": claims})
-    measured = None if validation is None else evaluate(network, validation, device=device)
-    return Outcome(network.cpu(), measured, tuple(run.stages))
 
 
 def _remove_channels(model: nn.Module, candidate: Candidate, image_shape: tuple[int, int, int]) -> nn.Module:

@@ -167,20 +167,9 @@ def fit(
         add_branches(model, keep=begun)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     batches = Batches(images, recipe, seed, device, soft_labels if recipe.distillation else None)
-    steps = max(round(recipe.epochs * len(batches)), recipe.epochs > 0)
-    epochs = math.ceil(steps / len(batches))
-    optimiser = make_optimiser(model, recipe)
-    schedule = make_schedule(optimiser, recipe, steps, len(batches))
-    average = Average(model, recipe.ema_decay, after_step) if recipe.ema_decay else None
-    lookahead = Lookahead(model, recipe.lookahead, steps, after_step) if recipe.lookahead else None
-    parts: dict[str, files.Part] = {"model": model, "optimiser": optimiser, "schedule": schedule}
-    if average:
-        parts["average"] = average
-    if lookahead:
-        parts["lookahead"] = lookahead
-    history = files.load(checkpoint, run, parts) if checkpoint and checkpoint.exists() else []
-    step = min(len(history) * len(batches), steps)
-    pace = Pace(ends_at)
+    training = _Training(model, recipe, batches, bf16, Pace(ends_at), before_step, after_step, on_step)
+    history = files.load(checkpoint, run, training.parts()) if checkpoint and checkpoint.exists() else []
+    training.step = min(len(history) * len(batches), training.steps)
 
     generators = [device] if device.type == "cuda" else []
     with (
@@ -188,60 +177,19 @@ def fit(
         memory_errors(recipe),
         channels_last_gradients(model),
         cpu_convolutions(model, device),
-        ProgressBar("training", steps, step, shown=progress) as bar,
+        ProgressBar("training", training.steps, training.step, shown=progress) as bar,
     ):
-        for number in range(len(history), epochs):
+        for number in range(len(history), training.epochs):
             if before_epoch:
-                before_epoch(model, number, epochs)
+                before_epoch(model, number, training.epochs)
             torch.manual_seed(seed * 1_000_003 + number)  # for dropout: from (seed, epoch), like the batches
-            model.train()
-            meter = Meter(device)
-            first, last = step, min((number + 1) * len(batches), steps)
-            for batch in batches.epoch(number):
-                with autocast(device, bf16):
-                    logits = model(batch.images)
-                loss = loss_of(logits, batch, recipe)
-                loss.backward()
-                if before_step:
-                    before_step(model, step / steps)
-                if recipe.clip_norm:
-                    nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
-                optimiser.step()
-                optimiser.zero_grad()
-                stride = min(pace.stride(steps - step, epochs - number), last - step)
-                schedule.last_epoch += stride - 1
-                schedule.step()
-                step += stride
-                if after_step:
-                    after_step(model)
-                if lookahead:
-                    lookahead.update(model, step)
-                if average:
-                    average.update(model, stride)
-                meter.add(loss, logits, batch)
-                if bar.due:
-                    bar.show(step, str(meter))
-                    _check_finite(meter, number, optimiser)
-                    if on_step:
-                        on_step(step / steps)
-                if step >= last:
-                    break
-            speed = meter.images_per_second
-            _check_finite(meter, number, optimiser, model)
-            accuracy = None
-            if validation is not None and (step == steps or not pace.spares(epochs - number)):
-                # the last reading is the one that counts, so it is made as every other one is: in float32
-                with average.applied(model) if average else nullcontext(), pace.reading():
-                    accuracy = evaluate(model, validation, device=device, bf16=bf16 and step < steps).accuracy
-            share = meter.steps / (last - first)
-            epoch = Epoch(number + 1, recipe.epochs, meter.loss, meter.accuracy, accuracy, speed, share)
-            history.append(epoch)
+            history.append(training.epoch(number, bar, validation))
             if checkpoint:
-                files.save(checkpoint, run, parts, history, provenance)
+                files.save(checkpoint, run, training.parts(), history, provenance)
             if on_epoch:
-                on_epoch(epoch)
-    if average:
-        average.copy_to(model)
+                on_epoch(history[-1])
+    if training.average:
+        training.average.copy_to(model)
     if recipe.branches and recipe.epochs:
         refresh_statistics(model, images, recipe, device=device, seed=seed)
         fold_branches(model, images.pixels[:FOLDING_IMAGES].to(device).float() / 255)
@@ -249,6 +197,92 @@ def fit(
             files.save(checkpoint, run, {"model": model}, history, provenance)
     model.eval()
     return History(tuple(history))
+
+
+class _Training:
+    """A model that is trained, with what moves it, what follows it, and how many steps of the schedule are done."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        batches: Batches,
+        bf16: bool,
+        pace: Pace,
+        before_step: Callable[[nn.Module, float], None] | None,
+        after_step: Callable[[nn.Module], None] | None,
+        on_step: Callable[[float], None] | None,
+    ) -> None:
+        self.model, self.recipe, self.batches, self.bf16, self.pace = model, recipe, batches, bf16, pace
+        self._before_step, self._after_step, self._on_step = before_step, after_step, on_step
+        self.steps = max(round(recipe.epochs * len(batches)), recipe.epochs > 0)
+        self.epochs, self.step = math.ceil(self.steps / len(batches)), 0
+        self.optimiser = make_optimiser(model, recipe)
+        self.schedule = make_schedule(self.optimiser, recipe, self.steps, len(batches))
+        self.average = Average(model, recipe.ema_decay, after_step) if recipe.ema_decay else None
+        self.lookahead = Lookahead(model, recipe.lookahead, self.steps, after_step) if recipe.lookahead else None
+
+    def parts(self) -> dict[str, files.Part]:
+        """What a checkpoint holds."""
+        parts: dict[str, files.Part] = {"model": self.model, "optimiser": self.optimiser, "schedule": self.schedule}
+        if self.average:
+            parts["average"] = self.average
+        if self.lookahead:
+            parts["lookahead"] = self.lookahead
+        return parts
+
+    def epoch(self, number: int, bar: ProgressBar, validation: Images | None) -> Epoch:
+        """Train for the epoch `number` (from 0), and read the accuracy where there are images for it."""
+        self.model.train()
+        meter, readings = Meter(self.batches.device), self.epochs - number
+        first, last = self.step, min((number + 1) * len(self.batches), self.steps)
+        for batch in self.batches.epoch(number):
+            self._move(batch, meter, last, readings)
+            if bar.due:
+                bar.show(self.step, str(meter))
+                _check_finite(meter, number, self.optimiser)
+                if self._on_step:
+                    self._on_step(self.step / self.steps)
+            if self.step >= last:
+                break
+        speed = meter.images_per_second
+        _check_finite(meter, number, self.optimiser, self.model)
+        accuracy = None
+        if validation is not None and (self.step == self.steps or not self.pace.spares(readings)):
+            accuracy = self._read(validation)
+        share = meter.steps / (last - first)
+        return Epoch(number + 1, self.recipe.epochs, meter.loss, meter.accuracy, accuracy, speed, share)
+
+    def _move(self, batch: Batch, meter: Meter, last: int, readings: int) -> None:
+        """One step, which stands for as many of the schedule's as the pace asks for, and for none beyond `last`."""
+        model, recipe = self.model, self.recipe
+        with autocast(self.batches.device, self.bf16):
+            logits = model(batch.images)
+        loss = loss_of(logits, batch, recipe)
+        loss.backward()
+        if self._before_step:
+            self._before_step(model, self.step / self.steps)
+        if recipe.clip_norm:
+            nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        stride = min(self.pace.stride(self.steps - self.step, readings), last - self.step)
+        self.schedule.last_epoch += stride - 1
+        self.schedule.step()
+        self.step += stride
+        if self._after_step:
+            self._after_step(model)
+        if self.lookahead:
+            self.lookahead.update(model, self.step)
+        if self.average:
+            self.average.update(model, stride)
+        meter.add(loss, logits, batch)
+
+    def _read(self, validation: Images) -> float:
+        """The accuracy of the averaged weights. The last reading counts, so it is made in float32 as every other is."""
+        bf16 = self.bf16 and self.step < self.steps
+        with self.average.applied(self.model) if self.average else nullcontext(), self.pace.reading():
+            return evaluate(self.model, validation, device=self.batches.device, bf16=bf16).accuracy
 
 
 class Pace:
