@@ -30,6 +30,11 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
+def write_lines(path: Path, text: str) -> None:
+    """`text` and the end of its last line as the file `path`, whole or not at all."""
+    write_text(path, text + "\n")
+
+
 def cache_folder(name: str) -> Path:
     """The folder `name` of what programs of this user may share and do without (XDG_CACHE_HOME, else ~/.cache)."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "contest" / name

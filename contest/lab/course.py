@@ -28,10 +28,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from contest import pruning
 from contest.errors import UsageError
+from contest.files import write_lines
 from contest.lab.image_task import image_task
 from contest.lab.registry import EXPERIMENTS, execute, find, options_of
 from contest.lab.results.report import STYLE, Results
-from contest.lab.results.resumable import write_text
 from contest.lab.task import Task, load_task
 
 LABS = resources.files("contest.lab") / "labs"
@@ -223,7 +223,7 @@ def run(
         for step in lab.steps
         if step.experiment
     }
-    write_text(folder / LAB, lab.model_dump_json(indent=1))
+    write_lines(folder / LAB, lab.model_dump_json(indent=1))
     for step in lab.steps:
         results = None
         if step.experiment:
@@ -308,8 +308,8 @@ def write_page(lab: Lab, sections: Sequence[tuple[Step, Results | None]], folder
     page = folder / "report.html"
     head = f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(lab.title)}</title>'
     view = '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    write_text(page, f"{head}{view}<style>{STYLE}</style></head><body>\n" + "\n".join(body) + "\n</body></html>")
-    write_text(folder / "report.md", "\n\n".join(part for part in text if part))
+    write_lines(page, f"{head}{view}<style>{STYLE}</style></head><body>\n" + "\n".join(body) + "\n</body></html>")
+    write_lines(folder / "report.md", "\n\n".join(part for part in text if part))
     return page
 
 

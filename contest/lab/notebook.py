@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from contest.errors import UsageError
+from contest.files import write_lines
 from contest.lab.course import Lab, Step, TaskTable, calls
 from contest.lab.experiments.finetune import STAGES
 from contest.lab.registry import find
-from contest.lab.results.resumable import write_text
 
 Cell = tuple[str, str]
 HEAD = """\
@@ -104,7 +104,7 @@ def save_notebook(cells: Iterable[Cell], path: Path) -> Path:
         "nbformat": 4,
         "nbformat_minor": 5,
     }
-    write_text(path, json.dumps(notebook, indent=1))
+    write_lines(path, json.dumps(notebook, indent=1))
     return path
 
 

@@ -13,6 +13,7 @@ import click
 from pydantic import TypeAdapter, ValidationError
 
 from contest.errors import UsageError
+from contest.files import write_lines
 from contest.lab.experiments.compare import Compare, compare
 from contest.lab.experiments.deploy import Deploy, deploy
 from contest.lab.experiments.finetune import FineTune, finetune
@@ -20,7 +21,6 @@ from contest.lab.experiments.layer_sensitivity import Sensitivity, sensitivity
 from contest.lab.experiments.quantise import Quantise, quantise
 from contest.lab.experiments.repeated import Repeated, repeated
 from contest.lab.results.report import Results
-from contest.lab.results.resumable import write_text
 from contest.lab.results.tables import over_seeds
 from contest.lab.task import Task
 
@@ -248,6 +248,6 @@ def combined(runs: Sequence[Results], folder: Path, questions: Sequence[str] = (
             results.copy_figure(first, name, f"{caption} Of the first seed.")
     results.finish()
     if not (folder / "config.json").is_file():  # as `contest lab run` takes it
-        write_text(folder / "config.json", json.dumps(configuration, indent=2))
-        write_text(folder / "machine.json", json.dumps(dict(first.machine), indent=2))
+        write_lines(folder / "config.json", json.dumps(configuration, indent=2))
+        write_lines(folder / "machine.json", json.dumps(dict(first.machine), indent=2))
     return results

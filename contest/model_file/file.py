@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from contest.errors import ContestError, RefusedError, UsageError
+from contest.files import beside
 from contest.model_file.freeze import Network, rebuilt, replace_submodule
 from contest.model_file.manifest import FORMAT, MAX_ELEMENTS, VERSION, Manifest, parse_manifest
 from contest.networks import branches
@@ -31,10 +32,8 @@ STORED_TYPES = (torch.int8, torch.float32, torch.float16)
 def save(network: Network, path: Path | str) -> Path:
     """Write a network as `.pt` or `.safetensors` (by the ending), atomically. Returns the path."""
     path = Path(path)
-    part = path.with_name(path.name + ".part")
-    path.parent.mkdir(parents=True, exist_ok=True)
     state, manifest = stored_state(network.body), network.manifest.text()
-    try:
+    with beside(path) as part:
         if path.suffix == ".safetensors":
             from safetensors.torch import save as to_bytes
 
@@ -47,9 +46,6 @@ def save(network: Network, path: Path | str) -> Path:
                 torch.save(content, file)
         else:
             raise UsageError(f"{path.name}: a model file ends in .pt or .safetensors")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from contest.errors import RefusedError, UsageError
+from contest.files import beside
 
 if TYPE_CHECKING:
     from contest.model_file import Network
@@ -176,13 +177,8 @@ def pack(network: Network, path: Path, *, model: Path | None = None) -> PackedSi
     origin = None if model is None else {"suffix": model.suffix, "sha256": _sha256(model)}
     header = json.dumps({"manifest": network.manifest.text(), "tensors": tensors, "file": origin}).encode()
     payload = b"".join(parts)
-    part = path.with_name(path.name + ".part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with beside(path) as part:
         part.write_bytes(MAGIC + struct.pack("<Q", len(header)) + header + payload)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
     return PackedSize(len(MAGIC) + 8 + len(header), len(payload))
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from contest.errors import TrainingError, UsageError
+from contest.files import beside
 from contest.training.evaluation import Epoch
 
 UNREADABLE = (OSError, RuntimeError, ValueError, LookupError, EOFError, TypeError, pickle.UnpicklingError)
@@ -179,13 +180,7 @@ def _shown(
 
 def write(state: Mapping[str, Any], path: Path) -> None:
     """`state` (tensors and plain data) beside `path`, then renamed: a kill at any time leaves the old file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            torch.save(dict(state), file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with beside(path) as part, part.open("wb") as file:
+        torch.save(dict(state), file)
+        file.flush()
+        os.fsync(file.fileno())

@@ -13,10 +13,11 @@ from torch import nn
 
 from contest import pruning
 from contest.errors import UsageError
+from contest.files import write_lines
 from contest.lab.experiments.experiment import ExperimentPlan, begin, dense, finish, report, require_method, train_on
 from contest.lab.results import figures
 from contest.lab.results.report import Results
-from contest.lab.results.resumable import Cell, Cells, write_text
+from contest.lab.results.resumable import Cell, Cells
 from contest.lab.task import Task
 from contest.lab.training import Parameters, Training
 
@@ -251,7 +252,7 @@ def _suggest(
     if not ratios:
         return
     targets = {f"{target:g}": dict(suggested) for target, suggested in ratios.items()}
-    write_text(
+    write_lines(
         results.folder / RATIOS, json.dumps({"layers": targets[f"{chosen.reached[0]:g}"], "targets": targets}, indent=2)
     )
     names = list(next(iter(ratios.values())))

@@ -15,7 +15,7 @@ import pandas as pd
 
 from contest import pruning
 from contest.errors import UsageError
-from contest.lab.results.resumable import write_text
+from contest.files import write_lines
 from contest.lab.results.tables import markdown
 
 TEXT_SPARSITY = (32.98, 55.08, 69.89, 79.81, 86.45, 90.90, 93.89, 95.89, 97.23, 98.12)
@@ -80,7 +80,7 @@ def write(folders: Sequence[Path], page: Path) -> Path:
             parts += _tables(folder)
         parts += CHECKS.get(folder.experiment, lambda _: [])(folder)
         parts += _figures(folder, page)
-    write_text(page, "\n\n".join(parts))
+    write_lines(page, "\n\n".join(parts))
     return page
 
 

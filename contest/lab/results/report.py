@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 
 from contest.errors import UsageError
+from contest.files import write_lines
 from contest.lab.results import figures
-from contest.lab.results.resumable import write_text
 from contest.lab.results.tables import as_html, markdown, over_everybody, read_table, write_table
 
 STYLE = """
@@ -112,12 +112,12 @@ class Results:
         """Write `report.html`, `report.md` and `results.json` (captions and sentences); returns the page's path."""
         self.notes = [note for note in self.notes if note]
         page = self.folder / "report.html"
-        write_text(page, self._html())
-        write_text(self.folder / "report.md", self._markdown())
+        write_lines(page, self._html())
+        write_lines(self.folder / "report.md", self._markdown())
         kept = ("title", "summary", "notes", "captions", "digits", "drawn")
         values = {key: getattr(self, key) for key in kept} | {"questions": list(self.questions)}
         values |= {"configuration": self.configuration, "machine": self.machine}
-        write_text(self.folder / "results.json", json.dumps(values, indent=1))
+        write_lines(self.folder / "results.json", json.dumps(values, indent=1))
         return page
 
     @classmethod

@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from contest.errors import UsageError
-from contest.files import beside
+from contest.files import beside, write_lines
 
 TRUST = 2
 """So many cells weigh what was expected of one before any was computed."""
@@ -116,7 +116,7 @@ class Cells:
         self.configuration: dict[str, Any] = json.loads(json.dumps(configuration, default=str))
         self._claim()
         if not (folder / "machine.json").exists():
-            write_text(folder / "machine.json", json.dumps(machine(), indent=2))
+            write_lines(folder / "machine.json", json.dumps(machine(), indent=2))
         for path in (folder / "cells").glob("*.json"):
             if any(fnmatchcase(path.stem, pattern) for pattern in again):
                 path.unlink()
@@ -152,7 +152,7 @@ class Cells:
                 "give another folder with --out, or remove it"
             )
         if not path.exists() or before != self.configuration:
-            write_text(path, json.dumps(self.configuration, indent=2))
+            write_lines(path, json.dumps(self.configuration, indent=2))
 
     def __enter__(self) -> Cells:
         self._bar.start()
@@ -194,7 +194,7 @@ class Cells:
             self._seconds += took
             self._computed += 1
             values |= {"seconds": round(took, 3), "peak_mb": peak_megabytes()}
-            write_text(self._path(key), json.dumps(values, indent=1))
+            write_lines(self._path(key), json.dumps(values, indent=1))
             if self._lines:
                 print(f"{len(self._asked)}/{self.total} {key}: {took:.1f} s{self._left()}", file=sys.stderr)
         self._bar.update(self._shown, completed=len(self._asked), left=self._left().lstrip(", "))
@@ -249,12 +249,6 @@ class Cells:
     def drop_state(self, key: str) -> None:
         """Give the room back once no cell will start from it."""
         (self.folder / "states" / f"{key}.pt").unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write atomically: a reader or a kill sees the old file or the new one, never half of one."""
-    with beside(path) as part:
-        part.write_text(text + "\n", encoding="utf-8")
 
 
 def minutes(seconds: float) -> str:

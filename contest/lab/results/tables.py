@@ -12,7 +12,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from contest.lab.results.resumable import write_text
+from contest.files import write_lines
 
 SPREAD = " ±"
 """What a column of standard deviations has behind the name of its own column."""
@@ -23,15 +23,15 @@ def write_table(folder: Path, name: str, caption: str, table: pd.DataFrame, digi
     """`tables/<name>.csv` (full precision), `.md` and `.tex` (each column with its own number of decimals)."""
     directory = folder / "tables"
     directory.mkdir(parents=True, exist_ok=True)
-    write_text(directory / f"{name}.csv", table.to_csv(index=False, na_rep="").rstrip("\n"))
-    write_text(directory / f"{name}.md", markdown(table, digits))
+    write_lines(directory / f"{name}.csv", table.to_csv(index=False, na_rep="").rstrip("\n"))
+    write_lines(directory / f"{name}.md", markdown(table, digits))
     text = as_text(table, digits)
     columns = "".join("l" if column in text_columns(table) else "r" for column in text.columns)
     latex = text.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
     written = latex.to_latex(
         hrules=True, caption=_latex(caption), label=f"tab:{name}", column_format=columns, position_float="centering"
     )
-    write_text(directory / f"{name}.tex", written)
+    write_lines(directory / f"{name}.tex", written)
 
 
 def read_table(path: Path) -> pd.DataFrame:
