@@ -1,7 +1,8 @@
-"""The web application: API, health, metrics, and the pages of `leaderboard.web` when they are installed."""
+"""The web application, and how it is served: API, health, metrics, and pages where `leaderboard.web` is installed."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import gc
@@ -12,6 +13,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import h11
+import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import generate_latest
@@ -21,31 +24,32 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from contest import __version__
 from contest.errors import ContestError
 from leaderboard.board import Board, open_board
-from leaderboard.cache import Cache
 from leaderboard.domain import submissions, tokens
 from leaderboard.domain.contests import NotFoundError
-from leaderboard.scoring_queue.score_submission import Scorer
+from leaderboard.domain.tokens import ForbiddenError
+from leaderboard.scoring_queue import Scorer
 from leaderboard.service import api
-from leaderboard.service.observability import Metrics, Observe
-from leaderboard.service.problems import detail_of, problem, status_of
-from leaderboard.service.security import (
+from leaderboard.service.middleware import (
     SESSION_COOKIE,
     BelowPrefix,
     BodyLimit,
     BodyTooLargeError,
     BodyTooSlowError,
     HeadAsGet,
+    Metrics,
+    Observe,
     RateLimit,
     SecurityHeaders,
     bearer,
 )
+from leaderboard.service.problems import detail_of, problem, status_of
 from leaderboard.settings import BoardSettings
-from leaderboard.storage.database import DatabaseError
-from leaderboard.storage.signer import ForbiddenError
+from leaderboard.storage.database import Cache, DatabaseError
 from leaderboard.storage.tables import State, Submission, now
 
 log = logging.getLogger("leaderboard.app")
@@ -239,3 +243,68 @@ class Faults:
 def _complaint(entry: Any) -> str:
     where = ".".join(str(part) for part in entry["loc"][1:]) or "body"
     return f"'{where}': {entry['msg']}"
+
+
+HEADER_S = 15.0
+_TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+
+class HeaderDeadline(H11Protocol):
+    """Cuts a connection whose header does not end: uvicorn itself waits for the rest of a header for ever.
+
+    The time runs from the opening of the connection, or from the first byte of the next request on it. (How long a
+    connection may lie idle between two requests, and how long a body may take, others see to.)
+    """
+
+    header_s = HEADER_S
+    _header_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._header_timer = self.loop.call_later(self.header_s, self._too_slow)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        if self.conn.their_state is not h11.IDLE:
+            self._stop_timer()
+        elif self._header_timer is None and self.conn.trailing_data[0]:
+            self._header_timer = self.loop.call_later(self.header_s, self._too_slow)
+
+    def _stop_timer(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+    def _too_slow(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(_TIMEOUT)
+            self.transport.close()
+
+
+def run(app: Any, host: str, port: int, proxies: str) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    uvicorn.run(
+        app,
+        host=host,
+        port=port,
+        http=HeaderDeadline,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=True,
+        forwarded_allow_ips=proxies,
+        timeout_keep_alive=15,
+        timeout_graceful_shutdown=20,
+        limit_concurrency=500,
+    )

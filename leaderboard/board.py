@@ -1,9 +1,13 @@
-"""A leaderboard, opened: database, files, queue and secret of one deployment, for the service and the command line."""
+"""A leaderboard, opened: database, files, queue and secret of one deployment, for the service and the command line.
+
+`run_worker` is a process on it that does nothing but score.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import threading
 import time
 from collections import Counter
@@ -15,12 +19,11 @@ from typing import Any
 
 from leaderboard.domain import submissions
 from leaderboard.domain.admission import QuotaError
-from leaderboard.scoring_queue.queue import Jobs
-from leaderboard.scoring_queue.score_submission import Scorer, ScoringWork
+from leaderboard.domain.tokens import Signer, load_signer
+from leaderboard.scoring_queue import Jobs, Scorer, ScoringWork
 from leaderboard.settings import BoardSettings
 from leaderboard.storage.database import Database, open_database
 from leaderboard.storage.file_store import FileStore, Incoming
-from leaderboard.storage.signer import Signer, load_signer
 from leaderboard.storage.tables import Contest, State, Submission, Team
 from scoring.sandbox.namespaces import check_private
 
@@ -156,3 +159,27 @@ def submit_here(
         entry = submission_view(found, found.contest, viewer).model_dump(mode="json")
     database.close()
     return entry
+
+
+_HEALTH_S = 10
+
+
+def run_worker(settings: BoardSettings, threads: int = 1, metrics_port: int = 0, scorer: Scorer | None = None) -> None:
+    """Score until SIGTERM or SIGINT; what is not finished 20 seconds later goes back to the queue."""
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    board = open_board(settings, scorer)
+    if metrics_port:
+        from prometheus_client import start_http_server
+
+        start_http_server(metrics_port, registry=board.jobs.registry)
+    worker = board.jobs.worker(threads)
+    worker.start()
+    log.info("worker started", extra={"threads": threads})
+    while not stopping.wait(_HEALTH_S):
+        worker.check_worker_health()
+    log.info("worker is stopping")
+    worker.stop(graceful=True)
+    board.work.release()
+    board.close()

@@ -320,7 +320,7 @@ def readmit(team: str | None, submission: int | None, name: str, directory: Path
 def rescore(rule: str, here: bool, data: Path | None, name: str, directory: Path | None, database: str | None) -> None:
     """Score all submissions of a contest anew under a rule; earlier results stay stored."""
     from leaderboard.domain import submissions
-    from leaderboard.scoring_queue.score_submission import ScoringWork
+    from leaderboard.scoring_queue import ScoringWork
     from leaderboard.storage.file_store import FileStore
     from scoring.rules import load_rule
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from leaderboard.charts.accuracy_score import ChartPoint
-from leaderboard.domain import ranking
+from leaderboard.domain import claims
 
 _SECTIONS = {"ranked": "At or above", "below_threshold": "Below"}
 
@@ -50,9 +50,9 @@ def print_submission(entry: Mapping[str, Any]) -> None:
             f"score {entry['score']:.6f} = {entry['params']:.6f} parameters + {entry['ops']:.6f} operations "
             f"(with bitmask {entry['score_with_bitmask']:.6f}), rule {entry['rule_name']} v{entry['rule_version']}"
         )
-    helps = ranking.flattering(entry.get("measured"), entry.get("claimed"))
+    helps = claims.flattering(entry.get("measured"), entry.get("claimed"))
     for key in entry.get("differences") or ():
-        names = ranking.MEASURED_AS.get(key, (key,))
+        names = claims.MEASURED_AS.get(key, (key,))
         measured = ", ".join(f"{name} = {_number(entry['measured'].get(name))}" for name in names)
         what = f"claimed {key} = {_number(entry['claimed'][key])}, measured {measured}"
         console.print(Text(what if key in helps else f"{what} (no better)", style="yellow" if key in helps else "dim"))

@@ -13,7 +13,7 @@ from leaderboard.commands.options import contest_option, local
 from leaderboard.commands.user import data_option, remote, rows_of
 
 if TYPE_CHECKING:
-    from leaderboard.charts.tries import Try
+    from leaderboard.charts.networks import Try
     from scoring.rules import Rule
 
 STUDY = "contest.study"
@@ -71,15 +71,15 @@ def plot(
     from scoring.rules import Rule, load_rule
 
     if files:
-        from leaderboard.charts import tries
+        from leaderboard.charts import networks
 
         chosen = load_rule(rule or "lab")
-        found = tries.linked(_tries(files, chosen, data))
+        found = networks.linked(_tries(files, chosen, data))
         if not found:
             raise UsageError("none of these has both a score and an accuracy: there is nothing to draw")
 
         def document(look: Any) -> dict[str, Any]:
-            return tries.specification(
+            return networks.specification(
                 found, chosen, chosen.threshold, look, x=across, group=bool(group), link=bool(link), title=title or ""
             )
 
@@ -107,7 +107,7 @@ def plot(
 
 def _tries(paths: Sequence[Path], rule: Rule, data: Path | None) -> list[Try]:
     """The networks of files, reports and studies, in the order in which they are given."""
-    from leaderboard.charts.tries import Try, technique_of, try_of
+    from leaderboard.charts.networks import Try, technique_of, try_of
 
     found: list[Try] = []
     for path in paths:

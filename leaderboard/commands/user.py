@@ -258,9 +258,8 @@ def serve(
     database: str | None,
 ) -> None:
     """Serve the leaderboard: pages, API, and a queue that scores strangers' files in their own process."""
-    from leaderboard.app import create_app, settle
-    from leaderboard.service.http import run
-    from leaderboard.service.observability import configure_logging
+    from leaderboard.app import create_app, run, settle
+    from leaderboard.service.middleware import configure_logging
     from leaderboard.settings import MEBIBYTE
 
     settings = settings_of(
@@ -312,8 +311,8 @@ def leaderboard_worker(
     threads: int, metrics_port: int, data: Path | None, directory: Path | None, database: str | None
 ) -> None:
     """Score queued submissions, beside `contest serve` and other workers on the same database and folder."""
-    from leaderboard.service.observability import configure_logging
-    from leaderboard.worker import run_worker
+    from leaderboard.board import run_worker
+    from leaderboard.service.middleware import configure_logging
 
     configure_logging()
     run_worker(settings_of(directory, database, data=data), threads, metrics_port)

@@ -15,8 +15,8 @@ from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
 from contest.errors import UsageError
-from leaderboard.domain import contests, final, ranking, roster
-from leaderboard.domain.ranking_cache import places_of
+from leaderboard.domain import claims, contests, final, ranking, roster
+from leaderboard.domain.ranking import places_of
 from leaderboard.storage.tables import SCORED, Contest, Member, Standing, Submission, Team
 
 _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
@@ -227,7 +227,7 @@ def _values(
 
 
 def _claims(best: Submission) -> str:
-    keys = ranking.differences(best.measured, best.claimed)
+    keys = claims.differences(best.measured, best.claimed)
     claimed, measured = best.claimed or {}, best.measured or {}
     # `p_s` is one number of the formula and two of a network: of weights is what a claim means first.
     found = {key: measured.get(key, measured.get(f"{key}_weights")) for key in keys}

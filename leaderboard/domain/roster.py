@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from contest.errors import UsageError
 from leaderboard.domain import contests, standings, tokens
-from leaderboard.storage.signer import ForbiddenError
+from leaderboard.domain.tokens import ForbiddenError
 from leaderboard.storage.tables import (
     Contest,
     JoinCode,

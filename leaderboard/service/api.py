@@ -13,11 +13,11 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from leaderboard.board import Board
-from leaderboard.cache import Cache
-from leaderboard.domain import admission, contests, final, ranking, submissions, tokens
+from leaderboard.domain import admission, contests, final, ranking, standings, submissions, tokens
 from leaderboard.domain.contests import NotFoundError
 from leaderboard.domain.ranking import HeldRecord, Point
-from leaderboard.domain.tokens import PUBLIC, Viewer
+from leaderboard.domain.tokens import PUBLIC, ForbiddenError, UnauthorizedError, Viewer
+from leaderboard.service.middleware import bearer
 from leaderboard.service.problems import problem
 from leaderboard.service.schemas import (
     CheckView,
@@ -35,9 +35,8 @@ from leaderboard.service.schemas import (
     report_json,
     submission_view,
 )
-from leaderboard.service.security import bearer
+from leaderboard.storage.database import Cache
 from leaderboard.storage.file_store import TooLargeError
-from leaderboard.storage.signer import ForbiddenError, UnauthorizedError
 from leaderboard.storage.tables import Contest, State, Submission, Team, now
 
 router = APIRouter(prefix="/api/v1", tags=["leaderboard"])
@@ -336,7 +335,7 @@ def get_log(submission: Id, board: TheBoard, viewer: TheViewer) -> LogView:
         found = owned(session, submission, viewer)
         reason = submission_view(found, found.contest, viewer).reason or ""
         waiting = submissions.ahead(session, found) if found.state == State.QUEUED else None
-        hidden = ranking.coarse(found.contest) and not viewer.admin
+        hidden = standings.coarse(found.contest) and not viewer.admin
         lines = [] if hidden else list(submissions.shown_log(found))
         expected_s = None if waiting is None else submissions.expected_s(session, waiting)
         return LogView(

@@ -10,9 +10,9 @@ from starlette.responses import JSONResponse
 from contest.errors import ContestError, RefusedError, UsageError
 from leaderboard.domain.admission import DisqualifiedError, QuotaError
 from leaderboard.domain.contests import ClosedError, NotFoundError
+from leaderboard.domain.tokens import ForbiddenError, UnauthorizedError
 from leaderboard.storage.database import DatabaseError
 from leaderboard.storage.file_store import TooLargeError
-from leaderboard.storage.signer import ForbiddenError, UnauthorizedError
 
 log = logging.getLogger("leaderboard.service.problems")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from leaderboard.domain import ranking
+from leaderboard.domain import claims, standings
 from leaderboard.domain.contests import is_private
 from leaderboard.domain.final import FinalRow
 from leaderboard.domain.ranking import Row
@@ -218,7 +218,7 @@ def final_view(row: FinalRow, contest: Contest, viewer: Viewer) -> FinalView:
 def submission_view(submission: Submission, contest: Contest, viewer: Viewer) -> SubmissionView:
     """A submission, without what the viewer may not see, under the contest's feedback."""
     own = viewer.owns(submission.team_id)
-    hidden = ranking.coarse(contest) and not viewer.admin
+    hidden = standings.coarse(contest) and not viewer.admin
     scored = submission.state in SCORED
     result: dict[str, Any] = dict.fromkeys(
         ("score", "params", "ops", "score_with_bitmask", "accuracy", "accuracy_low", "accuracy_high")
@@ -228,7 +228,7 @@ def submission_view(submission: Submission, contest: Contest, viewer: Viewer) ->
     if hidden:
         result |= {"accuracy_low": None, "accuracy_high": None}
         if result["accuracy"] is not None:
-            result["accuracy"] = ranking.shown_accuracy(contest, result["accuracy"])
+            result["accuracy"] = standings.shown_accuracy(contest, result["accuracy"])
     return SubmissionView(
         id=submission.id,
         contest=contest.slug,
@@ -255,8 +255,8 @@ def submission_view(submission: Submission, contest: Contest, viewer: Viewer) ->
         isolation=submission.isolation,
         measured=submission.measured if scored or own else None,
         claimed=submission.claimed if scored or own else None,
-        differences=list(ranking.differences(submission.measured, submission.claimed)),
-        flattering=list(ranking.flattering(submission.measured, submission.claimed)),
+        differences=list(claims.differences(submission.measured, submission.claimed)),
+        flattering=list(claims.flattering(submission.measured, submission.claimed)),
         **result,
     )
 
@@ -280,15 +280,15 @@ def shown_reason(submission: Submission, contest: Contest, viewer: Viewer) -> st
     """The reason of a state for its owner; without the exact accuracy under coarse feedback."""
     if not viewer.owns(submission.team_id):
         return None
-    if not ranking.coarse(contest) or viewer.admin or submission.accuracy is None:
+    if not standings.coarse(contest) or viewer.admin or submission.accuracy is None:
         return submission.reason
-    told = f"accuracy about {ranking.shown_accuracy(contest, submission.accuracy):.3f} (coarse feedback)"
+    told = f"accuracy about {standings.shown_accuracy(contest, submission.accuracy):.3f} (coarse feedback)"
     return f"{told}; {submission.reason}" if submission.state == State.REFUSED else told
 
 
 def shown_report(report: Report, contest: Contest, viewer: Viewer) -> Report:
     """A report as the viewer may see it: under coarse feedback without what comes from labels, field by field."""
-    if viewer.admin or not ranking.coarse(contest):
+    if viewer.admin or not standings.coarse(contest):
         return report
     return dataclasses.replace(report, **FROM_LABELS)
 
@@ -298,7 +298,7 @@ def report_json(report: Report, contest: Contest, viewer: Viewer) -> dict[str, A
     shown = shown_report(report, contest, viewer)
     data = shown.to_json()
     if report.accuracy is not None and shown.accuracy is None:
-        value = ranking.shown_accuracy(contest, report.accuracy.value)
+        value = standings.shown_accuracy(contest, report.accuracy.value)
         data["accuracy"] = {
             "value": value,
             "correct": None,

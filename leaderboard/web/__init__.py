@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from fastapi import APIRouter, FastAPI
 
-from leaderboard.cache import Cache
-from leaderboard.service.security import Buckets
-from leaderboard.web import account, administration, charts, page, ranking, rosters, submissions, teams, upload
+from leaderboard.service.middleware import Buckets
+from leaderboard.storage.database import Cache
+from leaderboard.web import account, administration, page, ranking, submissions, teams, upload
 from leaderboard.web.page import error_page
 
 JOIN_FAILURES_PER_MINUTE = 10
 router = APIRouter(include_in_schema=False)
-for part in (ranking, charts, submissions, teams, upload, account, administration, rosters, page):
+for part in (ranking, submissions, teams, upload, account, administration, page):
     router.include_router(part.router)
 
 

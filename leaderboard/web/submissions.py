@@ -12,10 +12,11 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from sqlalchemy.orm import Session
 
 from contest.errors import UsageError
-from leaderboard.charts.layer_bars import layers_of
-from leaderboard.domain import contests, final, ranking, submissions
+from leaderboard.charts.networks import layers_of
+from leaderboard.domain import contests, final, ranking, standings, submissions
+from leaderboard.domain.claims import Own, explain
 from leaderboard.domain.contests import NotFoundError
-from leaderboard.domain.own_figures import Own, explain
+from leaderboard.domain.tokens import ForbiddenError
 from leaderboard.service.api import Id, Slug, owned
 from leaderboard.service.schemas import (
     SubmissionView,
@@ -25,7 +26,6 @@ from leaderboard.service.schemas import (
     shown_report,
     submission_view,
 )
-from leaderboard.storage.signer import ForbiddenError
 from leaderboard.storage.tables import SCORED, TERMINAL, Contest, State, Submission
 from leaderboard.web import formats
 from leaderboard.web.page import TheVisit, Visit, see_other
@@ -89,7 +89,7 @@ def page(submission: Id, visit: TheVisit) -> Response:
     shown = submission_view(found, contest, visit.viewer)
     owner = visit.viewer.owns(found.team_id)
     scored = found.state in SCORED
-    hidden = ranking.coarse(contest) and not visit.viewer.admin
+    hidden = standings.coarse(contest) and not visit.viewer.admin
     return visit.page(
         "submission.html",
         contest=contest,

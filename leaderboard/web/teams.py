@@ -11,15 +11,15 @@ from fastapi import APIRouter, Query
 from fastapi.responses import Response
 from sqlalchemy.orm import Session
 
-from leaderboard.charts import tries as chart
+from leaderboard.charts import networks as chart
 from leaderboard.domain import admission, contests, marks, ranking, submissions
 from leaderboard.domain.contests import NotFoundError
+from leaderboard.domain.tokens import ForbiddenError
 from leaderboard.service.api import Id, Slug
 from leaderboard.service.schemas import SubmissionView, submission_view, team_name
-from leaderboard.storage.signer import ForbiddenError
 from leaderboard.storage.tables import SCORED, Contest, Team
-from leaderboard.web.charts import Theme, Width, look_for
 from leaderboard.web.page import TheVisit, Visit
+from leaderboard.web.ranking import Theme, Width, look_for
 from leaderboard.web.submissions import lines_of
 from scoring.advice import Advice, advice
 from scoring.costs import Costs

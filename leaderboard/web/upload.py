@@ -14,11 +14,11 @@ from starlette.concurrency import run_in_threadpool
 
 from contest.errors import ContestError, UsageError
 from leaderboard.domain import admission, contests, submissions
+from leaderboard.domain.tokens import ForbiddenError, UnauthorizedError
 from leaderboard.service.api import Slug, check_declared, submitting_team, upload_limit
+from leaderboard.service.middleware import FORM_OVERHEAD_BYTES
 from leaderboard.service.problems import detail_of, status_of
-from leaderboard.service.security import FORM_OVERHEAD_BYTES
 from leaderboard.storage.file_store import Incoming
-from leaderboard.storage.signer import ForbiddenError, UnauthorizedError
 from leaderboard.storage.tables import Contest, Team, now
 from leaderboard.web.page import TheVisit, Visit, see_other
 

@@ -19,7 +19,7 @@ from fastapi.testclient import TestClient
 from leaderboard.app import create_app
 from leaderboard.board import Board
 from leaderboard.domain import contests, tokens
-from leaderboard.service.observability import JsonFormatter
+from leaderboard.service.middleware import JsonFormatter
 from leaderboard.service.schemas import FROM_LABELS, FROM_THE_FILE
 from leaderboard.settings import BoardSettings
 from leaderboard.storage.tables import State, now

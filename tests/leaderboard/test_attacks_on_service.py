@@ -20,7 +20,7 @@ from fastapi.testclient import TestClient
 from leaderboard.app import create_app
 from leaderboard.board import Board
 from leaderboard.domain import contests, tokens
-from leaderboard.service.security import CONTENT_SECURITY_POLICY, HEADERS
+from leaderboard.service.middleware import CONTENT_SECURITY_POLICY, HEADERS
 from leaderboard.settings import BoardSettings
 
 Make = Callable[[str], str]

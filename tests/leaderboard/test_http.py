@@ -14,9 +14,8 @@ import uvicorn
 from board_helpers import auth, content, scripted, wait_for
 from fastapi.testclient import TestClient
 
-from leaderboard.app import create_app
+from leaderboard.app import HeaderDeadline, create_app
 from leaderboard.board import Board
-from leaderboard.service.http import HeaderDeadline
 from leaderboard.settings import BoardSettings
 
 Make = Callable[[str], str]

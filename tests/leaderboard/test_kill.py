@@ -48,7 +48,7 @@ import sys; sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from board_helpers import scripted
 from leaderboard.settings import BoardSettings
-from leaderboard.worker import run_worker
+from leaderboard.board import run_worker
 settings = BoardSettings(directory=Path(sys.argv[2]), database=sys.argv[3], lease_s=2, sweep_s=1, attempts=50)
 run_worker(settings, threads=2, scorer=scripted)
 """

@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session
 from contest.errors import UsageError
 from leaderboard.board import Board
 from leaderboard.commands.output import print_submission
-from leaderboard.domain import bundled_entries, contests, ranking, standings, submissions
-from leaderboard.domain.ranking_cache import places_of
+from leaderboard.domain import bundled_entries, claims, contests, ranking, standings, submissions
+from leaderboard.domain.ranking import places_of
 from leaderboard.domain.standings import judge
 from leaderboard.settings import BoardSettings
 from leaderboard.storage.database import Database, open_database
@@ -268,11 +268,11 @@ def test_two_web_processes_show_the_same(filled: Board) -> None:
 
 def test_what_was_claimed_otherwise_is_named() -> None:
     measured = {"q_w": 4.0, "p_u": 0.5, "weights": 1000, "p_s_ops": None}
-    assert ranking.differences(measured, {"q_w": 2.0, "p_u": 0.5 + 1e-9, "weights": 1000}) == ("q_w",)
-    assert ranking.differences(measured, {"p_s_ops": 0.3}) == ("p_s_ops",)
-    assert ranking.differences(measured, {"p_s_ops": 0, "p_u": None}) == ()
-    assert ranking.differences(measured, {"unheard": 1}) == ()
-    assert ranking.differences(measured, None) == ()
+    assert claims.differences(measured, {"q_w": 2.0, "p_u": 0.5 + 1e-9, "weights": 1000}) == ("q_w",)
+    assert claims.differences(measured, {"p_s_ops": 0.3}) == ("p_s_ops",)
+    assert claims.differences(measured, {"p_s_ops": 0, "p_u": None}) == ()
+    assert claims.differences(measured, {"unheard": 1}) == ()
+    assert claims.differences(measured, None) == ()
 
 
 @pytest.mark.parametrize(
@@ -294,12 +294,12 @@ def test_what_was_claimed_otherwise_is_named() -> None:
 def test_overstated_is_what_would_have_helped(
     measured: dict[str, float | None], claimed: dict[str, float], expected: tuple[str, ...]
 ) -> None:
-    assert ranking.flattering(measured, claimed) == expected
+    assert claims.flattering(measured, claimed) == expected
 
 
 def test_the_bundled_networks_claim_no_more_than_is_true() -> None:
     for entry in bundled_entries.entries(load_rule("lab")):
-        assert ranking.flattering(entry.report.measured, entry.report.claimed) == ()
+        assert claims.flattering(entry.report.measured, entry.report.claimed) == ()
 
 
 @pytest.mark.parametrize(
@@ -318,7 +318,7 @@ def test_a_claimed_p_s_is_one_of_the_two_that_are_measured(
     weights: float | None, operations: float | None, claim: float, differs: bool
 ) -> None:
     measured = {"p_s_weights": weights, "p_s_ops": operations}
-    assert ranking.differences(measured, {"p_s": claim}) == (("p_s",) if differs else ())
+    assert claims.differences(measured, {"p_s": claim}) == (("p_s",) if differs else ())
 
 
 @pytest.mark.parametrize("change", ["finish", "close", "disqualify"])

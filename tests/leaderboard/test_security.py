@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from contest.errors import RefusedError, UsageError
 from leaderboard.board import Board
 from leaderboard.domain import contests, tokens
-from leaderboard.service.security import Buckets, bearer
+from leaderboard.domain.tokens import ForbiddenError, Signer, load_signer
+from leaderboard.service.middleware import Buckets, bearer
 from leaderboard.storage.file_store import FileStore, TooLargeError
-from leaderboard.storage.signer import ForbiddenError, Signer, load_signer
 from leaderboard.storage.tables import now
 from leaderboard.text import file_name, name_key, one_line, slug
 

@@ -17,14 +17,14 @@ from fastapi.testclient import TestClient
 
 from leaderboard.app import create_app
 from leaderboard.board import Board
-from leaderboard.charts import tries
-from leaderboard.domain import bundled_entries, contests, own_figures, tokens
+from leaderboard.charts import networks
+from leaderboard.domain import bundled_entries, claims, contests, tokens
 from leaderboard.service import schemas
 from leaderboard.settings import BoardSettings
 from leaderboard.storage.tables import Contest, State
 from leaderboard.web import formats, ranking, submissions, teams
 from leaderboard.web.formats import markdown
-from leaderboard.web.language import LANGUAGES, LOCALE
+from leaderboard.web.page import LANGUAGES, LOCALE
 from scoring.rules import built_in as built_in_rules
 from scoring.rules import load_rule
 
@@ -152,7 +152,7 @@ def messages() -> dict[str, str]:
                 found[message if isinstance(message, str) else message[0]] = path.name
     rules = [load_rule(name) for name in built_in_rules()]
     waiting = {
-        "own_figures": [text for cause in (*own_figures._CAUSES, own_figures.GREW_BACK) for text in cause[:2]],
+        "own_figures": [text for cause in (*claims._CAUSES, claims.GREW_BACK) for text in cause[:2]],
         "submissions": [
             "claimed by the file",
             *submissions._CHECKS,
@@ -165,7 +165,7 @@ def messages() -> dict[str, str]:
         "problems": [HTTPStatus(status).phrase for status in (400, 401, 403, 404, 405, 408, 413, 422, 429, 500, 503)],
         "tables": [state.replace("_", " ") for state in State],
         "news": ["Announcements", "Answers on the rules"],
-        "tries": [*tries.TITLES.values(), "float", "half", "channels removed", "pruned", "other", "network"],
+        "tries": [*networks.TITLES.values(), "float", "half", "channels removed", "pruned", "other", "network"],
         "charts": ["weights", "MACs", "bits"],
     }
     return found | {text: source for source, texts in waiting.items() for text in texts}

@@ -15,10 +15,10 @@ from seeding import report
 
 from contest.cli import cli
 from contest.errors import UsageError
-from leaderboard.charts import tries
+from leaderboard.charts import networks
 from leaderboard.charts.accuracy_score import ChartPoint, pareto_front, plot, references, render, specification
-from leaderboard.charts.layer_bars import layer_specification, layers_of
 from leaderboard.charts.marks import Look, frame
+from leaderboard.charts.networks import layer_specification, layers_of
 from scoring.report import Report
 from scoring.rules import load_rule
 
@@ -248,21 +248,21 @@ def test_every_decade_has_its_number(low: float, high: float, width: int) -> Non
 
 
 def test_tries_are_grouped_by_what_was_measured_and_linked_to_their_parents() -> None:
-    assert tries.technique_of({"q_w": 32, "weights": 100, "nonzeros": 100}) == "float"
-    assert tries.technique_of({"q_w": 16.0, "weights": 100, "nonzeros": 60}) == "half, pruned"
-    assert tries.technique_of({"q_w": 1.2, "weights": 100, "nonzeros": 60, "p_s_weights": 0.1}) == (
+    assert networks.technique_of({"q_w": 32, "weights": 100, "nonzeros": 100}) == "float"
+    assert networks.technique_of({"q_w": 16.0, "weights": 100, "nonzeros": 60}) == "half, pruned"
+    assert networks.technique_of({"q_w": 1.2, "weights": 100, "nonzeros": 60, "p_s_weights": 0.1}) == (
         "1 bit, channels removed, pruned"
     )
     made = [
-        tries.try_of(str(i), Report.from_json(report(0.9 + i / 100, macs=8e6 / i, bits=bits)), "lab")
+        networks.try_of(str(i), Report.from_json(report(0.9 + i / 100, macs=8e6 / i, bits=bits)), "lab")
         for i, bits in ((1, 8), (2, 4), (3, 4))
     ]
     assert all(made)
     one, two, three = (replace(t, signature=s) for t, s in zip(made, "aab", strict=True) if t)
-    linked = tries.linked([one, two, three, replace(one, name="4", parent="3"), replace(one, name="5", parent="77")])
+    linked = networks.linked([one, two, three, replace(one, name="4", parent="3"), replace(one, name="5", parent="77")])
     assert [t.parent for t in linked] == ["", "1", "", "3", "4"]
     look = Look(width=900)
-    spec = tries.specification(linked[:3], LAB, 0.9, look)
+    spec = networks.specification(linked[:3], LAB, 0.9, look)
     arrow, *_ = [row for layer in spec["layer"] for row in layer.get("data", {}).get("values", []) if "angle" in row]
     assert arrow["value"] == pytest.approx(one.score) and arrow["to"] == pytest.approx(two.score)
     assert len(_) == 1  # the same row as line and as head
@@ -271,7 +271,7 @@ def test_tries_are_grouped_by_what_was_measured_and_linked_to_their_parents() ->
         "8 bits, channels removed, pruned",
         "4 bits, channels removed, pruned",
     }
-    alone = tries.specification(linked[:3], LAB, 0.9, look, group=False, link=False, x="macs")
+    alone = networks.specification(linked[:3], LAB, 0.9, look, group=False, link=False, x="macs")
     assert "angle" not in json.dumps(alone) and "multiply-accumulates" in json.dumps(alone)
     assert {row["value"] for row in data_of(alone)} == {8e6, 4e6, round(8e6 / 3)}
 

@@ -14,8 +14,8 @@ from fastapi.testclient import TestClient
 from seeding import XSS, enter, report
 from served import Site
 
-from leaderboard.cache import Cache
 from leaderboard.domain import contests, ranking, submissions, tokens
+from leaderboard.storage.database import Cache
 from leaderboard.storage.tables import now
 from leaderboard.web import formats
 from leaderboard.web.account import own_path

@@ -1,17 +1,90 @@
-"""Why a team's own figure differs: the mistakes that students' calculators make, each worked out for their network.
-
-Of ten calculators in students' repositories six were materially wrong, always in one of these ways. Each cause is a
-formula of the measured report; the ones that give the team's figure are named first.
-"""
+"""What is said of a network beside what was measured: by its file, and by a team that worked out its own figure."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from scoring.report import Report
 from scoring.rules import Rule
+
+MEASURED_AS = {"p_s": ("p_s_weights", "p_s_ops")}
+"""What a file claims under one name is measured as two: either may be meant."""
+_MORE_IS_BETTER = ("p_s", "p_s_weights", "p_s_ops", "p_u", "accuracy")
+_ROUNDING = {
+    "p_s": 5e-4,
+    "p_s_weights": 5e-4,
+    "p_s_ops": 5e-4,
+    "p_u": 5e-4,
+    "accuracy": 5e-5,
+    "q_w": 5e-3,
+    "q_a": 5e-3,
+    "q_ops": 5e-3,
+}
+"""Half a unit of the last digit that anybody writes: a tenth of a percent, a hundredth of a bit."""
+_RELATIVE_ROUNDING = 5e-4
+
+
+def differences(measured: Mapping[str, Any] | None, claimed: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Keys that a file claims otherwise than they were measured, beyond rounding.
+
+    A claim of something that could not be measured differs, unless it claims nothing (null or 0). `p_s` is one number
+    of the formula and two of a network, of weights and of operations: a claim agrees if it is one of them.
+    """
+    if not measured or not claimed:
+        return ()
+    return tuple(key for key, claim in claimed.items() if claim is not None and not _agrees(key, claim, measured))
+
+
+def flattering(measured: Mapping[str, Any] | None, claimed: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """The differences that would have helped the claimer: more removed, fewer bits, smaller counts than measured.
+
+    Zeros and removed channels are one saving: when channels turn out to be dead, their zeros count as removed, so a
+    claim of p_u is no better than the truth while p_s and p_u together are not.
+    """
+    if not measured or not claimed:
+        return ()
+    found = [key for key in differences(measured, claimed) if _helps(key, claimed[key], measured)]
+    together = [_number(claimed.get("p_s", 0.0)), _number(claimed.get("p_u"))]
+    truth = [_number(measured.get("p_s_weights", 0.0)), _number(measured.get("p_u"))]
+    known = [number for number in (*together, *truth) if number is not None]
+    if "p_u" in found and len(known) == 4 and known[0] + known[1] <= known[2] + known[3] + _ROUNDING["p_u"]:
+        found.remove("p_u")
+    return tuple(found)
+
+
+def _helps(key: str, claim: object, measured: Mapping[str, Any]) -> bool:
+    known = [_number(measured.get(name)) for name in MEASURED_AS.get(key, (key,))]
+    values = [value for value in known if value is not None]
+    number = _number(claim)
+    if number is None:
+        return True  # a text where a number belongs helps nobody, but is no rounding either
+    if not values:
+        return number > 0 and key in _MORE_IS_BETTER
+    return number > max(values) if key in _MORE_IS_BETTER else number < min(values)
+
+
+def _number(value: object) -> float | None:
+    known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if known else None  # type: ignore[arg-type]
+
+
+def _agrees(key: str, claim: object, measured: Mapping[str, Any]) -> bool:
+    names = [name for name in MEASURED_AS.get(key, (key,)) if name in measured]
+    values = [measured[name] for name in names if measured[name] is not None]
+    if not names or (not values and claim == 0):
+        return True
+    return any(_same(key, claim, value) for value in values)
+
+
+def _same(key: str, claim: object, value: object) -> bool:
+    if isinstance(claim, int | float) and isinstance(value, int | float):
+        rounding = _ROUNDING.get(key, 0.0)
+        return math.isclose(claim, value, rel_tol=0 if rounding else _RELATIVE_ROUNDING, abs_tol=rounding + 1e-9)
+    return claim == value
+
 
 CLOSE = 0.02
 """A figure within two percent of a cause's is explained by it."""

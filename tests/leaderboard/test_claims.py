@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from board_helpers import make_report
 
-from leaderboard.domain.own_figures import Own, explain
+from leaderboard.domain.claims import Own, explain
 from scoring.rules import load_rule
 
 LAB, MACS = load_rule("lab"), load_rule("lab-macs")

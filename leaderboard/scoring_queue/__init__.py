@@ -1,1 +1,0 @@
-"""Submissions that wait for their score, and the workers that score them."""
