@@ -33,11 +33,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "unpack": ("contest.commands:unpack", "Read a packed file back into the network that it holds."),
     "submit": ("leaderboard.commands.user:submit", "Score a file and enter it in the leaderboard."),
     "kit": ("leaderboard.commands.kit:kit", "Write a team's starter kit: a notebook from a ResNet to an entry."),
-    "leaderboard": ("leaderboard.commands.user:leaderboard", "Show the ranking."),
-    "plot": ("leaderboard.commands.plot:plot", "Draw accuracy against score."),
+    "leaderboard": ("leaderboard.commands.ranking:leaderboard", "Show the ranking."),
+    "plot": ("leaderboard.commands.ranking:plot", "Draw accuracy against score."),
     "serve": ("leaderboard.commands.user:serve", "Serve the leaderboard: pages, API, queue."),
     "leaderboard-worker": ("leaderboard.commands.user:leaderboard_worker", "Score queued submissions."),
-    "admin": ("leaderboard.commands.user:admin", "Contests, teams, tokens, export and import."),
+    "admin": ("leaderboard.commands.admin:admin", "Contests, teams, tokens, export and import."),
     "lab": ("contest.lab.commands:lab", "The laboratory experiments."),
 }
 

@@ -1,1 +1,1 @@
-"""The commands of the leaderboard: for everybody (`user`) and for the organiser (`admin`)."""
+"""The commands of the leaderboard: for everybody (`user`, `ranking`) and for organisers (`admin`)."""

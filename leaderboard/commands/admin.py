@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import click
 
 from contest.errors import UsageError
-from leaderboard.commands import marking, timing
-from leaderboard.commands import teams as team_commands
+from leaderboard.commands import submissions, teams
 from leaderboard.commands.options import (
     changing,
     contest_option,
@@ -32,7 +30,7 @@ def admin() -> None:
     """Contests, teams, tokens, export and import."""
 
 
-for _command in (*team_commands.COMMANDS, *timing.COMMANDS, *marking.COMMANDS):
+for _command in (*teams.COMMANDS, *submissions.COMMANDS):
     admin.add_command(_command)
 
 
@@ -179,77 +177,6 @@ def list_(directory: Path | None, database: str | None) -> None:
             click.echo(f"  {contests.told_rule(contest)}")
 
 
-@admin.command("add-team")
-@click.argument("team")
-@contest_option
-@local
-def add_team(team: str, name: str, directory: Path | None, database: str | None) -> None:
-    """Make a team and print its token: only now, only here."""
-    from leaderboard.domain import contests, tokens
-
-    with changing(directory, database, name) as (session, contest):
-        made = contests.add_team(session, contest, team)
-        token = tokens.create(session, made, label="first")
-    click.echo(f"team '{made.name}' of contest '{contest.slug}'; its token, shown this once:", err=True)
-    click.echo(token)
-
-
-@admin.command()
-@click.argument("team", required=False)
-@click.option("--organiser", is_flag=True, help="For an organiser instead of a team.")
-@click.option("--label", default="", help="To tell tokens apart.")
-@click.option("--days", type=int, help="Good for so many days.")
-@contest_option
-@local
-def token(
-    team: str | None,
-    organiser: bool,
-    label: str,
-    days: int | None,
-    name: str,
-    directory: Path | None,
-    database: str | None,
-) -> None:
-    """Print a new token of TEAM (or of an organiser): only now, only here."""
-    from leaderboard.domain import contests, tokens
-
-    if organiser == bool(team):
-        raise UsageError("name a TEAM, or give --organiser, not both")
-    expires = datetime.now(UTC) + timedelta(days=days) if days else None
-    with changing(directory, database, name) as (session, contest):
-        owner = contests.find_team(session, contest, team) if team else None
-        text = tokens.create(session, owner, label=label, expires_at=expires)
-        contests.record(session, "command line", "create token", contest, team=team or "organiser", label=label)
-    click.echo(text)
-
-
-@admin.command()
-@local
-def tokens(directory: Path | None, database: str | None) -> None:
-    """All tokens by their public half; the secret half is nowhere."""
-    from sqlalchemy import select
-
-    from leaderboard.storage.tables import Token
-
-    with opened_database(directory, database) as opened, opened.read() as session:
-        for row in session.scalars(select(Token).order_by(Token.id)):
-            state = "revoked" if row.revoked_at else f"until {row.expires_at:%Y-%m-%d}" if row.expires_at else "good"
-            click.echo(f"{row.key}  {row.team.name if row.team else 'organiser'}  {state}  {row.label}")
-
-
-@admin.command()
-@click.argument("key")
-@local
-def revoke(key: str, directory: Path | None, database: str | None) -> None:
-    """Make the token with this public half useless."""
-    from leaderboard.domain import contests, tokens
-
-    with opened_database(directory, database) as opened, opened.write() as session:
-        tokens.revoke(session, key)
-        contests.record(session, "command line", "revoke token", None, key=key[:24])
-    click.echo("revoked")
-
-
 @admin.command()
 @contest_option
 @local
@@ -272,70 +199,6 @@ def reopen(name: str, directory: Path | None, database: str | None) -> None:
     with changing(directory, database, name) as (session, contest):
         contests.reopen(session, contest)
     click.echo(f"contest '{contest.slug}' is open")
-
-
-@admin.command()
-@click.option("--team", help="A whole team.")
-@click.option("--submission", type=int, help="One submission.")
-@click.option("--reason", required=True, help="Why: everybody can read it.")
-@contest_option
-@local
-def disqualify(
-    team: str | None, submission: int | None, reason: str, name: str, directory: Path | None, database: str | None
-) -> None:
-    """Take a team or a submission out of the ranking."""
-    from leaderboard.domain import contests
-
-    with changing(directory, database, name) as (session, contest):
-        if team:
-            contests.disqualify_team(session, contests.find_team(session, contest, team), reason)
-        else:
-            contests.disqualify_submission(session, contests.find_submission(session, contest, submission), reason)
-    click.echo("disqualified")
-
-
-@admin.command()
-@click.option("--team", help="A whole team.")
-@click.option("--submission", type=int, help="One submission.")
-@contest_option
-@local
-def readmit(team: str | None, submission: int | None, name: str, directory: Path | None, database: str | None) -> None:
-    """Undo a disqualification."""
-    from leaderboard.domain import contests
-
-    with changing(directory, database, name) as (session, contest):
-        if team:
-            contests.readmit_team(session, contests.find_team(session, contest, team))
-        else:
-            contests.readmit_submission(session, contests.find_submission(session, contest, submission))
-    click.echo("readmitted")
-
-
-@admin.command()
-@click.option("--rule", required=True, help="The rule from now on: a name or a .toml file.")
-@click.option("--here", is_flag=True, help="Score in this process instead of leaving it to workers.")
-@click.option("--data", type=click.Path(path_type=Path), envvar="CONTEST_DATA", help="With --here: the data sets.")
-@contest_option
-@local
-def rescore(rule: str, here: bool, data: Path | None, name: str, directory: Path | None, database: str | None) -> None:
-    """Score all submissions of a contest anew under a rule; earlier results stay stored."""
-    from leaderboard.domain import submissions
-    from leaderboard.scoring_queue import ScoringWork
-    from leaderboard.storage.file_store import FileStore
-    from scoring.rules import load_rule
-
-    with changing(directory, database, name) as (session, contest):
-        count = submissions.rescore(session, contest, load_rule(rule))
-    click.echo(f"{count} submissions of '{contest.slug}' are queued under rule {contest.rule_name}")
-    if here:
-        settings = settings_of(directory, database, data=data)
-        with opened_database(directory, database) as opened:
-            work = ScoringWork(settings, opened, FileStore(settings.files))
-            with opened.read() as session:
-                queued = submissions.queued(session, contest)
-            with click.progressbar(queued, label="scoring") as bar:
-                for number in bar:
-                    work.score(number)
 
 
 @admin.command()
@@ -407,3 +270,34 @@ def check(remove: bool, disk: bool, directory: Path | None, database: str | None
 
 def _told(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in counts.items() if count) or "nothing"
+
+
+@admin.command("about")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@contest_option
+@local
+def about(file: Path, name: str, directory: Path | None, database: str | None) -> None:
+    """Show FILE (Markdown) on the page of the contest: who may take part, prizes, how marks are given."""
+    from leaderboard.domain import contests
+
+    with changing(directory, database, name) as (session, contest):
+        contests.change(session, contest, {"about": file.read_text(encoding="utf-8")})
+    click.echo(f"contest '{contest.slug}': the text is at /contests/{contest.slug}/news")
+
+
+@admin.command("announce")
+@click.argument("title")
+@click.option("--file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="More, in Markdown.")
+@click.option("--answer", is_flag=True, help="It answers a question on the rules.")
+@contest_option
+@local
+def announce(
+    title: str, file: Path | None, answer: bool, name: str, directory: Path | None, database: str | None
+) -> None:
+    """Announce TITLE to everybody, or answer a question for everybody; it is dated."""
+    from leaderboard.domain import contests
+
+    with changing(directory, database, name) as (session, contest):
+        body = file.read_text(encoding="utf-8") if file else ""
+        contests.announce(session, contest, title, body, answer=answer)
+    click.echo("announced")

@@ -35,6 +35,18 @@ def local(command: F) -> F:
     return directory(database(command))
 
 
+def remote(command: F) -> F:
+    """Options that name a leaderboard elsewhere."""
+    url = click.option("--url", envvar="CONTEST_URL", help="A leaderboard's address: work there instead of here.")
+    token = click.option("--token", envvar="CONTEST_TOKEN", help="Your team's token there (or set CONTEST_TOKEN).")
+    return url(token(command))
+
+
+data_option = click.option(
+    "--data", type=click.Path(path_type=Path), envvar="CONTEST_DATA", help="Folder of the data sets."
+)
+
+
 def settings_of(directory: Path | None, database: str | None, **more: Any) -> BoardSettings:
     """Settings from the command line."""
     from leaderboard.settings import BoardSettings, default_directory

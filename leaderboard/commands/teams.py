@@ -1,17 +1,18 @@
-"""`contest admin teams` and what else concerns teams, members and class codes."""
+"""`contest admin` on teams: their members, tokens and class codes, and limits of their own."""
 
 from __future__ import annotations
 
 import csv
 import os
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from contest.errors import UsageError
-from leaderboard.commands.options import changing, contest_option, local
+from leaderboard.commands.options import changing, contest_option, local, moment, opened_database
 
 if TYPE_CHECKING:
     from leaderboard.domain.roster import Handout
@@ -164,4 +165,125 @@ def members(name: str, directory: Path | None, database: str | None) -> None:
             click.echo(f"{member.mail}  {member.name or '-'}  {member.team.name if member.team else '(no team)'}")
 
 
-COMMANDS = (teams, add_member, rename_team, merge_teams, rotate_tokens, class_code, members)
+@click.command("add-team")
+@click.argument("team")
+@contest_option
+@local
+def add_team(team: str, name: str, directory: Path | None, database: str | None) -> None:
+    """Make a team and print its token: only now, only here."""
+    from leaderboard.domain import contests, tokens
+
+    with changing(directory, database, name) as (session, contest):
+        made = contests.add_team(session, contest, team)
+        token = tokens.create(session, made, label="first")
+    click.echo(f"team '{made.name}' of contest '{contest.slug}'; its token, shown this once:", err=True)
+    click.echo(token)
+
+
+@click.command()
+@click.argument("team", required=False)
+@click.option("--organiser", is_flag=True, help="For an organiser instead of a team.")
+@click.option("--label", default="", help="To tell tokens apart.")
+@click.option("--days", type=int, help="Good for so many days.")
+@contest_option
+@local
+def token(
+    team: str | None,
+    organiser: bool,
+    label: str,
+    days: int | None,
+    name: str,
+    directory: Path | None,
+    database: str | None,
+) -> None:
+    """Print a new token of TEAM (or of an organiser): only now, only here."""
+    from leaderboard.domain import contests, tokens
+
+    if organiser == bool(team):
+        raise UsageError("name a TEAM, or give --organiser, not both")
+    expires = datetime.now(UTC) + timedelta(days=days) if days else None
+    with changing(directory, database, name) as (session, contest):
+        owner = contests.find_team(session, contest, team) if team else None
+        text = tokens.create(session, owner, label=label, expires_at=expires)
+        contests.record(session, "command line", "create token", contest, team=team or "organiser", label=label)
+    click.echo(text)
+
+
+@click.command()
+@local
+def tokens(directory: Path | None, database: str | None) -> None:
+    """All tokens by their public half; the secret half is nowhere."""
+    from sqlalchemy import select
+
+    from leaderboard.storage.tables import Token
+
+    with opened_database(directory, database) as opened, opened.read() as session:
+        for row in session.scalars(select(Token).order_by(Token.id)):
+            state = "revoked" if row.revoked_at else f"until {row.expires_at:%Y-%m-%d}" if row.expires_at else "good"
+            click.echo(f"{row.key}  {row.team.name if row.team else 'organiser'}  {state}  {row.label}")
+
+
+@click.command()
+@click.argument("key")
+@local
+def revoke(key: str, directory: Path | None, database: str | None) -> None:
+    """Make the token with this public half useless."""
+    from leaderboard.domain import contests, tokens
+
+    with opened_database(directory, database) as opened, opened.write() as session:
+        tokens.revoke(session, key)
+        contests.record(session, "command line", "revoke token", None, key=key[:24])
+    click.echo("revoked")
+
+
+@click.command("team")
+@click.argument("team")
+@click.option("--deadline", help="A moment in UTC, or 'none': the contest's.")
+@click.option("--daily", type=int, help="Submissions a day; 0: the contest's.")
+@click.option("--total", type=int, help="Submissions in all; 0: the contest's.")
+@click.option("--interval-min", type=float, help="Minutes between uploads; -1: the contest's.")
+@contest_option
+@local
+def team_limits(
+    team: str,
+    deadline: str | None,
+    daily: int | None,
+    total: int | None,
+    interval_min: float | None,
+    name: str,
+    directory: Path | None,
+    database: str | None,
+) -> None:
+    """Give TEAM its own deadline (an extension), quota or interval."""
+    from leaderboard.domain import contests
+
+    changes: dict[str, Any] = {}
+    if deadline is not None:
+        changes["deadline"] = None if deadline == "none" else moment(deadline)
+    if daily is not None:
+        changes["daily_limit"] = daily or None
+    if total is not None:
+        changes["total_limit"] = total or None
+    if interval_min is not None:
+        changes["interval_s"] = None if interval_min < 0 else round(60 * interval_min)
+    if not changes:
+        raise UsageError("say what changes: --deadline, --daily, --total, --interval-min")
+    with changing(directory, database, name) as (session, contest):
+        contests.change_team(session, contests.find_team(session, contest, team), changes)
+    click.echo(f"team '{team}': {', '.join(changes)} changed")
+
+
+COMMANDS = (
+    teams,
+    team_limits,
+    add_team,
+    add_member,
+    rename_team,
+    merge_teams,
+    rotate_tokens,
+    class_code,
+    members,
+    token,
+    tokens,
+    revoke,
+)

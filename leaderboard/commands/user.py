@@ -1,38 +1,20 @@
-"""`contest submit`, `leaderboard`, `serve` and `leaderboard-worker`; `contest admin` is in `admin.py`."""
+"""`contest submit`, `serve` and `leaderboard-worker`: a file handed in, and the service that takes it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from contest.errors import RefusedError, UsageError
-from leaderboard.commands.admin import admin
-from leaderboard.commands.options import contest_option, local, settings_of
+from leaderboard.commands.options import contest_option, data_option, local, remote, settings_of
 
 if TYPE_CHECKING:
     from leaderboard.settings import BoardSettings
-    from scoring.rules import Rule
 
-__all__ = ["admin", "leaderboard", "leaderboard_worker", "rows_of", "serve", "submit"]
-
-F = TypeVar("F", bound=Callable[..., Any])
 EXIT_BELOW = 1
-
-
-def remote(command: F) -> F:
-    """Options that name a leaderboard elsewhere."""
-    url = click.option("--url", envvar="CONTEST_URL", help="A leaderboard's address: work there instead of here.")
-    token = click.option("--token", envvar="CONTEST_TOKEN", help="Your team's token there (or set CONTEST_TOKEN).")
-    return url(token(command))
-
-
-data_option = click.option(
-    "--data", type=click.Path(path_type=Path), envvar="CONTEST_DATA", help="Folder of the data sets."
-)
 
 
 @click.command()
@@ -103,120 +85,6 @@ def _submit_there(file: Path, note: str, name: str, url: str, token: str | None,
                 number = entry["id"]
                 entry = client.wait(number, on_state=lambda state: status.update(f"submission {number}: {state}"))
     return entry
-
-
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print the ranking as JSON.")
-@click.option("--markdown", is_flag=True, help="Print the ranked and the published networks as a Markdown table.")
-@click.option("--bundled", is_flag=True, help="The networks that come with this package.")
-@click.option("--rule", default="lab", show_default=True, help="With --bundled: the rule that ranks.")
-@click.option("--limit", default=50, show_default=True, help="Rows of each table.")
-@contest_option
-@local
-@remote
-def leaderboard(
-    as_json: bool,
-    markdown: bool,
-    bundled: bool,
-    rule: str,
-    limit: int,
-    name: str,
-    directory: Path | None,
-    database: str | None,
-    url: str | None,
-    token: str | None,
-) -> None:
-    """Show the ranking of those at or above the threshold, and apart those below."""
-    from leaderboard.commands.output import print_ranking
-
-    contest, rows = rows_of(bundled, rule, name, directory, database, url, token)
-    if as_json:
-        click.echo(json.dumps({"contest": contest, **rows}, indent=2, default=str))
-    elif markdown:
-        from leaderboard.charts.accuracy_score import references
-        from leaderboard.commands.output import ranking_table
-
-        click.echo(ranking_table(rows["ranked"][:limit], references(contest["rule"]["name"])), nl=False)
-    else:
-        print_ranking(contest, rows, limit)
-
-
-Rows = dict[str, list[dict[str, Any]]]
-
-
-def rows_of(
-    bundled: bool,
-    rule: str,
-    name: str,
-    directory: Path | None,
-    database: str | None,
-    url: str | None,
-    token: str | None,
-) -> tuple[dict[str, Any], Rows]:
-    """The contest and both sections of its ranking, from wherever was asked for."""
-    from leaderboard.domain.ranking import SECTIONS
-    from scoring.rules import load_rule
-
-    if bundled:
-        return _bundled_rows(load_rule(rule))
-    if url:
-        from leaderboard.client import Client
-
-        with Client(url, token or "") as client:
-            contest = client.contest(name)
-            return contest, {section: client.ranking(contest["name"], section) for section in SECTIONS}
-    return _local_rows(name, settings_of(directory, database))
-
-
-def _bundled_rows(rule: Rule) -> tuple[dict[str, Any], Rows]:
-    from leaderboard.domain import bundled_entries as bundled
-
-    contest = {
-        "name": "bundled",
-        "title": "Networks that come with this package",
-        "rule": rule.to_json(),
-        "rule_name": rule.name,
-        "rule_version": rule.version,
-        "threshold": rule.threshold,
-        "dataset": rule.dataset,
-    }
-    rows: Rows = {"ranked": [], "below_threshold": []}
-    for entry in bundled.entries(rule):
-        if entry.state in rows:
-            row = {
-                "rank": len(rows[entry.state]) + 1,
-                "team": entry.name,
-                "score": entry.score,
-                "params": entry.params,
-                "ops": entry.ops,
-                "accuracy": entry.accuracy,
-                "rule_name": rule.name,
-                "rule_version": rule.version,
-                "measured": dict(entry.report.measured),
-            }
-            rows[entry.state].append(row)
-    return contest, rows
-
-
-def _local_rows(name: str, settings: BoardSettings) -> tuple[dict[str, Any], Rows]:
-    from pydantic import TypeAdapter
-
-    from leaderboard.domain import contests, ranking
-    from leaderboard.service.schemas import contest_view
-    from leaderboard.storage.database import open_database
-
-    database = open_database(settings)
-    with database.read() as session:
-        contest = contests.the_only(session, name)
-        if contest is None:
-            raise UsageError("there is no submission yet: `contest submit model.pt --team NAME` makes the first")
-        rows: Rows = {}
-        for section in ranking.SECTIONS:
-            found = ranking.page(session, contest, section, size=10_000).rows
-            rows[section] = TypeAdapter(list[ranking.Row]).dump_python(list(found), mode="json")
-        view = contest_view(contest).model_dump(mode="json")
-    database.close()
-    return view, rows
 
 
 @click.command()

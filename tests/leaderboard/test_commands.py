@@ -20,7 +20,7 @@ from contest.model_file import freeze, save
 from leaderboard import client
 from leaderboard.app import create_app
 from leaderboard.client import Client, ServerError
-from leaderboard.domain import bundled_entries
+from leaderboard.commands.ranking import bundled_entries
 from leaderboard.settings import BoardSettings
 from scoring.rules import load_rule
 
@@ -196,7 +196,7 @@ def test_a_server_that_is_away_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_bundled_networks_need_their_report(tmp_path: Path) -> None:
-    assert bundled_entries.entries(load_rule("lab"), tmp_path) == []
+    assert bundled_entries(load_rule("lab"), tmp_path) == []
     (tmp_path / "a.pt").write_bytes(b"x")
     with pytest.raises(DataError, match=r"a\.json"):
-        bundled_entries.entries(load_rule("lab"), tmp_path)
+        bundled_entries(load_rule("lab"), tmp_path)

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from contest.cli import cli
 from leaderboard.charts.accuracy_score import ChartPoint
 from leaderboard.commands.output import ranking_table
-from leaderboard.domain.bundled_entries import entries
+from leaderboard.commands.ranking import bundled_entries
 from scoring.rules import load_rule
 
 README = Path(__file__).parents[2] / "README.md"
@@ -52,5 +52,5 @@ def test_the_bundled_ranking_fits_a_terminal_of_80_columns(monkeypatch: pytest.M
     monkeypatch.setenv("COLUMNS", "80")
     printed = CliRunner().invoke(cli, ["leaderboard", "--bundled"])
     assert printed.exit_code == 0 and "submitted" not in printed.output  # a column that none of them would fill
-    for entry in entries(load_rule("lab")):
+    for entry in bundled_entries(load_rule("lab")):
         assert f" {entry.name} " in printed.output

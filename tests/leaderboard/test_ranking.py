@@ -17,7 +17,8 @@ from sqlalchemy.orm import Session
 from contest.errors import UsageError
 from leaderboard.board import Board
 from leaderboard.commands.output import print_submission
-from leaderboard.domain import bundled_entries, claims, contests, ranking, standings, submissions
+from leaderboard.commands.ranking import bundled_entries
+from leaderboard.domain import claims, contests, ranking, standings, submissions
 from leaderboard.domain.ranking import places_of
 from leaderboard.domain.standings import judge
 from leaderboard.settings import BoardSettings
@@ -298,7 +299,7 @@ def test_overstated_is_what_would_have_helped(
 
 
 def test_the_bundled_networks_claim_no_more_than_is_true() -> None:
-    for entry in bundled_entries.entries(load_rule("lab")):
+    for entry in bundled_entries(load_rule("lab")):
         assert claims.flattering(entry.report.measured, entry.report.claimed) == ()
 
 

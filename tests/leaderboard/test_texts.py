@@ -18,7 +18,8 @@ from fastapi.testclient import TestClient
 from leaderboard.app import create_app
 from leaderboard.board import Board
 from leaderboard.charts import networks
-from leaderboard.domain import bundled_entries, claims, contests, tokens
+from leaderboard.commands.ranking import bundled_entries
+from leaderboard.domain import claims, contests, tokens
 from leaderboard.service import schemas
 from leaderboard.settings import BoardSettings
 from leaderboard.storage.tables import Contest, State
@@ -221,7 +222,7 @@ def test_pages_speak_the_readers_language(site: tuple[TestClient, dict[str, str]
 
 def test_what_would_help_most_is_said_of_a_real_report() -> None:
     """The bundled network's own: the dearest layers first, and fewer bits where there are some."""
-    (entry, *_) = bundled_entries.entries(load_rule("lab"))
+    (entry, *_) = bundled_entries(load_rule("lab"))
     contest = Contest(slug="c", rule=load_rule("lab").to_json(), rule_name="lab")
     found = teams._helps(contest, entry.report)
     assert len(found) == 5 and [row.best for row in found] == sorted((row.best for row in found), reverse=True)

@@ -1,4 +1,4 @@
-"""`contest admin` when it comes to marks: grades, files, addresses, baselines, copies, validation."""
+"""`contest admin` on submissions: taken out, scored again, validated, baselines, copies, and the marks they earn."""
 
 from __future__ import annotations
 
@@ -135,4 +135,112 @@ def validate(submission: int, remark: str, undo: bool, name: str, directory: Pat
     click.echo("taken back" if undo else "validated")
 
 
-COMMANDS = (grades, files, addresses, baseline, copies, validate)
+@click.command()
+@click.option("--team", help="A whole team.")
+@click.option("--submission", type=int, help="One submission.")
+@click.option("--reason", required=True, help="Why: everybody can read it.")
+@contest_option
+@local
+def disqualify(
+    team: str | None, submission: int | None, reason: str, name: str, directory: Path | None, database: str | None
+) -> None:
+    """Take a team or a submission out of the ranking."""
+    from leaderboard.domain import contests
+
+    with changing(directory, database, name) as (session, contest):
+        if team:
+            contests.disqualify_team(session, contests.find_team(session, contest, team), reason)
+        else:
+            contests.disqualify_submission(session, contests.find_submission(session, contest, submission), reason)
+    click.echo("disqualified")
+
+
+@click.command()
+@click.option("--team", help="A whole team.")
+@click.option("--submission", type=int, help="One submission.")
+@contest_option
+@local
+def readmit(team: str | None, submission: int | None, name: str, directory: Path | None, database: str | None) -> None:
+    """Undo a disqualification."""
+    from leaderboard.domain import contests
+
+    with changing(directory, database, name) as (session, contest):
+        if team:
+            contests.readmit_team(session, contests.find_team(session, contest, team))
+        else:
+            contests.readmit_submission(session, contests.find_submission(session, contest, submission))
+    click.echo("readmitted")
+
+
+@click.command()
+@click.option("--rule", required=True, help="The rule from now on: a name or a .toml file.")
+@click.option("--here", is_flag=True, help="Score in this process instead of leaving it to workers.")
+@click.option("--data", type=click.Path(path_type=Path), envvar="CONTEST_DATA", help="With --here: the data sets.")
+@contest_option
+@local
+def rescore(rule: str, here: bool, data: Path | None, name: str, directory: Path | None, database: str | None) -> None:
+    """Score all submissions of a contest anew under a rule; earlier results stay stored."""
+    from leaderboard.domain import submissions
+    from leaderboard.scoring_queue import ScoringWork
+    from leaderboard.storage.file_store import FileStore
+    from scoring.rules import load_rule
+
+    with changing(directory, database, name) as (session, contest):
+        count = submissions.rescore(session, contest, load_rule(rule))
+    click.echo(f"{count} submissions of '{contest.slug}' are queued under rule {contest.rule_name}")
+    if here:
+        settings = settings_of(directory, database, data=data)
+        with opened_database(directory, database) as opened:
+            work = ScoringWork(settings, opened, FileStore(settings.files))
+            with opened.read() as session:
+                queued = submissions.queued(session, contest)
+            with click.progressbar(queued, label="scoring") as bar:
+                for number in bar:
+                    work.score(number)
+
+
+@click.command()
+@click.argument("submission", type=int)
+@click.option("--reason", required=True, help="Its team can read it.")
+@contest_option
+@local
+def cancel(submission: int, reason: str, name: str, directory: Path | None, database: str | None) -> None:
+    """Take a waiting or running SUBMISSION out of the queue; it costs no quota."""
+    from leaderboard.domain import contests, submissions
+
+    with changing(directory, database, name) as (session, contest):
+        submissions.cancel(session, contests.find_submission(session, contest, submission), reason)
+    click.echo("cancelled")
+
+
+@click.command()
+@click.argument("submission", type=int)
+@contest_option
+@local
+def rerun(submission: int, name: str, directory: Path | None, database: str | None) -> None:
+    """Score SUBMISSION again; it costs no quota, and earlier results stay stored."""
+    from leaderboard.domain import contests, submissions
+
+    with changing(directory, database, name) as (session, contest):
+        submissions.rerun(session, contests.find_submission(session, contest, submission))
+    click.echo(f"submission {submission} is queued again; a worker takes it within some seconds")
+
+
+@click.command()
+@contest_option
+@local
+def final(name: str, directory: Path | None, database: str | None) -> None:
+    """The final ranking, also before it is public: for organisers' eyes."""
+    from leaderboard.domain import final as finals
+
+    with changing(directory, database, name) as (session, contest):
+        rows = finals.ranking(session, contest)
+        if contest.final_at is None:
+            raise UsageError(f"contest '{contest.slug}' has no final phase: `contest admin set --final-at MOMENT`")
+        click.echo(f"public {'since' if finals.public(contest) else 'from'} {contest.final_at:%Y-%m-%d %H:%M} UTC")
+        for row in rows:
+            figures = "" if row.accuracy is None else f"  {row.accuracy:.2%}  {row.score:.6f}"
+            click.echo(f"{row.rank or '-':>3}  {row.team.name}  submission {row.submission_id}  {row.state}{figures}")
+
+
+COMMANDS = (grades, files, addresses, baseline, copies, validate, disqualify, readmit, rescore, cancel, rerun, final)
