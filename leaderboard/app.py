@@ -29,11 +29,12 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from contest import __version__
 from contest.errors import ContestError
 from leaderboard.board import Board, open_board
-from leaderboard.domain import submissions, tokens
+from leaderboard.domain import leases, tokens
 from leaderboard.domain.contests import NotFoundError
 from leaderboard.domain.tokens import ForbiddenError
 from leaderboard.scoring_queue import Scorer
 from leaderboard.service import api
+from leaderboard.service.access import bearer, detail_of, problem, status_of
 from leaderboard.service.middleware import (
     SESSION_COOKIE,
     BelowPrefix,
@@ -45,9 +46,7 @@ from leaderboard.service.middleware import (
     Observe,
     RateLimit,
     SecurityHeaders,
-    bearer,
 )
-from leaderboard.service.problems import detail_of, problem, status_of
 from leaderboard.settings import BoardSettings
 from leaderboard.storage.database import Cache, DatabaseError
 from leaderboard.storage.tables import State, Submission, now
@@ -169,7 +168,7 @@ def _operations(app: FastAPI) -> None:
         if expected and not hmac.compare_digest(given.encode(), expected.encode()):
             raise ForbiddenError("the metrics need their token")
         with board.database.read() as session:
-            waiting = submissions.queue_depth(session)
+            waiting = leases.queue_depth(session)
             oldest = session.scalar(select(func.min(Submission.created_at)).where(Submission.state == State.QUEUED))
         age_s = (now() - oldest).total_seconds() if oldest else 0.0
         body = request.app.state.metrics.render(waiting, age_s) + generate_latest(board.jobs.registry)

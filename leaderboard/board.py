@@ -17,8 +17,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from leaderboard.domain import submissions
-from leaderboard.domain.admission import QuotaError
+from leaderboard.domain import leases, submissions
+from leaderboard.domain.submissions import QuotaError
 from leaderboard.domain.tokens import Signer, load_signer
 from leaderboard.scoring_queue import Jobs, Scorer, ScoringWork
 from leaderboard.settings import BoardSettings
@@ -147,7 +147,7 @@ def submit_here(
             )
         member = contests.find_or_add_team(session, chosen, team)
     with database.write() as session:
-        submissions.sweep(session, settings.attempts)  # a scoring that was interrupted here may be repeated
+        leases.sweep(session, settings.attempts)  # a scoring that was interrupted here may be repeated
     with files.incoming(chosen.max_bytes) as incoming:
         incoming.read(file)
         submission, _ = enter_file(database, chosen, member, incoming, name=file.name, note=note)

@@ -27,10 +27,10 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from sqlalchemy.exc import DBAPIError
 
 from contest.errors import ContestError, DataError, RefusedError, UsageError
-from leaderboard.domain import final, submissions
+from leaderboard.domain import final, leases
 from leaderboard.domain.final import FinalClaim
+from leaderboard.domain.leases import Claim
 from leaderboard.domain.standings import Verdict, judge
-from leaderboard.domain.submissions import Claim
 from leaderboard.settings import BoardSettings
 from leaderboard.storage.database import Database
 from leaderboard.storage.file_store import FileStore
@@ -92,7 +92,7 @@ class ScoringWork:
     def score(self, submission_id: int | None = None) -> None:
         """Score one submission if it is still waiting; None: the one whose turn it is, if any."""
         with self.database.write() as session:
-            claim = submissions.claim(session, submission_id, self.settings.worker_name, self.settings.lease_s)
+            claim = leases.claim(session, submission_id, self.settings.worker_name, self.settings.lease_s)
         if claim is None:
             if submission_id is None:
                 self._score_final()
@@ -133,7 +133,7 @@ class ScoringWork:
                 if isinstance(claim, FinalClaim):
                     final.release(session, claim)
                 else:
-                    submissions.release(session, claim)
+                    leases.release(session, claim)
             log.info("submission %d goes back to the queue", claim.submission_id)
 
     def _verdict(self, claim: Claim | FinalClaim) -> Verdict:
@@ -168,7 +168,7 @@ class ScoringWork:
                 with self.database.write() as session:
                     if isinstance(claim, FinalClaim):
                         return final.finish(session, claim, verdict, self.settings.attempts)
-                    return submissions.finish(session, claim, verdict, self.settings.attempts)
+                    return leases.finish(session, claim, verdict, self.settings.attempts)
             except DBAPIError as error:
                 if time.monotonic() > deadline:
                     raise
@@ -187,7 +187,7 @@ class ScoringWork:
                         if isinstance(claim, FinalClaim):
                             kept = final.heartbeat(session, claim, lease_s)
                         else:
-                            kept = submissions.heartbeat(session, claim, lease_s)
+                            kept = leases.heartbeat(session, claim, lease_s)
                         if not kept:
                             return
                 except DBAPIError as error:
@@ -268,7 +268,7 @@ class Jobs:
     def sweep(self) -> None:
         """Announce what is queued and was never heard of, or was lost by a dead worker."""
         with self.database.write() as session:
-            waiting = submissions.sweep(session, self.settings.attempts)
+            waiting = leases.sweep(session, self.settings.attempts)
             final.begin_due(session)
             waiting += [0] * final.sweep(session)  # any message wakes a worker
         for submission_id in waiting:

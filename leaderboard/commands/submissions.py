@@ -180,7 +180,7 @@ def readmit(team: str | None, submission: int | None, name: str, directory: Path
 @local
 def rescore(rule: str, here: bool, data: Path | None, name: str, directory: Path | None, database: str | None) -> None:
     """Score all submissions of a contest anew under a rule; earlier results stay stored."""
-    from leaderboard.domain import submissions
+    from leaderboard.domain import leases, submissions
     from leaderboard.scoring_queue import ScoringWork
     from leaderboard.storage.file_store import FileStore
     from scoring.rules import load_rule
@@ -193,7 +193,7 @@ def rescore(rule: str, here: bool, data: Path | None, name: str, directory: Path
         with opened_database(directory, database) as opened:
             work = ScoringWork(settings, opened, FileStore(settings.files))
             with opened.read() as session:
-                queued = submissions.queued(session, contest)
+                queued = leases.queued(session, contest)
             with click.progressbar(queued, label="scoring") as bar:
                 for number in bar:
                     work.score(number)

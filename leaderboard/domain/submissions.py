@@ -1,25 +1,22 @@
-"""A submission's life: entered, claimed, scored, ended. The row is the queue's record; messages only wake workers.
+"""A submission: who may hand in, when and how much; what becomes of it, and who sees it.
 
 What keeps it true whatever dies: a file is on disk before its row is committed; a row is committed before anybody is
-told; a worker owns a submission only while its lease lasts, and a result is taken only from the claim that owns it;
-`sweep` gives back what a dead worker held and announces again what nobody heard of.
+told; `leases` says which worker's result is taken.
 """
 
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session, defer, joinedload
 
-from contest.errors import UsageError
-from leaderboard.domain import copies, ranking, standings
-from leaderboard.domain.admission import check_may_submit, check_open
-from leaderboard.domain.contests import NotFoundError, is_private, record, rule_columns, scoring_rule
+from contest.errors import ContestError, UsageError
+from leaderboard.domain import ranking, standings
+from leaderboard.domain.contests import ClosedError, NotFoundError, is_private, record, rule_columns
 from leaderboard.domain.standings import Verdict
 from leaderboard.domain.tokens import PUBLIC, Viewer
 from leaderboard.storage.file_store import StoredFile
@@ -28,27 +25,124 @@ from leaderboard.text import file_name, one_line
 from scoring.report import Report
 from scoring.rules import Rule
 
+
+class QuotaError(ContestError):
+    """The team has used up its submissions."""
+
+    exit_code = 3
+
+
+class DisqualifiedError(ContestError):
+    """The team may not submit any more."""
+
+    exit_code = 3
+
+
+@dataclass(frozen=True)
+class Quota:
+    """How many submissions a team has left."""
+
+    today: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Admission:
+    """How an upload comes in."""
+
+    practice: bool = False
+    late: bool = False
+
+
+def check_open(session: Session, contest: Contest, team: Team, at: datetime | None = None) -> Admission:
+    """Raise unless the team may submit: asked before a body is read, and again, for that moment, when it is entered.
+
+    So an upload that began in time counts, however long it takes to arrive and to be scored.
+    """
+    at = at or now()
+    if team.disqualified_at is not None:
+        raise DisqualifiedError(f"team '{team.name}' is disqualified: {team.disqualified_reason}")
+    if contest.opens_at is not None and at < contest.opens_at:
+        raise ClosedError(f"contest '{contest.slug}' opens at {contest.opens_at:%Y-%m-%d %H:%M} UTC")
+    end = team.deadline or contest.deadline
+    ended = contest.closed_at is not None and at >= contest.closed_at
+    if ended or (end is not None and at > end + timedelta(seconds=contest.grace_s)):
+        if contest.practice:
+            return Admission(practice=True)
+        over = contest.closed_at if ended else end
+        raise ClosedError(f"contest '{contest.slug}' is closed since {over:%Y-%m-%d %H:%M} UTC")
+    return Admission(late=end is not None and at > end)
+
+
+def quota(session: Session, contest: Contest, team: Team) -> Quota:
+    """What is left of the daily (UTC) and the total limit. Attempts that failed through our fault do not count."""
+    midnight = datetime.combine(now().date(), datetime.min.time(), tzinfo=UTC)
+    mine = (Submission.team_id == team.id, Submission.our_fault.is_(False))
+    used = session.scalar(select(func.count()).where(*mine)) or 0
+    today = session.scalar(select(func.count()).where(*mine, Submission.created_at >= midnight)) or 0
+    daily, total = limits(contest, team)
+    return Quota(max(0, daily - today), max(0, total - used))
+
+
+def limits(contest: Contest, team: Team) -> tuple[int, int]:
+    """(a day, in total): the team's own, where an organiser gave it some."""
+    return (
+        contest.daily_limit if team.daily_limit is None else team.daily_limit,
+        contest.total_limit if team.total_limit is None else team.total_limit,
+    )
+
+
+def disk_bytes(session: Session, team: Team) -> int:
+    """What the files of a team take."""
+    return session.scalar(select(func.sum(Submission.size_bytes)).where(Submission.team_id == team.id)) or 0
+
+
+def check_interval(session: Session, contest: Contest, team: Team, at: datetime) -> None:
+    """Raise QuotaError when the last upload of the team is too young."""
+    interval = timedelta(seconds=contest.interval_s if team.interval_s is None else team.interval_s)
+    if not interval:
+        return
+    mine = (Submission.team_id == team.id, Submission.our_fault.is_(False))
+    last = session.scalar(select(func.max(Submission.created_at)).where(*mine))
+    if last is not None and at < last + interval:
+        raise QuotaError(f"team '{team.name}' may submit again at {last + interval:%Y-%m-%d %H:%M:%S} UTC")
+
+
+def check_may_submit(
+    session: Session, contest: Contest, team: Team, size_bytes: int = 0, at: datetime | None = None
+) -> Admission:
+    """Raise unless the team may submit another file now, of this size if that is known.
+
+    Asked before a body is read, and again, under the team's lock, when the file is entered.
+    """
+    admission = check_open(session, contest, team, at)
+    check_quota(session, contest, team)
+    check_interval(session, contest, team, at or now())
+    used = disk_bytes(session, team)
+    if used + max(size_bytes, 1) > contest.team_bytes:
+        raise QuotaError(
+            f"the files of team '{team.name}' take {used / 2**20:.1f} MiB of {contest.team_bytes / 2**20:.0f} MiB; "
+            "this one does not fit: ask the organisers for more room"
+        )
+    return admission
+
+
+def check_quota(session: Session, contest: Contest, team: Team) -> None:
+    """Raise QuotaError when nothing is left."""
+    left = quota(session, contest, team)
+    if left.total < 1:
+        raise QuotaError(f"team '{team.name}' has used all {limits(contest, team)[1]} submissions of this contest")
+    if left.today < 1:
+        raise QuotaError(
+            f"team '{team.name}' has used its {limits(contest, team)[0]} submissions of today; more after midnight UTC"
+        )
+
+
 log = logging.getLogger("leaderboard.submissions")
-ANNOUNCE_AGAIN = timedelta(seconds=30)
-"""A queued submission whose message is older was perhaps never heard of."""
 
 
 AGAIN = (State.FAILED, State.CANCELLED)
 """The same file handed in again is tried again."""
-QUEUE_ORDER = (Submission.priority, Submission.id)
-"""Whose turn it is. A message only wakes a worker, so one that goes back into the queue keeps its place."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One worker's right to score one submission, until the lease runs out."""
-
-    submission_id: int
-    name: str
-    sha256: str
-    file_name: str
-    rule: Rule
-    isolation: str
 
 
 def find_same(session: Session, team: Team, sha256: str) -> Submission | None:
@@ -96,7 +190,7 @@ def enter(
         practice=admission.practice,
         late=admission.late,
         announced_at=now(),
-        log=_line(f"received {stored.size_bytes} bytes, sha256 {stored.sha256}"),
+        log=log_line(f"received {stored.size_bytes} bytes, sha256 {stored.sha256}"),
     )
     session.add(submission)
     session.flush()
@@ -192,126 +286,6 @@ def results(session: Session, submission_id: int) -> list[Result]:
     return list(session.scalars(mine.options(defer(Result.report, raiseload=True))))
 
 
-def claim(session: Session, submission_id: int | None, worker: str, lease_s: float) -> Claim | None:
-    """Take a queued submission (None: the one whose turn it is); None when somebody else has it or it is done."""
-    name = f"{worker[:50]}/{secrets.token_hex(8)}"
-    due = or_(Submission.retry_at.is_(None), Submission.retry_at <= now())
-    if submission_id is None:
-        first = select(Submission.id).where(Submission.state == State.QUEUED, due).order_by(*QUEUE_ORDER).limit(1)
-        submission_id = session.scalar(first.with_for_update(skip_locked=True))
-        if submission_id is None:
-            return None
-    taken = session.execute(
-        update(Submission)
-        .where(Submission.id == submission_id, Submission.state == State.QUEUED)
-        .values(
-            state=State.RUNNING,
-            claim=name,
-            attempts=Submission.attempts + 1,
-            started_at=now(),
-            retry_at=None,
-            lease_until=now() + timedelta(seconds=lease_s),
-        )
-    )
-    if not taken.rowcount:  # type: ignore[attr-defined]
-        return None
-    row = session.get_one(Submission, submission_id)
-    row.log += _line(f"scoring begins, attempt {row.attempts}")
-    contest = session.get_one(Contest, row.contest_id)
-    return Claim(submission_id, name, row.sha256, row.file_name, scoring_rule(contest), contest.isolation)
-
-
-def heartbeat(session: Session, claim: Claim, lease_s: float) -> bool:
-    """Prolong the lease; False when the submission is no longer this worker's."""
-    kept = session.execute(
-        update(Submission).where(*_held(claim)).values(lease_until=now() + timedelta(seconds=lease_s))
-    )
-    return bool(kept.rowcount)  # type: ignore[attr-defined]
-
-
-def finish(session: Session, claim: Claim, verdict: Verdict, attempts: int = 1) -> State | None:
-    """Store how a scoring ended: gives the submission's state; None, and nothing is stored, when it is no longer ours.
-
-    An verdict that may be better another time goes back to the queue, until `attempts` were made.
-    """
-    submission = session.scalar(select(Submission).where(*_held(claim)).with_for_update())
-    if submission is None:
-        return None
-    if verdict.again and submission.attempts < attempts:
-        submission.state, submission.claim, submission.lease_until = State.QUEUED, "", None
-        submission.announced_at = now()  # so that `sweep` waits a while before it announces it again
-        submission.retry_at = now() + ANNOUNCE_AGAIN
-        submission.log += _line(f"{verdict.reason}; tried again in about {ANNOUNCE_AGAIN.total_seconds():.0f} s")
-        return State.QUEUED
-    contest = session.execute(select(Contest).where(Contest.id == submission.contest_id).with_for_update()).scalar_one()
-    if verdict.state in SCORED and claim.rule.version != contest.rule_version:
-        why = (
-            f"{verdict.reason}; this is version {claim.rule.version} of the rule and the ranking is of version "
-            f"{contest.rule_version}, so it counts once the organiser runs `contest admin rescore`"
-        )
-        verdict = replace(verdict, reason=why)
-    _end(submission, verdict)
-    if verdict.report is not None:
-        session.add(
-            Result(
-                submission_id=submission.id,
-                state=verdict.state,
-                reason=verdict.reason,
-                rule_name=claim.rule.name,
-                rule_version=claim.rule.version,
-                score=verdict.score,
-                accuracy=verdict.accuracy,
-                report=verdict.report.to_json(),
-            )
-        )
-    for column, value in verdict.columns(claim.rule).items():
-        setattr(submission, column, value)
-    if verdict.report is not None and verdict.report.predictions is not None:
-        copies.store(session, submission.id, contest.dataset, verdict.report.predictions)
-    standings.update(session, contest, submission)
-    return verdict.state
-
-
-def release(session: Session, claim: Claim) -> None:
-    """Give a submission back unscored (the worker is shutting down); the attempt does not count."""
-    session.execute(
-        update(Submission)
-        .where(*_held(claim))
-        .values(state=State.QUEUED, claim="", lease_until=None, announced_at=None, attempts=Submission.attempts - 1)
-    )
-
-
-def sweep(session: Session, attempts: int) -> list[int]:
-    """Take back what dead workers held, and give the submissions that must be announced (again)."""
-    present = now()
-    lost = session.scalars(
-        select(Submission)
-        .where(Submission.state == State.RUNNING, Submission.lease_until < present)
-        .with_for_update(skip_locked=True)
-    ).all()
-    for submission in lost:
-        if submission.attempts >= attempts:
-            reason = f"the scoring process died {submission.attempts} times; this does not count against your quota"
-            _end(submission, Verdict(State.FAILED, reason, our_fault=True))
-        else:
-            submission.state, submission.claim, submission.lease_until = State.QUEUED, "", None
-            submission.announced_at = None
-            submission.log += _line("the worker fell silent; back in the queue")
-    session.flush()
-    unheard = session.scalars(
-        select(Submission.id)
-        .where(
-            Submission.state == State.QUEUED,
-            or_(Submission.announced_at.is_(None), Submission.announced_at < present - ANNOUNCE_AGAIN),
-        )
-        .order_by(*QUEUE_ORDER)
-        .limit(500)
-    ).all()
-    if unheard:
-        session.execute(update(Submission).where(Submission.id.in_(unheard)).values(announced_at=present))
-    return list(unheard)
-
-
 def rescore(session: Session, contest: Contest, rule: Rule, actor: str = "command line") -> int:
     """Put every submission back into the queue under a new rule; gives how many. Earlier results stay as they are."""
     for column, value in rule_columns(rule).items():
@@ -338,18 +312,12 @@ def rescore(session: Session, contest: Contest, rule: Rule, actor: str = "comman
     return count
 
 
-def queued(session: Session, contest: Contest) -> list[int]:
-    """The queued submissions of a contest, the oldest first."""
-    mine = (Submission.contest_id == contest.id, Submission.state == State.QUEUED)
-    return list(session.scalars(select(Submission.id).where(*mine).order_by(Submission.id)))
-
-
 def cancel(session: Session, submission: Submission, reason: str, actor: str = "command line") -> None:
     """Take a waiting or running submission out; it does not count against the quota. A worker's result is dropped."""
     if submission.state in TERMINAL:
         raise UsageError(f"submission {submission.id} has ended already: {submission.state.replace('_', ' ')}")
     reason = one_line(reason, "reason", 500)
-    _end(submission, Verdict(State.CANCELLED, f"cancelled by the organisers: {reason}", our_fault=True))
+    conclude(submission, Verdict(State.CANCELLED, f"cancelled by the organisers: {reason}", our_fault=True))
     record(session, actor, "cancel", submission.contest, submission=submission.id, reason=reason)
 
 
@@ -374,62 +342,27 @@ def choose(session: Session, team: Team, submission: Submission) -> None:
     contest.revision += 1
 
 
-def expected_s(session: Session, before: int) -> float | None:
-    """Seconds until a submission with so many before it is scored, by the last twenty; None when none was scored."""
-    ended = select(Submission.started_at, Submission.finished_at)
-    ended = ended.where(Submission.state.in_((*SCORED, State.REFUSED)), Submission.finished_at.is_not(None))
-    rows = session.execute(ended.order_by(Submission.id.desc()).limit(20)).all()
-    times = [(end - start).total_seconds() for start, end in rows if start and end and end >= start]
-    if not times:
-        return None
-    working = session.scalar(select(func.count()).where(Submission.state == State.RUNNING)) or 1
-    return (before + 1) / working * sum(times) / len(times)
-
-
-def queue_depth(session: Session) -> dict[str, int]:
-    """Submissions that are queued or running, for metrics."""
-    query = (
-        select(Submission.state, func.count())
-        .where(Submission.state.in_((State.QUEUED, State.RUNNING)))
-        .group_by(Submission.state)
-    )
-    counts: dict[str, int] = {State.QUEUED: 0, State.RUNNING: 0}
-    counts.update(session.execute(query).all())
-    return counts
-
-
-def ahead(session: Session, submission: Submission) -> int:
-    """How many submissions are queued before this one."""
-    mine, place = submission.priority, Submission.priority
-    earlier = or_(place < mine, and_(place == mine, Submission.id < submission.id))
-    return session.scalar(select(func.count()).where(Submission.state == State.QUEUED, earlier)) or 0
-
-
 def shown_log(submission: Submission) -> Sequence[str]:
     """The owner's log as lines."""
     return tuple(submission.log.splitlines())
 
 
-def _held(claim: Claim) -> tuple[ColumnElement[bool], ...]:
-    return Submission.id == claim.submission_id, Submission.state == State.RUNNING, Submission.claim == claim.name
-
-
-def _end(submission: Submission, verdict: Verdict) -> None:
+def conclude(submission: Submission, verdict: Verdict) -> None:
     assert verdict.state in TERMINAL
     submission.state, submission.reason = verdict.state, verdict.reason
     submission.our_fault, submission.finished_at = verdict.our_fault, now()
     submission.claim, submission.lease_until, submission.priority = "", None, 0
     for line in verdict.log:
-        submission.log += _line(line)
-    submission.log += _line(f"{verdict.state}: {verdict.reason}")
+        submission.log += log_line(line)
+    submission.log += log_line(f"{verdict.state}: {verdict.reason}")
 
 
 def _requeue(submission: Submission, why: str) -> None:
     submission.state, submission.reason, submission.our_fault = State.QUEUED, "", False
     submission.attempts, submission.claim, submission.lease_until, submission.retry_at = 0, "", None, None
     submission.announced_at = now()
-    submission.log += _line(why)
+    submission.log += log_line(why)
 
 
-def _line(text: str) -> str:
+def log_line(text: str) -> str:
     return f"{now():%Y-%m-%d %H:%M:%S} {text}\n"

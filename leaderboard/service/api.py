@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, TypeAdapter
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from leaderboard.board import Board
-from leaderboard.domain import admission, contests, final, ranking, standings, submissions, tokens
+from leaderboard.domain import contests, final, leases, ranking, standings, submissions
 from leaderboard.domain.contests import NotFoundError
 from leaderboard.domain.ranking import HeldRecord, Point
-from leaderboard.domain.tokens import PUBLIC, ForbiddenError, UnauthorizedError, Viewer
-from leaderboard.service.middleware import bearer
-from leaderboard.service.problems import problem
+from leaderboard.domain.tokens import ForbiddenError, Viewer
+from leaderboard.service.access import (
+    TheBoard,
+    TheViewer,
+    check_declared,
+    check_public,
+    declared_bytes,
+    owned,
+    problem,
+    revision_tag,
+    submitting_team,
+    upload_limit,
+)
 from leaderboard.service.schemas import (
     CheckView,
     ContestView,
@@ -37,7 +46,7 @@ from leaderboard.service.schemas import (
 )
 from leaderboard.storage.database import Cache
 from leaderboard.storage.file_store import TooLargeError
-from leaderboard.storage.tables import Contest, State, Submission, Team, now
+from leaderboard.storage.tables import Contest, State, Team, now
 
 router = APIRouter(prefix="/api/v1", tags=["leaderboard"])
 
@@ -64,36 +73,6 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {
         status: {"model": Problem, "content": {"application/problem+json": {}}} for status in (*statuses, 422, 429, 503)
     }
-
-
-async def the_board(request: Request) -> Board:
-    """The board of this application."""
-    board: Board = request.app.state.board
-    return board
-
-
-TheBoard = Annotated[Board, Depends(the_board)]
-
-
-async def the_viewer(board: TheBoard, authorization: Annotated[str | None, Header()] = None) -> Viewer:
-    """Who asks: nobody known without a token, UnauthorizedError with one that is no good."""
-
-    def check(token: str) -> Viewer | None:
-        with board.database.read() as session:
-            return tokens.check(session, token)
-
-    token = bearer(authorization)
-    if token is None:
-        if authorization:
-            raise UnauthorizedError("the Authorization header must be 'Bearer <token>'")
-        return PUBLIC
-    viewer = await run_in_threadpool(check, token)
-    if viewer is None:
-        raise UnauthorizedError("this token is unknown, revoked or out of date")
-    return viewer
-
-
-TheViewer = Annotated[Viewer, Depends(the_viewer)]
 
 
 @router.get("/contests", responses=_problems())
@@ -334,10 +313,10 @@ def get_log(submission: Id, board: TheBoard, viewer: TheViewer) -> LogView:
     with board.database.read() as session:
         found = owned(session, submission, viewer)
         reason = submission_view(found, found.contest, viewer).reason or ""
-        waiting = submissions.ahead(session, found) if found.state == State.QUEUED else None
+        waiting = leases.ahead(session, found) if found.state == State.QUEUED else None
         hidden = standings.coarse(found.contest) and not viewer.admin
         lines = [] if hidden else list(submissions.shown_log(found))
-        expected_s = None if waiting is None else submissions.expected_s(session, waiting)
+        expected_s = None if waiting is None else leases.expected_s(session, waiting)
         return LogView(
             state=found.state,
             reason=reason,
@@ -364,7 +343,7 @@ def get_me(board: TheBoard, viewer: TheViewer) -> ViewerView:
     """Who the token belongs to, and what is left of the quota."""
     with board.database.read() as session:
         team = session.get(Team, viewer.team_id) if viewer.team_id else None
-        left = admission.quota(session, team.contest, team) if team else None
+        left = submissions.quota(session, team.contest, team) if team else None
         return ViewerView(
             role=viewer.role,
             team_id=viewer.team_id,
@@ -375,11 +354,6 @@ def get_me(board: TheBoard, viewer: TheViewer) -> ViewerView:
         )
 
 
-def upload_limit(board: Board, contest: Contest) -> int:
-    """The most bytes that a file of this contest may have here."""
-    return min(contest.max_bytes, board.settings.max_upload_bytes)
-
-
 def _may_submit(
     session: Session, contest: Contest, team: Team, viewer: Viewer, sha256: str, size_bytes: int
 ) -> EnteredView | None:
@@ -388,50 +362,8 @@ def _may_submit(
     if known is not None and known.state not in submissions.AGAIN:
         return EnteredView(new=False, submission=submission_view(known, contest, viewer))
     if known is None:
-        admission.check_may_submit(session, contest, team, size_bytes)
+        submissions.check_may_submit(session, contest, team, size_bytes)
     return None
-
-
-def declared_bytes(request: Request) -> int:
-    """The body's length as the request says it; 0 where it says none."""
-    declared = request.headers.get("content-length", "0")
-    return int(declared) if declared.isdecimal() else 0
-
-
-def check_declared(request: Request, allowed: int, limit: int) -> None:
-    """Raise TooLargeError when the request says that its body is larger: before any of it is read."""
-    declared = request.headers.get("content-length", "0")
-    if not declared.isdecimal() or int(declared) > allowed:
-        raise TooLargeError(limit)
-
-
-def submitting_team(session: Session, contest: Contest, viewer: Viewer) -> Team:
-    """The team that the viewer submits for. Raises UnauthorizedError or ForbiddenError."""
-    if viewer.role == "public":
-        raise UnauthorizedError("submitting needs a team's token: Authorization: Bearer <token>")
-    if viewer.team_id is None or viewer.contest_id != contest.id:
-        raise ForbiddenError(f"this token is not one of a team of contest '{contest.slug}'")
-    return session.get_one(Team, viewer.team_id)
-
-
-def owned(session: Session, submission: int, viewer: Viewer) -> Submission:
-    """A submission whose inner affairs the viewer may see. Raises NotFoundError, ForbiddenError."""
-    found = submissions.find(session, submission, viewer)
-    if not viewer.owns(found.team_id):
-        raise ForbiddenError(f"only the team of submission {submission} and organisers may see this")
-    return found
-
-
-def revision_tag(contest: Contest, viewer: Viewer, *parts: str) -> str:
-    """The ETag of anything that changes only with the contest's revision (and its privacy) and these parts."""
-    key = (contest.id, contest.revision, contests.is_private(contest), contests.clock(contest), viewer.admin, *parts)
-    return f'W/"{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}"'
-
-
-def check_public(contest: Contest, viewer: Viewer) -> None:
-    """Raise ForbiddenError while the ranking is private."""
-    if contests.is_private(contest) and not viewer.admin:
-        raise ForbiddenError(f"the ranking is private until {contest.private_until:%Y-%m-%d %H:%M} UTC")
 
 
 def _revised(

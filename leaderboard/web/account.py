@@ -11,8 +11,8 @@ from fastapi.responses import Response
 from contest.errors import UsageError
 from leaderboard.domain import roster, tokens
 from leaderboard.domain.tokens import SESSION_S
+from leaderboard.service.access import status_of
 from leaderboard.service.middleware import SESSION_COOKIE, Buckets
-from leaderboard.service.problems import status_of
 from leaderboard.storage.tables import Team
 from leaderboard.web.page import TheVisit, Visit, see_other
 

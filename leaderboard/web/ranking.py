@@ -21,7 +21,8 @@ from leaderboard.charts.marks import Look
 from leaderboard.charts.networks import layer_specification, layers_of
 from leaderboard.domain import contests, ranking, standings, submissions
 from leaderboard.domain.ranking import Section
-from leaderboard.service.api import Id, Slug, check_public, revision_tag
+from leaderboard.service.access import check_public, revision_tag
+from leaderboard.service.api import Id, Slug
 from leaderboard.storage.database import Cache
 from leaderboard.storage.tables import Contest
 from leaderboard.web import formats

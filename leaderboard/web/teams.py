@@ -12,7 +12,7 @@ from fastapi.responses import Response
 from sqlalchemy.orm import Session
 
 from leaderboard.charts import networks as chart
-from leaderboard.domain import admission, contests, marks, ranking, submissions
+from leaderboard.domain import contests, marks, ranking, submissions
 from leaderboard.domain.contests import NotFoundError
 from leaderboard.domain.tokens import ForbiddenError
 from leaderboard.service.api import Id, Slug
@@ -112,7 +112,7 @@ def team(slug: Slug, team_id: Id, visit: TheVisit, before: Annotated[int | None,
         if visible is not None and team_id not in visible and not own:
             raise NotFoundError(f"contest '{slug}' has no team {team_id}")
         rows = submissions.listing(session, contest, visit.viewer, team_id=team_id, before=before, size=PAGE_SIZE + 1)
-        left = admission.quota(session, contest, shown) if own else None
+        left = submissions.quota(session, contest, shown) if own else None
         views = [submission_view(row, contest, visit.viewer) for row in rows[:PAGE_SIZE]]
         newest = _scored(session, contest, visit, team_id, 2) if own and before is None else []
         report = submissions.latest_report(session, newest[0].id) if newest else None

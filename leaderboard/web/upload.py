@@ -13,11 +13,11 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
 
 from contest.errors import ContestError, UsageError
-from leaderboard.domain import admission, contests, submissions
+from leaderboard.domain import contests, leases, submissions
 from leaderboard.domain.tokens import ForbiddenError, UnauthorizedError
-from leaderboard.service.api import Slug, check_declared, submitting_team, upload_limit
+from leaderboard.service.access import check_declared, detail_of, status_of, submitting_team, upload_limit
+from leaderboard.service.api import Slug
 from leaderboard.service.middleware import FORM_OVERHEAD_BYTES
-from leaderboard.service.problems import detail_of, status_of
 from leaderboard.storage.file_store import Incoming
 from leaderboard.storage.tables import Contest, Team, now
 from leaderboard.web.page import TheVisit, Visit, see_other
@@ -148,7 +148,7 @@ async def submit(slug: Slug, visit: TheVisit) -> Response:
             contest = contests.find(session, slug)
             team = submitting_team(session, contest, visit.viewer)
             # Here the file's hash is not known: the same file again needs a place that is free, as a new one does.
-            admission.check_may_submit(session, contest, team)
+            submissions.check_may_submit(session, contest, team)
             return contest, team
 
     script = "application/json" in visit.request.headers.get("accept", "")
@@ -194,12 +194,12 @@ def _form(visit: Visit, contest: Contest, notice: str = "", status: int = 200) -
     team = visit.team if visit.viewer.contest_id == contest.id else None
     quota, practice = None, False
     with visit.board.database.read() as session:
-        waiting = sum(submissions.queue_depth(session).values())
-        expected_s = submissions.expected_s(session, waiting)
+        waiting = sum(leases.queue_depth(session).values())
+        expected_s = leases.expected_s(session, waiting)
         if team is not None:
-            quota = admission.quota(session, contest, team)
+            quota = submissions.quota(session, contest, team)
             with contextlib.suppress(ContestError):  # what speaks against an upload stands on the page anyway
-                practice = admission.check_open(session, contest, team).practice
+                practice = submissions.check_open(session, contest, team).practice
     return visit.page(
         "submit.html",
         status=status,

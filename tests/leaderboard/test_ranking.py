@@ -18,7 +18,7 @@ from contest.errors import UsageError
 from leaderboard.board import Board
 from leaderboard.commands.output import print_submission
 from leaderboard.commands.ranking import bundled_entries
-from leaderboard.domain import claims, contests, ranking, standings, submissions
+from leaderboard.domain import claims, contests, leases, ranking, standings, submissions
 from leaderboard.domain.ranking import places_of
 from leaderboard.domain.standings import judge
 from leaderboard.settings import BoardSettings
@@ -44,10 +44,10 @@ def add(session: Session, contest: Contest, entry: Entry) -> Submission:
     )
     session.add(row)
     session.flush()
-    held = submissions.claim(session, row.id, "worker", 60)
+    held = leases.claim(session, row.id, "worker", 60)
     assert held is not None
     session.expire(row)
-    assert submissions.finish(session, held, judge(make_report(score, accuracy), LAB))
+    assert leases.finish(session, held, judge(make_report(score, accuracy), LAB))
     return row
 
 

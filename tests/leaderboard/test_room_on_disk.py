@@ -17,7 +17,7 @@ from contest.errors import UsageError
 from leaderboard import backup
 from leaderboard.board import Board, open_board
 from leaderboard.domain import contests
-from leaderboard.domain.admission import QuotaError
+from leaderboard.domain.submissions import QuotaError
 from leaderboard.settings import BoardSettings
 from leaderboard.storage.tables import Contest, Team
 

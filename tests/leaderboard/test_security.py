@@ -16,7 +16,8 @@ from contest.errors import RefusedError, UsageError
 from leaderboard.board import Board
 from leaderboard.domain import contests, tokens
 from leaderboard.domain.tokens import ForbiddenError, Signer, load_signer
-from leaderboard.service.middleware import Buckets, bearer
+from leaderboard.service.access import bearer
+from leaderboard.service.middleware import Buckets
 from leaderboard.storage.file_store import FileStore, TooLargeError
 from leaderboard.storage.tables import now
 from leaderboard.text import file_name, name_key, one_line, slug

@@ -13,11 +13,11 @@ from sqlalchemy import func, select, update
 
 from contest.errors import UsageError
 from leaderboard.board import Board
-from leaderboard.domain import admission, contests, standings, submissions
-from leaderboard.domain.admission import DisqualifiedError, QuotaError
+from leaderboard.domain import contests, leases, standings, submissions
 from leaderboard.domain.contests import ClosedError, NotFoundError
+from leaderboard.domain.leases import Claim
 from leaderboard.domain.standings import judge
-from leaderboard.domain.submissions import Claim
+from leaderboard.domain.submissions import DisqualifiedError, QuotaError
 from leaderboard.domain.tokens import PUBLIC, Viewer
 from leaderboard.storage.file_store import StoredFile
 from leaderboard.storage.tables import Contest, Result, Standing, State, Submission, Team, now
@@ -49,7 +49,7 @@ def get(board: Board, number: int) -> Submission:
 
 def claim(board: Board, number: int, lease_s: float = 60) -> Claim | None:
     with board.database.write() as session:
-        return submissions.claim(session, number, "worker", lease_s)
+        return leases.claim(session, number, "worker", lease_s)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_quota_of_the_day_and_in_total_without_our_failures(board: Board) -> Non
         contests.change(session, contests.find(session, "cifar"), {"daily_limit": 2, "total_limit": 3})
     contest, team = contest_and_team(board)
     with board.database.read() as session:
-        assert admission.quota(session, contest, team) == admission.Quota(2, 3)
+        assert submissions.quota(session, contest, team) == submissions.Quota(2, 3)
     board.work.score(submit(board, crash=1))  # our fault: not counted
     board.work.score(submit(board, refuse="no"))  # the team's: counted
     submit(board, n=1)
@@ -183,16 +183,16 @@ def test_a_machine_without_time_is_our_fault_and_tries_again(any_board: Board) -
         found = get(any_board, number)
         assert (found.state, found.attempts, found.claim) == (State.QUEUED, attempt, "")
         with any_board.database.write() as session:
-            assert submissions.sweep(session, attempts=3) == []  # not at once: the machine is busy
+            assert leases.sweep(session, attempts=3) == []  # not at once: the machine is busy
             session.get_one(Submission, number).announced_at = now() - timedelta(minutes=1)
         with any_board.database.write() as session:
-            assert submissions.sweep(session, attempts=3) == [number]
+            assert leases.sweep(session, attempts=3) == [number]
     any_board.work.score(number)
     found = get(any_board, number)
     assert (found.state, found.our_fault) == (State.FAILED, True) and "could not score" in found.reason
     assert found.log.count("tried again") == 2 and str(any_board.settings.directory) not in found.log
     with any_board.database.read() as session:
-        assert admission.quota(session, contest, team).today == contest.daily_limit
+        assert submissions.quota(session, contest, team).today == contest.daily_limit
     assert submit(any_board, late=1) == number and get(any_board, number).state == State.QUEUED
 
 
@@ -232,15 +232,15 @@ def test_a_dead_workers_submission_goes_back_and_its_late_result_is_dropped(any_
     lost = claim(any_board, number, lease_s=-1)
     assert lost is not None
     with any_board.database.write() as session:
-        assert submissions.sweep(session, attempts=3) == [number]
+        assert leases.sweep(session, attempts=3) == [number]
     assert get(any_board, number).state == State.QUEUED
     taken = claim(any_board, number)
     assert taken is not None
     with any_board.database.write() as session:
-        assert not submissions.heartbeat(session, lost, 60)
-        assert submissions.heartbeat(session, taken, 60)
-        assert not submissions.finish(session, lost, judge(make_report(0.5), LAB))
-        assert submissions.finish(session, taken, judge(make_report(0.25), LAB))
+        assert not leases.heartbeat(session, lost, 60)
+        assert leases.heartbeat(session, taken, 60)
+        assert not leases.finish(session, lost, judge(make_report(0.5), LAB))
+        assert leases.finish(session, taken, judge(make_report(0.25), LAB))
     assert get(any_board, number).score == 0.25
     with any_board.database.read() as session:
         assert session.scalar(select(func.count()).select_from(Result)) == 1
@@ -251,7 +251,7 @@ def test_a_file_that_takes_workers_down_fails_in_the_end(any_board: Board) -> No
     for _ in range(3):
         assert claim(any_board, number, lease_s=-1) is not None
         with any_board.database.write() as session:
-            submissions.sweep(session, attempts=3)
+            leases.sweep(session, attempts=3)
     found = get(any_board, number)
     assert found.state == State.FAILED and found.our_fault and "died 3 times" in found.reason
 
@@ -260,7 +260,7 @@ def test_a_running_lease_is_left_alone(any_board: Board) -> None:
     number = submit(any_board)
     claim(any_board, number)
     with any_board.database.write() as session:
-        assert submissions.sweep(session, attempts=3) == []
+        assert leases.sweep(session, attempts=3) == []
     assert get(any_board, number).state == State.RUNNING
 
 
@@ -270,14 +270,14 @@ def test_what_comes_back_keeps_its_place(any_board: Board) -> None:
     lost = claim(any_board, first)
     with any_board.database.write() as session:
         session.get_one(Submission, first).lease_until = now() - timedelta(seconds=1)
-        submissions.sweep(session, attempts=3)
+        leases.sweep(session, attempts=3)
     assert lost is not None
     with any_board.database.read() as session:
-        assert [submissions.ahead(session, session.get_one(Submission, n)) for n in (first, second, third)] == [0, 1, 2]
+        assert [leases.ahead(session, session.get_one(Submission, n)) for n in (first, second, third)] == [0, 1, 2]
     taken = []
     for _ in range(4):
         with any_board.database.write() as session:
-            found = submissions.claim(session, None, "worker", 60)
+            found = leases.claim(session, None, "worker", 60)
             taken.append(found.submission_id if found else None)
     assert taken == [first, second, third, None]
 
@@ -289,7 +289,7 @@ def test_what_is_scored_anew_for_all_waits_behind_what_is_new(any_board: Board) 
         submissions.rescore(session, contests.find(session, "cifar"), load_rule("micronet"))
     new = submit(any_board, report={}, n=1)
     with any_board.database.write() as session:
-        claims = [submissions.claim(session, None, "worker", 60) for _ in range(2)]
+        claims = [leases.claim(session, None, "worker", 60) for _ in range(2)]
     assert [c.submission_id for c in claims if c] == [new, old]
 
 
@@ -298,20 +298,20 @@ def test_a_pause_before_the_next_try_is_kept(any_board: Board) -> None:
     any_board.work.score()
     assert get(any_board, number).state == State.QUEUED
     with any_board.database.write() as session:
-        assert submissions.claim(session, None, "worker", 60) is None, "its machine was too busy: not at once"
+        assert leases.claim(session, None, "worker", 60) is None, "its machine was too busy: not at once"
         session.get_one(Submission, number).retry_at = now() - timedelta(seconds=1)
     with any_board.database.write() as session:
-        assert submissions.claim(session, None, "worker", 60) is not None
+        assert leases.claim(session, None, "worker", 60) is not None
 
 
 def test_what_nobody_heard_of_is_announced_again_once(any_board: Board) -> None:
     number = submit(any_board)
     with any_board.database.write() as session:
-        assert submissions.sweep(session, 3) == []  # announced a moment ago
+        assert leases.sweep(session, 3) == []  # announced a moment ago
         session.get_one(Submission, number).announced_at = now() - timedelta(minutes=1)
     with any_board.database.write() as session:
-        assert submissions.sweep(session, 3) == [number]
-        assert submissions.sweep(session, 3) == []
+        assert leases.sweep(session, 3) == [number]
+        assert leases.sweep(session, 3) == []
 
 
 def test_a_worker_that_stops_gives_back_without_counting(any_board: Board) -> None:
@@ -319,7 +319,7 @@ def test_a_worker_that_stops_gives_back_without_counting(any_board: Board) -> No
     held = claim(any_board, number)
     assert held is not None
     with any_board.database.write() as session:
-        submissions.release(session, held)
+        leases.release(session, held)
     found = get(any_board, number)
     assert (found.state, found.attempts) == (State.QUEUED, 0)
 

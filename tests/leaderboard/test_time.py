@@ -14,9 +14,9 @@ from sqlalchemy import select
 from contest.errors import UsageError
 from leaderboard.app import create_app
 from leaderboard.board import Board
-from leaderboard.domain import admission, contests, final, ranking, submissions, tokens
-from leaderboard.domain.admission import QuotaError
+from leaderboard.domain import contests, final, leases, ranking, submissions, tokens
 from leaderboard.domain.contests import ClosedError
+from leaderboard.domain.submissions import QuotaError
 from leaderboard.domain.tokens import Viewer
 from leaderboard.settings import BoardSettings
 from leaderboard.storage.tables import Contest, FinalResult, State, Submission, Team, now
@@ -136,7 +136,7 @@ def test_organisers_cancel_and_run_again_free_of_quota(any_board: Board) -> None
     contest, team = both(any_board)
     first, second = (enter(any_board, now(), report={"score": 0.01 + n / 100}) for n in range(2))
     with any_board.database.write() as session:
-        running = submissions.claim(session, first.id, "worker", 60)
+        running = leases.claim(session, first.id, "worker", 60)
         submissions.cancel(session, session.get_one(Submission, first.id), "the worker hangs")
     assert running is not None
     with any_board.database.write() as session:
@@ -144,11 +144,11 @@ def test_organisers_cancel_and_run_again_free_of_quota(any_board: Board) -> None
 
         from leaderboard.domain.standings import judge
 
-        assert submissions.finish(session, running, judge(make_report(0.001), running.rule)) is None, "too late"
+        assert leases.finish(session, running, judge(make_report(0.001), running.rule)) is None, "too late"
     with any_board.database.read() as session:
         found = session.get_one(Submission, first.id)
         assert found.state == State.CANCELLED and "the worker hangs" in found.reason
-        assert admission.quota(session, contest, team).today == 1
+        assert submissions.quota(session, contest, team).today == 1
     any_board.work.score()
     assert ranked(any_board) == [("Alpha", 0.02)]
     with any_board.database.write() as session:
@@ -160,7 +160,7 @@ def test_organisers_cancel_and_run_again_free_of_quota(any_board: Board) -> None
     assert ranked(any_board) == [("Alpha", 0.01)]
     with any_board.database.read() as session:
         assert len(submissions.results(session, second.id)) == 2
-        assert admission.quota(session, contest, team).today == 0
+        assert submissions.quota(session, contest, team).today == 0
     with any_board.database.write() as session, pytest.raises(UsageError, match="has ended already"):
         submissions.cancel(session, session.get_one(Submission, second.id), "why")
 
@@ -169,13 +169,13 @@ def test_waiting_is_told(any_board: Board) -> None:
     for n in range(3):
         enter(any_board, now(), report={"score": 0.01}, n=n)
     with any_board.database.read() as session:
-        assert submissions.expected_s(session, 2) is None, "nothing was scored yet"
+        assert leases.expected_s(session, 2) is None, "nothing was scored yet"
     any_board.work.score()
     with any_board.database.write() as session:
         done = session.get_one(Submission, 1)
         done.started_at, done.finished_at = now() - timedelta(seconds=40), now()
     with any_board.database.read() as session:
-        assert submissions.expected_s(session, 1) == pytest.approx(80, abs=1)
+        assert leases.expected_s(session, 1) == pytest.approx(80, abs=1)
 
 
 PUBLIC, PRIVATE = 0.913, 0.917437

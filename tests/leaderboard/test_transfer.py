@@ -23,7 +23,7 @@ from leaderboard import backup
 from leaderboard.app import create_app
 from leaderboard.board import Board, open_board
 from leaderboard.commands.admin import admin
-from leaderboard.domain import contests, copies, submissions, tokens
+from leaderboard.domain import contests, copies, leases, submissions, tokens
 from leaderboard.domain.tokens import Viewer
 from leaderboard.storage.tables import Base, Fingerprint, State, Submission
 
@@ -51,7 +51,7 @@ def fill(board: Board) -> str:
         contest = contests.find(session, "cifar")
         stored = board.files.take([b"running"], 1000)
         row, _ = submissions.enter(session, contest, contests.find_team(session, contest, "Beta"), stored)
-        assert submissions.claim(session, row.id, "worker", 60)
+        assert leases.claim(session, row.id, "worker", 60)
     return text
 
 
