@@ -23,9 +23,9 @@ from sqlalchemy.orm import Session
 
 from contest.errors import RefusedError, UsageError
 from leaderboard.domain import standings
-from leaderboard.storage.database import Database
+from leaderboard.storage.database import Base, Database, Utc
 from leaderboard.storage.file_store import CHUNK, FileStore
-from leaderboard.storage.tables import Base, Contest, RecordEntry, Standing, State, Submission, Team, Utc, now
+from leaderboard.storage.tables import Contest, RecordEntry, Standing, State, Submission, Team, now
 
 FORMAT = "contest-leaderboard"
 VERSION = 1

@@ -1,6 +1,6 @@
 """Accuracy against score: one Altair specification for slides (PNG, SVG, PDF), files (HTML) and the web page.
 
->>> plot([Point("ours", 0.911, 0.0041)], load_rule("lab"), 0.90, Path("plot"))  # plot.png, .svg, .pdf, .html
+>>> plot([ChartPoint("ours", 0.911, 0.0041)], load_rule("lab"), 0.90, Path("plot"))  # plot.png, .svg, .pdf, .html
 """
 
 from __future__ import annotations

@@ -142,10 +142,10 @@ def bundled_entries(rule: Rule, directory: Path = DIRECTORY) -> list[BundledEntr
         report = Report.from_json(json.loads(source.read_text(encoding="utf-8")))
         if rule.name not in report.scores or report.dataset != rule.dataset:
             continue
-        outcome, score = judge(report, rule), report.scores[rule.name]
-        if outcome.score is not None and outcome.accuracy is not None:
+        verdict, score = judge(report, rule), report.scores[rule.name]
+        if verdict.score(rule) is not None and verdict.accuracy is not None:
             found.append(
-                BundledEntry(path.stem, outcome.state, outcome.score, score.params, score.ops, outcome.accuracy, report)
+                BundledEntry(path.stem, verdict.state, score.total, score.params, score.ops, verdict.accuracy, report)
             )
     return sorted(found, key=lambda entry: (entry.score, -entry.accuracy, entry.name))
 

@@ -132,7 +132,7 @@ def finish(session: Session, claim: FinalClaim, verdict: Verdict, attempts: int)
         row.state = State.QUEUED
         return State.QUEUED
     row.state, row.reason, row.finished_at = verdict.state, verdict.reason, now()
-    row.score, row.accuracy = verdict.score, verdict.accuracy
+    row.score, row.accuracy = verdict.score(claim.rule), verdict.accuracy
     return verdict.state
 
 

@@ -107,7 +107,7 @@ def finish(session: Session, claim: Claim, verdict: Verdict, attempts: int = 1) 
                 reason=verdict.reason,
                 rule_name=claim.rule.name,
                 rule_version=claim.rule.version,
-                score=verdict.score,
+                score=verdict.score(claim.rule),
                 accuracy=verdict.accuracy,
                 report=verdict.report.to_json(),
             )

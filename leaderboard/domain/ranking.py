@@ -12,7 +12,7 @@ none shows what is out of date. 10,000 teams take about 6 MB.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -263,16 +263,25 @@ def shown_teams(session: Session, contest: Contest) -> set[int] | None:
     return {place.team_id for place in places_of(session, contest, "ranked").places}
 
 
+def measured_places(
+    session: Session, contest: Contest, section: Section, limit: int = _CHUNK, *, whole: bool = False
+) -> list[tuple[Place, datetime, Mapping[str, Any]]]:
+    """The first `limit` of a section, each with when it came in and what was measured of it: what charts draw."""
+    places = places_of(session, contest, section, whole=whole).places[:limit]
+    wanted = [place.submission_id for place in places]
+    statement = select(Submission.id, Submission.created_at, Submission.measured)
+    found = {row.id: row for row in session.execute(statement.where(Submission.id.in_(wanted)))}
+    rows = [(place, found[place.submission_id]) for place in places]
+    return [(place, row.created_at, row.measured or {}) for place, row in rows]
+
+
 def points(session: Session, contest: Contest, limit: int = _CHUNK, *, whole: bool = False) -> list[Point]:
-    """The best of each team, ranked and below, at most `limit` of each: what the chart draws."""
-    result = []
-    for section in SECTIONS:
-        places = places_of(session, contest, section, whole=whole).places[:limit]
-        wanted = [place.submission_id for place in places]
-        statement = select(Submission.id, Submission.created_at, Submission.measured)
-        found = {row.id: row for row in session.execute(statement.where(Submission.id.in_(wanted)))}
-        result += [_point(place, section, found[place.submission_id]) for place in places]
-    return result
+    """The best of each team, ranked and below, at most `limit` of each: the dots of the chart as the API gives them."""
+    return [
+        _point(section, *told)
+        for section in SECTIONS
+        for told in measured_places(session, contest, section, limit, whole=whole)
+    ]
 
 
 def history(session: Session, contest: Contest, *, whole: bool = False) -> list[HeldRecord]:
@@ -340,9 +349,9 @@ def _row(place: Place, submission: Any, hidden: bool) -> Row:
     )
 
 
-def _point(place: Place, section: Section, submission: Any) -> Point:
+def _point(section: Section, place: Place, submitted_at: datetime, measured: Mapping[str, Any]) -> Point:
     def number(key: str) -> float | None:
-        value = (submission.measured or {}).get(key)
+        value = measured.get(key)
         return value if isinstance(value, int | float) and math.isfinite(value) else None
 
     return Point(
@@ -350,7 +359,7 @@ def _point(place: Place, section: Section, submission: Any) -> Point:
         place.team,
         place.score,
         place.accuracy,
-        submission.created_at,
+        submitted_at,
         section,
         place.params,
         place.ops,

@@ -33,10 +33,16 @@ class Verdict:
     reason: str
     report: Report | None = None
     our_fault: bool = False
-    score: float | None = None
-    accuracy: float | None = None
     log: tuple[str, ...] = field(default=())
     again: bool = False
+
+    def score(self, rule: Rule) -> float | None:
+        """Under a rule, where it can be ranked."""
+        return score_of(self.report, rule) if self.report else None
+
+    @property
+    def accuracy(self) -> float | None:
+        return accuracy_of(self.report) if self.report else None
 
     def columns(self, rule: Rule) -> dict[str, Any]:
         """The columns of a submission that come from the report."""
@@ -46,7 +52,7 @@ class Verdict:
         return {
             "rule_name": rule.name,
             "rule_version": rule.version,
-            "score": self.score,
+            "score": self.score(rule),
             "params": finite(score.params) if score else None,
             "ops": finite(score.ops) if score else None,
             "score_with_bitmask": finite(score.total_with_bitmask) if score else None,
@@ -61,13 +67,12 @@ class Verdict:
 
 def judge(report: Report, rule: Rule) -> Verdict:
     """The state that a report earns under a rule."""
-    terms = report.scores.get(rule.name)
-    score = finite(terms.total) if terms else None
-    accuracy = finite(report.accuracy.value) if report.accuracy else None
     log = tuple(_log(report, rule))
 
     def ended(state: State, reason: str, *, our_fault: bool = False) -> Verdict:
-        return Verdict(state, reason, report, our_fault, score, accuracy, log)
+        return Verdict(state, reason, report, our_fault, log)
+
+    score, accuracy = score_of(report, rule), accuracy_of(report)
 
     if report.status == "flagged":
         return ended(State.REFUSED, "; ".join(report.file_problems))
@@ -87,6 +92,17 @@ def finite(value: object) -> float | None:
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     return None
+
+
+def score_of(report: Report, rule: Rule) -> float | None:
+    """A report's score under a rule, where it can be ranked."""
+    score = report.scores.get(rule.name)
+    return finite(score.total) if score else None
+
+
+def accuracy_of(report: Report) -> float | None:
+    """A report's accuracy, where it can be ranked."""
+    return finite(report.accuracy.value) if report.accuracy else None
 
 
 def isolation_of(report: Report) -> str:

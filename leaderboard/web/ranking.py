@@ -19,10 +19,12 @@ from contest.errors import UsageError
 from leaderboard.charts import accuracy_score
 from leaderboard.charts.marks import Look
 from leaderboard.charts.networks import layer_specification, layers_of
-from leaderboard.domain import contests, ranking, standings, submissions
+from leaderboard.domain import contests, final, ranking, standings, submissions
+from leaderboard.domain.contests import NotFoundError
 from leaderboard.domain.ranking import Section
 from leaderboard.service.access import check_public, revision_tag
 from leaderboard.service.api import Id, Slug
+from leaderboard.service.schemas import final_view
 from leaderboard.storage.database import Cache
 from leaderboard.storage.tables import Contest
 from leaderboard.web import formats
@@ -190,6 +192,19 @@ def _ranking_page(visit: Visit, contest: Contest, view: RankingView, notice: str
     }
 
 
+@router.get("/contests/{slug}/final")
+def final_ranking(slug: Slug, visit: TheVisit) -> Response:
+    """The final ranking, once it is public; before, when it will be."""
+    with visit.board.database.read() as session:
+        contest = contests.find(session, slug)
+        if contest.final_at is None:
+            raise NotFoundError(f"contest '{slug}' has no final phase")
+        rows = []
+        if final.may_see(contest, visit.viewer):
+            rows = [final_view(row, contest, visit.viewer) for row in final.ranking(session, contest)]
+    return visit.page("final.html", contest=contest, here="final", rows=rows, public=final.public(contest))
+
+
 @router.get("/contests/{slug}/news")
 def news(slug: Slug, visit: TheVisit) -> Response:
     """The organiser's text, announcements and answers."""
@@ -291,29 +306,32 @@ def _public(visit: Visit, slug: str) -> Contest:
 
 def _points(visit: Visit, contest: Contest) -> list[accuracy_score.ChartPoint]:
     with visit.board.database.read() as session:
-        found = ranking.points(session, contest, whole=visit.viewer.admin)
+        sections = [
+            ranking.measured_places(session, contest, section, whole=visit.viewer.admin) for section in ranking.SECTIONS
+        ]
     return [
         accuracy_score.ChartPoint(
-            p.team,
-            p.accuracy,
-            p.score,
-            params=p.params,
-            ops=p.ops,
-            url=f"/submissions/{p.submission_id}",
-            about=visit.say("submitted %(day)s", day=f"{p.submitted_at:%Y-%m-%d}"),
-            network=_network(p),
-            baseline=p.baseline,
+            place.team,
+            place.accuracy,
+            place.score,
+            params=place.params,
+            ops=place.ops,
+            url=f"/submissions/{place.submission_id}",
+            about=visit.say("submitted %(day)s", day=f"{submitted_at:%Y-%m-%d}"),
+            network=_network(measured),
+            baseline=place.baseline,
         )
-        for p in found
+        for found in sections
+        for place, submitted_at, measured in found
     ]
 
 
-def _network(point: ranking.Point) -> dict[str, str]:
+def _network(measured: Mapping[str, Any]) -> dict[str, str]:
     """What was measured of a network, for the tooltip."""
     told = {
-        "weights": formats.count(point.nonzeros),
-        "MACs": formats.count(point.macs),
-        "bits": f"{formats.bits(point.q_w)} / {formats.bits(point.q_a)}",
+        "weights": formats.count(measured.get("nonzeros")),
+        "MACs": formats.count(measured.get("macs")),
+        "bits": f"{formats.bits(measured.get('q_w'))} / {formats.bits(measured.get('q_a'))}",
     }
     return {key: text for key, text in told.items() if formats.DASH not in text}
 

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query
 from fastapi.responses import FileResponse, JSONResponse, Response
 from sqlalchemy.orm import Session
 
-from contest.errors import UsageError
 from leaderboard.charts.networks import layers_of
-from leaderboard.domain import contests, final, leases, ranking, standings, submissions
-from leaderboard.domain.claims import Own, explain
+from leaderboard.domain import contests, leases, ranking, standings, submissions
 from leaderboard.domain.contests import NotFoundError
 from leaderboard.domain.tokens import ForbiddenError
 from leaderboard.service.access import owned
-from leaderboard.service.api import Id, Slug
+from leaderboard.service.api import Id
 from leaderboard.service.schemas import (
     SubmissionView,
-    final_view,
     next_step,
     report_json,
     shown_report,
@@ -139,19 +136,6 @@ def choose(submission: Id, visit: TheVisit, csrf: Annotated[str, Form()] = "") -
     return see_other(f"/submissions/{submission}")
 
 
-@router.get("/contests/{slug}/final")
-def final_ranking(slug: Slug, visit: TheVisit) -> Response:
-    """The final ranking, once it is public; before, when it will be."""
-    with visit.board.database.read() as session:
-        contest = contests.find(session, slug)
-        if contest.final_at is None:
-            raise NotFoundError(f"contest '{slug}' has no final phase")
-        rows = []
-        if final.may_see(contest, visit.viewer):
-            rows = [final_view(row, contest, visit.viewer) for row in final.ranking(session, contest)]
-    return visit.page("final.html", contest=contest, here="final", rows=rows, public=final.public(contest))
-
-
 @router.get("/submissions/{submission}/state")
 def state(submission: Id, visit: TheVisit) -> JSONResponse:
     """What the page of a waiting submission asks for again and again."""
@@ -169,51 +153,6 @@ def state(submission: Id, visit: TheVisit) -> JSONResponse:
         "terminal": found.state in TERMINAL,
     }
     return JSONResponse(answer, headers={"Cache-Control": "no-store"})
-
-
-@router.get("/submissions/{submission}/why")
-def why(submission: Id, visit: TheVisit) -> Response:
-    """Why the team's own number differs: it types its figures, the page names known causes."""
-    with visit.board.database.read() as session:
-        found = owned(session, submission, visit.viewer)
-        contest, report = found.contest, report_for(session, found, visit)
-        before = submissions.previous(session, found)
-        earlier = submissions.latest_report(session, before) if before is not None else None
-    if report is None or contest.rule_name not in report.scores:
-        raise NotFoundError(f"submission {submission} has no report")
-    rule, notice, causes, figure = contests.rule_of(contest), "", [], None
-    typed = {field.name: visit.request.query_params.get(field.name, "")[:40] for field in fields(Own)}
-    try:
-        own = Own(**{key: _own_number(key, text) for key, text in typed.items()})
-        figure = own.total(rule)
-        causes = explain(report, rule, own, earlier) if any(typed.values()) else []
-    except UsageError as error:
-        notice = str(error)
-    return visit.page(
-        "why.html",
-        status=422 if notice else 200,
-        contest=contest,
-        number=submission,
-        typed=typed,
-        causes=causes,
-        figure=figure,
-        score=report.scores[contest.rule_name].total,
-        notice=notice,
-    )
-
-
-def _own_number(key: str, text: str) -> float | None:
-    """A figure as people write it: 0.4, 40 %, 8.4e6, a decimal comma."""
-    cleaned = text.strip().replace(",", ".").replace(" ", "")
-    if not cleaned:
-        return None
-    try:
-        value = float(cleaned.removesuffix("%")) / (100 if cleaned.endswith("%") else 1)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1e15 or (key in ("p_s", "p_u") and value > 1):
-        raise UsageError(f"{key.replace('_', ' ')} is '{text[:40]}', which cannot be")
-    return value
 
 
 @router.get("/submissions/{submission}/file")

@@ -1,26 +1,29 @@
-"""A team's page: its submissions, its tries as a picture and a table, and what its last one costs."""
+"""A team's pages: its submissions, its tries as a picture and a table, what the last costs, why its figures differ."""
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 from sqlalchemy.orm import Session
 
+from contest.errors import UsageError
 from leaderboard.charts import networks as chart
 from leaderboard.domain import contests, marks, ranking, submissions
+from leaderboard.domain.claims import Own, explain
 from leaderboard.domain.contests import NotFoundError
 from leaderboard.domain.tokens import ForbiddenError
+from leaderboard.service.access import owned
 from leaderboard.service.api import Id, Slug
 from leaderboard.service.schemas import SubmissionView, submission_view, team_name
 from leaderboard.storage.tables import SCORED, Contest, Team
 from leaderboard.web.page import TheVisit, Visit
 from leaderboard.web.ranking import Theme, Width, look_for
-from leaderboard.web.submissions import lines_of
+from leaderboard.web.submissions import lines_of, report_for
 from scoring.advice import Advice, advice
 from scoring.costs import Costs
 from scoring.report import Report
@@ -139,3 +142,48 @@ def _helps(contest: Contest, report: Report | None) -> list[Advice]:
     if report is None or not report.costs:
         return []
     return advice(Costs.from_json(report.costs), contests.rule_of(contest))[:_HELP]
+
+
+@router.get("/submissions/{submission}/why")
+def why(submission: Id, visit: TheVisit) -> Response:
+    """Why the team's own number differs: it types its figures, the page names known causes."""
+    with visit.board.database.read() as session:
+        found = owned(session, submission, visit.viewer)
+        contest, report = found.contest, report_for(session, found, visit)
+        before = submissions.previous(session, found)
+        earlier = submissions.latest_report(session, before) if before is not None else None
+    if report is None or contest.rule_name not in report.scores:
+        raise NotFoundError(f"submission {submission} has no report")
+    rule, notice, causes, figure = contests.rule_of(contest), "", [], None
+    typed = {field.name: visit.request.query_params.get(field.name, "")[:40] for field in fields(Own)}
+    try:
+        own = Own(**{key: _own_number(key, text) for key, text in typed.items()})
+        figure = own.total(rule)
+        causes = explain(report, rule, own, earlier) if any(typed.values()) else []
+    except UsageError as error:
+        notice = str(error)
+    return visit.page(
+        "why.html",
+        status=422 if notice else 200,
+        contest=contest,
+        number=submission,
+        typed=typed,
+        causes=causes,
+        figure=figure,
+        score=report.scores[contest.rule_name].total,
+        notice=notice,
+    )
+
+
+def _own_number(key: str, text: str) -> float | None:
+    """A figure as people write it: 0.4, 40 %, 8.4e6, a decimal comma."""
+    cleaned = text.strip().replace(",", ".").replace(" ", "")
+    if not cleaned:
+        return None
+    try:
+        value = float(cleaned.removesuffix("%")) / (100 if cleaned.endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1e15 or (key in ("p_s", "p_u") and value > 1):
+        raise UsageError(f"{key.replace('_', ' ')} is '{text[:40]}', which cannot be")
+    return value

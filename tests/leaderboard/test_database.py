@@ -15,8 +15,7 @@ from sqlalchemy import MetaData, text
 
 from contest.errors import UsageError
 from leaderboard.settings import BoardSettings
-from leaderboard.storage.database import Database, DatabaseError, _config, make_safe, open_database
-from leaderboard.storage.tables import Base
+from leaderboard.storage.database import Base, Database, DatabaseError, _config, make_safe, open_database
 
 OURS = set(Base.metadata.tables)
 

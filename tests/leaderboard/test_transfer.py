@@ -25,7 +25,8 @@ from leaderboard.board import Board, open_board
 from leaderboard.commands.admin import admin
 from leaderboard.domain import contests, copies, leases, submissions, tokens
 from leaderboard.domain.tokens import Viewer
-from leaderboard.storage.tables import Base, Fingerprint, State, Submission
+from leaderboard.storage.database import Base
+from leaderboard.storage.tables import Fingerprint, State, Submission
 
 API = "/api/v1/contests/cifar"
 

@@ -21,8 +21,8 @@ from leaderboard.board import open_board
 from leaderboard.domain import contests, ranking, submissions, tokens
 from leaderboard.domain.tokens import Viewer
 from leaderboard.settings import BoardSettings
-from leaderboard.storage.database import Database, _config
-from leaderboard.storage.tables import Base, Standing, State, Submission
+from leaderboard.storage.database import Base, Database, _config
+from leaderboard.storage.tables import Standing, State, Submission
 from scoring.rules import load_rule
 
 OLD = Path(__file__).parent / "old_boards"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from leaderboard.storage.tables import Base
+from leaderboard.storage.database import Base
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -1,1 +1,0 @@
-"""Alembic migrations; applied by `Database.migrate`."""
