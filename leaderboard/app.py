@@ -29,7 +29,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from contest import __version__
 from contest.errors import ContestError
 from leaderboard.board import Board, open_board
-from leaderboard.domain import leases, tokens
+from leaderboard.domain import queue, tokens
 from leaderboard.domain.contests import NotFoundError
 from leaderboard.domain.tokens import ForbiddenError
 from leaderboard.scoring_queue import Scorer
@@ -168,7 +168,7 @@ def _operations(app: FastAPI) -> None:
         if expected and not hmac.compare_digest(given.encode(), expected.encode()):
             raise ForbiddenError("the metrics need their token")
         with board.database.read() as session:
-            waiting = leases.queue_depth(session)
+            waiting = queue.queue_depth(session)
             oldest = session.scalar(select(func.min(Submission.created_at)).where(Submission.state == State.QUEUED))
         age_s = (now() - oldest).total_seconds() if oldest else 0.0
         body = request.app.state.metrics.render(waiting, age_s) + generate_latest(board.jobs.registry)

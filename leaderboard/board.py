@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from leaderboard.domain import leases, submissions
+from leaderboard.domain import queue, submissions
 from leaderboard.domain.submissions import QuotaError
 from leaderboard.domain.tokens import Signer, load_signer
 from leaderboard.scoring_queue import Jobs, Scorer, ScoringWork
@@ -147,7 +147,7 @@ def submit_here(
             )
         member = contests.find_or_add_team(session, chosen, team)
     with database.write() as session:
-        leases.sweep(session, settings.attempts)  # a scoring that was interrupted here may be repeated
+        queue.sweep(session, settings.attempts)  # a scoring that was interrupted here may be repeated
     with files.incoming(chosen.max_bytes) as incoming:
         incoming.read(file)
         submission, _ = enter_file(database, chosen, member, incoming, name=file.name, note=note)

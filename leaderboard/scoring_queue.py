@@ -1,10 +1,10 @@
 """The queue, and what its workers do: a submission from claim to end, whatever happens on the way.
 
-huey carries messages, `leases` decides. huey takes a message out of its table before the task runs, so a worker that is
-killed loses the message. Therefore a message only wakes a worker, which takes the submission whose turn it is, whatever
-number the message has: so one that comes back to the queue keeps its place. The row's state and lease are the truth, a
-message too many does nothing, and `sweep` announces again what was lost. huey was chosen over procrastinate since it
-has both storages that are needed, SQLite and PostgreSQL (LISTEN/NOTIFY), without a second driver or a service.
+huey carries messages, `domain.queue` decides. huey takes a message out of its table before the task runs, so a worker
+that is killed loses the message. Therefore a message only wakes a worker, which takes the submission whose turn it is,
+whatever number the message has: so one that comes back to the queue keeps its place. The row's state and lease are the
+truth, a message too many does nothing, and `sweep` announces again what was lost. huey was chosen over procrastinate
+since it has both storages that are needed, SQLite and PostgreSQL (LISTEN/NOTIFY), without a second driver or a service.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from sqlalchemy.exc import DBAPIError
 
 from contest.errors import ContestError, DataError, RefusedError, UsageError
-from leaderboard.domain import final, leases
+from leaderboard.domain import final, queue
 from leaderboard.domain.final import FinalClaim
-from leaderboard.domain.leases import Claim
+from leaderboard.domain.queue import Claim
 from leaderboard.domain.standings import Verdict, judge
 from leaderboard.settings import BoardSettings
 from leaderboard.storage.database import Database
@@ -92,7 +92,7 @@ class ScoringWork:
     def score(self, submission_id: int | None = None) -> None:
         """Score one submission if it is still waiting; None: the one whose turn it is, if any."""
         with self.database.write() as session:
-            claim = leases.claim(session, submission_id, self.settings.worker_name, self.settings.lease_s)
+            claim = queue.claim(session, submission_id, self.settings.worker_name, self.settings.lease_s)
         if claim is None:
             if submission_id is None:
                 self._score_final()
@@ -133,7 +133,7 @@ class ScoringWork:
                 if isinstance(claim, FinalClaim):
                     final.release(session, claim)
                 else:
-                    leases.release(session, claim)
+                    queue.release(session, claim)
             log.info("submission %d goes back to the queue", claim.submission_id)
 
     def _verdict(self, claim: Claim | FinalClaim) -> Verdict:
@@ -168,7 +168,7 @@ class ScoringWork:
                 with self.database.write() as session:
                     if isinstance(claim, FinalClaim):
                         return final.finish(session, claim, verdict, self.settings.attempts)
-                    return leases.finish(session, claim, verdict, self.settings.attempts)
+                    return queue.finish(session, claim, verdict, self.settings.attempts)
             except DBAPIError as error:
                 if time.monotonic() > deadline:
                     raise
@@ -187,7 +187,7 @@ class ScoringWork:
                         if isinstance(claim, FinalClaim):
                             kept = final.heartbeat(session, claim, lease_s)
                         else:
-                            kept = leases.heartbeat(session, claim, lease_s)
+                            kept = queue.heartbeat(session, claim, lease_s)
                         if not kept:
                             return
                 except DBAPIError as error:
@@ -268,7 +268,7 @@ class Jobs:
     def sweep(self) -> None:
         """Announce what is queued and was never heard of, or was lost by a dead worker."""
         with self.database.write() as session:
-            waiting = leases.sweep(session, self.settings.attempts)
+            waiting = queue.sweep(session, self.settings.attempts)
             final.begin_due(session)
             waiting += [0] * final.sweep(session)  # any message wakes a worker
         for submission_id in waiting:

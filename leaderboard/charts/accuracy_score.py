@@ -325,23 +325,29 @@ def _labels(
     own = {id(p) for p in drawn}
     rows = []
     for point, text, label in found:
-        px, py = every[id(point)]
-        rows.append(
-            {
-                "name": text,
-                "score": point.score,
-                "accuracy": point.accuracy,
-                "reference": id(point) not in own,
-                "leader": label.leader,
-                "size": look.small if text == _short(point.name) else sign,
-                "align": label.align,
-                "dx": round(label.anchor[0] - px, 1),
-                "dy": round(label.anchor[1] - py, 1),
-                "lx": round(min(max(px, label.box.left), label.box.right) - px, 1),
-                "ly": round(min(max(py, label.box.top), label.box.bottom) - py, 1),
-            }
-        )
+        size = look.small if text == _short(point.name) else sign
+        rows.append(_label_row(point, text, label, every[id(point)], size, id(point) not in own))
     return rows, key
+
+
+def _label_row(
+    point: ChartPoint, text: str, label: Label, at: tuple[float, float], size: int, reference: bool
+) -> dict[str, Any]:
+    """A name where it found a place, its offsets from its point in pixels; (lx, ly) is where a line to it ends."""
+    px, py = at
+    return {
+        "name": text,
+        "score": point.score,
+        "accuracy": point.accuracy,
+        "reference": reference,
+        "leader": label.leader,
+        "size": size,
+        "align": label.align,
+        "dx": round(label.anchor[0] - px, 1),
+        "dy": round(label.anchor[1] - py, 1),
+        "lx": round(min(max(px, label.box.left), label.box.right) - px, 1),
+        "ly": round(min(max(py, label.box.top), label.box.bottom) - py, 1),
+    }
 
 
 def _signs(points: Sequence[ChartPoint], letters: bool, before: str = "") -> dict[int, str]:

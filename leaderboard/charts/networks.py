@@ -112,36 +112,8 @@ def specification(
         techniques = [*techniques[: len(_COLOURS) - 1], _OTHER]
     kinds = {id(one): _told(one.technique if one.technique in techniques else _OTHER, look) for one in drawn}
     techniques = [_told(technique, look) for technique in techniques]
-    rows = [
-        {
-            "name": one.name,
-            "accuracy": one.accuracy,
-            "value": value[id(one)],
-            "technique": kinds[id(one)] if group else techniques[0],
-            "url": one.url,
-            "tip": {
-                look.say("try"): one.name,
-                look.say("accuracy"): f"{100 * one.accuracy:.2f} %",
-                look.say("score"): f"{one.score:.5g}",
-                look.say("parameter term"): f"{one.params:.4g}",
-                "MACs": f"{one.macs:,.0f}",
-                look.say("technique"): _told(one.technique, look),
-            },
-        }
-        for one in drawn
-    ]
-    across = alt.X(
-        "value:Q",
-        title=look.say(TITLES[x], rule=rule.name),
-        scale=alt.Scale(type="log", domain=list(area.scores), nice=False),
-        axis=alt.Axis(values=area.ticks, format="~s" if x == "macs" else "~g"),
-    )
-    up = alt.Y(
-        "accuracy:Q",
-        title=look.say("accuracy"),
-        scale=alt.Scale(domain=list(area.accuracies), nice=False, zero=False),
-        axis=alt.Axis(format=".0%" if area.accuracies[1] - area.accuracies[0] > 0.05 else ".1%", tickCount=7),
-    )
+    rows = [_row(one, value[id(one)], kinds[id(one)] if group else techniques[0], look) for one in drawn]
+    across, up = _axes(x, rule, area, look)
     legend = alt.Legend(title=None, orient="top", columns=0 if look.width > 700 else 2) if group else None
     colours = alt.Scale(domain=techniques, range=list(_COLOURS[: len(techniques)]))
     shapes = alt.Scale(domain=techniques, range=list(_SHAPES[: len(techniques)]))
@@ -169,6 +141,43 @@ def specification(
     if title:
         chart = chart.properties(title=alt.TitleParams(title, anchor="start", offset=14))
     return dict(marks.configured(chart, look).to_dict())
+
+
+def _row(one: Try, value: float, technique: str, look: Look) -> dict[str, Any]:
+    """A try as the chart's data; `tip` is what a reader who points at it is told."""
+    return {
+        "name": one.name,
+        "accuracy": one.accuracy,
+        "value": value,
+        "technique": technique,
+        "url": one.url,
+        "tip": {
+            look.say("try"): one.name,
+            look.say("accuracy"): f"{100 * one.accuracy:.2f} %",
+            look.say("score"): f"{one.score:.5g}",
+            look.say("parameter term"): f"{one.params:.4g}",
+            "MACs": f"{one.macs:,.0f}",
+            look.say("technique"): _told(one.technique, look),
+        },
+    }
+
+
+def _axes(x: Axis, rule: Rule, area: Frame, look: Look) -> tuple[Any, Any]:
+    import altair as alt
+
+    across = alt.X(
+        "value:Q",
+        title=look.say(TITLES[x], rule=rule.name),
+        scale=alt.Scale(type="log", domain=list(area.scores), nice=False),
+        axis=alt.Axis(values=area.ticks, format="~s" if x == "macs" else "~g"),
+    )
+    up = alt.Y(
+        "accuracy:Q",
+        title=look.say("accuracy"),
+        scale=alt.Scale(domain=list(area.accuracies), nice=False, zero=False),
+        axis=alt.Axis(format=".0%" if area.accuracies[1] - area.accuracies[0] > 0.05 else ".1%", tickCount=7),
+    )
+    return across, up
 
 
 def _told(technique: str, look: Look) -> str:

@@ -180,20 +180,20 @@ def readmit(team: str | None, submission: int | None, name: str, directory: Path
 @local
 def rescore(rule: str, here: bool, data: Path | None, name: str, directory: Path | None, database: str | None) -> None:
     """Score all submissions of a contest anew under a rule; earlier results stay stored."""
-    from leaderboard.domain import leases, submissions
+    from leaderboard.domain import queue
     from leaderboard.scoring_queue import ScoringWork
     from leaderboard.storage.file_store import FileStore
     from scoring.rules import load_rule
 
     with changing(directory, database, name) as (session, contest):
-        count = submissions.rescore(session, contest, load_rule(rule))
+        count = queue.rescore(session, contest, load_rule(rule))
     click.echo(f"{count} submissions of '{contest.slug}' are queued under rule {contest.rule_name}")
     if here:
         settings = settings_of(directory, database, data=data)
         with opened_database(directory, database) as opened:
             work = ScoringWork(settings, opened, FileStore(settings.files))
             with opened.read() as session:
-                queued = leases.queued(session, contest)
+                queued = queue.queued(session, contest)
             with click.progressbar(queued, label="scoring") as bar:
                 for number in bar:
                     work.score(number)
@@ -206,10 +206,10 @@ def rescore(rule: str, here: bool, data: Path | None, name: str, directory: Path
 @local
 def cancel(submission: int, reason: str, name: str, directory: Path | None, database: str | None) -> None:
     """Take a waiting or running SUBMISSION out of the queue; it costs no quota."""
-    from leaderboard.domain import contests, submissions
+    from leaderboard.domain import contests, queue
 
     with changing(directory, database, name) as (session, contest):
-        submissions.cancel(session, contests.find_submission(session, contest, submission), reason)
+        queue.cancel(session, contests.find_submission(session, contest, submission), reason)
     click.echo("cancelled")
 
 
@@ -219,10 +219,10 @@ def cancel(submission: int, reason: str, name: str, directory: Path | None, data
 @local
 def rerun(submission: int, name: str, directory: Path | None, database: str | None) -> None:
     """Score SUBMISSION again; it costs no quota, and earlier results stay stored."""
-    from leaderboard.domain import contests, submissions
+    from leaderboard.domain import contests, queue
 
     with changing(directory, database, name) as (session, contest):
-        submissions.rerun(session, contests.find_submission(session, contest, submission))
+        queue.rerun(session, contests.find_submission(session, contest, submission))
     click.echo(f"submission {submission} is queued again; a worker takes it within some seconds")
 
 

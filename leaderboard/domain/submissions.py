@@ -1,7 +1,7 @@
 """A submission: who may hand in, when and how much; what becomes of it, and who sees it.
 
 What keeps it true whatever dies: a file is on disk before its row is committed; a row is committed before anybody is
-told; `leases` says which worker's result is taken.
+told; `queue` says which worker's result is taken.
 """
 
 from __future__ import annotations
@@ -11,19 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session, defer, joinedload
 
 from contest.errors import ContestError, UsageError
 from leaderboard.domain import ranking, standings
-from leaderboard.domain.contests import ClosedError, NotFoundError, is_private, record, rule_columns
-from leaderboard.domain.standings import Verdict
+from leaderboard.domain.contests import ClosedError, NotFoundError, is_private
 from leaderboard.domain.tokens import PUBLIC, Viewer
 from leaderboard.storage.file_store import StoredFile
-from leaderboard.storage.tables import SCORED, TERMINAL, Contest, Result, State, Submission, Team, now
+from leaderboard.storage.tables import SCORED, Contest, Result, State, Submission, Team, now
 from leaderboard.text import file_name, one_line
 from scoring.report import Report
-from scoring.rules import Rule
 
 
 class QuotaError(ContestError):
@@ -175,7 +173,7 @@ def enter(
     at = at or now()
     if known is not None:
         check_open(session, contest, team, at)
-        _requeue(known, "submitted again after a failure")
+        requeue(known, "submitted again after a failure")
         session.flush()
         return known, False
     admission = check_may_submit(session, contest, team, stored.size_bytes, at)
@@ -286,50 +284,6 @@ def results(session: Session, submission_id: int) -> list[Result]:
     return list(session.scalars(mine.options(defer(Result.report, raiseload=True))))
 
 
-def rescore(session: Session, contest: Contest, rule: Rule, actor: str = "command line") -> int:
-    """Put every submission back into the queue under a new rule; gives how many. Earlier results stay as they are."""
-    for column, value in rule_columns(rule).items():
-        setattr(contest, column, value)
-    session.flush()
-    queued = session.execute(
-        update(Submission)
-        .where(Submission.contest_id == contest.id)
-        .values(
-            state=State.QUEUED,
-            claim="",
-            lease_until=None,
-            attempts=0,
-            announced_at=None,
-            our_fault=False,
-            priority=1,
-            retry_at=None,
-        )
-    )
-    count = int(queued.rowcount)  # type: ignore[attr-defined]
-    session.expire_all()
-    standings.rebuild(session, contest)
-    record(session, actor, "rescore", contest, rule=rule.name, version=rule.version, submissions=count)
-    return count
-
-
-def cancel(session: Session, submission: Submission, reason: str, actor: str = "command line") -> None:
-    """Take a waiting or running submission out; it does not count against the quota. A worker's result is dropped."""
-    if submission.state in TERMINAL:
-        raise UsageError(f"submission {submission.id} has ended already: {submission.state.replace('_', ' ')}")
-    reason = one_line(reason, "reason", 500)
-    conclude(submission, Verdict(State.CANCELLED, f"cancelled by the organisers: {reason}", our_fault=True))
-    record(session, actor, "cancel", submission.contest, submission=submission.id, reason=reason)
-
-
-def rerun(session: Session, submission: Submission, actor: str = "command line") -> None:
-    """Score a submission again, free of quota, at its own place in the queue. Earlier results stay stored."""
-    contest = session.execute(select(Contest).where(Contest.id == submission.contest_id).with_for_update()).scalar_one()
-    _requeue(submission, "scored again by the organisers")
-    submission.announced_at = None
-    standings.update(session, contest, submission)
-    record(session, actor, "run again", contest, submission=submission.id)
-
-
 def choose(session: Session, team: Team, submission: Submission) -> None:
     """The team says which of its submissions counts. Raises UsageError for one that cannot."""
     if submission.team_id != team.id or submission.state not in SCORED or submission.practice:
@@ -347,17 +301,7 @@ def shown_log(submission: Submission) -> Sequence[str]:
     return tuple(submission.log.splitlines())
 
 
-def conclude(submission: Submission, verdict: Verdict) -> None:
-    assert verdict.state in TERMINAL
-    submission.state, submission.reason = verdict.state, verdict.reason
-    submission.our_fault, submission.finished_at = verdict.our_fault, now()
-    submission.claim, submission.lease_until, submission.priority = "", None, 0
-    for line in verdict.log:
-        submission.log += log_line(line)
-    submission.log += log_line(f"{verdict.state}: {verdict.reason}")
-
-
-def _requeue(submission: Submission, why: str) -> None:
+def requeue(submission: Submission, why: str) -> None:
     submission.state, submission.reason, submission.our_fault = State.QUEUED, "", False
     submission.attempts, submission.claim, submission.lease_until, submission.retry_at = 0, "", None, None
     submission.announced_at = now()

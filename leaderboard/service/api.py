@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from leaderboard.board import Board
-from leaderboard.domain import contests, final, leases, ranking, standings, submissions
+from leaderboard.domain import contests, final, queue, ranking, standings, submissions
 from leaderboard.domain.contests import NotFoundError
 from leaderboard.domain.ranking import HeldRecord, Point
 from leaderboard.domain.tokens import ForbiddenError, Viewer
@@ -313,10 +313,10 @@ def get_log(submission: Id, board: TheBoard, viewer: TheViewer) -> LogView:
     with board.database.read() as session:
         found = owned(session, submission, viewer)
         reason = submission_view(found, found.contest, viewer).reason or ""
-        waiting = leases.ahead(session, found) if found.state == State.QUEUED else None
+        waiting = queue.ahead(session, found) if found.state == State.QUEUED else None
         hidden = standings.coarse(found.contest) and not viewer.admin
         lines = [] if hidden else list(submissions.shown_log(found))
-        expected_s = None if waiting is None else leases.expected_s(session, waiting)
+        expected_s = None if waiting is None else queue.expected_s(session, waiting)
         return LogView(
             state=found.state,
             reason=reason,

@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from sqlalchemy.orm import Session
 
 from contest.errors import UsageError
-from leaderboard.domain import contests, copies, marks, roster, submissions, tokens
+from leaderboard.domain import contests, copies, marks, queue, roster, submissions, tokens
 from leaderboard.domain.contests import NotFoundError
 from leaderboard.domain.roster import Handout
 from leaderboard.domain.tokens import ForbiddenError
@@ -100,7 +100,7 @@ def cancel(submission: Id, visit: TheVisit, reason: Reason = "", csrf: Csrf = ""
     """Take a waiting or running submission out, free of quota."""
     check_organiser(visit, csrf)
     with visit.board.database.write() as session:
-        submissions.cancel(session, submissions.find(session, submission, visit.viewer), reason, ACTOR)
+        queue.cancel(session, submissions.find(session, submission, visit.viewer), reason, ACTOR)
     return see_other(f"/submissions/{submission}")
 
 
@@ -109,7 +109,7 @@ def rerun(submission: Id, visit: TheVisit, csrf: Csrf = "") -> Response:
     """Score a submission again, free of quota."""
     check_organiser(visit, csrf)
     with visit.board.database.write() as session:
-        submissions.rerun(session, submissions.find(session, submission, visit.viewer), ACTOR)
+        queue.rerun(session, submissions.find(session, submission, visit.viewer), ACTOR)
     return see_other(f"/submissions/{submission}")
 
 

@@ -12,7 +12,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from sqlalchemy.orm import Session
 
 from leaderboard.charts.networks import layers_of
-from leaderboard.domain import contests, leases, ranking, standings, submissions
+from leaderboard.domain import contests, queue, ranking, standings, submissions
 from leaderboard.domain.contests import NotFoundError
 from leaderboard.domain.tokens import ForbiddenError
 from leaderboard.service.access import owned
@@ -79,8 +79,8 @@ def page(submission: Id, visit: TheVisit) -> Response:
         contest = found.contest
         report = report_for(session, found, visit)
         history = submissions.results(session, found.id)
-        waiting = leases.ahead(session, found) if found.state == State.QUEUED else 0
-        expected_s = leases.expected_s(session, waiting) if found.state == State.QUEUED else None
+        waiting = queue.ahead(session, found) if found.state == State.QUEUED else 0
+        expected_s = queue.expected_s(session, waiting) if found.state == State.QUEUED else None
         previous = submissions.previous(session, found) if visit.viewer.owns(found.team_id) else None
         rank = ranking.place(session, contest, found.id)
         best = None if contests.is_private(contest) else ranking.leader(session, contest)
@@ -141,8 +141,8 @@ def state(submission: Id, visit: TheVisit) -> JSONResponse:
     """What the page of a waiting submission asks for again and again."""
     with visit.board.database.read() as session:
         found = submissions.find(session, submission, visit.viewer)
-        waiting = leases.ahead(session, found) if found.state == State.QUEUED else 0
-        expected_s = leases.expected_s(session, waiting) if found.state == State.QUEUED else None
+        waiting = queue.ahead(session, found) if found.state == State.QUEUED else 0
+        expected_s = queue.expected_s(session, waiting) if found.state == State.QUEUED else None
     about = formats.duration(expected_s, visit.say) if expected_s else ""
     label = visit.say(found.state.replace("_", " "))
     answer = {

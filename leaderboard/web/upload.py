@@ -13,7 +13,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
 
 from contest.errors import ContestError, UsageError
-from leaderboard.domain import contests, leases, submissions
+from leaderboard.domain import contests, queue, submissions
 from leaderboard.domain.tokens import ForbiddenError, UnauthorizedError
 from leaderboard.service.access import check_declared, detail_of, status_of, submitting_team, upload_limit
 from leaderboard.service.api import Slug
@@ -194,8 +194,8 @@ def _form(visit: Visit, contest: Contest, notice: str = "", status: int = 200) -
     team = visit.team if visit.viewer.contest_id == contest.id else None
     quota, practice = None, False
     with visit.board.database.read() as session:
-        waiting = sum(leases.queue_depth(session).values())
-        expected_s = leases.expected_s(session, waiting)
+        waiting = sum(queue.queue_depth(session).values())
+        expected_s = queue.expected_s(session, waiting)
         if team is not None:
             quota = submissions.quota(session, contest, team)
             with contextlib.suppress(ContestError):  # what speaks against an upload stands on the page anyway

@@ -15,7 +15,7 @@ from sqlalchemy import JSON, event, insert, literal, select, text
 
 from leaderboard.app import create_app
 from leaderboard.board import Board
-from leaderboard.domain import contests, leases, tokens
+from leaderboard.domain import contests, queue, tokens
 from leaderboard.settings import BoardSettings
 from leaderboard.storage.tables import Result, Submission, Team
 
@@ -142,7 +142,7 @@ def test_no_step_of_a_submission_reads_a_big_table_whole(
         contests.disqualify_team(session, session.get_one(Team, 6), "shared files")
         found = session.get_one(Submission, submission.id)
         contests.disqualify_submission(session, found, "trained on the test set")
-        assert leases.queue_depth(session)["queued"] == 0
+        assert queue.queue_depth(session)["queued"] == 0
     statements = [s for s in asked if s[0].split()[0].upper() in ("SELECT", "UPDATE", "DELETE", "INSERT")]
     assert len(statements) > 20
     faults = {s[0]: found for s in statements if (found := scanned(board, s) & set(BIG)) and "min(" not in s[0]}

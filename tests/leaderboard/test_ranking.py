@@ -18,7 +18,7 @@ from contest.errors import UsageError
 from leaderboard.board import Board
 from leaderboard.commands.output import print_submission
 from leaderboard.commands.ranking import bundled_entries
-from leaderboard.domain import claims, contests, leases, ranking, standings, submissions
+from leaderboard.domain import claims, contests, queue, ranking, standings
 from leaderboard.domain.ranking import places_of
 from leaderboard.domain.standings import judge
 from leaderboard.settings import BoardSettings
@@ -44,10 +44,10 @@ def add(session: Session, contest: Contest, entry: Entry) -> Submission:
     )
     session.add(row)
     session.flush()
-    held = leases.claim(session, row.id, "worker", 60)
+    held = queue.claim(session, row.id, "worker", 60)
     assert held is not None
     session.expire(row)
-    assert leases.finish(session, held, judge(make_report(score, accuracy), LAB))
+    assert queue.finish(session, held, judge(make_report(score, accuracy), LAB))
     return row
 
 
@@ -186,7 +186,7 @@ def test_results_of_another_rule_are_not_mixed_in(any_board: Board) -> None:
     with any_board.database.write() as session:
         contest = contests.find(session, "cifar")
         row = add(session, contest, ("Alpha", 0.01, 0.91, 0))
-        submissions.rescore(session, contest, load_rule("micronet"))
+        queue.rescore(session, contest, load_rule("micronet"))
         assert shown(session, contest) == ([], [], [])
         session.refresh(row)
         row.state = State.RANKED  # with the figures of the old rule

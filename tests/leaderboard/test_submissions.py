@@ -13,9 +13,9 @@ from sqlalchemy import func, select, update
 
 from contest.errors import UsageError
 from leaderboard.board import Board
-from leaderboard.domain import contests, leases, standings, submissions
+from leaderboard.domain import contests, queue, standings, submissions
 from leaderboard.domain.contests import ClosedError, NotFoundError
-from leaderboard.domain.leases import Claim
+from leaderboard.domain.queue import Claim
 from leaderboard.domain.standings import judge
 from leaderboard.domain.submissions import DisqualifiedError, QuotaError
 from leaderboard.domain.tokens import PUBLIC, Viewer
@@ -49,7 +49,7 @@ def get(board: Board, number: int) -> Submission:
 
 def claim(board: Board, number: int, lease_s: float = 60) -> Claim | None:
     with board.database.write() as session:
-        return leases.claim(session, number, "worker", lease_s)
+        return queue.claim(session, number, "worker", lease_s)
 
 
 @pytest.mark.parametrize(
@@ -183,10 +183,10 @@ def test_a_machine_without_time_is_our_fault_and_tries_again(any_board: Board) -
         found = get(any_board, number)
         assert (found.state, found.attempts, found.claim) == (State.QUEUED, attempt, "")
         with any_board.database.write() as session:
-            assert leases.sweep(session, attempts=3) == []  # not at once: the machine is busy
+            assert queue.sweep(session, attempts=3) == []  # not at once: the machine is busy
             session.get_one(Submission, number).announced_at = now() - timedelta(minutes=1)
         with any_board.database.write() as session:
-            assert leases.sweep(session, attempts=3) == [number]
+            assert queue.sweep(session, attempts=3) == [number]
     any_board.work.score(number)
     found = get(any_board, number)
     assert (found.state, found.our_fault) == (State.FAILED, True) and "could not score" in found.reason
@@ -232,15 +232,15 @@ def test_a_dead_workers_submission_goes_back_and_its_late_result_is_dropped(any_
     lost = claim(any_board, number, lease_s=-1)
     assert lost is not None
     with any_board.database.write() as session:
-        assert leases.sweep(session, attempts=3) == [number]
+        assert queue.sweep(session, attempts=3) == [number]
     assert get(any_board, number).state == State.QUEUED
     taken = claim(any_board, number)
     assert taken is not None
     with any_board.database.write() as session:
-        assert not leases.heartbeat(session, lost, 60)
-        assert leases.heartbeat(session, taken, 60)
-        assert not leases.finish(session, lost, judge(make_report(0.5), LAB))
-        assert leases.finish(session, taken, judge(make_report(0.25), LAB))
+        assert not queue.heartbeat(session, lost, 60)
+        assert queue.heartbeat(session, taken, 60)
+        assert not queue.finish(session, lost, judge(make_report(0.5), LAB))
+        assert queue.finish(session, taken, judge(make_report(0.25), LAB))
     assert get(any_board, number).score == 0.25
     with any_board.database.read() as session:
         assert session.scalar(select(func.count()).select_from(Result)) == 1
@@ -251,7 +251,7 @@ def test_a_file_that_takes_workers_down_fails_in_the_end(any_board: Board) -> No
     for _ in range(3):
         assert claim(any_board, number, lease_s=-1) is not None
         with any_board.database.write() as session:
-            leases.sweep(session, attempts=3)
+            queue.sweep(session, attempts=3)
     found = get(any_board, number)
     assert found.state == State.FAILED and found.our_fault and "died 3 times" in found.reason
 
@@ -260,7 +260,7 @@ def test_a_running_lease_is_left_alone(any_board: Board) -> None:
     number = submit(any_board)
     claim(any_board, number)
     with any_board.database.write() as session:
-        assert leases.sweep(session, attempts=3) == []
+        assert queue.sweep(session, attempts=3) == []
     assert get(any_board, number).state == State.RUNNING
 
 
@@ -270,14 +270,14 @@ def test_what_comes_back_keeps_its_place(any_board: Board) -> None:
     lost = claim(any_board, first)
     with any_board.database.write() as session:
         session.get_one(Submission, first).lease_until = now() - timedelta(seconds=1)
-        leases.sweep(session, attempts=3)
+        queue.sweep(session, attempts=3)
     assert lost is not None
     with any_board.database.read() as session:
-        assert [leases.ahead(session, session.get_one(Submission, n)) for n in (first, second, third)] == [0, 1, 2]
+        assert [queue.ahead(session, session.get_one(Submission, n)) for n in (first, second, third)] == [0, 1, 2]
     taken = []
     for _ in range(4):
         with any_board.database.write() as session:
-            found = leases.claim(session, None, "worker", 60)
+            found = queue.claim(session, None, "worker", 60)
             taken.append(found.submission_id if found else None)
     assert taken == [first, second, third, None]
 
@@ -286,10 +286,10 @@ def test_what_is_scored_anew_for_all_waits_behind_what_is_new(any_board: Board) 
     old = submit(any_board, report={})
     any_board.work.score(old)
     with any_board.database.write() as session:
-        submissions.rescore(session, contests.find(session, "cifar"), load_rule("micronet"))
+        queue.rescore(session, contests.find(session, "cifar"), load_rule("micronet"))
     new = submit(any_board, report={}, n=1)
     with any_board.database.write() as session:
-        claims = [leases.claim(session, None, "worker", 60) for _ in range(2)]
+        claims = [queue.claim(session, None, "worker", 60) for _ in range(2)]
     assert [c.submission_id for c in claims if c] == [new, old]
 
 
@@ -298,20 +298,20 @@ def test_a_pause_before_the_next_try_is_kept(any_board: Board) -> None:
     any_board.work.score()
     assert get(any_board, number).state == State.QUEUED
     with any_board.database.write() as session:
-        assert leases.claim(session, None, "worker", 60) is None, "its machine was too busy: not at once"
+        assert queue.claim(session, None, "worker", 60) is None, "its machine was too busy: not at once"
         session.get_one(Submission, number).retry_at = now() - timedelta(seconds=1)
     with any_board.database.write() as session:
-        assert leases.claim(session, None, "worker", 60) is not None
+        assert queue.claim(session, None, "worker", 60) is not None
 
 
 def test_what_nobody_heard_of_is_announced_again_once(any_board: Board) -> None:
     number = submit(any_board)
     with any_board.database.write() as session:
-        assert leases.sweep(session, 3) == []  # announced a moment ago
+        assert queue.sweep(session, 3) == []  # announced a moment ago
         session.get_one(Submission, number).announced_at = now() - timedelta(minutes=1)
     with any_board.database.write() as session:
-        assert leases.sweep(session, 3) == [number]
-        assert leases.sweep(session, 3) == []
+        assert queue.sweep(session, 3) == [number]
+        assert queue.sweep(session, 3) == []
 
 
 def test_a_worker_that_stops_gives_back_without_counting(any_board: Board) -> None:
@@ -319,7 +319,7 @@ def test_a_worker_that_stops_gives_back_without_counting(any_board: Board) -> No
     held = claim(any_board, number)
     assert held is not None
     with any_board.database.write() as session:
-        leases.release(session, held)
+        queue.release(session, held)
     found = get(any_board, number)
     assert (found.state, found.attempts) == (State.QUEUED, 0)
 
@@ -330,7 +330,7 @@ def test_a_new_rule_queues_everything_and_keeps_old_results(any_board: Board) ->
         any_board.work.score(number)
     with any_board.database.write() as session:
         contest = contests.find(session, "cifar")
-        assert submissions.rescore(session, contest, load_rule("micronet")) == 2
+        assert queue.rescore(session, contest, load_rule("micronet")) == 2
     for number in numbers:
         assert get(any_board, number).state == State.QUEUED
         any_board.work.score(number)
@@ -403,7 +403,7 @@ def test_results_of_two_versions_never_stand_in_one_ranking(any_board: Board) ->
         contest = contests.find(session, "cifar")
         told = contests.told_rule(contest)
         assert f"version {LAB.version}, so new results stand in no ranking: `contest admin rescore --rule lab`" in told
-        assert submissions.rescore(session, contest, LAB) == 2
+        assert queue.rescore(session, contest, LAB) == 2
         assert "rescore" not in contests.told_rule(contest)
     for number in (old, new):
         any_board.work.score(number)

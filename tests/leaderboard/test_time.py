@@ -14,7 +14,7 @@ from sqlalchemy import select
 from contest.errors import UsageError
 from leaderboard.app import create_app
 from leaderboard.board import Board
-from leaderboard.domain import contests, final, leases, ranking, submissions, tokens
+from leaderboard.domain import contests, final, queue, ranking, submissions, tokens
 from leaderboard.domain.contests import ClosedError
 from leaderboard.domain.submissions import QuotaError
 from leaderboard.domain.tokens import Viewer
@@ -136,15 +136,15 @@ def test_organisers_cancel_and_run_again_free_of_quota(any_board: Board) -> None
     contest, team = both(any_board)
     first, second = (enter(any_board, now(), report={"score": 0.01 + n / 100}) for n in range(2))
     with any_board.database.write() as session:
-        running = leases.claim(session, first.id, "worker", 60)
-        submissions.cancel(session, session.get_one(Submission, first.id), "the worker hangs")
+        running = queue.claim(session, first.id, "worker", 60)
+        queue.cancel(session, session.get_one(Submission, first.id), "the worker hangs")
     assert running is not None
     with any_board.database.write() as session:
         from board_helpers import make_report
 
         from leaderboard.domain.standings import judge
 
-        assert leases.finish(session, running, judge(make_report(0.001), running.rule)) is None, "too late"
+        assert queue.finish(session, running, judge(make_report(0.001), running.rule)) is None, "too late"
     with any_board.database.read() as session:
         found = session.get_one(Submission, first.id)
         assert found.state == State.CANCELLED and "the worker hangs" in found.reason
@@ -152,8 +152,8 @@ def test_organisers_cancel_and_run_again_free_of_quota(any_board: Board) -> None
     any_board.work.score()
     assert ranked(any_board) == [("Alpha", 0.02)]
     with any_board.database.write() as session:
-        submissions.rerun(session, session.get_one(Submission, first.id))
-        submissions.rerun(session, session.get_one(Submission, second.id))
+        queue.rerun(session, session.get_one(Submission, first.id))
+        queue.rerun(session, session.get_one(Submission, second.id))
     assert ranked(any_board) == [], "what is being scored again is not ranked meanwhile"
     for _ in range(2):
         any_board.work.score()
@@ -162,20 +162,20 @@ def test_organisers_cancel_and_run_again_free_of_quota(any_board: Board) -> None
         assert len(submissions.results(session, second.id)) == 2
         assert submissions.quota(session, contest, team).today == 0
     with any_board.database.write() as session, pytest.raises(UsageError, match="has ended already"):
-        submissions.cancel(session, session.get_one(Submission, second.id), "why")
+        queue.cancel(session, session.get_one(Submission, second.id), "why")
 
 
 def test_waiting_is_told(any_board: Board) -> None:
     for n in range(3):
         enter(any_board, now(), report={"score": 0.01}, n=n)
     with any_board.database.read() as session:
-        assert leases.expected_s(session, 2) is None, "nothing was scored yet"
+        assert queue.expected_s(session, 2) is None, "nothing was scored yet"
     any_board.work.score()
     with any_board.database.write() as session:
         done = session.get_one(Submission, 1)
         done.started_at, done.finished_at = now() - timedelta(seconds=40), now()
     with any_board.database.read() as session:
-        assert leases.expected_s(session, 1) == pytest.approx(80, abs=1)
+        assert queue.expected_s(session, 1) == pytest.approx(80, abs=1)
 
 
 PUBLIC, PRIVATE = 0.913, 0.917437
@@ -340,7 +340,7 @@ def test_a_worker_takes_what_a_rerun_left(board: Board) -> None:
     number = submit(board, contest, team, content(report={}))[0].id
     board.work.score()
     with board.database.write() as session:
-        submissions.rerun(session, session.get_one(Submission, number))
+        queue.rerun(session, session.get_one(Submission, number))
     board.jobs.sweep()
     board.work.score()
     with board.database.read() as session:

@@ -23,7 +23,7 @@ from leaderboard import backup
 from leaderboard.app import create_app
 from leaderboard.board import Board, open_board
 from leaderboard.commands.admin import admin
-from leaderboard.domain import contests, copies, leases, submissions, tokens
+from leaderboard.domain import contests, copies, queue, submissions, tokens
 from leaderboard.domain.tokens import Viewer
 from leaderboard.storage.database import Base
 from leaderboard.storage.tables import Fingerprint, State, Submission
@@ -52,7 +52,7 @@ def fill(board: Board) -> str:
         contest = contests.find(session, "cifar")
         stored = board.files.take([b"running"], 1000)
         row, _ = submissions.enter(session, contest, contests.find_team(session, contest, "Beta"), stored)
-        assert leases.claim(session, row.id, "worker", 60)
+        assert queue.claim(session, row.id, "worker", 60)
     return text
 
 

@@ -18,7 +18,7 @@ from sqlalchemy import DateTime, MetaData, func, select, text
 
 from leaderboard import backup
 from leaderboard.board import open_board
-from leaderboard.domain import contests, ranking, submissions, tokens
+from leaderboard.domain import contests, queue, ranking, submissions, tokens
 from leaderboard.domain.tokens import Viewer
 from leaderboard.settings import BoardSettings
 from leaderboard.storage.database import Base, Database, _config
@@ -97,7 +97,7 @@ def test_an_old_board_goes_on(any_settings: BoardSettings, revision: str) -> Non
         assert submissions.find(session, waiting["id"], Viewer("admin")).state == State.RANKED
         assert "version" in submissions.find(session, new.id, Viewer("admin")).reason
         assert "`contest admin rescore --rule lab`" in contests.told_rule(contest)
-        assert submissions.rescore(session, contest, load_rule("lab")) > 1
+        assert queue.rescore(session, contest, load_rule("lab")) > 1
     board.work.score(new.id)
     with board.database.read() as session:
         leader = ranking.leader(session, contests.find(session, "cifar"))

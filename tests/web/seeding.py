@@ -10,7 +10,7 @@ from typing import Any
 
 from contest.errors import RefusedError
 from leaderboard.board import Board
-from leaderboard.domain import contests, leases, standings, submissions, tokens
+from leaderboard.domain import contests, queue, standings, submissions, tokens
 from leaderboard.domain.standings import State, Verdict, judge
 from leaderboard.storage.file_store import StoredFile
 from leaderboard.storage.tables import Submission, now
@@ -149,11 +149,11 @@ def enter(board: Board, slug: str, team: str, made: dict[str, Any] | Verdict | N
         stored = board.files.take([content], 10**6)
         row, _ = submissions.enter(session, contest, found, StoredFile(stored.sha256, 180_000), name="model.pt")
         if made is not None:
-            claim = leases.claim(session, row.id, "seed", 60)
+            claim = queue.claim(session, row.id, "seed", 60)
             assert claim is not None
             session.flush()
             verdict = made if isinstance(made, Verdict) else judge(Report.from_json(made), claim.rule)
-            leases.finish(session, claim, verdict)
+            queue.finish(session, claim, verdict)
         for name, value in columns.items():
             setattr(session.get_one(Submission, row.id), name, value)
         return row.id

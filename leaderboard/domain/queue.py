@@ -1,7 +1,8 @@
-"""Who scores what: the row of a submission is the queue's record; messages only wake workers.
+"""The queue: whose turn it is, who scores what, and what organisers take out or put back.
 
-A worker owns a submission only while its lease lasts, and a result is taken only from the claim that owns it; `sweep`
-gives back what a dead worker held and announces again what nobody heard of.
+The row of a submission is the queue's record; messages only wake workers. A worker owns a submission only while its
+lease lasts, and a result is taken only from the claim that owns it; `sweep` gives back what a dead worker held and
+announces again what nobody heard of.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ from datetime import timedelta
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from contest.errors import UsageError
 from leaderboard.domain import copies, standings
-from leaderboard.domain.contests import scoring_rule
+from leaderboard.domain.contests import record, rule_columns, scoring_rule
 from leaderboard.domain.standings import Verdict
-from leaderboard.domain.submissions import conclude, log_line
-from leaderboard.storage.tables import SCORED, Contest, Result, State, Submission, now
+from leaderboard.domain.submissions import log_line, requeue
+from leaderboard.storage.tables import SCORED, TERMINAL, Contest, Result, State, Submission, now
+from leaderboard.text import one_line
 from scoring.rules import Rule
 
 ANNOUNCE_AGAIN = timedelta(seconds=30)
 """A queued submission whose message is older was perhaps never heard of."""
-
-
 QUEUE_ORDER = (Submission.priority, Submission.id)
 """Whose turn it is. A message only wakes a worker, so one that goes back into the queue keeps its place."""
 
@@ -98,7 +99,7 @@ def finish(session: Session, claim: Claim, verdict: Verdict, attempts: int = 1) 
             f"{contest.rule_version}, so it counts once the organiser runs `contest admin rescore`"
         )
         verdict = replace(verdict, reason=why)
-    conclude(submission, verdict)
+    _end(submission, verdict)
     if verdict.report is not None:
         session.add(
             Result(
@@ -140,7 +141,7 @@ def sweep(session: Session, attempts: int) -> list[int]:
     for submission in lost:
         if submission.attempts >= attempts:
             reason = f"the scoring process died {submission.attempts} times; this does not count against your quota"
-            conclude(submission, Verdict(State.FAILED, reason, our_fault=True))
+            _end(submission, Verdict(State.FAILED, reason, our_fault=True))
         else:
             submission.state, submission.claim, submission.lease_until = State.QUEUED, "", None
             submission.announced_at = None
@@ -199,3 +200,57 @@ def ahead(session: Session, submission: Submission) -> int:
 
 def _held(claim: Claim) -> tuple[ColumnElement[bool], ...]:
     return Submission.id == claim.submission_id, Submission.state == State.RUNNING, Submission.claim == claim.name
+
+
+def rescore(session: Session, contest: Contest, rule: Rule, actor: str = "command line") -> int:
+    """Put every submission back into the queue under a new rule; gives how many. Earlier results stay as they are."""
+    for column, value in rule_columns(rule).items():
+        setattr(contest, column, value)
+    session.flush()
+    queued = session.execute(
+        update(Submission)
+        .where(Submission.contest_id == contest.id)
+        .values(
+            state=State.QUEUED,
+            claim="",
+            lease_until=None,
+            attempts=0,
+            announced_at=None,
+            our_fault=False,
+            priority=1,
+            retry_at=None,
+        )
+    )
+    count = int(queued.rowcount)  # type: ignore[attr-defined]
+    session.expire_all()
+    standings.rebuild(session, contest)
+    record(session, actor, "rescore", contest, rule=rule.name, version=rule.version, submissions=count)
+    return count
+
+
+def cancel(session: Session, submission: Submission, reason: str, actor: str = "command line") -> None:
+    """Take a waiting or running submission out; it does not count against the quota. A worker's result is dropped."""
+    if submission.state in TERMINAL:
+        raise UsageError(f"submission {submission.id} has ended already: {submission.state.replace('_', ' ')}")
+    reason = one_line(reason, "reason", 500)
+    _end(submission, Verdict(State.CANCELLED, f"cancelled by the organisers: {reason}", our_fault=True))
+    record(session, actor, "cancel", submission.contest, submission=submission.id, reason=reason)
+
+
+def rerun(session: Session, submission: Submission, actor: str = "command line") -> None:
+    """Score a submission again, free of quota, at its own place in the queue. Earlier results stay stored."""
+    contest = session.execute(select(Contest).where(Contest.id == submission.contest_id).with_for_update()).scalar_one()
+    requeue(submission, "scored again by the organisers")
+    submission.announced_at = None
+    standings.update(session, contest, submission)
+    record(session, actor, "run again", contest, submission=submission.id)
+
+
+def _end(submission: Submission, verdict: Verdict) -> None:
+    assert verdict.state in TERMINAL
+    submission.state, submission.reason = verdict.state, verdict.reason
+    submission.our_fault, submission.finished_at = verdict.our_fault, now()
+    submission.claim, submission.lease_until, submission.priority = "", None, 0
+    for line in verdict.log:
+        submission.log += log_line(line)
+    submission.log += log_line(f"{verdict.state}: {verdict.reason}")
