@@ -15,9 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from leaderboard.domain import queue, submissions
+from leaderboard.domain import submissions
 from leaderboard.domain.submissions import QuotaError
 from leaderboard.domain.tokens import Signer, load_signer
 from leaderboard.scoring_queue import Jobs, Scorer, ScoringWork
@@ -29,7 +28,7 @@ from scoring.sandbox.namespaces import check_private
 
 log = logging.getLogger("leaderboard.board")
 _LEFTOVER_S = 24 * 3600
-_TOTAL_LOCAL = 1_000_000  # nobody needs a quota on their own machine
+_HEALTH_S = 10
 UPLOADS_AT_ONCE = 10
 """Of one team: what has not yet arrived takes room on the disk, too."""
 
@@ -121,47 +120,6 @@ def open_board(settings: BoardSettings, scorer: Scorer | None = None) -> Board:
         log.info("removed %d interrupted uploads", removed)
     work = ScoringWork(settings, database, files, scorer)
     return Board(settings, database, files, load_signer(settings.directory), work, Jobs(settings, database, work))
-
-
-def submit_here(
-    file: Path, team: str, settings: BoardSettings, *, note: str = "", rule: str = "", contest: str = ""
-) -> dict[str, Any]:
-    """Score a file and enter it in the board of this machine: `contest submit FILE --team NAME`.
-
-    rule: the contest of this rule, which begins if there is none; '': the newest contest, or one of rule lab.
-    Returns the submission as the API gives it: `state`, `score`, `accuracy`, `reason` and the rest.
-    """
-    from leaderboard.domain import contests
-    from leaderboard.domain.tokens import Viewer
-    from leaderboard.service.schemas import submission_view
-    from scoring.rules import DEFAULT, load_rule
-
-    asked = load_rule(rule) if rule else None
-    database, files = open_database(settings), FileStore(settings.files)
-    with database.write() as session:
-        chosen = contests.the_only(session, contest, asked.name if asked else "")
-        if chosen is None:
-            begun = asked or load_rule(DEFAULT)
-            chosen = contests.create(
-                session, contest or begun.name, begun, daily_limit=_TOTAL_LOCAL, total_limit=_TOTAL_LOCAL
-            )
-        member = contests.find_or_add_team(session, chosen, team)
-    with database.write() as session:
-        queue.sweep(session, settings.attempts)  # a scoring that was interrupted here may be repeated
-    with files.incoming(chosen.max_bytes) as incoming:
-        incoming.read(file)
-        submission, _ = enter_file(database, chosen, member, incoming, name=file.name, note=note)
-    if submission.state == State.QUEUED:
-        ScoringWork(settings, database, files).score(submission.id)
-    with database.read() as session:
-        viewer = Viewer("admin")
-        found = submissions.find(session, submission.id, viewer)
-        entry = submission_view(found, found.contest, viewer).model_dump(mode="json")
-    database.close()
-    return entry
-
-
-_HEALTH_S = 10
 
 
 def run_worker(settings: BoardSettings, threads: int = 1, metrics_port: int = 0, scorer: Scorer | None = None) -> None:

@@ -53,7 +53,7 @@ def submit(
     else:
         from rich.console import Console
 
-        from leaderboard.board import submit_here
+        from leaderboard.client import submit_here
 
         if not team:
             raise UsageError("--team NAME is needed: who is entering this file?")

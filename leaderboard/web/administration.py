@@ -22,6 +22,7 @@ from leaderboard.web.page import TheVisit, Visit, see_other
 
 router = APIRouter(prefix="/admin")
 Csrf = Annotated[str, Form()]
+Line = Annotated[str, Form(max_length=2000)]
 Reason = Annotated[str, Form(max_length=2000)]
 ACTOR = "organiser, on the page"
 _TEAMS = 100
@@ -254,9 +255,6 @@ def _page(
         token_of=token_of,
         query=query,
     )
-
-
-Line = Annotated[str, Form(max_length=2000)]
 
 
 @router.get("/contests/{slug}/roster")

@@ -14,7 +14,7 @@ from contest import networks
 from contest.cli import cli
 from contest.model_file import freeze, save
 from leaderboard.app import create_app
-from leaderboard.board import submit_here
+from leaderboard.client import submit_here
 from leaderboard.settings import BoardSettings
 
 RULE = """name = "{name}"
