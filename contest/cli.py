@@ -79,7 +79,8 @@ def _score_of_own_file(path: Path) -> float:
 
 def _networks_of_study(directory: Path) -> list[dict[str, Any]]:
     """A study's networks, trained to their end, as `contest plot` draws them; accuracies are those on validation."""
-    from search.study.study import float_key, open_study
+    from search.study.study import open_study
+    from search.study.trial import float_key
 
     study = open_study(directory)
     done = [record for record in study.finished() if record.at_end]

@@ -17,12 +17,12 @@ from typing import Any
 from rich.console import Console
 
 from contest.errors import ContestError, TrainingError, UsageError
+from search.given import Given, adopt
 from search.options import fresh, resumed
 from search.output.progress import LiveView, duration
 from search.output.summary import print_plan, print_summary, why_nothing
 from search.output.tracking import tracker
 from search.policy.account import Plan, Times, check_start, open_account, reading_s, seconds_left
-from search.policy.budget import Speed
 from search.policy.forecast import measure_speed
 from search.run import Run, SearchOutcome, Tools
 from search.space.candidates import check_space, seeds, to_candidate, whole
@@ -30,9 +30,9 @@ from search.space.space import Space, make_space
 from search.study.settings import StudySettings
 from search.study.storage import check_writable, open_storage, storage_url
 from search.study.study import FINISHED, Study
-from search.trainers.given import Given, adopt
 from search.trainers.isolated import IsolatedTrainer
 from search.trainers.pipeline import PipelineTrainer
+from search.trainers.protocol import Speed
 
 TEACHING_SHARE = 0.15
 """Of a budget, in which a teacher that nobody asked for may answer."""

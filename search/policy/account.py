@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from contest.errors import UsageError
-from search.policy.budget import Budget, Speed
+from search.policy.budget import Budget
 from search.policy.learning_curve import PRIORS
 from search.study.settings import StudySettings
 from search.study.study import Study
 from search.study.trial import TrialRecord
+from search.trainers.protocol import Speed
 
 FEW = 10.0
 SEARCHES = 20.0

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from contest.candidate import Candidate
 from contest.errors import UsageError
 from search.study.trial import TrialPrice, TrialRecord
+from search.trainers.protocol import Speed
 
 FIRST_SHARE = 0.15
 """Of the time that is left, what a first float training leaves for the network that is made from it."""
@@ -29,22 +29,6 @@ def parse_duration(text: str) -> float:
     if total <= 0:
         raise UsageError(f"--budget {text}: is no time at all; write at least 5s")
     return total
-
-
-@dataclass(frozen=True)
-class Speed:
-    """What this machine does with a network of `macs` operations."""
-
-    macs: int
-    float_images_per_s: float
-    tuned_images_per_s: float
-    """Of quantised training."""
-    validation_s: float
-    """Reading the validation split once, after each epoch."""
-    start_s: float = 0.5
-    """Beside the epochs of a training: making, freezing, measuring, writing and pricing its network."""
-    float32_s: float = 0.0
-    """Reading the validation split once in float32, as the last reading is."""
 
 
 class Budget:

@@ -10,11 +10,11 @@ import numpy as np
 from contest.errors import TrainingError
 from search.policy.account import make_plan
 from search.policy.accuracy import Measured
-from search.policy.budget import Speed
 from search.policy.knowledge import CAUTIOUS, log_error
 from search.policy.parents import Parents
 from search.policy.situation import Proposal, Situation
 from search.space.candidates import seeds, to_candidate
+from search.trainers.protocol import Speed
 
 if TYPE_CHECKING:
     from search.space.space import Space

@@ -18,8 +18,7 @@ from search.policy.learning_curve import PRIORS, LearningCurve
 from search.policy.ranking import Judge
 from search.space.space import Space
 from search.study.settings import StudySettings
-from search.study.study import float_key
-from search.study.trial import TrialRecord
+from search.study.trial import TrialRecord, float_key
 
 
 @dataclass(frozen=True)

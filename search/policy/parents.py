@@ -13,7 +13,7 @@ from search.policy.knowledge import REACHES, FloatParent, log_error
 from search.policy.situation import Proposal, Situation
 from search.space.candidates import float_candidate, seeds, whole
 from search.space.space import Space
-from search.study.study import float_key
+from search.study.trial import float_key
 from search.trainers.protocol import Trainer
 
 ANOTHER = "another architecture"

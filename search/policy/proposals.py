@@ -18,8 +18,7 @@ from search.policy.knowledge import REACHES, FloatParent, Worth
 from search.policy.parents import Parents
 from search.policy.situation import Proposal, Situation
 from search.space.candidates import whole
-from search.study.study import key_of
-from search.study.trial import Stage
+from search.study.trial import Stage, key_of
 
 WORTH = 0.015
 """Expected saving (log of the score), or accuracy, below which no long tuning is begun."""

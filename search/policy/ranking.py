@@ -20,7 +20,7 @@ from contest.errors import ContestError
 from contest.files import beside, write_text
 from search.study.settings import StudySettings
 from search.study.study import Study
-from search.study.trial import TrialRecord
+from search.study.trial import TrialRecord, checkpoint_of
 
 log = logging.getLogger("search")
 
@@ -108,9 +108,6 @@ class Judge:
             assert self.settings.target_score is not None
             return max(0.0, total - self.settings.target_score), -predicted
         return float(self._dominators(record, predicted, total)), total
-
-    rank_measured = rank
-    """Finalists are ordered by what was measured on validation, which is what a network counts as."""
 
     def ranked(self, records: Sequence[TrialRecord]) -> list[TrialRecord]:
         return sorted(records, key=self.rank)
@@ -237,9 +234,10 @@ def read_finalists(
             with beside(model) as part:
                 shutil.copyfile(study.directory / record.result.model, part)
             write_text(home / "candidate.json", record.candidate.to_json() + "\n")
-            if record.candidate.start:  # or `contest train candidate.json` would not know where to begin
+            parent = checkpoint_of(study.directory, record.candidate)
+            if parent is not None:  # or `contest train candidate.json` would not know where to begin
                 with beside(home / "parent.ckpt") as part:
-                    shutil.copyfile(study.directory / "parents" / f"{record.candidate.start}.ckpt", part)
+                    shutil.copyfile(parent, part)
             _note_read(study.directory, record, place)
             write_text(report, json.dumps(score(model), indent=2) + "\n")
             took = time.time() - begun

@@ -17,8 +17,7 @@ from search.policy.knowledge import Gain, Knowledge
 from search.space.candidates import float_candidate, seeds
 from search.space.space import Space
 from search.study.settings import StudySettings
-from search.study.study import float_key
-from search.study.trial import Stage
+from search.study.trial import Stage, float_key
 from search.trainers.protocol import Trainer
 
 DEARER = 1.5

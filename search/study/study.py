@@ -9,7 +9,6 @@ trial never changes, every sampler and optuna-dashboard understand the storage, 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import random
 import secrets
@@ -24,12 +23,12 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from contest.candidate import Candidate, plain
+from contest.candidate import Candidate
 from contest.networks.options import Value
 from search.space.space import Space
 from search.study.settings import StudySettings
 from search.study.storage import ClaimTable, PatientStorage, open_storage, storage_url
-from search.study.trial import Stage, TrialPrice, TrialRecord, TrialResult, result_from_json, result_to_json
+from search.study.trial import Stage, TrialPrice, TrialRecord, TrialResult, key_of, result_from_json, result_to_json
 
 
 def directions(settings: StudySettings) -> list[str]:
@@ -60,18 +59,6 @@ def make_sampler(settings: StudySettings, number: int = 0) -> optuna.samplers.Ba
 WORKER = f"{socket.gethostname()}:{os.getpid()}"
 MAX_RETRIES = 3
 """Deaths of workers over one piece of work after which it counts as failed (it may be what kills them)."""
-
-
-def key_of(candidate: Candidate) -> str:
-    """The identity of a candidate: equal candidates train to equal networks."""
-    return hashlib.sha256(candidate.to_json().encode()).hexdigest()[:16]
-
-
-def float_key(candidate: Candidate) -> str:
-    """The identity of a candidate's float training: equal keys train to the same float network."""
-    options = sorted(candidate.architecture.options.items())
-    parts = (candidate.architecture.family, options, plain(candidate.train), candidate.seed, candidate.start)
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 class Study:
@@ -335,10 +322,6 @@ def _process_is_gone(worker: str) -> bool:
     except PermissionError:
         return False
     return False
-
-
-def describe_settings(settings: StudySettings) -> str:
-    return json.dumps(asdict(settings), sort_keys=True)
 
 
 FINISHED = "finished"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
-from contest.candidate import Candidate
+from contest.candidate import Candidate, plain
 
 Stage = Literal["parent", "child", "long", "explore", "refine"]
 """A float parent, a short or a long tuning of a child; the last two are of studies made before there were parents."""
@@ -138,3 +140,24 @@ def result_from_json(text: str) -> TrialResult:
     data["price"] = TrialPrice(**data["price"])
     data["curve"] = tuple((float(x), float(y)) for x, y in data["curve"])
     return TrialResult(**data)
+
+
+def key_of(candidate: Candidate) -> str:
+    """The identity of a candidate: equal candidates train to equal networks."""
+    return hashlib.sha256(candidate.to_json().encode()).hexdigest()[:16]
+
+
+def float_key(candidate: Candidate) -> str:
+    """The identity of a candidate's float training: equal keys train to the same float network."""
+    options = sorted(candidate.architecture.options.items())
+    parts = (candidate.architecture.family, options, plain(candidate.train), candidate.seed, candidate.start)
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+PARENTS = "parents"
+"""Of the given checkpoints, in the study directory: one file each, named by its content."""
+
+
+def checkpoint_of(directory: Path, candidate: Candidate) -> Path | None:
+    """The given checkpoint that stands for the candidate's float training."""
+    return directory / PARENTS / f"{candidate.start}.ckpt" if candidate.start else None

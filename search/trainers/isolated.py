@@ -22,10 +22,9 @@ from typing import Any
 
 from contest.candidate import Candidate
 from contest.errors import ContestError, TrainingError
-from search.policy.budget import Speed
 from search.study.settings import StudySettings
 from search.trainers.pipeline import PipelineTrainer
-from search.trainers.protocol import OnStep, Progress, Trained, Trainer
+from search.trainers.protocol import OnStep, Progress, Speed, Trained, Trainer
 
 LOG = "trainings.log"
 """What trainings and libraries say, in the study directory."""

@@ -16,12 +16,9 @@ from contest.candidate import Architecture, Bits, Candidate, Recipe
 from contest.errors import UsageError
 from contest.files import beside
 from contest.pipeline import stages
-from search.policy.budget import Speed
 from search.study.settings import StudySettings
-from search.study.study import float_key
-from search.study.trial import TrialPrice
-from search.trainers.given import checkpoint_of
-from search.trainers.protocol import OnStep, Progress, Trained
+from search.study.trial import TrialPrice, checkpoint_of, float_key
+from search.trainers.protocol import OnStep, Progress, Speed, Trained
 
 if TYPE_CHECKING:
     import torch

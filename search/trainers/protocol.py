@@ -40,6 +40,22 @@ class Trained:
     """Mean cross-entropy on validation."""
 
 
+@dataclass(frozen=True)
+class Speed:
+    """What this machine does with a network of `macs` operations."""
+
+    macs: int
+    float_images_per_s: float
+    tuned_images_per_s: float
+    """Of quantised training."""
+    validation_s: float
+    """Reading the validation split once, after each epoch."""
+    start_s: float = 0.5
+    """Beside the epochs of a training: making, freezing, measuring, writing and pricing its network."""
+    float32_s: float = 0.0
+    """Reading the validation split once in float32, as the last reading is."""
+
+
 OnStep = Callable[[str, float], None]
 """Is told now and then how far a training is: its stage, and the fraction of the whole."""
 

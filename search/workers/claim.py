@@ -20,8 +20,8 @@ from search.policy.ranking import Judge
 from search.policy.situation import Proposal, Situation
 from search.space.candidates import compressed, to_candidate
 from search.study.storage import StudyFullError
-from search.study.study import Study, Work, key_of
-from search.study.trial import Stage, TrialPrice
+from search.study.study import Study, Work
+from search.study.trial import Stage, TrialPrice, key_of
 from search.trainers.protocol import Trainer
 
 log = logging.getLogger("search")

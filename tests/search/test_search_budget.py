@@ -27,7 +27,7 @@ from search.output.progress import LiveView
 from search.output.summary import why_nothing
 from search.policy.account import Times, check_start, open_account, plan_of, reading_s, seconds_left
 from search.policy.account import account as account_of
-from search.policy.budget import Budget, Speed
+from search.policy.budget import Budget
 from search.policy.forecast import measure_speed
 from search.policy.ranking import Judge, read_finalists, reads
 from search.run import Run, Tools
@@ -36,7 +36,7 @@ from search.start import run_search
 from search.study.study import Study
 from search.study.trial import TrialPrice
 from search.trainers.isolated import TrainingDiedError
-from search.trainers.protocol import Progress, Trained
+from search.trainers.protocol import Progress, Speed, Trained
 from search.workers.claim import next_work
 from search.workers.worker import work_until_done
 

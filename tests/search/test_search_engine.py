@@ -31,7 +31,8 @@ from search.space.candidates import float_candidate, seeds, to_candidate
 from search.space.space import make_space
 from search.study.settings import StudySettings
 from search.study.storage import open_storage, storage_url
-from search.study.study import Study, float_key, key_of
+from search.study.study import Study
+from search.study.trial import float_key, key_of
 from search.workers.worker import work_until_done
 
 

@@ -24,13 +24,14 @@ from search.output.progress import leaders_table
 from search.output.tracking import tracker
 from search.policy.account import FEW, SEARCHES, make_plan
 from search.policy.accuracy import FEATURES, CompressionModel, Measured, Observation, features, measured, reach
-from search.policy.budget import Budget, Speed, corrected, parse_duration
+from search.policy.budget import Budget, corrected, parse_duration
 from search.policy.knowledge import Knowledge, Worth
 from search.policy.learning_curve import PRIORS, LearningCurve, kind_of
 from search.policy.ranking import SIGMAS, Judge, finalists
 from search.space.space import make_space
 from search.study.settings import StudySettings
 from search.study.trial import Stage, TrialPrice, TrialRecord, TrialResult, wilson_lower
+from search.trainers.protocol import Speed
 
 THIN = Architecture("thin", {"stem_width": 16, "widths": (32, 64), "depths": (1, 2), "strides": (2, 2)})
 

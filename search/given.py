@@ -9,22 +9,20 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from contest.candidate import Architecture, Candidate
 from contest.errors import ContestError, UsageError
 from contest.files import beside
 from contest.networks.options import Value
 from contest.networks.registry import family_rows
+from search.policy.ranking import Judge
 from search.space.candidates import architecture_of, float_candidate, seeds
 from search.space.space import Space
-from search.study.study import float_key
+from search.study.study import open_study
+from search.study.trial import PARENTS, checkpoint_of, float_key
+from search.trainers.pipeline import PipelineTrainer
 
-if TYPE_CHECKING:
-    from search.trainers.pipeline import PipelineTrainer
-
-FOLDER = "parents"
-"""Of the given checkpoints, in the study directory: one file each, named by its content."""
 THAWED_IMAGES = 1000
 """Training images from which a stored network's batch norms get statistics again."""
 
@@ -45,11 +43,6 @@ class Given:
     @property
     def trained(self) -> bool:
         return bool(self.candidate.start)
-
-
-def checkpoint_of(directory: Path, candidate: Candidate) -> Path | None:
-    """The given checkpoint that stands for the candidate's float training."""
-    return directory / FOLDER / f"{candidate.start}.ckpt" if candidate.start else None
 
 
 def adopt(source: Path, directory: Path, trainer: PipelineTrainer, space: Space) -> list[Given]:
@@ -77,7 +70,7 @@ def adopt(source: Path, directory: Path, trainer: PipelineTrainer, space: Space)
             shutil.copyfile(source, found)
         content = hashlib.sha256(found.read_bytes()).hexdigest()[:16]
         given = _of_checkpoint(found, state, source, content, trainer, space)
-        kept = directory / FOLDER / f"{content}.ckpt"
+        kept = directory / PARENTS / f"{content}.ckpt"
         with beside(kept) as part:
             shutil.copyfile(found, part)
     return [given]
@@ -160,16 +153,12 @@ def _of_candidate(candidate: Candidate, trainer: PipelineTrainer, space: Space) 
 
 def _of_study(source: Path, directory: Path, trainer: PipelineTrainer, space: Space) -> list[Given]:
     """The float parents of the three best networks of a study."""
-    from search.policy.ranking import Judge
-    from search.study.study import open_study
-
     study = open_study(source)
     best = Judge(study.settings, study.records(), trainer.classes).leaders()
     study.close()
     found: dict[str, Given] = {}
     for record in best:
-        name = f"floats/{float_key(record.candidate)}.ckpt"
-        path = source / (f"{FOLDER}/{record.candidate.start}.ckpt" if record.candidate.start else name)
+        path = checkpoint_of(source, record.candidate) or source / f"floats/{float_key(record.candidate)}.ckpt"
         if path.is_file() and len(found) < 3:
             for given in adopt(path, directory, trainer, space):
                 settings = {n: v for n, v in record.params.items() if n in space.compression}
