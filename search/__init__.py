@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from search.run import SearchOutcome
+    from search.policy.ranking import SearchOutcome
 
 
 def search(directory: Path, *, console: Console | None = None, **options: Any) -> SearchOutcome:
@@ -25,7 +25,7 @@ def search(directory: Path, *, console: Console | None = None, **options: Any) -
 
     from contest.errors import UsageError, did_you_mean
     from search.commands import default_options
-    from search.start import run_search
+    from search.run import run_search
 
     known = default_options()
     for name in options:

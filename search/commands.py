@@ -146,7 +146,7 @@ def search(**options: Any) -> int:
     _share_the_cores(options["workers"])
     from rich.console import Console
 
-    from search.start import run_search
+    from search.run import run_search
 
     console = Console()
     context = click.get_current_context()
@@ -207,7 +207,7 @@ def doctor(dataset: str, data: Path | None, device: str, budgets: tuple[str, ...
 def worker(directory: Path, storage: str | None, device: str, exit_when_idle: bool) -> None:
     """Work on a study that `contest search` started, from this machine, until it ends."""
     _share_the_cores(1)
-    from search.workers.worker import run_worker
+    from search.worker import run_worker
 
     done = run_worker(directory, storage, device, stay=not exit_when_idle)
     click.echo(f"{done} pieces of work done")
@@ -225,7 +225,7 @@ def status(study: Path, storage: str | None, as_json: bool) -> None:
     from rich.console import Console
 
     from search.output.progress import counts, duration, leaders_table
-    from search.policy.account import account
+    from search.policy.budget import account
     from search.policy.ranking import Judge, load_stages
     from search.study.study import FINISHED, open_study
 

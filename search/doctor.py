@@ -34,7 +34,7 @@ def examine(console: Console, options: dict[str, Any], budgets: tuple[str, ...],
         console.print(f"data: {error}", highlight=False, soft_wrap=True)
         return False
     console.print(f"data: {data}", highlight=False, soft_wrap=True)
-    from search.start import plan_only
+    from search.run import plan_only
 
     for budget in budgets:
         console.print(f"\n`contest search --dataset {options['dataset']} --budget {budget}` would do:", highlight=False)

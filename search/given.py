@@ -16,9 +16,9 @@ from contest.errors import ContestError, UsageError
 from contest.files import beside
 from contest.networks.options import Value
 from contest.networks.registry import family_rows
+from search.candidates import architecture_of, float_candidate, seeds
 from search.policy.ranking import Judge
-from search.space.candidates import architecture_of, float_candidate, seeds
-from search.space.space import Space
+from search.space import Space
 from search.study.study import open_study
 from search.study.trial import PARENTS, checkpoint_of, float_key
 from search.trainers.pipeline import PipelineTrainer

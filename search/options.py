@@ -11,7 +11,7 @@ from contest.errors import UsageError, command
 from contest.files import cache_folder, why_unwritable
 from contest.zoo import parent_files, teacher_files
 from search.policy.budget import parse_duration
-from search.space.space import read_space
+from search.space import read_space
 from search.study.settings import StudySettings
 from search.study.study import new_identity
 

@@ -2,29 +2,50 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Protocol
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
-from search.output.progress import LiveView, duration
-from search.policy.account import ACCOUNT
+from rich.console import Console
+
+from contest.errors import ContestError, TrainingError, UsageError
+from search.candidates import check_space, seeds, to_candidate, whole
+from search.given import Given, adopt
+from search.options import fresh, resumed
+from search.output.progress import LiveView, duration, tracker
+from search.output.summary import print_plan, print_summary, why_nothing
+from search.policy.budget import ACCOUNT, Plan, seconds_left
+from search.policy.forecast import Times, check_start, measure_speed, open_account, reading_s
 from search.policy.ranking import (
     Converts,
-    Finalist,
     Judge,
     Scores,
-    StageCost,
+    SearchOutcome,
     load_stages,
     read_finalists,
     save_stages,
     stage_costs,
     winner,
 )
+from search.space import Space, make_space
+from search.study.settings import StudySettings
+from search.study.storage import check_writable, open_storage, storage_url
 from search.study.study import FINISHED, Study
 from search.study.trial import TrialRecord
-from search.trainers.protocol import Trainer
-from search.workers.worker import work_until_done
+from search.trainers.isolated import IsolatedTrainer
+from search.trainers.pipeline import PipelineTrainer
+from search.trainers.protocol import Speed, Trainer
+from search.worker import work_until_done
 
 
 class TeacherOf(Protocol):
@@ -41,13 +62,6 @@ class Tools:
     convert: Converts | None = None
     track: Callable[[TrialRecord], None] | None = None
     """Is told of each trial that ends while this runs."""
-
-
-@dataclass
-class SearchOutcome:
-    finalists: list[Finalist]
-    winner: Finalist | None
-    stages: list[StageCost] = field(default_factory=list)
 
 
 class Run:
@@ -102,3 +116,221 @@ class Run:
 
     def _judge(self) -> Judge:
         return Judge(self.study.settings, self.study.records(), self.trainer.classes)
+
+
+TEACHING_SHARE = 0.15
+"""Of a budget, in which a teacher that nobody asked for may answer."""
+
+
+def run_search(console: Console, **options: Any) -> SearchOutcome | None:
+    """`contest search`: everything between the options and the summary."""
+    begun: float = options.get("begun") or time.monotonic()
+    started_s = time.monotonic() - begun
+    directory: Path = options["directory"] or Path("studies") / options["dataset"]
+    track = tracker(options["track"], directory) if options["track"] else None
+    if options["plan_only"]:
+        plan_only(console, begun, started_s, options)
+        return None
+    settings = resumed(directory, options) if options["resume"] else fresh(directory, options)
+    url = storage_url(settings.storage, directory)
+    console.print(
+        f"study [bold]{directory}[/bold] · {settings.dataset} · rule {settings.rule_name} · "
+        f"at least {settings.threshold:.1%}"
+    )
+    check_start(settings.budget_s, started_s, processes=2)
+    new, trainer = not directory.exists(), IsolatedTrainer(settings, directory, device=options["device"])
+    try:
+        trainer.start()
+        space, given = prepare(console, trainer, options)
+        speed, times = timed(trainer, space, sum(one.trained for one in given), begun, started_s)
+    except ContestError:
+        trainer.close()
+        if new:
+            shutil.rmtree(directory, ignore_errors=True)
+        raise
+    settings = trainer.settings
+    settings.save(directory)
+    study = Study(
+        directory, settings, space, open_storage(url, heartbeat_s=settings.heartbeat_s, grace_s=settings.grace_s)
+    )
+    study.optuna.set_user_attr(FINISHED, False)
+    enqueue_given(study, given)
+    enqueue_given(study, given, plan_study(console, study, trainer, speed, times))
+    before = len(study.finished())
+    helpers = start_workers(directory, options)
+    view = LiveView(study, trainer, console, lambda done: seconds_left(study, trainer.images, study.records(), done))
+    tools = Tools(score=scorer(settings), teacher=trainer.teach, convert=convert, track=track)
+    try:
+        with view:
+            outcome = Run(study, trainer, tools, view)()
+    except OSError as error:
+        check_writable(directory, error)
+        raise
+    finally:
+        trainer.close()
+        for helper in helpers:
+            helper.terminate()
+    if options["resume"] and len(study.finished()) == before:
+        console.print(why_nothing(study, trainer.images), soft_wrap=True, highlight=False)
+    print_summary(console, study, outcome)
+    return outcome
+
+
+def plan_only(console: Console, begun: float, started_s: float, options: dict[str, Any]) -> None:
+    """`contest search --plan`: the plan, and nothing in the study directory."""
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder) / "plan"
+        settings = dataclasses.replace(fresh(directory, options), storage=None)
+        trainer = PipelineTrainer(settings, directory, device=options["device"])
+        space, given = prepare(console, trainer, options)
+        speed, times = timed(trainer, space, sum(one.trained for one in given), begun, started_s)
+        trainer.settings.save(directory)
+        study = Study(directory, trainer.settings, space, open_storage(storage_url(None, directory)))
+        enqueue_given(study, given)
+        plan_study(console, study, trainer, speed, times)
+        study.close()
+
+
+def prepare(console: Console, trainer: PipelineTrainer, options: dict[str, Any]) -> tuple[Space, list[Given]]:
+    """The space, and what a new study begins from; what was asked for is checked before anything is written.
+
+    A bundled teacher or parent that nobody asked for is left out where it does not fit, and that is said. Raises
+    UsageError for what was asked for and does not fit.
+    """
+    settings = trainer.settings
+    space = make_space(trainer.image_shape, settings.narrowed, taught=settings.taught)
+    check_space(space, settings.space)
+    reason = trainer.refusal() if settings.teachers else None
+    if reason is not None and (options["teachers"] or options["resume"]):
+        raise UsageError(reason)
+    if reason is None and not options["teachers"] and settings.teachers and settings.budget_s and not options["resume"]:
+        answers_s = trainer.answering_s()
+        if answers_s > TEACHING_SHARE * settings.budget_s:
+            reason = f"its answers take about {duration(answers_s)} here"
+    if reason is not None:
+        console.print(f"no teacher: the bundled one is left out, since {reason}", soft_wrap=True, highlight=False)
+        settings = dataclasses.replace(settings, teachers=(), taught_epochs=0)
+        space = make_space(trainer.image_shape, settings.narrowed)
+    trainer.settings = settings
+    if options["resume"]:
+        return space, []
+    given: list[Given] = []
+    for source in (*settings.parents, *settings.starts):
+        asked = bool(options["parents"]) or source in settings.starts
+        try:
+            found = adopt(Path(source), trainer.directory, trainer, space)
+        except UsageError as error:
+            if asked:
+                raise
+            console.print(f"no parent: a bundled one is left out: {error}", soft_wrap=True, highlight=False)
+            continue
+        given += [one for one in found if asked or one.exact]
+        if not asked and not all(one.exact for one in found):
+            console.print("no parent: a bundled one is left out, since it lies outside the space", highlight=False)
+    return space, given
+
+
+def enqueue_given(study: Study, given: list[Given], plan: Plan | None = None) -> None:
+    """Put what a study was given at the head of its queue: networks at once, recipes when a plan says their epochs."""
+    rung = len(study.settings.rungs) - 1
+    for one in given:
+        candidate = one.candidate
+        if one.trained != (plan is None):
+            continue
+        if plan is not None:
+            epochs = whole(plan.parent or plan.another, plan.parent or plan.another)
+            warmup = round(min(candidate.train.warmup_epochs, 0.1 * epochs), 2)
+            train = dataclasses.replace(candidate.train, epochs=epochs, warmup_epochs=warmup)
+            candidate = dataclasses.replace(candidate, train=train)
+        study.enqueue(study.space.asked(one.values), candidate, "parent", rung, forecast=one.accuracy, why="given")
+
+
+def timed(
+    trainer: PipelineTrainer, space: Space, given: int, begun: float, started_s: float
+) -> tuple[Speed | None, Times | None]:
+    """A few steps are timed, and what else takes time; `given` float parents exist.
+
+    started_s: until everything was imported. Raises UsageError for a budget of time that is too small for a network.
+    Where images are counted and no step can be made, there are no times: the trials will say why.
+    """
+    settings = trainer.settings
+    for point in seeds(space):  # the first price imports for seconds, beside the process that trains
+        with suppress(ContestError, ValueError, RuntimeError):  # what cannot be built is found when it is its turn
+            trainer.price(to_candidate(point, epochs=1.0, seed=settings.seed))
+    teaching_s = trainer.answering_s()
+    try:
+        speed = measure_speed(trainer, space)
+    except TrainingError:
+        if settings.budget_s is not None:
+            raise
+        return None, None
+    times = Times(
+        begun=time.time() - (time.monotonic() - begun),
+        budget=settings.budget_s or math.inf,
+        starting=started_s,
+        teaching=teaching_s,
+        reading=reading_s(started_s, speed.float32_s / max(trainer.validation, 1) * trainer.test_images),
+        finalists=settings.finalists,
+    )
+    if settings.budget_s is not None:
+        times.check(speed, trainer.images, given)
+    return speed, times
+
+
+def plan_study(
+    console: Console, study: Study, trainer: PipelineTrainer, speed: Speed | None, times: Times | None
+) -> Plan:
+    """Open the study's account and say what is planned, and what time it takes."""
+    plan = open_account(study, trainer.images, times=times, speed=speed)
+    if speed is None or times is None:
+        print_plan(console, study, trainer, plan, None)
+        return plan
+    console.print(
+        f"speed here: {speed.float_images_per_s:,.0f} images/s float, {speed.tuned_images_per_s:,.0f} quantised "
+        f"({speed.macs / 1e6:.3g} million multiply-accumulates each)",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if times.teaching:
+        console.print(f"first the teacher answers: about {duration(times.teaching)}", highlight=False)
+    left = (seconds_left(study, trainer.images, study.records()) or 0.0) + times.teaching
+    print_plan(console, study, trainer, plan, times.over_at if study.settings.budget_s else time.time() + left)
+    return plan
+
+
+def scorer(settings: StudySettings) -> Any:
+    """Scores a file on the test set, as `contest score --json` does."""
+
+    def score(model: Path) -> dict[str, Any]:
+        from contest.datasets import load
+        from scoring.score import score_file
+
+        data = load(settings.dataset, Path(settings.data) if settings.data else None)
+        report: dict[str, Any] = score_file(model, images=data.test, rule=settings.rule).to_json()
+        return report
+
+    return score
+
+
+def convert(model: Path, out: Path, /) -> object:
+    """A network's file as ONNX, checked, as `contest convert` does."""
+    from scoring.convert import convert_file
+
+    return convert_file(model, out)
+
+
+def start_workers(directory: Path, options: dict[str, Any]) -> list[Any]:
+    """The other workers that were asked for: processes here, or actors on a Ray cluster."""
+    if options["ray_address"]:
+        from search.worker import start_on_ray, worker_job
+
+        job, share = worker_job(options["device"]), options["gpus_per_worker"]
+        return list(start_on_ray(options["ray_address"], directory, options["workers"], job, gpus_each=share))
+    return [
+        subprocess.Popen(  # the same interpreter, so the same environment
+            [sys.executable, "-m", "contest", "worker", "--study", str(directory), "--device", options["device"]],
+            env={**os.environ, "CONTEST_WORKER": str(number)},
+            stdout=subprocess.DEVNULL,
+        )
+        for number in range(1, options["workers"])
+    ]

@@ -11,14 +11,13 @@ from rich.table import Table
 
 from contest.errors import command
 from search.output.progress import duration
-from search.policy.account import Plan, account, converged_epochs, epoch_ratio
+from search.policy.budget import Plan, account, converged_epochs, epoch_ratio
 from search.policy.forecast import forecast
-from search.policy.ranking import Finalist, reads
-from search.run import SearchOutcome
+from search.policy.ranking import Finalist, SearchOutcome, reads
 from search.study.settings import StudySettings
 from search.study.study import Study
 from search.trainers.pipeline import PipelineTrainer
-from search.workers.claim import situation
+from search.work import situation
 
 
 def print_plan(console: Console, study: Study, trainer: PipelineTrainer, plan: Plan, ends_at: float | None) -> None:

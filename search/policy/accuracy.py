@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from contest.candidate import Architecture, Bits, Candidate
 from contest.pruning import methods
-from search.space.candidates import bits_of_layer, inner_layers, kinds
+from search.candidates import bits_of_layer, inner_layers, kinds
 
 Vector = NDArray[np.float64]
 

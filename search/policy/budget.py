@@ -1,13 +1,17 @@
-"""What is left of a study's budget, and what a training takes from it: images, or seconds of this machine."""
+"""The budget of a study and its plan: what is left, what a training takes, and how much of it each kind may have."""
 
 from __future__ import annotations
 
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from contest.candidate import Candidate
 from contest.errors import UsageError
+from search.policy.learning_curve import PRIORS
+from search.study.settings import StudySettings
+from search.study.study import Study
 from search.study.trial import TrialPrice, TrialRecord
 from search.trainers.protocol import Speed
 
@@ -29,6 +33,12 @@ def parse_duration(text: str) -> float:
     if total <= 0:
         raise UsageError(f"--budget {text}: is no time at all; write at least 5s")
     return total
+
+
+def written(seconds: float) -> str:
+    """A time as --budget takes it: `1m50s`."""
+    minutes, rest = int(seconds // 60), seconds % 60
+    return f"{minutes}m{rest:g}s" if minutes and rest else f"{minutes}m" if minutes else f"{rest:g}s"
 
 
 class Budget:
@@ -130,3 +140,162 @@ def _slower(speed: Speed, records: Sequence[TrialRecord], *, parent: bool) -> fl
         taken += max(record.result.seconds - speed.start_s, 0.05)
         expected += record.result.images / rate * size
     return min(max(taken / expected, 0.2), 20.0) if expected else 1.0
+
+
+FEW = 10.0
+SEARCHES = 20.0
+FEW_GIVEN = 3.0
+"""The same for a parent that is given: a first network and one long tuning."""
+TUNE_SHARE = 0.1
+"""Of the first network's epochs where it takes all of the budget; measured, docs/search.md."""
+FLOAT_SHARE = 0.4
+SHORT_SHARE = 0.18
+SHORT_TUNES = 6
+CHILD_IMAGES = 100_000
+SHORT_IMAGES = 30_000
+LONG_IMAGES = 300_000
+"""Training images beyond which tunings gain little, whatever the epoch is: of the first network, of one that is only
+compared (230 steps rank bits and zeros), and of one that is handed in (docs/record: ten epochs of 45,000 images did as
+well as a hundred and twenty). A float training has what these leave."""
+LEAST = 0.05
+"""Epochs below which a training is no training."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Epochs of each kind of training; `whole` is the budget in float epochs of the first network."""
+
+    whole: float
+    parent: float
+    child: float
+    short: float
+    shorts: int
+    long: float
+    longs: int
+    another: float = 0.0
+    """Float epochs of a further parent."""
+
+    @property
+    def searches(self) -> bool:
+        return self.shorts > 0
+
+
+def make_plan(
+    whole: float,
+    ratio: float,
+    converged: float,
+    *,
+    images: int = 1,
+    given: bool = False,
+    tune_share: float = TUNE_SHARE,
+) -> Plan:
+    """Spend `whole` float epochs of so many `images`, where a tuned epoch costs `ratio` float ones.
+
+    converged: epochs from which a float training hardly gains; given: the parent exists already.
+    """
+    whole = max(whole, 0.0)
+    if whole < FEW_GIVEN and given:
+        return Plan(whole, 0.0, 0.3 * whole / ratio, 0.0, 0, 0.7 * whole / ratio, 1)
+    if whole < FEW and not given:
+        parent = (1 - tune_share) * whole
+        return Plan(whole, parent, tune_share * whole / ratio, 0.0, 0, 0.0, 0, parent)
+    few = whole <= SEARCHES and not given
+    most = (CHILD_IMAGES / images, SHORT_IMAGES / images, LONG_IMAGES / images)
+    tunings = (
+        min(most[0], 0.15 * converged)
+        + SHORT_TUNES * min(most[1], 0.12 * converged)
+        + 2 * min(most[2], 0.35 * converged)
+    )
+    another = min(converged, 0.6 * whole if few else max(FLOAT_SHARE * whole, whole - ratio * tunings))
+    parent = 0.0 if given else another
+    trained = converged if given else parent
+    rest = whole - parent
+    child = min(0.15 * trained, 0.25 * rest / ratio, most[0])
+    if few:
+        long = min(0.35 * trained, (rest - child * ratio) / ratio / 2)
+        return Plan(whole, parent, child, 0.0, 0, long, 2, another)
+    short = min(0.12 * trained, SHORT_SHARE * whole / SHORT_TUNES / ratio, 0.3 * rest / SHORT_TUNES / ratio, most[1])
+    rest -= child * ratio + SHORT_TUNES * short * ratio
+    long = min(0.35 * trained, rest / ratio / 2)
+    longs = max(1, int(rest / ratio / max(long, LEAST)))
+    return Plan(whole, parent, child, short, SHORT_TUNES, long, longs, another)
+
+
+ACCOUNT = "account"
+"""Study attribute: images in all, or the end of the time (Unix) with the machine's speed, and the plan."""
+CONVERGED = 40.0
+"""Epochs of a float training that hardly gains any more, of a data set of which nothing is known."""
+DECIDING_S = 0.3
+"""Between two trainings: 8 s of thirty trainings of the digits (one core)."""
+
+
+def epoch_ratio(budget: Budget) -> float:
+    """What a quantised epoch costs in float ones."""
+    return budget.epoch(1, parent=False) / budget.epoch(1, parent=True)
+
+
+def account(study: Study, images: int, records: Sequence[TrialRecord]) -> Budget:
+    """What is left, for any worker of the study."""
+    known = study.optuna.user_attrs.get(ACCOUNT)
+    if known is None:
+        return Budget(images, records, total=total_images(study.settings, images))
+    speed = Speed(**known["speed"]) if known.get("speed") else None
+    if known.get("ends_at") is None:
+        return Budget(images, records, total=known["total"])
+    return Budget(images, records, ends_at=known["ends_at"], speed=speed)
+
+
+def plan_of(study: Study, budget: Budget) -> Plan:
+    """The plan that was written down, or the one for the budget as it was before anything was spent."""
+    known = study.optuna.user_attrs.get(ACCOUNT)
+    if known is not None and "plan" in known:
+        return Plan(**known["plan"])
+    converged = converged_epochs(study.settings, budget.images)
+    return make_plan(budget.total / budget.images, 1.0, converged, images=budget.images)
+
+
+def seconds_left(study: Study, images: int, records: Sequence[TrialRecord], fraction: float = 0.0) -> float | None:
+    """Seconds until the study ends; None where nothing was timed.
+
+    fraction: of the training that runs now, what is done.
+    """
+    known = study.optuna.user_attrs.get(ACCOUNT, {})
+    if known.get("over_at") is not None:
+        return max(0.0, float(known["over_at"]) - time.time())
+    if not known.get("speed"):
+        return None
+    speed = Speed(**known["speed"])
+    clock, budget = Budget(images, records, ends_at=time.time(), speed=speed), account(study, images, records)
+    plan = plan_of(study, budget)
+    running = [r for r in records if r.state == "RUNNING" and r.result is None]
+    seconds = sum(
+        clock.cost(r.candidate, r.price.macs if r.price else speed.macs, parent=r.stage == "parent") for r in running
+    ) * (1 - fraction)
+    macs = next((r.result.price.macs for r in reversed(records) if r.result), speed.macs)
+    left, begun = max(0.0, budget.left() / images), [r for r in records if r.result or r.state == "RUNNING"]
+    if not any(r.stage == "parent" for r in begun):
+        left -= plan.parent
+        seconds += clock.fixed() + plan.parent * clock.epoch(macs, parent=True)
+    networks = sum(r.stage != "parent" for r in begun)
+    still = max(0, 1 + plan.shorts + plan.longs - networks)
+    tuned = (networks == 0) * plan.child + max(0, min(plan.shorts, 1 + plan.shorts - networks)) * plan.short
+    tuned += min(still, plan.longs) * plan.long
+    if study.settings.trials is not None and still:
+        tuned *= min(1.0, max(0, study.settings.trials - networks) / still)
+        still = min(still, max(0, study.settings.trials - networks))
+    seconds += still * (clock.fixed() + DECIDING_S) + min(tuned, max(left, 0.0)) * clock.epoch(macs, parent=False)
+    return seconds + float(known.get("reading", 0.0))
+
+
+def total_images(settings: StudySettings, images: int) -> float:
+    """Without a time: those that were asked for, or as many epochs for each trial."""
+    if settings.images is not None:
+        return float(settings.images)
+    return (settings.trials or 1) * settings.explore_epochs * images
+
+
+def converged_epochs(settings: StudySettings, images: int) -> float:
+    """Epochs of the first network's float training that help it: asked for, or known of the data set."""
+    prior = PRIORS.get(settings.dataset)
+    known = prior.converged * prior.images / images if prior else CONVERGED
+    return settings.float_epochs or known

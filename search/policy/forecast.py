@@ -1,23 +1,36 @@
-"""What a budget will come to, before anything is trained: this machine's speed, accuracy and score, with their odds."""
+"""Before anything is trained: the machine's speed and times, the account that is opened, and what it will come to."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+import time
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from contest.errors import TrainingError
-from search.policy.account import make_plan
+from contest.errors import TrainingError, UsageError
+from search.candidates import seeds, to_candidate
 from search.policy.accuracy import Measured
-from search.policy.knowledge import CAUTIOUS, log_error
-from search.policy.parents import Parents
-from search.policy.situation import Proposal, Situation
-from search.space.candidates import seeds, to_candidate
+from search.policy.budget import (
+    ACCOUNT,
+    TUNE_SHARE,
+    Budget,
+    Plan,
+    account,
+    converged_epochs,
+    epoch_ratio,
+    make_plan,
+    total_images,
+    written,
+)
+from search.policy.proposals import Parents
+from search.policy.situation import CAUTIOUS, Proposal, Situation, log_error
+from search.study.study import Study
 from search.trainers.protocol import Speed
 
 if TYPE_CHECKING:
-    from search.space.space import Space
+    from search.space import Space
     from search.trainers.pipeline import PipelineTrainer
 
 
@@ -46,6 +59,128 @@ def measure_speed(trainer: PipelineTrainer, space: Space) -> Speed:
 
 TIMED_RATE = 0.001
 """Time does not depend on the learning rate, and a training that diverges has none."""
+
+
+READING_STARTS = 1.0
+READING_PASSES = 2.0
+"""Reading a network on the test set starts a process and takes so many times what its images take in float32: 10.4 s on
+CIFAR-10 and 3.6 s on the digits, where a process starts in 3.7 s."""
+READING_SHARE = 0.25
+"""Of a budget, in which further finalists than the best are read."""
+GRACE_S = 10.0
+GRACE_SHARE = 0.05
+"""By what a network may come after the end of a budget that is just too small for one."""
+SOME_S = 6.0
+"""What trainings have in any case, where the smallest one is smaller still."""
+LEAST_GIVEN = 0.25
+"""Float epochs of the smallest budget that is planned for: a given parent's tuning; one epoch where none is given."""
+
+
+def reading_s(starting_s: float, images_s: float) -> float:
+    """Seconds of reading one network on the test set, whose images take so long in float32."""
+    return READING_STARTS * starting_s + 0.5 + READING_PASSES * images_s
+
+
+@dataclass(frozen=True)
+class Times:
+    """What of a budget of time is no training, in seconds."""
+
+    begun: float
+    """When the command began (Unix time)."""
+    budget: float
+    """Infinite where images are counted."""
+    starting: float
+    """Until everything was imported: about what each further process takes to start."""
+    teaching: float
+    reading: float
+    """One network on the test set."""
+    finalists: int
+    """How many are read at most."""
+
+    @property
+    def readings(self) -> int:
+        """How many finalists time is set aside for."""
+        return max(1, int(min(self.finalists, READING_SHARE * self.budget / max(self.reading, 1e-3))))
+
+    @property
+    def over_at(self) -> float:
+        """The end of the budget (Unix time)."""
+        return self.begun + self.budget
+
+    def check(self, speed: Speed, images: int, given: int) -> None:
+        """Raises UsageError where no network can come in time; `given` float parents exist.
+
+        images: of an epoch.
+        """
+        budget = Budget(images, [], ends_at=self.over_at, speed=speed)
+        epochs, trainings = (LEAST_GIVEN, given + 1) if given else (1 + TUNE_SHARE, 2)
+        training = trainings * budget.fixed() + epochs * budget.epoch(speed.macs, parent=True)
+        before = time.time() - self.begun
+        least = before + self.teaching + training + self.reading
+        if least > self.budget + max(GRACE_S, GRACE_SHARE * self.budget):
+            raise too_small(
+                self.budget,
+                least,
+                f"{before:.0f} s went by before the first step, the smallest training takes {training:.0f} s, reading "
+                f"the test set {self.reading:.0f} s",
+            )
+
+
+def check_start(budget_s: float | None, started_s: float, processes: int) -> None:
+    """Raises UsageError where starting alone took so long that a network cannot come in time.
+
+    processes: those that are still to be started, which each take about as long.
+    """
+    least = (1 + processes) * started_s
+    if budget_s is not None and least > budget_s + max(GRACE_S, GRACE_SHARE * budget_s):
+        raise too_small(budget_s, 1.5 * least, f"starting alone took {started_s:.0f} s")
+
+
+def too_small(budget_s: float, least: float, because: str) -> UsageError:
+    return UsageError(
+        f"--budget {written(budget_s)} is too small for a network here ({because}): the least that helps is about "
+        f"--budget {written(math.ceil(least / 10) * 10)}, as this machine is now"
+    )
+
+
+def open_account(study: Study, images: int, *, times: Times | None = None, speed: Speed | None = None) -> Plan:
+    """Write down what may be spent from now on; the plan for it.
+
+    times: what was timed; without it, images are counted and nothing is said about time.
+    """
+    timed = times is not None and times.budget < math.inf
+    ends_at = None
+    if times is not None and timed:  # a budget that is just too small has a little more
+        ends_at = max(times.over_at - times.readings * times.reading, time.time() + SOME_S)
+    attribute: dict[str, Any] = {
+        "total": total_images(study.settings, images) if ends_at is None else None,
+        "ends_at": ends_at,
+        "over_at": times.over_at if times is not None and timed else None,
+        "speed": asdict(speed) if speed else None,
+        "reading": 0.0 if times is None else times.readings * times.reading,
+    }
+    study.optuna.set_user_attr(ACCOUNT, attribute)
+    records = study.records()
+    given = [r for r in records if r.candidate.start and r.stage == "parent"]
+    budget = account(study, images, records)
+    converged, ratio = converged_epochs(study.settings, images), epoch_ratio(budget)
+    if times is None or not timed:
+        whole = (attribute["total"] or 0.0) / images
+        plan = make_plan(whole, ratio, converged, images=images, given=bool(given))
+    else:
+        macs = speed.macs if speed else 1
+        seconds, epoch = budget.left() - times.teaching, budget.epoch(macs, parent=True)
+        plan = make_plan(seconds / epoch, ratio, converged, images=images, given=bool(given))
+        # What trainings cost besides their epochs is not there for epochs.
+        waiting = sum(1 for r in given if r.result is None)
+        seconds -= budget.fixed() * (waiting + (not given) + 1 + plan.shorts + plan.longs)
+        plan = make_plan(
+            max(seconds / epoch, LEAST_GIVEN if given else 1.0), ratio, converged, images=images, given=bool(given)
+        )
+    study.optuna.set_user_attr(ACCOUNT, {**attribute, "plan": asdict(plan)})
+    return plan
+
+
 LONGEST = 4096.0
 """Times the budget up to which it is asked what would be enough."""
 

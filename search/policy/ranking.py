@@ -8,7 +8,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -318,6 +318,15 @@ def _stage_cost(name: str, mine: Sequence[TrialRecord], best: TrialRecord | None
         best_accuracy=best.result.accuracy if best and best.result else None,
         feasible=best is not None and judge.feasible(best),
     )
+
+
+@dataclass(frozen=True)
+class SearchOutcome:
+    """What a search ends with; None: no finalist reaches the threshold on the test set."""
+
+    finalists: list[Finalist]
+    winner: Finalist | None
+    stages: list[StageCost] = field(default_factory=list)
 
 
 def load_stages(directory: Path) -> list[StageCost]:

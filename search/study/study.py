@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from contest.candidate import Candidate
 from contest.networks.options import Value
-from search.space.space import Space
+from search.space import Space
 from search.study.settings import StudySettings
 from search.study.storage import ClaimTable, PatientStorage, open_storage, storage_url
 from search.study.trial import Stage, TrialPrice, TrialRecord, TrialResult, key_of, result_from_json, result_to_json

@@ -23,11 +23,11 @@ import sqlalchemy as sa
 sys.path.insert(0, str(Path(__file__).parents[1] / "search"))
 from fake_trainer import FakeTrainer, enqueue_random
 
-from search.space.space import make_space
+from search.space import make_space
 from search.study.settings import StudySettings
 from search.study.storage import open_storage, storage_url
 from search.study.study import FINISHED, Study
-from search.workers.worker import work_until_done
+from search.worker import work_until_done
 
 TABLES = ("trials", "trial_params", "trial_values", "trial_user_attributes", "trial_system_attributes")
 CHILD = """

@@ -41,11 +41,12 @@ from contest.model_file import load as load_network
 from contest.training import evaluate
 from scoring.commands import rule_of
 from scoring.rules import load_rule
+from search.candidates import to_candidate
 from search.output.progress import LiveView
-from search.policy.account import ACCOUNT, open_account
+from search.policy.budget import ACCOUNT
+from search.policy.forecast import open_account
 from search.run import Run, Tools
-from search.space.candidates import to_candidate
-from search.space.space import Space, make_space
+from search.space import Space, make_space
 from search.study.settings import StudySettings
 from search.study.storage import open_storage, storage_url
 from search.study.study import Study

@@ -13,7 +13,7 @@ from contest.candidate import Candidate
 from contest.errors import TrainingError, UsageError
 from contest.networks.options import Value
 from contest.pipeline import stages
-from search.space.candidates import to_candidate
+from search.candidates import to_candidate
 from search.study.study import Study
 from search.study.trial import TrialPrice, float_key, key_of
 from search.trainers.protocol import Progress, Trained

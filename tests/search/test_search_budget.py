@@ -17,7 +17,7 @@ from fake_trainer import FakeTrainer, fake_score
 from rich.console import Console
 from test_search_engine import make_study
 
-import search.policy.account
+import search.policy.forecast
 import search.run
 from contest.candidate import Architecture, Candidate, Recipe
 from contest.errors import UsageError
@@ -25,20 +25,18 @@ from search.commands import default_options
 from search.output import progress
 from search.output.progress import LiveView
 from search.output.summary import why_nothing
-from search.policy.account import Times, check_start, open_account, plan_of, reading_s, seconds_left
-from search.policy.account import account as account_of
-from search.policy.budget import Budget
-from search.policy.forecast import measure_speed
+from search.policy.budget import Budget, plan_of, seconds_left
+from search.policy.budget import account as account_of
+from search.policy.forecast import Times, check_start, measure_speed, open_account, reading_s
 from search.policy.ranking import Judge, read_finalists, reads
-from search.run import Run, Tools
-from search.space.space import make_space
-from search.start import run_search
+from search.run import Run, Tools, run_search
+from search.space import make_space
 from search.study.study import Study
 from search.study.trial import TrialPrice
 from search.trainers.isolated import TrainingDiedError
 from search.trainers.protocol import Progress, Speed, Trained
-from search.workers.claim import next_work
-from search.workers.worker import work_until_done
+from search.work import next_work
+from search.worker import work_until_done
 
 SPEED = Speed(9_000_000, 1000.0, 500.0, validation_s=1.0, start_s=2.0)  # an epoch of 1,000 images: 2 s and 3 s
 
@@ -107,7 +105,7 @@ class Timed(FakeTrainer):
 
 
 def test_a_budget_ends_in_time_with_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search.policy.account, "SOME_S", 1.0)
+    monkeypatch.setattr(search.policy.forecast, "SOME_S", 1.0)
     study, trainer = make_study(tmp_path / "s", trials=None, budget_s=4.0, threshold=0.8), Timed()
     begun = time.time()
     speed = Speed(9_000_000, 50_000.0, 50_000.0, validation_s=0.0, start_s=0.01)

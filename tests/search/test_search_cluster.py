@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from fake_trainer import FakeTrainer, enqueue_random
 
-from search.space.space import make_space
+from search.space import make_space
 from search.study.settings import StudySettings
 from search.study.storage import open_storage, storage_url
 from search.study.study import FINISHED, Study
-from search.workers.worker import work_until_done
+from search.worker import work_until_done
 
 TRIALS = 60
 
@@ -143,7 +143,7 @@ def test_ray_workers_are_killed_and_started_again(
     tmp_path: Path, postgres: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ray = pytest.importorskip("ray")
-    from search.workers.ray import start_on_ray
+    from search.worker import start_on_ray
 
     directory = tmp_path / "shared"
     study = prepare(directory, postgres.url, TRIALS)

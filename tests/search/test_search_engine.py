@@ -22,18 +22,18 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from contest.candidate import Candidate
+from search.candidates import float_candidate, seeds, to_candidate
 from search.output.progress import LiveView
-from search.policy.account import open_account
-from search.policy.parents import starting_points
-from search.policy.ranking import SIGMAS, reads
-from search.run import Run, SearchOutcome, Tools
-from search.space.candidates import float_candidate, seeds, to_candidate
-from search.space.space import make_space
+from search.policy.forecast import open_account
+from search.policy.proposals import starting_points
+from search.policy.ranking import SIGMAS, SearchOutcome, reads
+from search.run import Run, Tools
+from search.space import make_space
 from search.study.settings import StudySettings
 from search.study.storage import open_storage, storage_url
 from search.study.study import Study
 from search.study.trial import float_key, key_of
-from search.workers.worker import work_until_done
+from search.worker import work_until_done
 
 
 def make_study(directory: Path, **changes: Any) -> Study:
@@ -232,8 +232,8 @@ def test_a_worker_that_was_given_up_drops_its_result(tmp_path: Path) -> None:
         return original(candidate, directory, on_epoch)
 
     trainer.train = slow  # type: ignore[method-assign]
-    from search.workers.claim import next_work
-    from search.workers.run_trial import run as visit
+    from search.work import next_work
+    from search.work import run as visit
 
     work = next_work(study, trainer)
     assert work is not None

@@ -19,13 +19,13 @@ from fragile_trainer import Fragile, make_failing, make_fragile, make_slow
 
 from contest.candidate import Candidate
 from contest.errors import TrainingError
-from search.space.space import make_space
+from search.space import make_space
 from search.study.settings import StudySettings
 from search.study.storage import UnwritableError, open_storage, storage_url
 from search.study.study import Study
 from search.trainers.isolated import LOG, TrainingDiedError, TrainingProcess
 from search.trainers.protocol import Progress, Trained
-from search.workers.worker import work_until_done
+from search.worker import work_until_done
 
 HERE = Path(__file__).parent
 

@@ -20,15 +20,13 @@ from contest.candidate import Architecture, Bits, Candidate, Recipe
 from contest.errors import UsageError
 from search.output.figures import parallel
 from search.output.html import why_not
-from search.output.progress import leaders_table
-from search.output.tracking import tracker
-from search.policy.account import FEW, SEARCHES, make_plan
+from search.output.progress import leaders_table, tracker
 from search.policy.accuracy import FEATURES, CompressionModel, Measured, Observation, features, measured, reach
-from search.policy.budget import Budget, corrected, parse_duration
-from search.policy.knowledge import Knowledge, Worth
+from search.policy.budget import FEW, SEARCHES, Budget, corrected, make_plan, parse_duration
 from search.policy.learning_curve import PRIORS, LearningCurve, kind_of
 from search.policy.ranking import SIGMAS, Judge, finalists
-from search.space.space import make_space
+from search.policy.situation import Knowledge, Worth
+from search.space import make_space
 from search.study.settings import StudySettings
 from search.study.trial import Stage, TrialPrice, TrialRecord, TrialResult, wilson_lower
 from search.trainers.protocol import Speed
@@ -353,7 +351,7 @@ def test_a_service_that_fails_costs_no_study(
         raise ConnectionError("no route to host")
 
     services = {"wandb": lambda _: fails, "mlflow": lambda _: lambda r: told.append(r.number)}
-    monkeypatch.setattr("search.output.tracking.SERVICES", services)
+    monkeypatch.setattr("search.output.progress.SERVICES", services)
     tell = tracker(["wandb", "mlflow"], tmp_path)
     tell(record(1, 0.9))
     tell(record(2, 0.9))

@@ -12,12 +12,12 @@ from fake_trainer import FakeTrainer, enqueue_random
 
 from contest.errors import UsageError
 from search.commands import search
-from search.space.space import make_space
+from search.space import make_space
 from search.study.settings import StudySettings
 from search.study.storage import open_storage, storage_url
 from search.study.study import Study, new_identity
 from search.trainers.pipeline import price_after
-from search.workers.worker import work_until_done
+from search.worker import work_until_done
 
 SPACE = {"family": ["resnet"]}
 

@@ -16,8 +16,8 @@ from contest.errors import UsageError
 from contest.networks import build, family_rows, macs_and_weights
 from contest.networks.options import Draw, ImageShape, Limit, Widths, bind, derived, specs
 from contest.pipeline import stages
-from search.space.candidates import seeds, to_candidate
-from search.space.space import Dimension, Space, make_space, read_space, whole_space
+from search.candidates import seeds, to_candidate
+from search.space import Dimension, Space, make_space, read_space, whole_space
 from search.trainers.pipeline import price_before
 
 COLOUR = (3, 32, 32)

@@ -20,7 +20,7 @@ from contest.training import evaluate, load_teachers
 from contest.zoo import DIRECTORY, parent_files, teacher_files
 from search.commands import search
 from search.given import adopt, nearest
-from search.space.space import Space, make_space
+from search.space import Space, make_space
 from search.study.settings import StudySettings
 from search.study.study import open_study
 from search.trainers import teacher

@@ -1,9 +1,12 @@
-"""The next piece of work for a worker: from the queue, or proposed; claimed, so that nobody else does it."""
+"""A piece of work: what is done next, claimed so that nobody else does it, trained up to a rung, written down."""
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -11,18 +14,17 @@ from optuna.trial import TrialState
 
 from contest.candidate import Candidate
 from contest.errors import ContestError
+from contest.files import write_text
 from contest.networks.options import Value
-from search.policy.account import account, plan_of
-from search.policy.knowledge import Knowledge
-from search.policy.parents import ANOTHER, Parents
-from search.policy.proposals import next_proposal
+from search.candidates import compressed, to_candidate
+from search.policy.budget import account, plan_of
+from search.policy.proposals import ANOTHER, Parents, next_proposal
 from search.policy.ranking import Judge
-from search.policy.situation import Proposal, Situation
-from search.space.candidates import compressed, to_candidate
-from search.study.storage import StudyFullError
+from search.policy.situation import Knowledge, Proposal, Situation
+from search.study.storage import StudyFullError, check_writable
 from search.study.study import Study, Work
-from search.study.trial import Stage, TrialPrice, key_of
-from search.trainers.protocol import Trainer
+from search.study.trial import Stage, TrialPrice, TrialRecord, TrialResult, key_of
+from search.trainers.protocol import Progress, Trained, Trainer
 
 log = logging.getLogger("search")
 
@@ -171,3 +173,135 @@ def _inherit(study: Study, judge: Judge, trial: optuna.Trial, name: str, owner: 
         predicted = judge.predicted(earlier)
         study.answer(trial, earlier, judge.violation(predicted), predicted)
     return False
+
+
+CURVE = "curve.json"
+
+
+class Lost(Exception):  # noqa: N818 - not an error: the study goes on elsewhere
+    """Another worker has been given this work, since nothing was heard of us for too long."""
+
+
+class _Pause(Exception):  # noqa: N818 - ends a training at a rung
+    pass
+
+
+Watch = Callable[[Work, Progress], None]
+
+
+def run(
+    study: Study,
+    trainer: Trainer,
+    work: Work,
+    *,
+    watch: Watch | None = None,
+    on_step: Callable[[Work, str, float], None] | None = None,
+    is_lost: Callable[[], bool] | None = None,
+) -> None:
+    """Do `work` and tell the study. A training that fails is recorded; KeyboardInterrupt goes through.
+
+    watch: is called after each epoch; on_step: within one, with the stage and the fraction of the whole training.
+    is_lost: whether somebody else has been given the work.
+    """
+    directory = work.directory(study)
+    curve = read_curve(directory)
+    started, images = time.monotonic(), 0
+    end = study.settings.rungs[work.rung] if work.stage == "parent" else 1.0
+
+    def on_epoch(progress: Progress) -> None:
+        nonlocal images
+        if is_lost is not None and is_lost():
+            raise Lost
+        images += progress.images
+        if not curve or progress.fraction > curve[-1][0] + 1e-9:
+            curve.append((round(progress.fraction, 4), progress.accuracy))
+            write_curve(directory, curve)
+        if watch is not None:
+            watch(work, progress)
+        if end - 1e-9 <= progress.fraction < 0.999:
+            raise _Pause
+
+    trained = None
+    try:
+        trained = trainer.train(
+            work.candidate,
+            directory,
+            on_epoch,
+            ends_at=account(study, trainer.images, study.records()).deadline(work.candidate, work.stage, work.price),
+            on_step=None if on_step is None else lambda stage, share: on_step(work, stage, share),
+        )
+    except _Pause:
+        pass
+    except Lost:
+        log.warning("trial %d was given to another worker; its result here is dropped", work.trial.number)
+        return
+    except Exception as error:
+        # Whatever goes wrong inside one training (out of memory, NaN, a width that libraries refuse, the death of its
+        # process) must not end a study of a thousand; it is written down with its type and text. Where nothing can be
+        # written any more, every other training would fail too: the study ends, and this one is left to its resumption.
+        check_writable(study.directory, error)
+        reason = f"{type(error).__name__}: {str(error).strip() or 'no message'}"[:500]
+        if not isinstance(error, ContestError):
+            log.warning("trial %d failed", work.trial.number, exc_info=error)
+        study.fail(work.trial, reason)
+        return
+    _tell(study, trainer, work, _result(study, trainer, work, trained, curve, images, time.monotonic() - started))
+
+
+def _result(
+    study: Study,
+    trainer: Trainer,
+    work: Work,
+    trained: Trained | None,
+    curve: list[tuple[float, float]],
+    images: int,
+    seconds: float,
+) -> TrialResult:
+    """What the training gave; of one that waits at a rung, what its last epoch showed."""
+    if trained is None:
+        correct, total = round(curve[-1][1] * trainer.validation), trainer.validation
+        return TrialResult(correct, total, work.price, tuple(curve), images, round(seconds, 3))
+    last = (1.0, trained.correct / trained.total)
+    if curve and curve[-1][0] >= 0.999:
+        curve = curve[:-1]
+    return TrialResult(
+        correct=trained.correct,
+        total=trained.total,
+        # A float parent counts as the network that it promises to become.
+        price=work.price if work.stage == "parent" else trained.price,
+        curve=(*curve, last),
+        images=images,
+        seconds=round(seconds, 3),
+        model=str(trained.model.relative_to(study.directory)),
+        loss=trained.loss,
+    )
+
+
+def _tell(study: Study, trainer: Trainer, work: Work, result: TrialResult) -> None:
+    judge = Judge(study.settings, [], trainer.classes)
+    record = TrialRecord(
+        work.trial.number,
+        "COMPLETE",
+        work.key,
+        work.stage,
+        work.rung,
+        work.candidate,
+        result=result,
+        forecast=work.trial.user_attrs.get("work", {}).get("forecast"),
+    )
+    predicted = judge.predicted(record)
+    try:
+        study.tell(work.trial, result, judge.violation(predicted), predicted, None)
+    except (optuna.exceptions.UpdateFinishedTrialError, ValueError):
+        # Optuna's tell raises ValueError where the trial is no longer running.
+        log.warning("trial %d was given to another worker; its result here is dropped", work.trial.number)
+
+
+def read_curve(directory: Path) -> list[tuple[float, float]]:
+    """The epochs behind the candidate, of this worker or any before it: (fraction, accuracy)."""
+    path = directory / CURVE
+    return [(float(f), float(a)) for f, a in json.loads(path.read_text())] if path.exists() else []
+
+
+def write_curve(directory: Path, curve: list[tuple[float, float]]) -> None:
+    write_text(directory / CURVE, json.dumps(curve))

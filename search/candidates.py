@@ -12,7 +12,7 @@ from typing import Any, Literal
 from contest.candidate import Architecture, Bits, Candidate, Recipe
 from contest.networks.options import Value
 from contest.networks.registry import family_rows
-from search.space.space import Space
+from search.space import Space
 
 FLOAT = Bits()
 Kind = Literal["depthwise", "widen", "narrow"]
@@ -166,7 +166,7 @@ def _shifted(bits: int, shift: int) -> int:
 
 @cache
 def _table() -> tuple[Mapping[str, Value], Sequence[Mapping[str, Any]]]:
-    data = tomllib.loads(files("search.space").joinpath("starting_points.toml").read_text())
+    data = tomllib.loads(files("search").joinpath("starting_points.toml").read_text())
     return data["common"], data["points"]
 
 

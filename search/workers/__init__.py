@@ -1,1 +1,0 @@
-"""Who does the trials: one process, many on a shared storage, or a Ray cluster."""
