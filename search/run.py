@@ -1,4 +1,4 @@
-"""A study from its start to its winner: parents, children and long tunings, then the finalists on the test set."""
+"""A study from its options to its winner: opened or made, given what it begins from, planned, trained and read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from search.given import Given, adopt
 from search.options import fresh, resumed
 from search.output.progress import LiveView, duration, tracker
 from search.output.summary import print_plan, print_summary, why_nothing
-from search.policy.budget import ACCOUNT, Plan, seconds_left
+from search.policy.budget import Plan, seconds_left
 from search.policy.forecast import Times, check_start, measure_speed, open_account, reading_s
 from search.policy.ranking import (
     Converts,
@@ -46,77 +46,6 @@ from search.trainers.isolated import IsolatedTrainer
 from search.trainers.pipeline import PipelineTrainer
 from search.trainers.protocol import Speed, Trainer
 from search.worker import work_until_done
-
-
-class TeacherOf(Protocol):
-    def __call__(self) -> bool:
-        """Make the teacher's soft labels ready for the trainer; False if the study has no teacher."""
-
-
-@dataclass(frozen=True)
-class Tools:
-    """What a study needs besides a trainer. `score` is the only one that sees the test set."""
-
-    score: Scores
-    teacher: TeacherOf
-    convert: Converts | None = None
-    track: Callable[[TrialRecord], None] | None = None
-    """Is told of each trial that ends while this runs."""
-
-
-class Run:
-    """One invocation of `contest search` on a study, new or resumed."""
-
-    def __init__(self, study: Study, trainer: Trainer, tools: Tools, view: LiveView) -> None:
-        self.study, self.trainer, self.tools, self.view = study, trainer, tools, view
-        self._told = {r.number for r in study.records() if r.result} if tools.track else set()
-
-    def __call__(self) -> SearchOutcome:
-        """Run what is left of the study. KeyboardInterrupt goes through; what was finished stays."""
-        self.train()
-        self.study.optuna.set_user_attr(FINISHED, True)
-        settings = self.study.settings
-        known = self.study.optuna.user_attrs.get(ACCOUNT, {})
-        until = known.get("over_at")
-        early = 0.0 if until is None else until - float(known.get("reading", 0.0)) - time.time()
-        asked = settings.trials is not None and self.study.claims.taken() >= settings.trials
-        if until is not None and not asked and early > max(15.0, 0.1 * (settings.budget_s or 0.0)):
-            self.view.say(
-                f"no setting that is left promises to be worth its training: the search ends {duration(early)} early"
-            )
-        self.view.stage("reading the finalists on the test set")
-        found = read_finalists(self.study, self._judge(), self.tools.score, self.tools.convert, until=until)
-        return SearchOutcome(
-            found, winner(found, settings.rule_name, settings.threshold), load_stages(self.study.directory)
-        )
-
-    def train(self) -> None:
-        """Everything but the test set."""
-        if self.study.settings.teachers or self.study.settings.teacher_epochs:
-            self.view.stage("teacher")
-            self.tools.teacher()
-        work_until_done(
-            self.study,
-            self.trainer,
-            watch=self.view.epoch,
-            on_step=self.view.step,
-            on_work=self.view.begin,
-            on_done=self._done,
-        )
-        self._done()
-
-    def _done(self) -> None:
-        if self.tools.track is not None:
-            for record in self.study.records():  # those of other workers too
-                if record.result is not None and record.number not in self._told:
-                    self._told.add(record.number)
-                    self.tools.track(record)
-        save_stages(self.study.directory, stage_costs(self._judge()))
-        self.view.done()
-
-    def _judge(self) -> Judge:
-        return Judge(self.study.settings, self.study.records(), self.trainer.classes)
-
 
 TEACHING_SHARE = 0.15
 """Of a budget, in which a teacher that nobody asked for may answer."""
@@ -334,3 +263,73 @@ def start_workers(directory: Path, options: dict[str, Any]) -> list[Any]:
         )
         for number in range(1, options["workers"])
     ]
+
+
+class TeacherOf(Protocol):
+    def __call__(self) -> bool:
+        """Make the teacher's soft labels ready for the trainer; False if the study has no teacher."""
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What a study needs besides a trainer. `score` is the only one that sees the test set."""
+
+    score: Scores
+    teacher: TeacherOf
+    convert: Converts | None = None
+    track: Callable[[TrialRecord], None] | None = None
+    """Is told of each trial that ends while this runs."""
+
+
+class Run:
+    """One invocation of `contest search` on a study, new or resumed."""
+
+    def __init__(self, study: Study, trainer: Trainer, tools: Tools, view: LiveView) -> None:
+        self.study, self.trainer, self.tools, self.view = study, trainer, tools, view
+        self._told = {r.number for r in study.records() if r.result} if tools.track else set()
+
+    def __call__(self) -> SearchOutcome:
+        """Run what is left of the study. KeyboardInterrupt goes through; what was finished stays."""
+        self.train()
+        self.study.optuna.set_user_attr(FINISHED, True)
+        settings = self.study.settings
+        known = self.study.account or {}
+        until = known.get("over_at")
+        early = 0.0 if until is None else until - float(known.get("reading", 0.0)) - time.time()
+        asked = settings.trials is not None and self.study.claims.taken() >= settings.trials
+        if until is not None and not asked and early > max(15.0, 0.1 * (settings.budget_s or 0.0)):
+            self.view.say(
+                f"no setting that is left promises to be worth its training: the search ends {duration(early)} early"
+            )
+        self.view.stage("reading the finalists on the test set")
+        found = read_finalists(self.study, self._judge(), self.tools.score, self.tools.convert, until=until)
+        return SearchOutcome(
+            found, winner(found, settings.rule_name, settings.threshold), load_stages(self.study.directory)
+        )
+
+    def train(self) -> None:
+        """Everything but the test set."""
+        if self.study.settings.teachers or self.study.settings.teacher_epochs:
+            self.view.stage("teacher")
+            self.tools.teacher()
+        work_until_done(
+            self.study,
+            self.trainer,
+            watch=self.view.epoch,
+            on_step=self.view.step,
+            on_work=self.view.begin,
+            on_done=self._done,
+        )
+        self._done()
+
+    def _done(self) -> None:
+        if self.tools.track is not None:
+            for record in self.study.records():  # those of other workers too
+                if record.result is not None and record.number not in self._told:
+                    self._told.add(record.number)
+                    self.tools.track(record)
+        save_stages(self.study.directory, stage_costs(self._judge()))
+        self.view.done()
+
+    def _judge(self) -> Judge:
+        return Judge(self.study.settings, self.study.records(), self.trainer.classes)

@@ -5,25 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import optuna
-from optuna.trial import TrialState
 
-from contest.candidate import Candidate
 from contest.errors import ContestError
 from contest.files import write_text
-from contest.networks.options import Value
-from search.candidates import compressed, to_candidate
-from search.policy.budget import account, plan_of
+from search.candidates import compressed
+from search.policy.budget import account
 from search.policy.proposals import ANOTHER, Parents, next_proposal
-from search.policy.ranking import Judge
-from search.policy.situation import Knowledge, Proposal, Situation
-from search.study.storage import StudyFullError, check_writable
+from search.policy.situation import Situation, situation
+from search.study.storage import check_writable
 from search.study.study import Study, Work
-from search.study.trial import Stage, TrialPrice, TrialRecord, TrialResult, key_of
+from search.study.trial import Proposal, TrialResult
 from search.trainers.protocol import Progress, Trained, Trainer
 
 log = logging.getLogger("search")
@@ -42,53 +37,37 @@ def next_work(study: Study, trainer: Trainer, *, new: bool = True) -> Work | Non
     `new` allows new proposals; without it only queued work is taken.
     """
     for _ in range(PATIENCE):
-        if not study.waiting():
-            now = situation(study, trainer) if new else None
+        snapshot, sampled = study.snapshot(), None
+        if not snapshot.waiting:
+            now = situation(snapshot, trainer) if new else None
             proposal = next_proposal(now) if now else None
             if now is None or proposal is None:
                 return None
             sampled = _sampled(study, now, proposal)
-            if sampled is not None:
-                trial, proposal = sampled
-                return _take(study, trainer, trial, proposal)
-            _enqueue(study, proposal)
-        trial = study.ask()
+            if sampled is None:
+                study.enqueue(
+                    study.space.asked(proposal.values),
+                    proposal.candidate,
+                    proposal.stage,
+                    proposal.rung,
+                    forecast=proposal.forecast,
+                    why=proposal.why,
+                )
+        trial, todo = sampled or study.next_waiting()
         try:
-            work = _claim(study, trainer, trial)
-        except StudyFullError as error:
-            study.refuse(trial, str(error))
-            return None
+            network = todo.candidate
+            if todo.stage == "parent":  # which costs what its child with the parent's own setting does
+                network = compressed(todo.candidate, todo.values, tune_epochs=1.0)
+            price = trainer.price(network)
+        except (ContestError, ValueError, RuntimeError) as error:
+            # A network that libraries refuse to build is the candidate's fault, and the study goes on.
+            study.describe(trial, todo, None)
+            study.fail(trial, f"cannot be built: {error}")
+            continue
+        work = study.begin(trial, todo, price)
         if work is not None:
             return work
     return None
-
-
-def situation(study: Study, trainer: Trainer) -> Situation | None:
-    """What the next proposal is made from; None: as many networks as were asked for have been begun."""
-    if study.settings.trials is not None and study.claims.taken() >= study.settings.trials:
-        return None
-    records = study.records()
-    budget = account(study, trainer.images, records)
-    known = Knowledge(
-        study.settings,
-        records,
-        study.space,
-        images=trainer.images,
-        validation=trainer.validation,
-        classes=trainer.classes,
-    )
-    return Situation(known, study.space, trainer, budget, plan_of(study, budget), study.dice())
-
-
-def _enqueue(study: Study, proposal: Proposal) -> None:
-    study.enqueue(
-        study.space.asked(proposal.values),
-        proposal.candidate,
-        proposal.stage,
-        proposal.rung,
-        forecast=proposal.forecast,
-        why=proposal.why,
-    )
 
 
 def _sampled(study: Study, now: Situation, proposal: Proposal) -> tuple[optuna.Trial, Proposal] | None:
@@ -103,76 +82,6 @@ def _sampled(study: Study, now: Situation, proposal: Proposal) -> tuple[optuna.T
             return trial, option
         study.refuse(trial, "promises too little" if option else "promises no saving")
     return None
-
-
-def _take(study: Study, trainer: Trainer, trial: optuna.Trial, proposal: Proposal) -> Work | None:
-    """Claim what the sampler has proposed in `trial`."""
-    todo = {"forecast": proposal.forecast, "why": proposal.why}
-    return _begin(study, trainer, trial, proposal.candidate, proposal.stage, proposal.rung, proposal.values, todo)
-
-
-def _claim(study: Study, trainer: Trainer, trial: optuna.Trial) -> Work | None:
-    """Make `trial`, which comes from the queue, ours, or answer or refuse it (None)."""
-    values = study.values(trial)
-    todo: Mapping[str, Any] = trial.user_attrs.get("todo", {})
-    stage: Stage = todo.get("stage", "long")
-    rung = int(todo.get("rung", 0))
-    if "candidate" in todo:
-        candidate = Candidate.from_json(todo["candidate"])
-    else:  # put into Optuna's queue by hand, by its parameters alone
-        candidate = to_candidate(values, epochs=study.settings.explore_epochs, seed=study.settings.seed)
-    return _begin(study, trainer, trial, candidate, stage, rung, values, todo)
-
-
-def _begin(
-    study: Study,
-    trainer: Trainer,
-    trial: optuna.Trial,
-    candidate: Candidate,
-    stage: Stage,
-    rung: int,
-    values: Mapping[str, Value],
-    todo: Mapping[str, Any],
-) -> Work | None:
-    """Write down what `trial` stands for and make it ours. Raises StudyFullError if no new network may be trained."""
-    key = key_of(candidate)
-    try:
-        price = _price(trainer, candidate, values, stage)
-    except (ContestError, ValueError, RuntimeError) as error:
-        # A network that libraries refuse to build is the candidate's fault, and the study goes on.
-        study.describe(trial, key, candidate, stage, rung, None, todo)
-        study.fail(trial, f"cannot be built: {error}")
-        return None
-    study.describe(trial, key, candidate, stage, rung, price, todo)
-    slots = study.settings.trials if stage != "parent" else None
-    owner = study.claims.claim(f"{key}:{rung}", trial.number, slots=slots)
-    judge = Judge(study.settings, study.records(), trainer.classes)
-    if owner != trial.number and not _inherit(study, judge, trial, f"{key}:{rung}", owner):
-        return None
-    return Work(trial, key, candidate, stage, rung, price)
-
-
-def _price(trainer: Trainer, candidate: Candidate, values: Mapping[str, Value], stage: Stage) -> TrialPrice:
-    """What a network will cost; of a parent, what its child with the parent's own setting would."""
-    return trainer.price(compressed(candidate, values, tune_epochs=1.0) if stage == "parent" else candidate)
-
-
-def _inherit(study: Study, judge: Judge, trial: optuna.Trial, name: str, owner: int) -> bool:
-    """Take over what a dead worker left, or answer `trial` from the study. Whether it is ours now."""
-    frozen = study.trial(owner)
-    if frozen is not None and frozen.state == TrialState.FAIL and "reason" not in frozen.user_attrs:
-        if study.claims.take_over(name, owner, trial.number):
-            return True
-        study.refuse(trial, "another worker goes on with it")
-        return False
-    earlier = next((r for r in study.records() if r.number == owner), None)
-    if earlier is None or earlier.result is None or earlier.state != "COMPLETE":
-        state = earlier.reason or earlier.state.lower() if earlier else "taken"
-        study.refuse(trial, f"the same as trial {owner} ({state})")
-    else:
-        predicted = judge.predicted(earlier)
-        study.answer(trial, earlier, judge.violation(predicted), predicted)
-    return False
 
 
 CURVE = "curve.json"
@@ -236,16 +145,24 @@ def run(
         log.warning("trial %d was given to another worker; its result here is dropped", work.trial.number)
         return
     except Exception as error:
-        # Whatever goes wrong inside one training (out of memory, NaN, a width that libraries refuse, the death of its
-        # process) must not end a study of a thousand; it is written down with its type and text. Where nothing can be
-        # written any more, every other training would fail too: the study ends, and this one is left to its resumption.
-        check_writable(study.directory, error)
-        reason = f"{type(error).__name__}: {str(error).strip() or 'no message'}"[:500]
-        if not isinstance(error, ContestError):
-            log.warning("trial %d failed", work.trial.number, exc_info=error)
-        study.fail(work.trial, reason)
+        _write_down(study, work, error)
         return
-    _tell(study, trainer, work, _result(study, trainer, work, trained, curve, images, time.monotonic() - started))
+    result = _result(study, trainer, work, trained, curve, images, time.monotonic() - started)
+    try:
+        study.finish(work, result)
+    except (optuna.exceptions.UpdateFinishedTrialError, ValueError):
+        # Optuna's tell raises ValueError where the trial is no longer running.
+        log.warning("trial %d was given to another worker; its result here is dropped", work.trial.number)
+
+
+def _write_down(study: Study, work: Work, error: Exception) -> None:
+    """Whatever goes wrong inside one training (out of memory, NaN, a width that libraries refuse, the death of its
+    process) must not end a study of a thousand; it is written down with its type and text. Where nothing can be written
+    any more, every other training would fail too: the study ends, and this one is left to its resumption."""
+    check_writable(study.directory, error)
+    if not isinstance(error, ContestError):
+        log.warning("trial %d failed", work.trial.number, exc_info=error)
+    study.fail(work.trial, f"{type(error).__name__}: {str(error).strip() or 'no message'}"[:500])
 
 
 def _result(
@@ -275,26 +192,6 @@ def _result(
         model=str(trained.model.relative_to(study.directory)),
         loss=trained.loss,
     )
-
-
-def _tell(study: Study, trainer: Trainer, work: Work, result: TrialResult) -> None:
-    judge = Judge(study.settings, [], trainer.classes)
-    record = TrialRecord(
-        work.trial.number,
-        "COMPLETE",
-        work.key,
-        work.stage,
-        work.rung,
-        work.candidate,
-        result=result,
-        forecast=work.trial.user_attrs.get("work", {}).get("forecast"),
-    )
-    predicted = judge.predicted(record)
-    try:
-        study.tell(work.trial, result, judge.violation(predicted), predicted, None)
-    except (optuna.exceptions.UpdateFinishedTrialError, ValueError):
-        # Optuna's tell raises ValueError where the trial is no longer running.
-        log.warning("trial %d was given to another worker; its result here is dropped", work.trial.number)
 
 
 def read_curve(directory: Path) -> list[tuple[float, float]]:

@@ -1,9 +1,8 @@
 """A worker: takes work from the study, does it, and shows that it is alive, until there is nothing left.
 
-Workers on a Ray cluster: each an actor with its share of a GPU, around the same storage and directory.
-
-Ray only starts processes and gives them room. Who does what is decided in the study's database, so a cluster,
-machines with `contest worker` and the process that leads the study can be mixed.
+On a Ray cluster each is an actor with its share of a GPU, around the same storage and directory. Ray only starts
+processes and gives them room. Who does what is decided in the study's database, so a cluster, machines with
+`contest worker` and the process that leads the study can be mixed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What a user sees while a study runs: a table that stays in place, or a line a trial where there is no terminal."""
+"""How a study is followed while it runs: a table in the terminal, a line a trial in a pipe, or `--track` a service.
+
+Optuna's own callbacks for these services are deprecated (4.9), so each one's own library is asked.
+"""
 
 from __future__ import annotations
 

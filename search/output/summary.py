@@ -14,10 +14,10 @@ from search.output.progress import duration
 from search.policy.budget import Plan, account, converged_epochs, epoch_ratio
 from search.policy.forecast import forecast
 from search.policy.ranking import Finalist, SearchOutcome, reads
+from search.policy.situation import situation
 from search.study.settings import StudySettings
 from search.study.study import Study
 from search.trainers.pipeline import PipelineTrainer
-from search.work import situation
 
 
 def print_plan(console: Console, study: Study, trainer: PipelineTrainer, plan: Plan, ends_at: float | None) -> None:
@@ -42,7 +42,7 @@ def print_plan(console: Console, study: Study, trainer: PipelineTrainer, plan: P
 
 def expectation(study: Study, trainer: PipelineTrainer) -> str:
     """What the plan promises, in words; it does not pretend to know what no training has shown."""
-    now, settings = situation(study, trainer), study.settings
+    now, settings = situation(study.snapshot(), trainer), study.settings
     if now is None:
         return "every network that was asked for has been begun"
     converged = converged_epochs(settings, trainer.images)

@@ -11,7 +11,7 @@ model: it is calculated.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from contest.candidate import Architecture, Bits, Candidate
 from contest.pruning import methods
 from search.candidates import bits_of_layer, inner_layers, kinds
+from search.study.trial import TrialRecord, TrialResult
 
 Vector = NDArray[np.float64]
 
@@ -143,9 +144,9 @@ def measured(correct: int, total: int, loss: float | None, loss_ratio: float | N
     return Measured(combined, math.sqrt(1 / (1 / variance + 1 / LOSS_SPREAD**2)))
 
 
-def loss_ratio(results: Sequence[tuple[int, int, float | None]]) -> float | None:
-    """log2(loss / error) over (correct, total, loss) of a study; None before three are known."""
-    known = [(t - c + 0.5, t + 1, loss) for c, t, loss in results if loss is not None and loss > 0]
+def loss_ratio(results: Sequence[TrialResult]) -> float | None:
+    """log2(loss / error) of a study's results; None before three are known."""
+    known = [(r.total - r.correct + 0.5, r.total + 1, r.loss) for r in results if r.loss is not None and r.loss > 0]
     if len(known) < 3:
         return None
     weights = [wrong for wrong, _, _ in known]  # the certainty of a count grows with it
@@ -214,3 +215,45 @@ def reach(mean: Vector, sigma: Vector, needed: float, total: int) -> Vector:
     chance = math.sqrt((1 - needed) / (total * needed)) / math.log(2)
     z = (math.log2(needed) - mean) / np.sqrt(sigma**2 + chance**2)
     return np.array([0.5 * (1 + math.erf(value / math.sqrt(2))) for value in z])
+
+
+@dataclass(frozen=True)
+class AccuracyModels:
+    """What a study's trainings say of errors."""
+
+    parents: Mapping[str, tuple[TrialRecord, Measured]]
+    """By float key: a float network at its furthest visit, and its error at the end of its training: as measured, or as
+    its curve lets expect."""
+    compression: CompressionModel
+
+
+def fit(
+    done: Sequence[TrialRecord], expected: Mapping[int, tuple[float, float]], images: int, needed: float
+) -> AccuracyModels:
+    """Errors of float networks and of the settings of their children, from the records of a study that have a result.
+
+    Args:
+        expected: by the number of a float training that is paused, its error at the end and the sigma of its log2.
+        images: of an epoch.
+        needed: the error asked for.
+    """
+    results = [(record, record.result) for record in done if record.result is not None]
+    ratio = loss_ratio([result for _, result in results])
+    errors = {r.number: measured(result.correct, result.total, result.loss, ratio) for r, result in results}
+    parents: dict[str, tuple[TrialRecord, Measured]] = {}
+    for record, _ in results:
+        if record.stage != "parent":
+            continue
+        if record.float_key in parents and parents[record.float_key][0].rung > record.rung:
+            continue
+        error = errors[record.number]
+        if record.number in expected:
+            end, sigma = expected[record.number]
+            error = Measured(math.log2(max(end, 1e-4)), math.hypot(sigma, error.sigma))
+        parents[record.float_key] = (record, error)
+    tuned = [r for r, _ in results if r.is_network and r.float_key in parents]
+    observations = [
+        Observation(features(r.candidate, images), r.float_key, parents[r.float_key][1], errors[r.number])
+        for r in tuned
+    ]
+    return AccuracyModels(parents, CompressionModel(observations, needed))

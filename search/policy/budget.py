@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from contest.candidate import Candidate
 from contest.errors import UsageError
 from search.policy.learning_curve import PRIORS
 from search.study.settings import StudySettings
-from search.study.study import Study
+from search.study.study import Snapshot, Study
 from search.study.trial import TrialPrice, TrialRecord
 from search.trainers.protocol import Speed
 
@@ -221,8 +222,6 @@ def make_plan(
     return Plan(whole, parent, child, short, SHORT_TUNES, long, longs, another)
 
 
-ACCOUNT = "account"
-"""Study attribute: images in all, or the end of the time (Unix) with the machine's speed, and the plan."""
 CONVERGED = 40.0
 """Epochs of a float training that hardly gains any more, of a data set of which nothing is known."""
 DECIDING_S = 0.3
@@ -234,20 +233,17 @@ def epoch_ratio(budget: Budget) -> float:
     return budget.epoch(1, parent=False) / budget.epoch(1, parent=True)
 
 
-def account(study: Study, images: int, records: Sequence[TrialRecord]) -> Budget:
+def account(study: Study | Snapshot, images: int, records: Sequence[TrialRecord]) -> Budget:
     """What is left, for any worker of the study."""
-    known = study.optuna.user_attrs.get(ACCOUNT)
-    if known is None:
-        return Budget(images, records, total=total_images(study.settings, images))
+    known = study.account or {"total": total_images(study.settings, images)}
     speed = Speed(**known["speed"]) if known.get("speed") else None
-    if known.get("ends_at") is None:
-        return Budget(images, records, total=known["total"])
-    return Budget(images, records, ends_at=known["ends_at"], speed=speed)
+    total = math.inf if known.get("total") is None else known["total"]
+    return Budget(images, records, total=total, ends_at=known.get("ends_at"), speed=speed)
 
 
-def plan_of(study: Study, budget: Budget) -> Plan:
+def plan_of(study: Study | Snapshot, budget: Budget) -> Plan:
     """The plan that was written down, or the one for the budget as it was before anything was spent."""
-    known = study.optuna.user_attrs.get(ACCOUNT)
+    known = study.account
     if known is not None and "plan" in known:
         return Plan(**known["plan"])
     converged = converged_epochs(study.settings, budget.images)
@@ -259,7 +255,7 @@ def seconds_left(study: Study, images: int, records: Sequence[TrialRecord], frac
 
     fraction: of the training that runs now, what is done.
     """
-    known = study.optuna.user_attrs.get(ACCOUNT, {})
+    known = study.account or {}
     if known.get("over_at") is not None:
         return max(0.0, float(known["over_at"]) - time.time())
     if not known.get("speed"):

@@ -13,7 +13,6 @@ from contest.errors import TrainingError, UsageError
 from search.candidates import seeds, to_candidate
 from search.policy.accuracy import Measured
 from search.policy.budget import (
-    ACCOUNT,
     TUNE_SHARE,
     Budget,
     Plan,
@@ -25,13 +24,18 @@ from search.policy.budget import (
     written,
 )
 from search.policy.proposals import Parents
-from search.policy.situation import CAUTIOUS, Proposal, Situation, log_error
-from search.study.study import Study
+from search.policy.situation import CAUTIOUS, Situation, log_error
+from search.study.study import ACCOUNT, Study
+from search.study.trial import Proposal
 from search.trainers.protocol import Speed
 
 if TYPE_CHECKING:
     from search.space import Space
     from search.trainers.pipeline import PipelineTrainer
+
+
+TIMED_RATE = 0.001
+"""Time does not depend on the learning rate, and a training that diverges has none."""
 
 
 def measure_speed(trainer: PipelineTrainer, space: Space) -> Speed:
@@ -55,10 +59,6 @@ def measure_speed(trainer: PipelineTrainer, space: Space) -> Speed:
         except TrainingError as error:
             problem = error
     raise problem or TrainingError("there is no starting point in the space")
-
-
-TIMED_RATE = 0.001
-"""Time does not depend on the learning rate, and a training that diverges has none."""
 
 
 READING_STARTS = 1.0

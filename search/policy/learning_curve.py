@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from contest.candidate import Architecture
+from search.study.trial import TrialRecord
 
 SIZE_EXPONENT = 0.25
 """docs/record: 7.0 -> 12.6M operations, 17.3 -> 14.9 % error; 10.8 -> 17.2M, 22.5 -> 19.9 %."""
@@ -133,3 +134,20 @@ def _ratio(done: Sequence[tuple[float, float]], fraction: float) -> float:
     """error at the end / smallest error up to `fraction`, of one finished curve."""
     until = [a for f, a in done if f <= fraction + 1e-6] or [done[0][1]]
     return max(1 - done[-1][1], 1e-4) / max(1e-4, 1 - max(until))
+
+
+def fit_curve(dataset: str, done: Sequence[TrialRecord], images: int) -> LearningCurve:
+    """The curve of a data set by the float trainings of a study that have come to their end; `images` of an epoch."""
+    floats = [(r, r.result) for r in done if r.stage == "parent" and r.at_end and r.result]
+    trained = [
+        (r.candidate.architecture, result.price.macs, r.candidate.train.epochs * images, 1 - result.accuracy)
+        for r, result in floats
+        if r.candidate.train.epochs
+    ]
+    return LearningCurve(PRIORS.get(dataset), trained, [result.curve for _, result in floats])
+
+
+def expected_ends(curve: LearningCurve, done: Sequence[TrialRecord]) -> dict[int, tuple[float, float]]:
+    """By number: what `curve` lets expect of the float trainings that are paused; see `LearningCurve.end`."""
+    paused = [(r.number, r.result) for r in done if r.stage == "parent" and r.result and not r.at_end]
+    return {number: curve.end(result.curve or ((0.5, result.accuracy),)) for number, result in paused}

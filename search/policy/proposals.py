@@ -22,7 +22,6 @@ from search.policy.situation import (
     REACHES,
     FloatParent,
     Pool,
-    Proposal,
     Setting,
     Situation,
     Worth,
@@ -30,7 +29,7 @@ from search.policy.situation import (
     with_length,
 )
 from search.space import Space
-from search.study.trial import Stage, float_key, key_of
+from search.study.trial import Proposal, Stage, float_key, key_of
 from search.trainers.protocol import Trainer
 
 ANOTHER = "another architecture"
@@ -98,7 +97,7 @@ class Parents:
 
     def _begun_again(self, parent: FloatParent) -> bool:
         return any(
-            r.stage == "parent" and r.rung > parent.record.rung and float_key(r.candidate) == parent.key
+            r.stage == "parent" and r.rung > parent.record.rung and r.float_key == parent.key
             for r in self.now.known.records
         )
 

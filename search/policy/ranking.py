@@ -24,10 +24,6 @@ from search.study.trial import TrialRecord, checkpoint_of
 
 log = logging.getLogger("search")
 
-SIGMAS = 2.0
-"""The lower bound of accuracy that must reach the threshold: so many sigma below what validation shows. Of several
-networks the luckiest is chosen, so one sigma is missed on the test set in a third of cases (docs/record)."""
-
 
 MAY_REACH = 0.25
 """A finalist whose lower bound misses the threshold is read where it reaches it on the test set with this chance."""
@@ -60,13 +56,7 @@ class Judge:
     def predicted(self, record: TrialRecord) -> float:
         """What `record` counts as: the lower bound of a network's accuracy; of a float parent what it promises."""
         assert record.result is not None
-        if record.stage == "parent":
-            return record.forecast if record.forecast is not None else record.result.accuracy
-        return record.result.lower(self.settings.margin, SIGMAS)
-
-    def violation(self, predicted: float) -> float:
-        """Above 0: infeasible, by that much accuracy. Without a threshold nothing is."""
-        return self.settings.threshold - predicted if self.settings.objective == "constrained" else 0.0
+        return record.result.counts_as(self.settings, record.stage, record.forecast)
 
     def allowance(self, total: int) -> float:
         """What validation shows too much of a network that was chosen by it: the margin that was asked for, else one
@@ -95,14 +85,14 @@ class Judge:
         return found
 
     def feasible(self, record: TrialRecord) -> bool:
-        return self.violation(self.predicted(record)) <= 0
+        return self.settings.violation(self.predicted(record)) <= 0
 
     def rank(self, record: TrialRecord) -> tuple[float, ...]:
         """The smaller, the better: what the objective asks for, with accuracy that is missing before all."""
         assert record.result is not None
         predicted, total = self.predicted(record), record.result.price.total
         if self.settings.objective == "constrained":
-            missing = max(0.0, self.violation(predicted))
+            missing = max(0.0, self.settings.violation(predicted))
             return (missing, total)
         if self.settings.objective == "target":
             assert self.settings.target_score is not None

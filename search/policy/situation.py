@@ -1,4 +1,4 @@
-"""What a decision is taken from: knowledge, space, budget and plan, together with chance."""
+"""What a decision is taken from: what a study knows, what settings cost and gain, budget and plan, and chance."""
 
 from __future__ import annotations
 
@@ -15,13 +15,19 @@ from contest.candidate import Candidate
 from contest.errors import ContestError
 from contest.networks.options import Value
 from search.candidates import compressed, float_candidate, seeds
-from search.policy.accuracy import CompressionModel, Measured, Observation, features, loss_ratio, measured, reach
-from search.policy.budget import LEAST, Budget, Plan
-from search.policy.learning_curve import PRIORS, LearningCurve
+from search.policy.accuracy import (
+    Measured,
+    features,
+    fit,
+    reach,
+)
+from search.policy.budget import LEAST, Budget, Plan, account, plan_of
+from search.policy.learning_curve import expected_ends, fit_curve
 from search.policy.ranking import Judge
 from search.space import Space
 from search.study.settings import StudySettings
-from search.study.trial import Stage, TrialPrice, TrialRecord, float_key
+from search.study.study import Snapshot
+from search.study.trial import TrialPrice, TrialRecord
 from search.trainers.protocol import Trainer
 
 FILE_OVERHEAD = 1.02
@@ -112,7 +118,11 @@ class FloatParent:
     record: TrialRecord
     error: Measured
     """At the end of its training: as measured, or as its curve lets expect."""
-    macs: int
+
+    @property
+    def macs(self) -> int:
+        assert self.record.result is not None
+        return self.record.result.price.macs
 
     @property
     def finished(self) -> bool:
@@ -137,69 +147,25 @@ class Knowledge:
         validation: int,
         classes: int,
     ) -> None:
-        self.settings, self.records, self.space = settings, list(records), space
-        self.images, self.validation, self.classes = images, validation, classes
+        self.settings, self.records = settings, list(records)
+        self.images, self.validation = images, validation
         self.judge = Judge(settings, records, classes)
+        # The error on validation that is the threshold on other images: less the allowance for choosing by it.
+        enough = 1 - settings.threshold - self.judge.allowance(validation)
+        self.enough_error = max(enough, 1e-3, 0.5 / validation)
         done = self.judge.records
-        self._ratio = loss_ratio([(r.result.correct, r.result.total, r.result.loss) for r in done if r.result])
-        floats = [r for r in done if r.stage == "parent" and r.at_end and r.result]
-        self.curve = LearningCurve(
-            PRIORS.get(settings.dataset),
-            [
-                (
-                    r.candidate.architecture,
-                    r.result.price.macs,
-                    r.candidate.train.epochs * images,
-                    1 - r.result.accuracy,
-                )
-                for r in floats
-                if r.result and r.candidate.train.epochs
-            ],
-            [r.result.curve for r in floats if r.result],
-        )
-        self.parents = self._parents(done)
-        observations = [o for r in self.judge.networks if (o := self._observation(r))]
-        self.model = CompressionModel(observations, self.enough_error)
-
-    def _parents(self, done: Sequence[TrialRecord]) -> dict[str, FloatParent]:
-        found: dict[str, FloatParent] = {}
-        for record in done:
-            if record.stage != "parent" or record.result is None:
-                continue
-            key = float_key(record.candidate)
-            known = found.get(key)
-            if known is not None and known.record.rung > record.rung:
-                continue
-            values = self.space.complete(record.params)
-            error = self.measured(record)
-            if not record.at_end:
-                end, sigma = self.curve.end(record.result.curve or ((0.5, record.result.accuracy),))
-                error = Measured(math.log2(max(end, 1e-4)), math.hypot(sigma, error.sigma))
-            found[key] = FloatParent(key, values, record.candidate, record, error, record.result.price.macs)
-        return found
-
-    def measured(self, record: TrialRecord) -> Measured:
-        assert record.result is not None
-        return measured(record.result.correct, record.result.total, record.result.loss, self._ratio)
-
-    def _observation(self, record: TrialRecord) -> Observation | None:
-        parent = self.parents.get(float_key(record.candidate))
-        if parent is None or record.result is None:
-            return None
-        return Observation(features(record.candidate, self.images), parent.key, parent.error, self.measured(record))
+        self.curve = fit_curve(settings.dataset, done, images)
+        expected = expected_ends(self.curve, done)
+        models = fit(done, expected, images, self.enough_error)
+        self.model = models.compression
+        self.parents = {
+            key: FloatParent(key, space.complete(record.params), record.candidate, record, error)
+            for key, (record, error) in models.parents.items()
+        }
 
     def children(self, parent: str) -> list[TrialRecord]:
         """Everything that has been begun from that parent, in whatever state but failed."""
-        return [
-            r
-            for r in self.records
-            if r.stage in ("child", "long") and r.state != "FAIL" and float_key(r.candidate) == parent
-        ]
-
-    @property
-    def enough_error(self) -> float:
-        """The error on validation that is the threshold on other images: less the allowance for choosing by it."""
-        return max(1 - self.settings.threshold - self.judge.allowance(self.validation), 1e-3, 0.5 / self.validation)
+        return [r for r in self.records if r.stage in ("child", "long") and r.state != "FAIL" and r.float_key == parent]
 
 
 DRAW = 0.4
@@ -285,20 +251,6 @@ DEARER = 1.5
 
 
 @dataclass(frozen=True)
-class Proposal:
-    """A piece of work that is worth its cost, and why."""
-
-    stage: Stage
-    values: Mapping[str, Value]
-    candidate: Candidate
-    rung: int
-    why: str
-    gain: float = 0.0
-    forecast: float | None = None
-    """Accuracy on validation that is expected of the network."""
-
-
-@dataclass(frozen=True)
 class Situation:
     """Everything a proposal may depend on. The same situation gives the same proposal."""
 
@@ -320,7 +272,7 @@ class Situation:
 
     @cached_property
     def begun_parents(self) -> set[str]:
-        return {float_key(r.candidate) for r in self.known.records if r.stage == "parent"}
+        return {r.float_key for r in self.known.records if r.stage == "parent"}
 
     @cached_property
     def long_epochs(self) -> float:
@@ -351,3 +303,15 @@ class Situation:
             self.pool(float_candidate(values, epochs=1.0), values, 1.0).setting(values) for values in seeds(self.space)
         ]
         return [setting.price.total for setting in settings if setting is not None]
+
+
+def situation(study: Snapshot, trainer: Trainer) -> Situation | None:
+    """What the next proposal is made from; None: as many networks as were asked for have been begun."""
+    settings, records = study.settings, study.records
+    if settings.trials is not None and study.begun >= settings.trials:
+        return None
+    budget = account(study, trainer.images, records)
+    plan = plan_of(study, budget)
+    sizes = {"images": trainer.images, "validation": trainer.validation, "classes": trainer.classes}
+    known = Knowledge(settings, records, study.space, **sizes)
+    return Situation(known, study.space, trainer, budget, plan, random.Random(str(study.seed)))

@@ -95,6 +95,10 @@ class StudySettings:
         if self.trials is None and self.budget_s is None and self.images is None:
             raise UsageError("give --trials N, --images N or --budget TIME (or both): a study needs an end")
 
+    def violation(self, accuracy: float) -> float:
+        """Above 0: infeasible, by that much accuracy. Without a threshold nothing is."""
+        return self.threshold - accuracy if self.objective == "constrained" else 0.0
+
     @property
     def rule_name(self) -> str:
         """The rule's name, under which reports hold its score (`rule` may be a TOML file)."""

@@ -11,7 +11,7 @@ import logging
 import sqlite3
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -296,15 +296,19 @@ class ClaimTable:
         self._study = study
         patient(_METADATA.create_all)(self._engine, checkfirst=True)
 
-    def claim(self, key: str, trial: int, *, slots: int | None = None) -> int:
-        """The number of the trial that owns `key`: `trial` itself if it was free.
+    def claim(self, key: str, trial: int, *, slots: int | None = None, dead: Collection[int] = ()) -> int:
+        """The number of the trial that owns `key`: `trial` itself if it was free or is taken over from one of `dead`.
 
         With `slots`, a free key also takes one of that many slots. Raises StudyFullError when none is left.
         """
         while True:
             owner = self.owner(key)
-            if owner is not None:
+            if owner is not None and owner not in dead:
                 return owner
+            if owner is not None:
+                if self.take_over(key, owner, trial):
+                    return trial
+                continue  # another worker was faster: look again
             slot = None
             if slots is not None:
                 slot = self.taken()

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import random
 import secrets
 import socket
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,10 +24,20 @@ from optuna.trial import FrozenTrial, TrialState
 
 from contest.candidate import Candidate
 from contest.networks.options import Value
+from search.candidates import to_candidate
 from search.space import Space
 from search.study.settings import StudySettings
-from search.study.storage import ClaimTable, PatientStorage, open_storage, storage_url
-from search.study.trial import Stage, TrialPrice, TrialRecord, TrialResult, key_of, result_from_json, result_to_json
+from search.study.storage import ClaimTable, PatientStorage, StudyFullError, open_storage, storage_url
+from search.study.trial import (
+    Proposal,
+    Stage,
+    TrialPrice,
+    TrialRecord,
+    TrialResult,
+    key_of,
+    record_of,
+    result_to_json,
+)
 
 
 def directions(settings: StudySettings) -> list[str]:
@@ -59,6 +68,44 @@ def make_sampler(settings: StudySettings, number: int = 0) -> optuna.samplers.Ba
 WORKER = f"{socket.gethostname()}:{os.getpid()}"
 MAX_RETRIES = 3
 """Deaths of workers over one piece of work after which it counts as failed (it may be what kills them)."""
+FINISHED = "finished"
+"""Study attribute: workers may go home."""
+ACCOUNT = "account"
+"""Study attribute: images in all, or the end of the time (Unix) with the machine's speed, and the plan."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a worker has taken on: it owns the claim for it."""
+
+    trial: optuna.Trial
+    key: str
+    candidate: Candidate
+    stage: Stage
+    rung: int
+    price: TrialPrice
+    forecast: float | None = None
+
+    def directory(self, study: Study) -> Path:
+        """Where the candidate's checkpoints lie, whoever trains it and however often it is resumed."""
+        return study.directory / "trials" / self.key
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A study at one moment: whatever is decided is decided from one of these."""
+
+    settings: StudySettings
+    space: Space
+    records: Sequence[TrialRecord]
+    waiting: bool
+    """Whether the queue holds work."""
+    account: Mapping[str, Any] | None
+    """See `Study.account`."""
+    seed: int
+    """Of the next decision: of the study, how much has been tried, and which worker asks."""
+    begun: int
+    """How many of the networks that were asked for have been begun."""
 
 
 class Study:
@@ -101,7 +148,7 @@ class Study:
         """Everything in the study that names a candidate, by number, in whatever state."""
         found = []
         for trial in self.optuna.get_trials(deepcopy=False):
-            record = self._parsed.get(trial.number) or parse(trial)
+            record = self._parsed.get(trial.number) or record_of(trial)
             if record is None:
                 continue
             if trial.state.is_finished():
@@ -113,9 +160,25 @@ class Study:
         """Records that training has given a result, best known state of the study."""
         return [r for r in self.records() if r.result is not None]
 
-    def trial(self, number: int) -> FrozenTrial | None:
-        """The trial with that number as the storage has it."""
-        return next((t for t in self.optuna.get_trials(deepcopy=False) if t.number == number), None)
+    @property
+    def account(self) -> Mapping[str, Any] | None:
+        """What may be spent and what is planned; None where that was not written down."""
+        found: Mapping[str, Any] | None = self.optuna.user_attrs.get(ACCOUNT)
+        return found
+
+    def snapshot(self) -> Snapshot:
+        """The study as it is now."""
+        records = self.records()
+        trials = self.optuna.get_trials(deepcopy=False)
+        return Snapshot(
+            settings=self.settings,
+            space=self.space,
+            records=records,
+            waiting=any(trial.state == TrialState.WAITING for trial in trials),
+            account=self.account,
+            seed=_seed(self.settings, len(trials)),
+            begun=self.claims.taken(),
+        )
 
     # writing
 
@@ -132,62 +195,80 @@ class Study:
         with self.storage.together():
             return self.space.values(trial)
 
-    def dice(self) -> random.Random:
-        """Chance for the next decision: of the seed, how much has been tried, and which worker asks."""
-        return random.Random(f"{_seed(self.settings, len(self.optuna.get_trials(deepcopy=False)))}")
+    def next_waiting(self) -> tuple[optuna.Trial, Proposal]:
+        """The next trial of the queue, ours from now on, and what it stands for."""
+        trial = self.ask()
+        values, todo = self.values(trial), trial.user_attrs.get("todo")
+        if todo is None:  # put into Optuna's queue by hand, by its parameters alone
+            settings = self.settings
+            candidate = to_candidate(values, epochs=settings.explore_epochs, seed=settings.seed)
+            return trial, Proposal("long", values, candidate, 0, "")
+        candidate = Candidate.from_json(todo["candidate"])
+        retries, why, forecast = int(todo.get("retries", 0)), todo.get("why", ""), todo.get("forecast")
+        more = {"why": why, "forecast": forecast, "retries": retries}
+        return trial, Proposal(todo.get("stage", "long"), values, candidate, int(todo.get("rung", 0)), **more)
 
-    def describe(
-        self,
-        trial: optuna.Trial,
-        key: str,
-        candidate: Candidate,
-        stage: Stage,
-        rung: int,
-        estimate: TrialPrice | None,
-        todo: Mapping[str, Any],
-    ) -> None:
+    def describe(self, trial: optuna.Trial, todo: Proposal, estimate: TrialPrice | None) -> None:
         """Write down what `trial` is about to do, before it does it."""
         work = {
-            "key": key,
-            "candidate": candidate.to_json(),
-            "stage": stage,
-            "rung": rung,
+            "key": key_of(todo.candidate),
+            "candidate": todo.candidate.to_json(),
+            "stage": todo.stage,
+            "rung": todo.rung,
             "worker": WORKER,
-            "retries": int(todo.get("retries", 0)),
-            "forecast": todo.get("forecast"),
-            "why": todo.get("why", ""),
+            "retries": todo.retries,
+            "forecast": todo.forecast,
+            "why": todo.why,
             "estimate": asdict(estimate) if estimate else None,
         }
         trial.set_user_attr("work", work)
 
-    def tell(
-        self, trial: optuna.Trial, result: TrialResult, violation: float, predicted: float, stopped: str | None
-    ) -> None:
-        """Record a training's end. `violation` > 0 means infeasible; `stopped` says why a training was ended early.
+    def begin(self, trial: optuna.Trial, todo: Proposal, price: TrialPrice) -> Work | None:
+        """Write down what `trial` is about to do and claim it; None: it is answered from the study, or refused."""
+        self.describe(trial, todo, price)
+        work = Work(trial, key_of(todo.candidate), todo.candidate, todo.stage, todo.rung, price, todo.forecast)
+        slots = self.settings.trials if work.stage != "parent" else None
+        dead = {r.number for r in self.records() if r.left_behind}
+        try:
+            owner = self.claims.claim(f"{work.key}:{work.rung}", trial.number, slots=slots, dead=dead)
+        except StudyFullError as error:
+            self.refuse(trial, str(error))
+            return None
+        if owner == trial.number:
+            return work
+        earlier = next((r for r in self.records() if r.number == owner), None)
+        if earlier is None or earlier.result is None or earlier.state != "COMPLETE":
+            state = earlier.reason or earlier.state.lower() if earlier else "taken"
+            self.refuse(trial, f"the same as trial {owner} ({state})")
+        else:
+            self.answer(trial, earlier)
+        return None
+
+    def finish(self, work: Work, result: TrialResult) -> None:
+        """Record the end of a training, or its stop at a rung.
 
         Raises what Optuna raises if another worker has been given this trial since.
         """
-        trial.set_user_attr("result", result_to_json(result))
-        trial.set_constraint("accuracy", violation)
-        if stopped:
-            trial.set_user_attr("reason", stopped)
-            self.optuna.tell(trial, state=TrialState.PRUNED)
-        else:
-            self.optuna.tell(trial, self._values(result.price, predicted))
+        work.trial.set_user_attr("result", result_to_json(result))
+        self._told(work.trial, result, work.stage, work.forecast)
 
-    def refuse(self, trial: optuna.Trial, reason: str, *, violation: float | None = None) -> None:
-        """Record that `trial` is not trained, and why."""
-        trial.set_user_attr("reason", reason)
-        if violation is not None:
-            trial.set_constraint("accuracy", violation)
-        self.optuna.tell(trial, state=TrialState.PRUNED)
-
-    def answer(self, trial: optuna.Trial, earlier: TrialRecord, violation: float, predicted: float) -> None:
+    def answer(self, trial: optuna.Trial, earlier: TrialRecord) -> None:
         """Record that `trial` repeats `earlier` and has its result."""
         trial.set_user_attr("answered_by", earlier.number)
-        trial.set_constraint("accuracy", violation)
         assert earlier.result is not None
-        self.optuna.tell(trial, self._values(earlier.result.price, predicted))
+        self._told(trial, earlier.result, earlier.stage, earlier.forecast)
+
+    def _told(self, trial: optuna.Trial, result: TrialResult, stage: Stage, forecast: float | None) -> None:
+        """What a training counts as is a constraint to Optuna, above 0 where it is violated."""
+        accuracy, score = result.counts_as(self.settings, stage, forecast), result.price.total
+        trial.set_constraint("accuracy", self.settings.violation(accuracy))
+        values = {"constrained": [score], "target": [accuracy], "pareto": [score, accuracy]}
+        self.optuna.tell(trial, values[self.settings.objective])
+
+    def refuse(self, trial: optuna.Trial, reason: str) -> None:
+        """Record that `trial` is not trained, and why."""
+        trial.set_user_attr("reason", reason)
+        self.optuna.tell(trial, state=TrialState.PRUNED)
 
     def fail(self, trial: optuna.Trial, reason: str) -> None:
         """Record that the training of `trial` failed; nobody will try it again."""
@@ -251,11 +332,6 @@ class Study:
             more = {"forecast": todo.get("forecast"), "why": todo.get("why", "")}
             self.enqueue(params, candidate, todo["stage"], todo["rung"], retries=retries, **more)
 
-    def _values(self, price: TrialPrice, predicted: float) -> list[float]:
-        if self.settings.objective == "pareto":
-            return [price.total, predicted]
-        return [predicted if self.settings.objective == "target" else price.total]
-
 
 def new_identity(directory: Path) -> str:
     """A name that no other study has, in any database: folders are renamed, copied and called alike."""
@@ -275,37 +351,6 @@ def older_name(directory: Path, storage: PatientStorage) -> str:
     return directory.resolve().name
 
 
-def parse(trial: FrozenTrial) -> TrialRecord | None:
-    """A trial as a record, or None if it never came as far as naming its candidate."""
-    attrs = trial.user_attrs
-    work = attrs.get("work") or attrs.get("todo")
-    if work is None:
-        return None
-    candidate = Candidate.from_json(work["candidate"])
-    estimate = work.get("estimate")
-    return TrialRecord(
-        number=trial.number,
-        state=trial.state.name,
-        key=work.get("key") or key_of(candidate),
-        stage=work["stage"],
-        rung=work["rung"],
-        candidate=candidate,
-        params={**trial.system_attrs.get("fixed_params", {}), **trial.params},
-        estimate=TrialPrice(**estimate) if estimate else None,
-        # A worker may die between writing its result and telling it: then the result does not count.
-        result=result_from_json(attrs["result"]) if "result" in attrs and _told(trial) else None,
-        reason=attrs.get("reason"),
-        answered_by=attrs.get("answered_by"),
-        worker=work.get("worker"),
-        forecast=work.get("forecast"),
-        why=work.get("why") or "",
-    )
-
-
-def _told(trial: FrozenTrial) -> bool:
-    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-
-
 def _age_s(trial: FrozenTrial) -> float:
     start = trial.datetime_start
     return 0.0 if start is None else (datetime.now() - start).total_seconds()
@@ -322,26 +367,6 @@ def _process_is_gone(worker: str) -> bool:
     except PermissionError:
         return False
     return False
-
-
-FINISHED = "finished"
-"""Study attribute: workers may go home."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a worker has taken on: it owns the claim for it."""
-
-    trial: optuna.Trial
-    key: str
-    candidate: Candidate
-    stage: Stage
-    rung: int
-    price: TrialPrice
-
-    def directory(self, study: Study) -> Path:
-        """Where the candidate's checkpoints lie, whoever trains it and however often it is resumed."""
-        return study.directory / "trials" / self.key
 
 
 def open_study(directory: Path, storage: str | None = None) -> Study:

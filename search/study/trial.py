@@ -5,11 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from contest.candidate import Candidate, plain
+from contest.networks.options import Value
+from search.study.settings import StudySettings
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
 
 Stage = Literal["parent", "child", "long", "explore", "refine"]
 """A float parent, a short or a long tuning of a child; the last two are of studies made before there were parents."""
@@ -27,6 +34,11 @@ class TrialPrice:
     @property
     def total(self) -> float:
         return self.params + self.ops
+
+
+SIGMAS = 2.0
+"""The lower bound of accuracy that must reach the threshold: so many sigma below what validation shows. Of several
+networks the luckiest is chosen, so one sigma is missed on the test set in a third of cases (docs/record)."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +61,12 @@ class TrialResult:
     def accuracy(self) -> float:
         return self.correct / self.total
 
+    def counts_as(self, settings: StudySettings, stage: Stage, forecast: float | None) -> float:
+        """The lower bound of a network's accuracy; of a float parent what it promises."""
+        if stage == "parent":
+            return self.accuracy if forecast is None else forecast
+        return self.lower(settings.margin, SIGMAS)
+
     def lower(self, margin: float | None, z: float = 1.0) -> float:
         """Accuracy less the asked margin (a fraction), or the Wilson lower bound at `z` sigma.
 
@@ -64,6 +82,22 @@ def wilson_lower(p: float, n: int, z: float) -> float:
     centre = p + z * z / (2 * n)
     spread = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     return (centre - spread) / (1 + z * z / n)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A piece of work that is worth its cost, and why."""
+
+    stage: Stage
+    values: Mapping[str, Value]
+    candidate: Candidate
+    rung: int
+    why: str
+    gain: float = 0.0
+    forecast: float | None = None
+    """Accuracy on validation that is expected of the network."""
+    retries: int = 0
+    """Workers that have died over it."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +122,16 @@ class TrialRecord:
     """Accuracy on validation that was expected of the network before the training."""
     why: str = ""
     """Why it was begun."""
+
+    @cached_property
+    def float_key(self) -> str:
+        """The identity of the float training that it is, or begins from."""
+        return float_key(self.candidate)
+
+    @property
+    def left_behind(self) -> bool:
+        """Whether its worker died over it."""
+        return self.state == "FAIL" and self.reason is None
 
     @property
     def at_end(self) -> bool:
@@ -142,9 +186,40 @@ def result_from_json(text: str) -> TrialResult:
     return TrialResult(**data)
 
 
+def record_of(trial: FrozenTrial) -> TrialRecord | None:
+    """Optuna's trial as a record, or None if it never came as far as naming its candidate."""
+    attrs = trial.user_attrs
+    work = attrs.get("work") or attrs.get("todo")
+    if work is None:
+        return None
+    estimate = work.get("estimate")
+    # A worker may die between writing its result and telling it: then the result does not count.
+    told = "result" in attrs and trial.state.name in ("COMPLETE", "PRUNED")
+    return TrialRecord(
+        number=trial.number,
+        state=trial.state.name,
+        key=work.get("key") or _key(work["candidate"]),
+        stage=work["stage"],
+        rung=work["rung"],
+        params={**trial.system_attrs.get("fixed_params", {}), **trial.params},
+        estimate=TrialPrice(**estimate) if estimate else None,
+        result=result_from_json(attrs["result"]) if told else None,
+        reason=attrs.get("reason"),
+        answered_by=attrs.get("answered_by"),
+        worker=work.get("worker"),
+        forecast=work.get("forecast"),
+        why=work.get("why") or "",
+        candidate=Candidate.from_json(work["candidate"]),
+    )
+
+
 def key_of(candidate: Candidate) -> str:
     """The identity of a candidate: equal candidates train to equal networks."""
-    return hashlib.sha256(candidate.to_json().encode()).hexdigest()[:16]
+    return _key(candidate.to_json())
+
+
+def _key(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def float_key(candidate: Candidate) -> str:

@@ -85,7 +85,6 @@ class PipelineTrainer:
         return len(self._validation)
 
     def price(self, candidate: Candidate) -> TrialPrice:
-
         return price_before(candidate, self.settings.rule, self.image_shape, self.classes)
 
     def train(
@@ -141,15 +140,9 @@ class PipelineTrainer:
             ends_at=ends_at,
             provenance=self._provenance,
         )
-        model = save(outcome.network, directory / "model.pt")
-        assert outcome.validation is not None
-        return Trained(
-            outcome.validation.correct,
-            outcome.validation.total,
-            price_after(model, self.settings.rule),
-            model,
-            outcome.validation.loss,
-        )
+        model, seen = save(outcome.network, directory / "model.pt"), outcome.validation
+        assert seen is not None
+        return Trained(seen.correct, seen.total, price_after(model, self.settings.rule), model, seen.loss)
 
     def some_images(self, count: int) -> Images:
         """The first training images: for timing."""

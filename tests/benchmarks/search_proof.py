@@ -43,13 +43,12 @@ from scoring.commands import rule_of
 from scoring.rules import load_rule
 from search.candidates import to_candidate
 from search.output.progress import LiveView
-from search.policy.budget import ACCOUNT
 from search.policy.forecast import open_account
 from search.run import Run, Tools
 from search.space import Space, make_space
 from search.study.settings import StudySettings
 from search.study.storage import open_storage, storage_url
-from search.study.study import Study
+from search.study.study import ACCOUNT, Study
 from search.trainers.pipeline import PipelineTrainer
 from search.trainers.protocol import Progress, Trained
 

@@ -26,13 +26,13 @@ from search.candidates import float_candidate, seeds, to_candidate
 from search.output.progress import LiveView
 from search.policy.forecast import open_account
 from search.policy.proposals import starting_points
-from search.policy.ranking import SIGMAS, SearchOutcome, reads
+from search.policy.ranking import SearchOutcome, reads
 from search.run import Run, Tools
 from search.space import make_space
 from search.study.settings import StudySettings
 from search.study.storage import open_storage, storage_url
 from search.study.study import Study
-from search.study.trial import float_key, key_of
+from search.study.trial import SIGMAS, float_key, key_of
 from search.worker import work_until_done
 
 

@@ -24,11 +24,11 @@ from search.output.progress import leaders_table, tracker
 from search.policy.accuracy import FEATURES, CompressionModel, Measured, Observation, features, measured, reach
 from search.policy.budget import FEW, SEARCHES, Budget, corrected, make_plan, parse_duration
 from search.policy.learning_curve import PRIORS, LearningCurve, kind_of
-from search.policy.ranking import SIGMAS, Judge, finalists
+from search.policy.ranking import Judge, finalists
 from search.policy.situation import Knowledge, Worth
 from search.space import make_space
 from search.study.settings import StudySettings
-from search.study.trial import Stage, TrialPrice, TrialRecord, TrialResult, wilson_lower
+from search.study.trial import SIGMAS, Stage, TrialPrice, TrialRecord, TrialResult, wilson_lower
 from search.trainers.protocol import Speed
 
 THIN = Architecture("thin", {"stem_width": 16, "widths": (32, 64), "depths": (1, 2), "strides": (2, 2)})
