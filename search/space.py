@@ -76,6 +76,7 @@ SMALL_IMAGES: Mapping[str, Any] = {
     "blocks_2": [1, 2],
     "blocks_3": [0, 1, 2],
     "blocks_4": [0],
+    "opposites": ["none"],
     "cutout": [0],
     "mixup": [0.0],
     "cutmix": [0.0],

@@ -179,7 +179,7 @@ DRAWS = {
     "blocks_4": Draw(low=0, high=3, step=1),
     "growth_4": Draw((1.0, 1.5, 2.0)),
     "expansion": Draw((1.5, 2.0, 3.0, 4.0, 6.0)),  # of inverted blocks
-    "opposites": Draw(("none",)),  # "stem", "first", "all"
+    "opposites": Draw(("stem", "none", "first")),  # (what a point does not say is the middle)
 }
 
 
@@ -194,9 +194,18 @@ def from_draws(values: Mapping[str, Any]) -> dict[str, Option]:
     options["block"] = str(values["thin_block"])
     if values["thin_block"] == "inverted":
         options["expansion"] = float(values["expansion"])
-    if values.get("opposites", "none") != "none":
-        options["opposites"] = str(values["opposites"])
     if values["early"]:
         options["stem_width"] = widths[0]
         widths, depths, strides = widths[1:], depths[1:], strides[1:]
-    return {**options, **stages(widths, depths, strides)}
+    return {**options, **_pairs(values, stage_widths(values)[0]), **stages(widths, depths, strides)}
+
+
+def _pairs(values: Mapping[str, Any], stem: int) -> dict[str, Option]:
+    """The option `opposites`, as far as there are pairs: even numbers of channels, and 1x1 convolutions that widen."""
+    choice = str(values.get("opposites", "none"))
+    if choice == "none" or stem % 2:
+        return {}
+    inverted = values["thin_block"] == "inverted"
+    if choice == "first" and (not inverted or round(stem * float(values["expansion"])) % 2):
+        choice = "stem"
+    return {"opposites": choice}
