@@ -29,5 +29,5 @@ def test_a_parent_gives_its_network_every_weight(path: Path) -> None:
         start_from(path, model, "0123")
 
 
-def test_there_is_a_parent() -> None:
-    assert [path.stem for path in parent_files()] == ["inverted-8m-float"]
+def test_there_are_parents() -> None:
+    assert [path.stem for path in parent_files()] == ["inverted-7m-float", "inverted-8m-float"]
