@@ -60,6 +60,10 @@ class Grid:
         """Whether a quantiser to the other grid would only copy: exporters write one behind every operator."""
         return self.same_points(other) and other.low <= self.low and self.high <= other.high
 
+    def same_step(self, other: Grid) -> bool:
+        """Whether codes of both may be added: they have one step, and it is the same."""
+        return self.step is not None and self.step == other.step and self.moved == other.moved
+
     def same_points(self, other: Grid) -> bool:
         return (self.step, self.zero, self.moved) == (other.step, other.zero, other.moved) and (
             self.step is not None or (self.scale, self.axis) == (other.scale, other.axis)

@@ -22,8 +22,6 @@ from scoring.graph.graph import KINDS, Charge, Graph, Node
 MULTIPLY, ADD, ACTIVATION, QUANTISER, SUM = "multiply", "add", "activation", "quantiser", "sum"
 GRANTED = (MULTIPLY, ADD, ACTIVATION, QUANTISER)
 """For each element made and read; `SUM` is granted for each element made."""
-_NUMBERS = frozenset((MULTIPLY, ADD))
-"""Numbers of the channel: what a network could be made of."""
 
 MOST_IN_A_ROW: Mapping[str, int] = {MULTIPLY: 2, ADD: 2, ACTIVATION: 3, QUANTISER: 4}
 """Operations of one sort on one way from layer to layer: one of the layer before, one of the layer behind. Functions of
@@ -39,6 +37,13 @@ class Demand:
     sort: str
     elements: int
     bits: int
+    by_channel: bool = False
+    """Whether it is an activation or a quantiser with a number for each channel."""
+
+    @property
+    def has_numbers(self) -> bool:
+        """Whether a network could be made of it."""
+        return self.sort in (MULTIPLY, ADD) or self.by_channel
 
 
 @dataclass(frozen=True)
@@ -168,13 +173,15 @@ def settle(
     grants: Iterable[Grant],
     regions: Regions,
     deep: Collection[int] = frozenset(),
+    sums: Collection[str] = frozenset(),
 ) -> Settled:
     """Cover the demands, but those of `deep`, by the grants as far as they reach, the widest bits first.
 
     Grants are for the region of what a layer makes or reads. But many layers of few bits cost little and grant many
     numbers of the channel, of which a network could be made beside them: as far as such a grant exceeds what the layer
     costs, it flows from what the layer makes only with the map, and from what it reads only against it, to what leads
-    to nothing but layers; through a value flows no more than its elements.
+    to nothing but layers; through a value flows no more than its elements. `sums`: what reductions over anything but
+    places make.
     """
     settled = Settled(left={i: demands[i].elements for i in sorted(deep)})
     wanted: dict[tuple[str, str], dict[int, list[int]]] = {}
@@ -195,12 +202,13 @@ def settle(
                 flow.edge(supplied.name, (supplied.value, supplied.sort, supplied.way), math.inf)
                 supply[place] = supply.get(place, 0) + supplied.elements
     _ways(graph, flow, {sort for _, sort in wanted} - {SUM})
-    beside = _beside_layers(graph)
+    beside = _beside_layers(graph, sums)
+    numbers = {(demand.node.output, demand.sort) for demand in demands if demand.has_numbers}
     for value, sort in wanted:
         flow.edge((regions.of(value), sort), (value, sort), math.inf)
         if sort != SUM:
             flow.edge((value, sort, "down"), (value, sort), math.inf)
-            if sort not in _NUMBERS or value not in beside:
+            if (value, sort) not in numbers or value not in beside:
                 flow.edge((value, sort, "up"), (value, sort), math.inf)
     for bits in sorted({bits for bucket in wanted.values() for bits in bucket}, reverse=True):
         for key, bucket in wanted.items():
@@ -261,7 +269,7 @@ def _ways(graph: Graph, flow: _Flow, sorts: Collection[str]) -> None:
                     flow.edge((node.output, sort, "up"), (value, sort, "up"), most)
 
 
-def _beside_layers(graph: Graph) -> set[str]:
+def _beside_layers(graph: Graph, sums: Collection[str]) -> set[str]:
     """Values that also lead to something else than layers: to a sum or product of maps, or to the end."""
     found = {node.output for node in graph.running if not graph.consumers.get(node.output)}
     for node in reversed(graph.running):
@@ -269,7 +277,7 @@ def _beside_layers(graph: Graph) -> set[str]:
             continue
         changing = [i for i in node.inputs if i and not graph.is_constant(i)]
         merges = len(changing) > 1 and (node.kind not in KINDS or KINDS[node.kind].price is not Charge.MOVE)
-        if merges or node.output in found:
+        if merges or node.output in sums or node.output in found:
             found.update(changing)
     return found
 

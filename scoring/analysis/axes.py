@@ -240,9 +240,13 @@ def elements_read(graph: Graph, node: Node, axes: dict[str, Axes]) -> int:
         pooled = [int(i) % len(shape) for i in a["axes"]]
         return 0 if all(is_spatial(before[i]) for i in pooled) else math.prod(shape)
     dims = len(a.get("kernel", a.get("size", ())))
-    kernel: list[int] = list(a.get("kernel", ()))
-    kernel = kernel or [math.ceil(n / m) for n, m in zip(shape[-dims:], a["size"], strict=True)]
-    over = [i for i, k in zip(range(len(shape) - dims, len(shape)), kernel, strict=True) if k > 1]
-    if all(is_spatial(before[i]) for i in over):
-        return 0
-    return math.prod(graph.shapes[node.output]) * math.prod(kernel)
+    last = range(len(shape) - dims, len(shape))
+    if "kernel" in a:
+        over = [i for i, k in zip(last, a["kernel"], strict=True) if k > 1]
+        read = math.prod(graph.shapes[node.output]) * math.prod(a["kernel"])
+    else:  # cells that overlap where their number does not divide the size
+        over = [i for i, m in zip(last, a["size"], strict=True) if shape[i] != m]
+        read = math.prod(shape[:-dims])
+        for n, m in zip(shape[-dims:], a["size"], strict=True):
+            read *= sum(-(-(i + 1) * n // m) - i * n // m for i in range(m))
+    return 0 if all(is_spatial(before[i]) for i in over) else read

@@ -81,7 +81,8 @@ class _Analysis(LayerCosts):
     def costs(self, parent: ParentCosts | None) -> Costs:
         """The table of what was added."""
         deep = too_deep(self.graph, self.demands)
-        settled = settle(self.graph, self.demands, self.grants, self.regions, deep)
+        sums = {node.output for node in self.graph.running if self._reduces(node)}
+        settled = settle(self.graph, self.demands, self.grants, self.regions, deep, sums)
         fewest: dict[int, int] = {}  # bits of the layers that make or read a region
         for grant in self.grants:
             for region in (grant.made_region, *grant.read_regions):
@@ -102,6 +103,13 @@ class _Analysis(LayerCosts):
             parent=parent,
             allowances={"work": settled.used, "wiring": wiring.bits / max(1, wiring.allowance)},
         )
+
+    def _reduces(self, node: Node) -> bool:
+        """Whether values of several channels, or of places that are no rows and columns, become one."""
+        price = KINDS[node.kind].price if node.kind in KINDS else Charge.EXPRESSION
+        if price is Charge.POOL:
+            return bool(elements_read(self.graph, node, self.axes))
+        return price in (Charge.READ, Charge.ELEMENT)
 
     def _wiring(self) -> Wiring:
         """What the wiring holds beyond its allowance is charged like parameters."""
@@ -264,7 +272,8 @@ class _Analysis(LayerCosts):
         """Granted if its numbers are those of the channel; a table of them is a layer of one tap a place."""
         bits = bits_of(self.graph.types[node.output])
         if all(self._runs_along_channels(node, value) for value in constants if value):
-            self._demand(node, sort, bits if sort == QUANTISER else None)
+            several = any(math.prod(self.graph.shapes[value]) > 1 for value in constants if value)
+            self._demand(node, sort, bits if sort == QUANTISER else None, by_channel=several)
         else:
             self._table(node, bits, 2 if sort == QUANTISER else 1)  # steps divide and multiply
 
@@ -309,8 +318,11 @@ class _Analysis(LayerCosts):
             self._row(node, "sum", bits, steps=2 * read if cheap or ones else read)
 
     def _read(self, node: Node) -> None:
+        """Exponentials, squares and quotients of codes are no codes: the bits are the type's."""
         steps = KINDS[node.kind].work * self._elements(node.inputs[0])
-        self._row(node, node.kind.lower(), self._bits(node.inputs[0]), steps=steps)
+        places = node.kind in ("ArgMax", "ArgMin")
+        bits = self._bits(node.inputs[0]) if places else bits_of(self.graph.types[node.output])
+        self._row(node, node.kind.lower(), bits, steps=steps)
 
     def _quantiser(self, node: Node) -> None:
         graph = self.graph

@@ -55,6 +55,12 @@ class CostTable:
         return activation_bits(self.graph, value, self.grids.get(value), padded)
 
     def _widest(self, node: Node) -> int:
+        """Of the inputs of element-wise work. Codes of other steps are brought to one step first: floats are."""
+        changing = [i for i in node.inputs if i and not self.graph.is_constant(i)]
+        grids = [self.grids.get(i) for i in changing]
+        known = [grid for grid in grids if grid is not None]
+        if len(changing) > 1 and known and not all(known[0].same_step(grid) for grid in known):
+            return max(bits_of(self.graph.types[i]) for i in changing)
         return max(self._bits(i) for i in node.inputs if i)
 
     def _row(self, node: Node, kind: str, bits: int, *, products: int = 0, steps: int = 0) -> None:
@@ -70,9 +76,9 @@ class CostTable:
             )
         )
 
-    def _demand(self, node: Node, sort: str, bits: int | None = None) -> int:
+    def _demand(self, node: Node, sort: str, bits: int | None = None, *, by_channel: bool = False) -> int:
         bits = self._bits(node.output) if bits is None else bits
-        self.demands.append(Demand(node, sort, self._elements(node.output), bits))
+        self.demands.append(Demand(node, sort, self._elements(node.output), bits, by_channel))
         return len(self.demands) - 1
 
     def _is_shared(self, weight: str) -> bool:

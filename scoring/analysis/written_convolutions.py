@@ -252,7 +252,8 @@ class _Search:
         graph, maker = self._graph, self._graph.producers.get(value)
         while maker is not None and maker.kind in KINDS:
             price = KINDS[maker.kind].price
-            pools_nothing = price is Charge.POOL and graph.shapes[maker.inputs[0]] == graph.shapes[maker.output]
+            sizes = [math.prod(graph.shapes[i]) for i in (maker.inputs[0], maker.output)]
+            pools_nothing = price is Charge.POOL and sizes[0] == sizes[1]
             if price not in (Charge.FREE, Charge.MOVE) and not pools_nothing:
                 break
             value = maker.inputs[0]
