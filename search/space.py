@@ -190,6 +190,11 @@ def _check_kind(name: str, old: Draw, choices: tuple[Value, ...]) -> None:
     """A number where numbers are drawn, a text that is known where texts are."""
     words = [choice for choice in old.choices if isinstance(choice, str)]
     for choice in choices:
+        if name == "pruning" and str(choice).partition(":")[0] in words:
+            from contest.pruning import method  # here, since it imports torch
+
+            method(str(choice))  # raises for an option that it does not have
+            continue
         if (isinstance(choice, str) or words) and choice not in words:
             allowed = ", ".join(map(str, old.choices)) or f"{old.low:g} to {old.high:g}"
             raise UsageError(f"space: {name} = {choice!r} makes no network; in the default space it is {allowed}")

@@ -43,7 +43,7 @@ HELP = {
     "latency_warmup": "Runs before the timed ones.",
     "layer_by_layer": "Prune and retrain one layer after another.",
     "method": "A pruning method, with options (grasp:temperature=100), or your own package.module:function.",
-    "methods": "Such methods, with commas.",
+    "methods": "Such methods, with commas, options too: snip,grasp:temperature=100,magnitude.",
     "orders": "Together, or one after the other.",
     "per_channel": "A quantiser's step for each channel, or one for the whole tensor.",
     "pretraining": "Before pruning by methods for trained networks (200 epochs in the original), likewise.",

@@ -1,8 +1,10 @@
 """The one list of families. A family is a function in a module of this package; add its name here.
 
-A function takes `(image_shape, classes, *, options...)`; types and limits of the options stand in its
-signature (`contest.networks.options`). Its module's PRESETS are names for chosen options; how a search draws its
-options is in `contest.networks.options`.
+A function takes `(image_shape, classes, *, options...)`; types and limits of the options stand in its signature
+(`contest.networks.options`). Its module may also have PRESETS (names for chosen options), RECIPES (the float training
+of a preset), DRAWS and `from_draws` (how a search draws its options and what they become; else they are derived from
+the signature), and ROW (other fields of its `Family`, such as `by_default`). Every layer is a module, `flatten` too,
+so that channels can be removed and the file rebuilt.
 """
 
 from __future__ import annotations

@@ -214,7 +214,7 @@ def techniques(candidate: Candidate) -> list[str]:
         f"Structured pruning: {candidate.structured:.0%} of the weights in whole channels, then fine-tuning"
         if candidate.structured
         else "Structured pruning: none; the network is thin from the start",
-        f"Unstructured pruning: {candidate.unstructured:.0%} of the weights, by magnitude, growing during fine-tuning"
+        f"Unstructured pruning: {candidate.unstructured:.0%} of the weights by {candidate.pruning}, growing meanwhile"
         if candidate.unstructured
         else "Unstructured pruning: none",
         f"Quantisation-aware training with learned steps: weights {bits.weights}, activations {bits.activations} bits"

@@ -93,7 +93,7 @@ def features(candidate: Candidate, images: int) -> Vector:
             math.log2(steps / STEPS),
             rate,
             rate * rate,
-            *(zeros * (candidate.pruning == name) for name in METHODS),
+            *(zeros * (candidate.pruning.partition(":")[0] == name) for name in METHODS),
         ]
     )
 

@@ -115,7 +115,7 @@ PUBLISHED_TEXT = (32.98, 55.08, 69.89, 79.81, 86.45, 90.90, 93.89, 95.89, 97.23,
 
 
 def test_whole_model_sparsity_as_published() -> None:
-    """labs.md: the text net's ten rounds of 33 %, and the MNIST net's first and last, to 0.01 point."""
+    """As published: the text net's ten rounds of 33 %, and the MNIST net's first and last, to 0.01 point."""
     text = nn.Sequential(nn.Linear(5000, 256), nn.Linear(256, 256), nn.Linear(256, 256), nn.Linear(256, 1))
     mnist = nn.Sequential(nn.Linear(784, 1024), nn.Linear(1024, 1024), nn.Linear(1024, 10))
     assert sum(p.numel() for p in text.parameters()) == 1_412_097

@@ -187,3 +187,10 @@ def test_a_dimension_with_a_recipes_field_reaches_the_training_and_the_tuning() 
     assert made.train.momentum == made.tune.momentum == 0.8
     assert made.tune.weight_decay == 1e-3 and made.train.weight_decay != 1e-3
     assert isinstance(made.train.batch_size, int) and made.tune.dampening == 0
+
+
+def test_a_pruning_method_may_have_options_in_a_space() -> None:
+    space = make_space(COLOUR, {"pruning": ["magnitude", "grasp:temperature=100"]})
+    assert space.dimensions["pruning"].choices == ("magnitude", "grasp:temperature=100")
+    with pytest.raises(UsageError, match="temperatur"):
+        make_space(COLOUR, {"pruning": ["grasp:temperatur=100"]})

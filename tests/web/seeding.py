@@ -43,7 +43,7 @@ XSS = '"><script>window.hacked=1</script><img src=x onerror="window.hacked=1">'
 def report(
     accuracy: float, macs: float = 8e6, weights: int = 60_000, bits: int = 4, rule: str = "lab"
 ) -> dict[str, Any]:
-    """A report as `contest score --json` writes it, its terms by the formula of score.md."""
+    """A report as `contest score --json` writes it, its terms by the formula of docs/scoring.md."""
     names = ["stem", "stage1.0.conv1", "stage1.0.conv2", "stage2.0.conv1", "stage2.0.conv2", "stage3.0.conv1", "head"]
     parts = [0.06, 0.22, 0.22, 0.18, 0.18, 0.13, 0.01]
     spread = [0.01, 0.07, 0.07, 0.2, 0.28, 0.35, 0.02]

@@ -29,7 +29,7 @@ CURVE_POINTS = 5
 
 @dataclass(frozen=True)
 class Compare(Parameters):
-    """The experiment's parameters; methods and ratios are the published ones (labs.md)."""
+    """The experiment's parameters; methods and ratios are the published ones (docs/lab.md)."""
 
     methods: tuple[str, ...] = ("random", "magnitude", "snip", "grasp", "synflow")
     ratios: tuple[float, ...] = (1, 2, 5, 10, 15, 20)

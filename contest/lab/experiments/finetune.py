@@ -37,7 +37,7 @@ STAGES = {"dense": "before", "pruned": "pruned", "tuned": "fine-tuned"}
 
 @dataclass(frozen=True)
 class FineTune(Parameters):
-    """The experiment's parameters; the defaults are the published ones (labs.md)."""
+    """The experiment's parameters; the defaults are the published ones (docs/lab.md)."""
 
     sparsity: float = 0.9
     layers: tuple[tuple[str, float], ...] = ()
