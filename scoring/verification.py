@@ -26,8 +26,9 @@ from torch.utils.flop_counter import flop_registry
 
 from scoring.analysis.activation_bits import Grid
 from scoring.costs import Costs, Number
+from scoring.disguised_tables import is_paid, projection, tables_of
 from scoring.graph.graph import KINDS, LAYER_KINDS, Charge, Graph, Node, Subject, bits_of
-from scoring.graph.interpreter import Engine, batch_coupling, example_images
+from scoring.graph.interpreter import Engine, Replaced, batch_coupling, example_images
 
 WATCHED = 8
 """Images of each kind (random, real) whose activations are counted."""
@@ -105,14 +106,34 @@ def constants_in_disguise(engine: Engine, pixels: Tensor) -> list[Number]:
         return []
     means = _means(engine, pixels[:AVERAGED].float() / 255, {value for _, value in suspects})
     before: list[Tensor] = []
-    found, known = [], dict[str, bool]()
+    found, known = [], set[str]()
     for node, value in suspects:
-        if value not in known:
-            known[value] = _is_constant(engine, pixels, before, value, means[value])
-            if known[value]:
-                count = math.prod(graph.shapes[value])
-                found.append(Number(f"{node.name}.{value}", node.name, count, bits_of(graph.types[value])))
+        if value in known:
+            continue
+        known.add(value)
+        count = math.prod(graph.shapes[value])
+        if not _stays(engine, pixels, before, {value: means[value]}):
+            count *= _tables(engine, pixels, before, value)
+        if count:
+            found.append(Number(f"{node.name}.{value}", node.name, count, bits_of(graph.types[value])))
     return found
+
+
+def _tables(engine: Engine, pixels: Tensor, before: list[Tensor], value: str) -> int:
+    """How many tables an operand is made of, each times a number from the image; 0 if it is not, or if all are charged.
+
+    What they make of it is put in its place, as the mean is: the predictions stay, or it is more than so many tables.
+    """
+    graph = engine.graph
+    elements = math.prod(graph.shapes[value])
+    if is_paid(graph, value, elements):
+        return 0
+    parts = (part.float() / 255 for part in pixels[:AVERAGED].split(IMAGES_AT_ONCE))
+    several = tables_of(engine.values(part, {value})[value].float().reshape(len(part), elements) for part in parts)
+    if not several or not _stays(engine, pixels, before, {value: projection(several[-1])}):
+        return 0
+    fewer = (tables for tables in several[:-1] if _stays(engine, pixels, before, {value: projection(tables)}))
+    return len(next(fewer, several[-1]))
 
 
 def _weight_places(graph: Graph, node: Node) -> list[str]:
@@ -135,14 +156,17 @@ def _means(engine: Engine, images: Tensor, values: set[str]) -> dict[str, Tensor
     return {value: (total / len(images)).to(graph.types[value]) for value, total in sums.items()}
 
 
-def _is_constant(engine: Engine, pixels: Tensor, before: list[Tensor], value: str, mean: Tensor) -> bool:
-    """Whether nearly all predictions stay. before: those of the network as it is, part by part, as far as needed."""
+def _stays(engine: Engine, pixels: Tensor, before: list[Tensor], replaced: Replaced) -> bool:
+    """Whether nearly all predictions stay when something else is put in the place of a value.
+
+    before: those of the network as it is, part by part, as far as needed.
+    """
     output, limit, changed = engine.graph.output, CHANGED * len(pixels), 0
     for i, part in enumerate(pixels.split(IMAGES_AT_ONCE)):
         images = part.float() / 255
         if i == len(before):
             before.append(engine(images).argmax(1))
-        logits = engine.values(images, (output,), {value: mean})[output]
+        logits = engine.values(images, (output,), replaced)[output]
         changed += int((logits.argmax(1) != before[i]).sum())
         if changed > limit:
             return False  # an operand that matters is seen in the first parts; only a constant takes all images

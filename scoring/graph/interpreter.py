@@ -20,6 +20,8 @@ from scoring.graph.graph import KINDS, Charge, Graph, Node
 from scoring.graph.operations import Inputs
 
 _HALVES = (torch.float16, torch.bfloat16)
+Replaced = Mapping[str, Tensor | Callable[[Tensor], Tensor]]
+"""What is put in the place of values: the same for every image, or a function of what the graph makes of each."""
 
 
 class Engine:
@@ -34,13 +36,13 @@ class Engine:
         return self._logits.of_many(images)[self.graph.output].float()
 
     def values(
-        self, images: Tensor, wanted: Collection[str] | None = None, replaced: Mapping[str, Tensor] | None = None
+        self, images: Tensor, wanted: Collection[str] | None = None, replaced: Replaced | None = None
     ) -> dict[str, Tensor]:
         """Values of the graph for images [N,C,H,W] (float in [0, 1]).
 
         Args:
             wanted: names of the values to return; all of them, constants included, if it is None.
-            replaced: values of one image that are put in the place of what the graph makes.
+            replaced: values of one image that are put in the place of what the graph makes, or functions of it.
         """
         return _Run(self, wanted, replaced or {}).of_many(images)
 
@@ -70,10 +72,12 @@ def example_images(image_shape: tuple[int, int, int], count: int, seed: int = 0)
 class _Run:
     """One pass. A value is let go of when nobody reads it any more."""
 
-    def __init__(self, engine: Engine, wanted: Collection[str] | None, replaced: Mapping[str, Tensor]) -> None:
+    def __init__(self, engine: Engine, wanted: Collection[str] | None, replaced: Replaced) -> None:
         graph = engine.graph
-        self._engine, self._graph, self._wanted, self._replaced = engine, graph, wanted, replaced
-        self._nodes = [n for n in graph.running if n.output not in replaced]
+        self._engine, self._graph, self._wanted = engine, graph, wanted
+        self._replaced = {name: new for name, new in replaced.items() if isinstance(new, Tensor)}
+        self._changed = {name: new for name, new in replaced.items() if not isinstance(new, Tensor)}
+        self._nodes = [n for n in graph.running if n.output not in self._replaced]
         self._halves = {d for d in graph.types.values() if d in _HALVES and not is_native(d)}
         self._skipped = {node.output for node in self._nodes if self._is_done_by_quantisers(node)}
         self._nodes = [self._in_place(node) for node in self._nodes]
@@ -117,6 +121,8 @@ class _Run:
                 values[node.output] = values[node.inputs[0]]
             else:
                 values[node.output] = self._rounded(node.output, run_node(node, inputs, images=count))
+            if node.output in self._changed:
+                values[node.output] = self._changed[node.output](values[node.output])
             del inputs
             for name in self._ends.get(i, ()):
                 del values[name]

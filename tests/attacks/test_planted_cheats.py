@@ -14,7 +14,14 @@ import onnxruntime
 import pytest
 
 from scoring.report import Report
-from tests.attacks import planted_codes, planted_numbers, planted_stand_ins, planted_sums, planted_work  # noqa: F401  (they plant)
+from tests.attacks import (  # noqa: F401  (they plant)
+    planted_codes,
+    planted_disguised,
+    planted_numbers,
+    planted_stand_ins,
+    planted_sums,
+    planted_work,
+)
 from tests.attacks.planted import FIRST, PLANTED, f32, network
 from tests.attacks.scored import images, score
 

@@ -335,3 +335,52 @@ def test_an_operand_is_a_constant_only_if_it_is_one_for_all_images(monkeypatch: 
     (number,) = verification.constants_in_disguise(Engine(graph), dark)
     assert (number.count, number.bits) == (1920, 32)
     assert verification.constants_in_disguise(Engine(graph), torch.cat([dark, bright])) == []
+
+
+def _signed(s: nn.Module, x: Tensor) -> Tensor:
+    """A matrix of sines, 192 x 10, and a sign that is taken back behind the product."""
+    sign = torch.sign(x[:, 0, 0, 0] - 0.5).reshape(-1, 1, 1)
+    return ((x.flatten(1)[:, None] @ torch.sin(sign * s.u * s.v)) * sign).squeeze(1)
+
+
+def _either(s: nn.Module, x: Tensor) -> Tensor:
+    """One matrix for some images, another for the others."""
+    which = torch.sign(x[:, 0, 0, 0] - 0.5).reshape(-1, 1, 1)
+    return (x.flatten(1)[:, None] @ torch.sin(s.u * s.v + which)).squeeze(1)
+
+
+def _experts(s: nn.Module, x: Tensor) -> Tensor:
+    """A conditional layer: the image mixes matrices that are charged as they are."""
+    shares = (40 * s.route(x.flatten(1) - 0.5)).softmax(1)
+    return (x.flatten(1)[:, None] @ (shares @ s.experts.flatten(1)).reshape(-1, 192, 10)).squeeze(1)
+
+
+def _attention(s: nn.Module, x: Tensor) -> Tensor:
+    q, k, v = s.qkv(9 * (x - 0.5).flatten(2).transpose(1, 2)).chunk(3, 2)
+    return s.fc(((q @ k.transpose(1, 2)).softmax(-1) @ v).flatten(1))
+
+
+DISGUISES: dict[str, tuple[Between, list[int]]] = {
+    "a sign": (_signed, [1920]),
+    "either of two": (_either, [2 * 1920]),
+    "experts": (_experts, []),
+    "attention": (_attention, []),
+}
+
+
+@pytest.mark.parametrize("name", DISGUISES)
+def test_a_few_tables_times_numbers_from_the_image_are_charged_as_tables(name: str) -> None:
+    torch.manual_seed(0)
+    run, counts = DISGUISES[name]
+    net = Network(
+        run,
+        u=3 * torch.randn(1, 192, 1),
+        v=3 * torch.randn(1, 1, 10),
+        experts=torch.randn(3, 192, 10),
+        route=nn.Linear(192, 3),
+        qkv=nn.Linear(3, 24),
+        fc=nn.Linear(512, 10),
+    )
+    pixels = torch.randint(0, 256, (400, 3, 8, 8), dtype=torch.uint8)
+    found = verification.constants_in_disguise(Engine(subject(net).graph), pixels)
+    assert [number.count for number in found] == counts
