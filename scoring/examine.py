@@ -20,6 +20,7 @@ from contest.errors import RefusedError
 from scoring.analysis.activation_bits import follow
 from scoring.analysis.cost_model import analyse
 from scoring.analysis.dead_channels import prepared
+from scoring.analysis.folded_chains import with_folded_chains
 from scoring.analysis.layer_costs import total_macs
 from scoring.costs import MAX_CLASSES, MAX_FACTS, MAX_TEXT, Examination, check_logits
 from scoring.graph.graph import Graph, Subject
@@ -59,7 +60,7 @@ def examine(
     grids = follow(graph)
     costs = analyse(graph, parent=subject.parent, grids=grids)
     costs = replace(costs, notes=(*subject.notes, *notes))
-    engine = None if costs.unknown_operations else Engine(graph)
+    engine = None if costs.unknown_operations else Engine(with_folded_chains(graph))
     if engine is not None:
         macs = total_macs(subject.graph)
         costs = verified(costs, subject, macs, engine, grids, pixels)

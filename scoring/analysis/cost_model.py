@@ -23,6 +23,7 @@ from scoring.analysis.allowances import (
     too_deep,
 )
 from scoring.analysis.axes import CHANNEL, elements_read, is_channel_axis, is_spatial
+from scoring.analysis.folded_chains import affine_chains
 from scoring.analysis.layer_costs import LayerCosts
 from scoring.analysis.weight_encoding import (
     chain_from,
@@ -198,6 +199,11 @@ class _Analysis(LayerCosts):
                     found.update(node.inputs)
         return found
 
+    @cached_property
+    def _folding(self) -> set[str]:
+        """Outputs of affine nodes that run as one with the node before."""
+        return {node.output for chain in affine_chains(self.graph) for node in chain[1:]}
+
     def _affine(self, node: Node) -> None:
         """A batch norm, a multiplication or an addition by numbers of the channel."""
         graph = self.graph
@@ -214,7 +220,7 @@ class _Analysis(LayerCosts):
                 self._charge_numbers(f"{node.name}.{role}", node.name, key, count, bits)
             for value in (*chain.multipliers, *chain.shifts):
                 self._charge_parts(value, node.name)
-        chain_demands = dict(self.chains.get(x, {})) if graph.only_reader(x) is node else {}
+        chain_demands = dict(self.chains.get(x, {})) if node.output in self._folding else {}
         sorts = {"batch_norm": (MULTIPLY, ADD), "scale": (MULTIPLY,), "shift": (ADD,)}[kind]
         for sort in sorts:
             if is_term and sort == sorts[0]:
@@ -297,14 +303,6 @@ class _Analysis(LayerCosts):
         types = (self.graph.types[node.inputs[0]], self.graph.types[node.output])
         if node.kind == "Cast" and not all(t.is_floating_point for t in types):
             self._demand(node, ACTIVATION, max(bits_of(t) for t in types))  # it cuts off what lies behind the point
-        if node.kind != "Abs":  # numbers before and behind a magnitude do not fold into one
-            self._pass_chain(node)
-
-    def _pass_chain(self, node: Node) -> None:
-        """An affine goes on folding behind a move."""
-        changing = [i for i in node.inputs if i and not self.graph.is_constant(i)]
-        if len(changing) == 1 and changing[0] in self.chains and self.graph.only_reader(changing[0]) is node:
-            self.chains[node.output] = self.chains[changing[0]]
 
     def _pool(self, node: Node) -> None:
         """Free over spatial axes. A sum adds to an accumulator as wide as its type."""
@@ -340,7 +338,6 @@ class _Analysis(LayerCosts):
 
     def _move(self, node: Node) -> None:
         graph = self.graph
-        self._pass_chain(node)
         if node.kind == "Gather" and not graph.is_constant(node.inputs[1]):
             self._elementwise(node, steps=1)
         elif node.kind == "Pad" and node.attributes.get("mode", "constant") == "constant":

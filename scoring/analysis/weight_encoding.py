@@ -294,7 +294,7 @@ class AffineChain:
 
 
 def chain_from(graph: Graph, value: str, first: Node | None = None, axis: int | None = None) -> AffineChain:
-    """The longest affine chain behind a value, along one dimension.
+    """The longest affine chain of floats behind a value, along one dimension.
 
     first: starts it even if the value has other readers. axis: the dimension; None is that of the first vector.
     """
@@ -303,8 +303,8 @@ def chain_from(graph: Graph, value: str, first: Node | None = None, axis: int | 
     shifts: list[str] = []
     node = first or graph.only_reader(value)
     while node is not None:
-        parts = _parts(graph, node)
-        if parts is None:
+        parts = affine_parts(graph, node)
+        if parts is None or (node is not first and not is_like(graph, node.output, value)):
             break
         own = _axis(graph, node, (*parts[0], *parts[1]))
         if own is not None and axis is not None and own != axis:
@@ -312,9 +312,16 @@ def chain_from(graph: Graph, value: str, first: Node | None = None, axis: int | 
         axis = own if axis is None else axis
         multipliers += parts[0]
         shifts += parts[1]
-        outputs.append(node.output)
-        node = graph.only_reader(node.output)
+        value = node.output
+        outputs.append(value)
+        node = graph.only_reader(value)
     return AffineChain(tuple(outputs), tuple(multipliers), tuple(shifts))
+
+
+def is_like(graph: Graph, value: str, before: str) -> bool:
+    """Whether a float is of the type and size of another: what makes more channels, or integers, folds into nothing."""
+    same = graph.types[value] == graph.types[before] and graph.shapes[value] == graph.shapes[before]
+    return same and graph.types[value].is_floating_point
 
 
 def _axis(graph: Graph, node: Node, constants: tuple[str, ...]) -> int | None:
@@ -325,7 +332,7 @@ def _axis(graph: Graph, node: Node, constants: tuple[str, ...]) -> int | None:
     return next((i + rank - len(shape) for i, size in enumerate(shape) if size != 1), None)
 
 
-def _parts(graph: Graph, node: Node) -> tuple[list[str], list[str]] | None:
+def affine_parts(graph: Graph, node: Node) -> tuple[list[str], list[str]] | None:
     """(multipliers, shifts) of an affine node; None for any other."""
     if node.kind == "BatchNormalization":
         _, gamma, beta, mean, variance = node.inputs

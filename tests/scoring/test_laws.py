@@ -16,6 +16,7 @@ from scoring.analysis.allowances import Demand, Grant, Regions, settle, too_deep
 from scoring.analysis.axes import CHANNEL, MIXED, SPATIAL, regrouped
 from scoring.analysis.cost_model import analyse
 from scoring.analysis.dead_channels import prepared
+from scoring.analysis.folded_chains import with_folded_chains
 from scoring.costs import Costs
 from scoring.graph.graph import KINDS, Graph, Node
 from scoring.graph.interpreter import Engine, images_stay_first, logits_of, run_graph
@@ -239,6 +240,35 @@ def test_every_kind_of_the_table_runs_and_is_priced() -> None:
     for name, kind in KINDS.items():
         assert callable(kind.run), name
         assert not (kind.keeps_grid and kind.commutes), name
+
+
+GREAT = 12582912.0
+"""1.5 * 2**23: what it is added to in single precision becomes an integer."""
+CHAINS: dict[str, tuple[Between, tuple[str, ...]]] = {
+    "rounded by a great number": (lambda s, y: (9 * y * s.c + s.c + GREAT - GREAT) * s.c, ("Mul", "Add")),
+    "rounded by the bias before": (lambda s, y: F.conv2d(y, s.k, s.great) - GREAT, ("Conv", "Mul", "Add")),
+    "a batch norm, then numbers": (lambda s, y: 2 - s.bn(y) * s.c / 3, ("Mul", "Add")),
+    "one of each": (lambda s, y: (y - s.c) / 2, ("Sub", "Div")),
+    "a batch norm": (lambda s, y: s.bn(y), ("BatchNormalization",)),
+}
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_what_is_priced_as_one_multiplier_and_one_shift_runs_as_such(name: str) -> None:
+    torch.manual_seed(0)
+    between, kinds = CHAINS[name]
+    vectors = {"c": torch.rand(1, 4, 1, 1) + 0.5, "k": torch.rand(4, 4, 1, 1), "great": torch.full((4,), GREAT)}
+    modules = {"conv": nn.Conv2d(3, 4, 3, bias=False), "bn": nn.BatchNorm2d(4), "fc": nn.Linear(4, 10)}
+    run: Between = lambda s, x: s.fc(between(s, F.relu(s.conv(x))).mean((2, 3)))  # noqa: E731
+    net = Network(run, **modules, **vectors).eval()
+    net.bn.running_mean.uniform_(-1, 1)
+    net.bn.running_var.uniform_(0.5, 2)
+    net.bn.bias.data.uniform_(-1, 1)
+    images = torch.rand(5, 3, 8, 8)
+    folded = with_folded_chains(subject(net).graph)
+    assert tuple(node.kind for node in folded.running) == ("Conv", "Relu", *kinds, "ReduceMean", "Linear")
+    exact = net.double()(images.double())
+    torch.testing.assert_close(logits_of(folded, images).double(), exact, rtol=1e-4, atol=1e-4)
 
 
 def test_the_last_softmax_is_dropped_and_changes_nothing() -> None:
