@@ -7,6 +7,8 @@ norm puts values between the grid's points, so they need a new quantiser; withou
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
 import torch
@@ -38,12 +40,16 @@ class Grid:
     """The affine that an image went through."""
     apart: bool = False
     """Whether that differs along `axis`."""
+    numbers: tuple[object, ...] = ()
+    """The affine up to its last numbers, where it differs: which version of the image this is."""
     vector: str | None = None
     """The steps along an axis, where there is more than one."""
     axis: int | None = None
     """The axis of the value that they run along; of an image: of its channels, below 0 where they are along none."""
     zeros_are_codes: bool = False
     """Whether each of several zero points (`zero` is not a number then) is a code, so that 0 is on the grid."""
+    zeros: object = None
+    """Names several zero points, so that equal ones can be told: `zero` is nan for all of them."""
 
     def holds(self, value: float) -> bool:
         """Whether a constant is one of the grid's values."""
@@ -65,9 +71,16 @@ class Grid:
         return self.step is not None and self.step == other.step and self.moved == other.moved
 
     def same_points(self, other: Grid) -> bool:
-        return (self.step, self.zero, self.moved) == (other.step, other.zero, other.moved) and (
-            self.step is not None or (self.scale, self.axis) == (other.scale, other.axis)
+        """Whether two grids have the same step, or steps, and zero point, or zero points."""
+        own, others = (
+            (
+                grid.zeros if math.isnan(grid.zero) else grid.zero,
+                grid.moved,
+                grid.step if grid.step is not None else (grid.scale, grid.axis),
+            )
+            for grid in (self, other)
         )
+        return own == others
 
 
 IMAGE = Grid(step=1 / 255, zero=0, low=0, high=255, bits=8, image=True, axis=1)
@@ -81,7 +94,36 @@ def follow(graph: Graph) -> dict[str, Grid]:
         if grid is not None:
             for output in node.outputs:
                 grids[output] = grid
-    return grids
+    return _of_one_version(graph, grids)
+
+
+def _of_one_version(graph: Graph, grids: dict[str, Grid]) -> dict[str, Grid]:
+    """The grids, but for all versions of the image save one: the version that most work reads.
+
+    A normalisation is one multiplier and one shift for each channel of the image, which keeps its 8 bits. A version of
+    it for each output of a layer, each with numbers of its own, would be the weights of that layer.
+    """
+    work: Counter[tuple[object, ...]] = Counter()
+    for node in graph.running:
+        for value in dict.fromkeys(node.inputs):
+            grid, after = grids.get(value), grids.get(node.output)
+            if grid is not None and grid.apart and not (after is not None and after.image):
+                work[grid.numbers] += _work(graph, node)
+    if len(work) < 2:
+        return grids
+    kept = max(work, key=work.__getitem__)
+
+    def stays(grid: Grid) -> bool:
+        on_the_way = grid.numbers not in work and kept[: len(grid.numbers)] == grid.numbers
+        return not grid.apart or grid.numbers == kept or on_the_way
+
+    return {value: grid for value, grid in grids.items() if stays(grid)}
+
+
+def _work(graph: Graph, node: Node) -> int:
+    """About what a node costs: its multiply-accumulates, or its elements."""
+    is_layer = node.kind in KINDS and KINDS[node.kind].price is Charge.LAYER
+    return math.prod(graph.shapes[node.output]) * (math.prod(graph.shapes[node.inputs[1]][1:]) if is_layer else 1)
 
 
 def activation_bits(graph: Graph, value: str, grid: Grid | None, padded: bool = False) -> int:
@@ -116,9 +158,16 @@ def _handed_on(graph: Graph, node: Node, grids: dict[str, Grid]) -> Grid | None:
         most = max(math.prod(graph.shapes[c]) for c in constants)
         if most > graph.shapes[graph.input][1]:
             return None  # numbers for copies of the channels are a layer
-        apart = grid.apart or most > 1
-        return replace(grid, moved=(*grid.moved, kind, *map(graph.key, constants)), apart=apart)
+        moved = (*grid.moved, kind, *(_content(graph, c) for c in constants))
+        numbers = grid.numbers if grid.apart and most == 1 else moved  # one number folds into whatever reads it
+        return replace(grid, moved=moved, apart=grid.apart or most > 1, numbers=numbers)
     return None
+
+
+def _content(graph: Graph, constant: str) -> Hashable:
+    """The numbers of an affine, so that two copies of one normalisation are the same."""
+    tensor = graph.constants[constant]
+    return graph.key(constant) if tensor.device.type == "meta" else tuple(tensor.double().reshape(-1).tolist())
 
 
 _SAME_PLACES = frozenset({"Identity", "Cast", "Slice", "Gather", "ResizeNearest"})
@@ -143,6 +192,8 @@ def _of_other_channels(grid: Grid, node: Node) -> Grid:
 def _in_place(graph: Graph, node: Node, grid: Grid) -> Grid | None:
     """The grid of codes that were moved: steps along an axis go with it. None where they end up along none."""
     before, after, axis = graph.shapes[node.inputs[0]], graph.shapes[node.output], grid.axis
+    if grid.zeros is not None and node.kind not in ("Identity", "Cast"):
+        grid = replace(grid, zeros=(grid.zeros, node.output))  # they may belong to other channels now
     if axis is None or (grid.image and not grid.apart and axis < 0):
         return grid
     if KINDS[node.kind].price is Charge.POOL:
@@ -213,6 +264,7 @@ def _quantiser(graph: Graph, node: Node) -> Grid | None:
         vector=vector,
         axis=axis,
         zeros_are_codes=codes and bool((points == points.round()).all()),
+        zeros=graph.key(node.inputs[2]) if zero is None else None,
     )
 
 
@@ -247,7 +299,7 @@ def _concatenated(graph: Graph, node: Node, grids: dict[str, Grid]) -> Grid | No
         if found is None or found.same_points(grid):
             found = grid if found is None else _union(found, grid)
         elif found.image and grid.image and found.axis == grid.axis == node.attributes["axis"] and few:
-            found = replace(found, moved=(*found.moved, *grid.moved, node.output), apart=True)  # channels beside others
+            found = replace(found, moved=(node.output,), apart=True, numbers=(node.output,))  # channels beside others
         else:
             return None
     if found is None:

@@ -18,6 +18,7 @@ from tests.attacks import (  # noqa: F401  (they plant)
     planted_codes,
     planted_disguised,
     planted_numbers,
+    planted_pieces,
     planted_stand_ins,
     planted_sums,
     planted_work,
@@ -60,8 +61,11 @@ def _twin(make: object, directory: str) -> Report:
 
 
 def _scored(model: onnx.ModelProto, directory: Path) -> Report:
-    dims = model.graph.input[0].type.tensor_type.shape.dim[1:]
-    return score(model, directory, images=images(shape=tuple(dim.dim_value for dim in dims)))
+    return score(model, directory, images=images(shape=_shape(model)))
+
+
+def _shape(model: onnx.ModelProto) -> tuple[int, ...]:
+    return tuple(dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim[1:])
 
 
 @pytest.fixture(scope="session")
@@ -92,14 +96,14 @@ def test_computes_what_its_twin_computes(name: str) -> None:
 
 def _logits(model: onnx.ModelProto) -> np.ndarray:  # type: ignore[type-arg]
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    pixels = images(4).pixels.float().numpy() / 255
+    pixels = images(4, _shape(model)).pixels.float().numpy() / 255
     parts = [session.run(None, {"image": pixels[i : i + 1]})[0] for i in range(4)]
     return np.concatenate(parts)
 
 
 def test_there_are_enough_of_them() -> None:
-    assert len(PLANTED) >= 85
-    assert sum(cheat.twin is not None for cheat in PLANTED.values()) >= 80
+    assert len(PLANTED) >= 88
+    assert sum(cheat.twin is not None for cheat in PLANTED.values()) >= 83
     assert len({cheat.family for cheat in PLANTED.values()}) >= 12
 
 

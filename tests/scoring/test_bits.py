@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scoring.analysis.activation_bits import follow
 from scoring.analysis.weight_encoding import check_codes
 from scoring.examine import examine
+from scoring.graph.graph import Graph, Node
 from tests.scoring.helpers import Network, costs, operation, quantise, subject
 
 STEP = torch.tensor([0.1])
@@ -239,3 +241,77 @@ def test_numbers_from_a_code_book_cost_their_table() -> None:
     index = torch.randint(0, 6, (8,))
     net = Network(run, weight=torch.randn(8, 3, 1, 1), table=torch.randn(6), index=index)
     assert sum(number.count * number.bits for number in costs(net).numbers) >= 6 * 32 + 8 * 3
+
+
+def _of_branches(*normalise: Callable[[nn.Module, Tensor], Tensor]) -> list[int]:
+    """Activation bits of a layer behind each way to normalise the image; the first layer is the largest."""
+
+    def run(s: nn.Module, x: Tensor) -> Tensor:
+        layers = [F.conv2d(one(s, x), getattr(s, f"w{i}")) for i, one in enumerate(normalise)]
+        return torch.cat(layers, 1).mean((2, 3))
+
+    inputs = [1 if one is red else 3 for one in normalise]
+    weights = {f"w{i}": torch.randn(6 - i, n, 3, 3) for i, n in enumerate(inputs)}
+    numbers = {"mean": torch.rand(1, 3, 1, 1), "std": torch.rand(1, 3, 1, 1) + 0.5, "other": torch.rand(1, 3, 1, 1) + 1}
+    found = costs(Network(run, **weights, **numbers, mean2=numbers["mean"].clone(), std2=numbers["std"].clone()))
+    return [op.activation_bits for op in found.operations if op.weights]
+
+
+def first(s: nn.Module, x: Tensor) -> Tensor:
+    return (x - s.mean) / s.std
+
+
+def copied(s: nn.Module, x: Tensor) -> Tensor:
+    return (x - s.mean2) / s.std2
+
+
+def doubled(s: nn.Module, x: Tensor) -> Tensor:
+    return first(s, x) * 2
+
+
+def plain(s: nn.Module, x: Tensor) -> Tensor:
+    return x
+
+
+def red(s: nn.Module, x: Tensor) -> Tensor:
+    return first(s, x)[:, :1]
+
+
+def second(s: nn.Module, x: Tensor) -> Tensor:
+    return x * s.other
+
+
+def further(s: nn.Module, x: Tensor) -> Tensor:
+    return first(s, x) * s.other
+
+
+@pytest.mark.parametrize("branch", [first, copied, doubled, plain, red])
+def test_branches_of_one_normalisation_keep_the_bits_of_the_image(branch: Callable[..., Tensor]) -> None:
+    assert _of_branches(first, branch) == [8, 8]
+    assert _of_branches(branch, first) == [8, 8]
+
+
+@pytest.mark.parametrize("branch", [second, further])
+def test_another_version_of_the_image_is_one_of_floats(branch: Callable[..., Tensor]) -> None:
+    """Numbers of its own for each output of a layer are that layer's weights."""
+    assert _of_branches(first, branch) == [8, 32]
+    assert _of_branches(branch, first) == [8, 32]
+    assert _of_branches(first, branch, branch) == [32, 8, 8]  # what most work reads
+
+
+def _quantised_twice(first: list[int], second: list[int]) -> bool:
+    """Whether the second of two quantisers with these zero points, of the channels, would only copy."""
+    nodes = [Node(f"q{i}", "Quant", (f"v{i}", "step", f"z{i}"), (f"v{i + 1}",), {"low": 0, "high": 7}) for i in (0, 1)]
+    values = {f"v{i}": (1, 3, 8, 8) for i in range(3)}
+    points = {f"z{i}": torch.tensor(z).float().reshape(1, 3, 1, 1) for i, z in enumerate((first, second))}
+    constants = {"step": torch.tensor(0.5), **points}
+    shapes = {**values, **{name: tuple(tensor.shape) for name, tensor in constants.items()}}
+    graph = Graph(nodes, "v0", "v2", shapes, dict.fromkeys(shapes, torch.float32), constants, {})
+    found = follow(graph)
+    return found["v1"].lies_within(found["v2"])
+
+
+def test_several_zero_points_are_the_same_only_where_they_are_equal() -> None:
+    assert not _quantised_twice([0, 1, 2], [2, 1, 0])
+    assert not _quantised_twice([0, 1, 2], [1, 1, 1])
+    assert _quantised_twice([1, 1, 1], [1, 1, 1])
