@@ -70,7 +70,9 @@ class _Analysis(LayerCosts):
         if node.kind not in KINDS or KINDS[node.kind].price is Charge.EXPRESSION:
             operation = str(node.attributes.get("operation", node.kind))
             self.unknown.append(f"{operation} at '{node.name}'" if node.name else operation)
-        elif node.output in self.functions and node.output not in self.terms.macs | self.terms.products:
+        elif node.output in self.functions and node.output not in (
+            self.terms.macs | self.terms.products | self.of_pieces
+        ):
             if self.functions[node.output]:  # the end of a function of one value; its steps are part of it
                 self._demand(node, ACTIVATION)
             for value in node.inputs:
@@ -225,12 +227,23 @@ class _Analysis(LayerCosts):
         for sort in sorts:
             if is_term and sort == sorts[0]:
                 continue
+            if node.output in self.of_pieces:
+                self._of_piece(node, sort)
+                continue
             known = chain_demands.get(sort)
             if known is None:
                 chain_demands[sort] = self._demand(node, sort)
             elif self.demands[known].elements < self._elements(node.output):
                 self.demands[known] = Demand(node, sort, self._elements(node.output), self._bits(node.output))
         self.chains[node.output] = chain_demands
+
+    def _of_piece(self, node: Node, sort: str) -> None:
+        """Numbers of one piece of a map: with those of the other pieces they are a table, which no layer grants."""
+        elements = self._elements(node.output)
+        if sort == MULTIPLY:
+            self._row(node, "multiply", self._widest(node), products=elements)
+        else:
+            self._row(node, "elementwise", self._widest(node), steps=elements)
 
     def _term(self, node: Node) -> bool:
         """Price a product of a convolution that is written out; False for any other."""
@@ -277,7 +290,8 @@ class _Analysis(LayerCosts):
     def _of_channel(self, node: Node, constants: Sequence[str], sort: str) -> None:
         """Granted if its numbers are those of the channel; a table of them is a layer of one tap a place."""
         bits = bits_of(self.graph.types[node.output])
-        if all(self._runs_along_channels(node, value) for value in constants if value):
+        along_channels = all(self._runs_along_channels(node, value) for value in constants if value)
+        if along_channels and node.output not in self.of_pieces:
             several = any(math.prod(self.graph.shapes[value]) > 1 for value in constants if value)
             self._demand(node, sort, bits if sort == QUANTISER else None, by_channel=several)
         else:

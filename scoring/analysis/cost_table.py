@@ -10,6 +10,7 @@ from scoring.analysis.activation_bits import Grid, activation_bits, follow
 from scoring.analysis.activation_patterns import single_value_functions
 from scoring.analysis.allowances import Demand, Grant, Regions
 from scoring.analysis.axes import Axes, follow_axes
+from scoring.analysis.pieces import numbers_of_pieces
 from scoring.analysis.weight_encoding import encoding
 from scoring.analysis.wiring import Sources
 from scoring.analysis.written_convolutions import terms_of_convolutions
@@ -44,6 +45,7 @@ class CostTable:
         self.sources, self.regions = Sources(self.graph), Regions(self.graph)
         self.functions = single_value_functions(self.graph)
         self.terms = terms_of_convolutions(self.graph, self.axes, self.functions)
+        self.of_pieces = numbers_of_pieces(self.graph, self.axes)
 
     def _elements(self, value: str) -> int:
         return math.prod(self.graph.shapes[value])

@@ -1,17 +1,18 @@
-"""Planted cheats of versions of one map, each with numbers of its own."""
+"""Planted cheats of versions and pieces of one map, each with numbers of its own."""
 
 from __future__ import annotations
 
 import numpy as np
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
-from tests.attacks.planted import Array, C, N, f32, i64, network, plant
+from tests.attacks.planted import Array, C, N, Part, f32, i64, joined, network, plant
 
 T = TensorProto
 SIDE = 32
 LARGE = (3, SIDE, SIDE)
 """Maps on which operations count for more than the classifier does."""
+QONNX = "qonnx.custom_op.general"
 RNG = np.random.default_rng(17)
 
 
@@ -83,3 +84,81 @@ def channels_of_the_image_times_a_number_each_and_joined() -> onnx.ModelProto:
             arrays[f"m{k}_{c}"] = OF_IMAGE[k, c]
         nodes.append([*here, N("Concat", [f"t{k}_{c}" for c in range(3)], [f"v{k}"], axis=1)])
     return _versions(nodes, arrays)
+
+
+# Bands of rows ---------------------------------------------------------------------------------------------------
+
+BANDS, ROWS = 4, SIDE // 4
+TABLE = f32(RNG.standard_normal((BANDS, C)))
+KERNELS = {f"k{i}": np.asarray(RNG.choice([-1, 1], (C, 1, 3, 3)), np.int8) for i in range(3)}
+
+
+def _layer(index: int, x: str, y: str) -> list[onnx.NodeProto]:
+    """A depthwise layer of one-bit weights on one-bit inputs."""
+    quantiser = helper.make_node("BipolarQuant", [x, "unit"], [f"q{index}"], name=f"q{index}", domain=QONNX)
+    return [quantiser, *_signs(f"k{index}"), N("Conv", [f"q{index}", f"k{index}w"], [y], group=C, pads=[1] * 4)]
+
+
+def _between(nodes: list[onnx.NodeProto], arrays: dict[str, Array]) -> onnx.ModelProto:
+    """What leads from 'a' to 'b' between cheap layers, with no spatial average behind."""
+    before = [*_signs("stem"), N("Conv", ["image", "stemw"], ["x"]), *_layer(0, "x", "a")]
+    after = [*_layer(1, "b", "c"), *_layer(2, "c", "d")]
+    ends = [*_signs("rows"), N("Conv", ["d", "rowsw"], ["y"], group=C)]
+    stored = {
+        "stem": np.asarray(RNG.choice([-1, 1], (C, 3, 1, 1)), np.int8),
+        "rows": np.ones((C, 1, SIDE, SIDE), np.int8),
+        "unit": f32(1),
+    }
+    bits = dict.fromkeys(("stem", "rows", *KERNELS), 1)
+    every = [*before, *nodes, *after, *ends]
+    return network(every, {**KERNELS, **stored, **arrays}, bits=bits, first=False, qonnx=True, shape=LARGE)
+
+
+def _table_twin(op: str) -> onnx.ModelProto:
+    nodes = [N("Reshape", ["a", "split"], ["a4"]), N(op, ["a4", "table"], ["b4"]), N("Reshape", ["b4", "whole"], ["b"])]
+    table = np.ascontiguousarray(TABLE.T).reshape(1, C, BANDS, 1)
+    return _between(nodes, {"table": table, "split": i64(-1, C, BANDS, ROWS * SIDE), "whole": i64(-1, C, SIDE, SIDE)})
+
+
+def shifts_twin() -> onnx.ModelProto:
+    return _table_twin("Add")
+
+
+def multipliers_twin() -> onnx.ModelProto:
+    return _table_twin("Mul")
+
+
+def _bands(op: str, along: int) -> Part:
+    """Each band with its own numbers, joined along rows or (to be taken apart again) along channels."""
+    nodes: list[onnx.NodeProto] = []
+    arrays: dict[str, Array] = {"axis": i64(2)}
+    for i in range(BANDS):
+        nodes += [N("Slice", ["a", f"n{i}", f"n{i + 1}", "axis"], [f"s{i}"]), N(op, [f"s{i}", f"t{i}"], [f"o{i}"])]
+        arrays |= {f"n{i}": i64(i * ROWS), f"n{i + 1}": i64((i + 1) * ROWS), f"t{i}": TABLE[i].reshape(1, C, 1, 1)}
+    nodes.append(N("Concat", [f"o{i}" for i in range(BANDS)], ["b" if along == 2 else "stack"], axis=along))
+    return nodes, arrays
+
+
+@plant("bands of rows", shifts_twin)
+def bands_of_rows_with_their_own_shifts() -> onnx.ModelProto:
+    return _between(*_bands("Add", 2))
+
+
+@plant("bands of rows", multipliers_twin)
+def bands_of_rows_with_their_own_multipliers() -> onnx.ModelProto:
+    return _between(*_bands("Mul", 2))
+
+
+@plant("bands of rows", multipliers_twin)
+def bands_of_rows_as_channels_and_back() -> onnx.ModelProto:
+    """Joined as channels, which may have numbers of their own, and moved back to their rows."""
+    nodes, arrays = _bands("Identity", 1)
+    nodes = [node if node.op_type != "Identity" else N("Identity", node.input[:1], node.output) for node in nodes]
+    back = [
+        N("Mul", ["stack", "numbers"], ["stacked"]),
+        N("Reshape", ["stacked", "apart"], ["b5"]),
+        N("Transpose", ["b5"], ["turned"], perm=[0, 2, 1, 3, 4]),
+        N("Reshape", ["turned", "whole"], ["b"]),
+    ]
+    numbers = {"numbers": TABLE.reshape(1, BANDS * C, 1, 1), "apart": i64(-1, BANDS, C, ROWS, SIDE)}
+    return _between(*joined((nodes, arrays), (back, {**numbers, "whole": i64(-1, C, SIDE, SIDE)})))
