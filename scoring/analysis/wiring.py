@@ -63,6 +63,8 @@ PER_LAYER = 96
 NUMBER = 32
 """Bits of a number in an attribute."""
 _KIND = math.ceil(math.log2(len(KINDS) + 1))
+_EPSILONS = (*(10.0**-n for n in range(1, 13)), 1e-18, 1.001e-5, 2**-23)
+"""Of normalisations: powers of ten, also that of MeanVarianceNormalization; Keras's, and PyTorch's for RMS norms."""
 _PLAIN = (0.0, 1.0, -1.0, 6.0, math.inf, -math.inf)
 """Numbers that every network uses, which tell nothing."""
 
@@ -142,7 +144,13 @@ def _attributes(graph: Graph, node: Node) -> Attributes:
 
 
 def _tells(value: float, defaults: tuple[float, ...]) -> bool:
-    return value not in _PLAIN and not any(math.isclose(value, d, rel_tol=1e-3) for d in defaults)
+    return value not in _PLAIN and not any(_is_written(value, default) for default in defaults)
+
+
+def _is_written(value: float, default: float) -> bool:
+    """Whether a number is a default, of six digits or in half precision. A wider bound would leave room for others."""
+    halves = (torch.tensor(default).to(dtype).item() for dtype in (torch.float16, torch.bfloat16))
+    return math.isclose(value, default, rel_tol=1e-5) or value in halves
 
 
 def _small(values: Any) -> int:
@@ -233,6 +241,12 @@ def _nothing(graph: Graph, node: Node) -> Attributes:
     return 4, []
 
 
+def _normalisation(graph: Graph, node: Node) -> Attributes:
+    """Which of the usual numbers is added to the variance; any other one is a number of the author's."""
+    epsilon = float(node.attributes.get("eps", 0.0))
+    return 4, [epsilon] if _tells(epsilon, _EPSILONS) else []
+
+
 _WINDOWS = ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "AdaptiveAveragePool", "AdaptiveMaxPool")
 _RESIZES = ("ResizeNearest", "ResizeLinear", "ResizeCubic")
 _MARKED = (
@@ -242,12 +256,9 @@ _MARKED = (
     "Cast",
     "Linear",
     "MatMul",
-    "BatchNormalization",
     "DepthToSpace",
     "SpaceToDepth",
     "Gelu",
-    "Normalise",
-    "RmsNormalise",
     "ReduceMean",
     "ReduceSum",
     "ReduceMax",
@@ -258,6 +269,7 @@ _MARKED = (
 _RULES: dict[str, Callable[[Graph, Node], Attributes]] = {
     **dict.fromkeys((*_WINDOWS, *_RESIZES), _window),
     **dict.fromkeys(_MARKED, _nothing),
+    **dict.fromkeys(("BatchNormalization", "Normalise", "RmsNormalise"), _normalisation),
     "Reshape": _reshape,
     "Transpose": _transpose,
     "Slice": _slice,

@@ -17,6 +17,7 @@ from scoring.analysis.axes import CHANNEL, MIXED, SPATIAL, regrouped
 from scoring.analysis.cost_model import analyse
 from scoring.analysis.dead_channels import prepared
 from scoring.analysis.folded_chains import with_folded_chains
+from scoring.analysis.wiring import wiring_of
 from scoring.costs import Costs
 from scoring.graph.graph import KINDS, Graph, Node
 from scoring.graph.interpreter import Engine, images_stay_first, logits_of, run_graph
@@ -414,3 +415,26 @@ def test_a_few_tables_times_numbers_from_the_image_are_charged_as_tables(name: s
     pixels = torch.randint(0, 256, (400, 3, 8, 8), dtype=torch.uint8)
     found = verification.constants_in_disguise(Engine(subject(net).graph), pixels)
     assert [number.count for number in found] == counts
+
+
+# Law 3: numbers in attributes -------------------------------------------------------------------------------------
+
+
+def _wiring_bits(layer: nn.Module) -> int:
+    graph = subject(nn.Sequential(nn.Conv2d(3, 8, 3), layer, nn.Flatten(), nn.Linear(288, 10))).graph
+    return wiring_of(graph, {}).bits
+
+
+@pytest.mark.parametrize("usual", [1e-3, 1e-5, 1e-6, 1e-12])
+def test_the_epsilon_of_a_norm_is_a_number_unless_it_is_a_usual_one(usual: float) -> None:
+    least = _wiring_bits(nn.BatchNorm2d(8))
+    assert _wiring_bits(nn.BatchNorm2d(8, eps=usual)) == least
+    assert _wiring_bits(nn.BatchNorm2d(8, eps=usual * 1.7)) == least + 32 + 1
+    assert _wiring_bits(nn.GroupNorm(2, 8, eps=usual)) + 32 < _wiring_bits(nn.GroupNorm(2, 8, eps=usual * 1.7))
+
+
+@pytest.mark.parametrize("slope", [0.01, float(torch.tensor(0.01).half()), float(torch.tensor(0.01).bfloat16())])
+def test_a_default_is_one_in_half_precision_too_and_its_neighbours_are_numbers(slope: float) -> None:
+    least = _wiring_bits(nn.LeakyReLU())
+    assert _wiring_bits(nn.LeakyReLU(slope)) == least
+    assert _wiring_bits(nn.LeakyReLU(slope * 1.0005)) == least + 32 + 1
