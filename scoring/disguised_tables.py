@@ -19,6 +19,11 @@ FAR = 0.05
 """Part of an operand (its length, over all images) that may lie beside so many tables."""
 NOISE = 1e-4
 """Part of an operand that is no table, but what sums of floats leave."""
+SHORT = 8
+"""Rows of fewer elements may be alike by chance."""
+SAME = 1 - 1e-6
+"""Cosine of rows that are the same."""
+MOST_KNOWN = 0.99
 _LINEAR = {"Add", "Sub", "Mul", "MatMul", "Linear", "Conv", "ReduceSum", "ReduceMean", "Neg", "Cast"}
 _BITS = 32
 """Of a factor; a constant that it is multiplied by has one at least."""
@@ -55,6 +60,27 @@ def projection(tables: Tensor) -> Callable[[Tensor], Tensor]:
         return ((rows.to(tables.dtype) @ tables.T) @ tables).reshape(value.shape).to(value.dtype)
 
     return project
+
+
+def known_rows(operand: Tensor) -> int:
+    """The numbers of the rows that an operand [images, rows, elements] takes in all images, times a number each.
+
+    0 if it takes others than in the first images, in whatever order and with whatever signs: it says something then.
+    """
+    if operand.shape[2] < SHORT or len(operand) <= MOST_TABLES:
+        return 0
+    operand = operand.double()
+    lengths = operand.norm(dim=2, keepdim=True)
+    rows, filled = operand / lengths.clamp(min=torch.finfo(operand.dtype).tiny), lengths[:, :, 0] > 0
+    known = rows[:MOST_TABLES][filled[:MOST_TABLES]]
+    if not len(known):
+        return 0
+    for own, are in zip(rows[MOST_TABLES:], filled[MOST_TABLES:], strict=True):
+        nearest = (own[are] @ known.T).abs().amax(1)
+        if float((nearest > SAME).float().mean()) < MOST_KNOWN:
+            return 0
+    alike = ((known @ known.T).abs() > SAME).sum(1)
+    return round(float((known.count_nonzero(1) / alike).sum()))
 
 
 def is_paid(graph: Graph, value: str, elements: int) -> bool:

@@ -26,7 +26,7 @@ from torch.utils.flop_counter import flop_registry
 
 from scoring.analysis.activation_bits import Grid
 from scoring.costs import Costs, Number
-from scoring.disguised_tables import is_paid, projection, tables_of
+from scoring.disguised_tables import is_paid, known_rows, projection, tables_of
 from scoring.graph.graph import KINDS, LAYER_KINDS, Charge, Graph, Node, Subject, bits_of
 from scoring.graph.interpreter import Engine, Replaced, batch_coupling, example_images
 
@@ -94,6 +94,8 @@ def _values_beyond_grids(
 AVERAGED = 2_000
 """Images that the mean is of; predictions are compared on all."""
 IMAGES_AT_ONCE = 250
+WATCHED_ROWS = 64
+"""Images whose rows are looked for in the first of them."""
 CHANGED = 0.005
 """Part of the predictions that may change for an operand to count as a constant: 50 of 10,000."""
 
@@ -113,27 +115,36 @@ def constants_in_disguise(engine: Engine, pixels: Tensor) -> list[Number]:
         known.add(value)
         count = math.prod(graph.shapes[value])
         if not _stays(engine, pixels, before, {value: means[value]}):
-            count *= _tables(engine, pixels, before, value)
+            paid = is_paid(graph, value, count)
+            count = 0 if paid else count * _tables(engine, pixels, before, value) or _rows(engine, pixels, node, value)
         if count:
             found.append(Number(f"{node.name}.{value}", node.name, count, bits_of(graph.types[value])))
     return found
 
 
 def _tables(engine: Engine, pixels: Tensor, before: list[Tensor], value: str) -> int:
-    """How many tables an operand is made of, each times a number from the image; 0 if it is not, or if all are charged.
+    """How many tables an operand is made of, each times a number from the image; 0 if it is not.
 
     What they make of it is put in its place, as the mean is: the predictions stay, or it is more than so many tables.
     """
     graph = engine.graph
     elements = math.prod(graph.shapes[value])
-    if is_paid(graph, value, elements):
-        return 0
     parts = (part.float() / 255 for part in pixels[:AVERAGED].split(IMAGES_AT_ONCE))
     several = tables_of(engine.values(part, {value})[value].float().reshape(len(part), elements) for part in parts)
     if not several or not _stays(engine, pixels, before, {value: projection(several[-1])}):
         return 0
     fewer = (tables for tables in several[:-1] if _stays(engine, pixels, before, {value: projection(tables)}))
     return len(next(fewer, several[-1]))
+
+
+def _rows(engine: Engine, pixels: Tensor, node: Node, value: str) -> int:
+    """The numbers of an operand's rows, or columns, if all images have the same ones in some order, times numbers."""
+    images = pixels[:WATCHED_ROWS].float() / 255
+    shape = engine.graph.shapes[value]
+    found = engine.values(images, {value})[value].float().reshape(len(images), *shape)
+    ways = (-2, -1) if node.kind == "MatMul" else (1, 2)
+    several = (found.movedim(axis, 1).flatten(2) for axis in ways)
+    return next((numbers for rows in several if (numbers := known_rows(rows))), 0)
 
 
 def _weight_places(graph: Graph, node: Node) -> list[str]:

@@ -69,6 +69,12 @@ def constants_behind_a_sign() -> onnx.ModelProto:
     return _hashed(nodes, **stored)
 
 
+@plant("constants in disguise", hashed_twin)
+def constants_behind_a_sign_for_each_row() -> onnx.ModelProto:
+    nodes, stored = _sign_of_pixels(HIDDEN)
+    return _hashed(nodes, **stored)
+
+
 # Roundings between numbers that would fold into one -----------------------------------------------------------------
 
 STEPS = 10

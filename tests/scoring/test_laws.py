@@ -391,9 +391,23 @@ def _attention(s: nn.Module, x: Tensor) -> Tensor:
     return s.fc(((q @ k.transpose(1, 2)).softmax(-1) @ v).flatten(1))
 
 
+def _signed_rows(s: nn.Module, x: Tensor) -> Tensor:
+    """A sign for each row of a matrix, which is taken back from what is multiplied by the row."""
+    signs = torch.sign(x.flatten(1) - 0.5)[:, :, None]
+    return ((x.flatten(1)[:, :, None] * signs).transpose(1, 2) @ torch.sin(signs * s.u * s.v)).squeeze(1)
+
+
+def _rolled(s: nn.Module, x: Tensor) -> Tensor:
+    """Rows in an order that one of sixteen cases of the image chooses."""
+    choice = (15.9 * x[:, 0, 0, 0]).long()
+    return (x.flatten(1)[:, None] @ torch.sin(s.u.flatten()[s.orders[choice]][:, :, None] * s.v)).squeeze(1)
+
+
 DISGUISES: dict[str, tuple[Between, list[int]]] = {
     "a sign": (_signed, [1920]),
     "either of two": (_either, [2 * 1920]),
+    "signs of rows": (_signed_rows, [1920]),
+    "orders of rows": (_rolled, [1920]),
     "experts": (_experts, []),
     "attention": (_attention, []),
 }
@@ -407,6 +421,7 @@ def test_a_few_tables_times_numbers_from_the_image_are_charged_as_tables(name: s
         run,
         u=3 * torch.randn(1, 192, 1),
         v=3 * torch.randn(1, 1, 10),
+        orders=torch.stack([torch.randperm(192) for _ in range(16)]),
         experts=torch.randn(3, 192, 10),
         route=nn.Linear(192, 3),
         qkv=nn.Linear(3, 24),
@@ -414,7 +429,7 @@ def test_a_few_tables_times_numbers_from_the_image_are_charged_as_tables(name: s
     )
     pixels = torch.randint(0, 256, (400, 3, 8, 8), dtype=torch.uint8)
     found = verification.constants_in_disguise(Engine(subject(net).graph), pixels)
-    assert [number.count for number in found] == counts
+    assert [number.count for number in found] == pytest.approx(counts, rel=0.05), "rows may be alike by chance"
 
 
 # Law 3: numbers in attributes -------------------------------------------------------------------------------------
