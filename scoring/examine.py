@@ -18,9 +18,9 @@ from torch import Tensor
 
 from contest.errors import RefusedError
 from scoring.analysis.activation_bits import follow
+from scoring.analysis.affine_chains import with_folded_chains
 from scoring.analysis.cost_model import analyse
 from scoring.analysis.dead_channels import prepared
-from scoring.analysis.folded_chains import with_folded_chains
 from scoring.analysis.layer_costs import total_macs
 from scoring.costs import MAX_CLASSES, MAX_FACTS, MAX_TEXT, Examination, check_logits
 from scoring.graph.graph import Graph, Subject

@@ -167,7 +167,7 @@ def _handed_on(graph: Graph, node: Node, grids: dict[str, Grid]) -> Grid | None:
 def _content(graph: Graph, constant: str) -> Hashable:
     """The numbers of an affine, so that two copies of one normalisation are the same."""
     tensor = graph.constants[constant]
-    return graph.key(constant) if tensor.device.type == "meta" else tuple(tensor.double().reshape(-1).tolist())
+    return graph.keys[constant] if tensor.device.type == "meta" else tuple(tensor.double().reshape(-1).tolist())
 
 
 _SAME_PLACES = frozenset({"Identity", "Cast", "Slice", "Gather", "ResizeNearest"})
@@ -247,7 +247,7 @@ def _quantiser(graph: Graph, node: Node) -> Grid | None:
     if node.kind == "BipolarQuant":
         # -1 and 1 times the scale: two points of a grid whose step is twice the scale and that lacks zero.
         vector = None if step is not None else scale
-        return Grid(None if step is None else 2 * step, 0.5, 0, 1, 1, graph.key(scale), vector=vector, axis=axis)
+        return Grid(None if step is None else 2 * step, 0.5, 0, 1, 1, graph.keys[scale], vector=vector, axis=axis)
     points = graph.constants[node.inputs[2]] if len(node.inputs) > 2 and node.inputs[2] else torch.zeros(())
     zero = _number(points)
     low, high = int(node.attributes["low"]), int(node.attributes["high"])
@@ -260,11 +260,11 @@ def _quantiser(graph: Graph, node: Node) -> Grid | None:
         low,
         high,
         bits,
-        graph.key(scale),
+        graph.keys[scale],
         vector=vector,
         axis=axis,
         zeros_are_codes=codes and bool((points == points.round()).all()),
-        zeros=graph.key(node.inputs[2]) if zero is None else None,
+        zeros=graph.keys[node.inputs[2]] if zero is None else None,
     )
 
 

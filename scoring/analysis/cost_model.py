@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 from scoring.analysis.activation_bits import Grid
+from scoring.analysis.affine_chains import affine_chains, chain_from, is_per_channel
 from scoring.analysis.allowances import (
     ACTIVATION,
     ADD,
@@ -23,14 +24,8 @@ from scoring.analysis.allowances import (
     too_deep,
 )
 from scoring.analysis.axes import CHANNEL, elements_read, is_channel_axis, is_spatial
-from scoring.analysis.folded_chains import affine_chains
 from scoring.analysis.layer_costs import LayerCosts
-from scoring.analysis.weight_encoding import (
-    chain_from,
-    chain_numbers,
-    is_per_channel,
-    nonzero_points,
-)
+from scoring.analysis.weight_encoding import chain_numbers, nonzero_points
 from scoring.analysis.wiring import Wiring, wiring_of
 from scoring.costs import Costs, Number, Operation, ParentCosts
 from scoring.graph.graph import KINDS, UNKNOWN, Charge, Graph, Node, bits_of

@@ -128,4 +128,4 @@ def whole_tensor(graph: Graph, value: str) -> Hashable:
     while node is not None and node.kind in ("Reshape", "Transpose", "Identity") and value not in graph.stored:
         value = node.inputs[0]
         node = graph.producers.get(value)
-    return graph.key(value)
+    return graph.keys[value]

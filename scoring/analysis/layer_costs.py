@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
+from scoring.analysis.affine_chains import chain_from
 from scoring.analysis.allowances import grant_of
 from scoring.analysis.cost_table import CostTable
-from scoring.analysis.weight_encoding import Encoding, chain_from, chain_numbers, encoding, folded_bits, summed_bits
+from scoring.analysis.weight_encoding import Encoding, chain_numbers, encoding, folded_bits, summed_bits
 from scoring.costs import Operation
 from scoring.graph.graph import KINDS, Charge, Graph, Node, bits_of
 

@@ -104,5 +104,5 @@ def _has_numbers(graph: Graph, node: Node) -> bool:
 
 
 def _told_by(graph: Graph, node: Node) -> Hashable:
-    constants = tuple(graph.key(i) for i in node.inputs if i and graph.is_constant(i))
+    constants = tuple(graph.keys[i] for i in node.inputs if i and graph.is_constant(i))
     return node.kind, constants, repr(sorted(node.attributes.items()))

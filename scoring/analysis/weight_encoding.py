@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from scoring.analysis.affine_chains import AffineChain, is_per_channel
 from scoring.graph.graph import Graph, Node, bits_of
 from scoring.graph.operations import along
 
@@ -229,12 +230,6 @@ def _looked_up(graph: Graph, node: Node) -> Encoding:
     return Encoding(max(1, math.ceil(math.log2(max(size, 2)))), max((plain.compute_bits, *own)), table=table)
 
 
-def is_per_channel(shape: tuple[int, ...], full: tuple[int, ...]) -> bool:
-    """Whether a tensor that is broadcast to `full` holds one number, or one for each index of one dimension."""
-    wide = [size for size in shape if size != 1]
-    return len(wide) <= 1 and len(shape) <= len(full)
-
-
 def folded_bits(graph: Graph, node: Node, vector: str | None, axis: int | None) -> int:
     """Bits of a layer's weights times the steps of its input along an axis, where these differ.
 
@@ -284,82 +279,6 @@ def _bits_times(graph: Graph, weight: str, stored: Encoding, vector: str) -> int
     return min(of_type, stored.bits + math.ceil(math.log2(float(ratios.max()))))
 
 
-@dataclass(frozen=True)
-class AffineChain:
-    """Nodes in a row, each the only reader of the one before, with their multipliers and shifts (value names)."""
-
-    outputs: tuple[str, ...]
-    multipliers: tuple[str, ...]
-    shifts: tuple[str, ...]
-
-
-def chain_from(graph: Graph, value: str, first: Node | None = None, axis: int | None = None) -> AffineChain:
-    """The longest affine chain of floats behind a value, along one dimension.
-
-    first: starts it even if the value has other readers. axis: the dimension; None is that of the first vector.
-    """
-    outputs: list[str] = []
-    multipliers: list[str] = []
-    shifts: list[str] = []
-    node = first or graph.only_reader(value)
-    while node is not None:
-        parts = affine_parts(graph, node)
-        if parts is None or (node is not first and not is_like(graph, node.output, value)):
-            break
-        own = _axis(graph, node, (*parts[0], *parts[1]))
-        if own is not None and axis is not None and own != axis:
-            break  # one number a row does not fold into one number a channel
-        axis = own if axis is None else axis
-        multipliers += parts[0]
-        shifts += parts[1]
-        value = node.output
-        outputs.append(value)
-        node = graph.only_reader(value)
-    return AffineChain(tuple(outputs), tuple(multipliers), tuple(shifts))
-
-
-def is_like(graph: Graph, value: str, before: str) -> bool:
-    """Whether a float is of the type and size of another: what makes more channels, or integers, folds into nothing."""
-    same = graph.types[value] == graph.types[before] and graph.shapes[value] == graph.shapes[before]
-    return same and graph.types[value].is_floating_point
-
-
-def _axis(graph: Graph, node: Node, constants: tuple[str, ...]) -> int | None:
-    """The dimension along which an affine node's numbers vary; None for single numbers."""
-    if node.kind == "BatchNormalization":
-        return 1
-    shape, rank = graph.shapes[constants[0]], len(graph.shapes[node.output])
-    return next((i + rank - len(shape) for i, size in enumerate(shape) if size != 1), None)
-
-
-def affine_parts(graph: Graph, node: Node) -> tuple[list[str], list[str]] | None:
-    """(multipliers, shifts) of an affine node; None for any other."""
-    if node.kind == "BatchNormalization":
-        _, gamma, beta, mean, variance = node.inputs
-        if not all(graph.is_constant(i) for i in node.inputs[1:] if i):
-            return None
-        return _telling(graph, gamma, variance), _telling(graph, beta, mean)
-    if node.kind not in ("Mul", "Div", "Add", "Sub"):
-        return None
-    constants = [i for i in node.inputs if graph.is_constant(i)]
-    if len(constants) != 1 or (node.kind == "Div" and not graph.is_constant(node.inputs[1])):
-        return None
-    if not is_per_channel(graph.shapes[constants[0]], graph.shapes[node.output]):
-        return None
-    return (constants, []) if node.kind in ("Mul", "Div") else ([], constants)
-
-
-def _telling(graph: Graph, first: str, second: str) -> list[str]:
-    """Which of a batch norm's two vectors make its multiplier (or shift): those that are more than one number."""
-    given = [i for i in (first, second) if i]
-    return [i for i in given if not _is_one_number(graph, i)] or given[:1]
-
-
-def _is_one_number(graph: Graph, value: str) -> bool:
-    tensor = graph.constants[value]
-    return tensor.device.type != "meta" and bool((tensor == tensor.reshape(-1)[0]).all())
-
-
 def chain_numbers(
     graph: Graph, chain: AffineChain, scales: tuple[str, ...], bias: str, channels: int
 ) -> Iterator[tuple[str, Hashable, int, int]]:
@@ -372,12 +291,12 @@ def chain_numbers(
     for role, values in (("multiplier", multipliers), ("shift", shifts)):
         if values:
             count = min(channels, max(math.prod(graph.shapes[v]) for v in values))
-            yield role, (role, tuple(graph.key(v) for v in values)), count, _folded_bits(graph, values)
+            yield role, (role, tuple(graph.keys[v] for v in values)), count, _folded_bits(graph, values)
 
 
 def _folded_bits(graph: Graph, values: tuple[str, ...]) -> int:
     """Bits of what several vectors come to: two that are quantised come to one that is not."""
     vectors = [v for v in values if math.prod(graph.shapes[v]) > 1]
-    quantised = {graph.key(v) for v in vectors if encoding(graph, v).quantised}
+    quantised = {graph.keys[v] for v in vectors if encoding(graph, v).quantised}
     widest = max(encoding(graph, v).bits for v in values)
     return max(widest, *(bits_of(graph.types[v]) for v in vectors)) if len(quantised) > 1 else widest

@@ -251,6 +251,11 @@ class Graph:
         return readers
 
     @cached_property
+    def only_readers(self) -> dict[str, Node]:
+        """Value name -> the one node that reads it; without values of several readers, and the network's output."""
+        return {v: nodes[0] for v, nodes in self.consumers.items() if len(nodes) == 1 and v != self.output}
+
+    @cached_property
     def running(self) -> list[Node]:
         """The nodes that compute something from the image and lead to the output."""
         needed, nodes = {self.output}, []
@@ -263,11 +268,6 @@ class Graph:
     def is_constant(self, value: str) -> bool:
         return value in self.constants
 
-    def only_reader(self, value: str) -> Node | None:
-        """The one node that reads a value; None if there are several, or if it is the network's output."""
-        readers = self.consumers.get(value, [])
-        return readers[0] if len(readers) == 1 and value != self.output else None
-
     def before_the_choice(self) -> Graph:
         """Without an argmax over the logits: they say more, and choose the same class."""
         node = self.producers.get(self.output)
@@ -279,24 +279,21 @@ class Graph:
         return replace(self, output=node.inputs[0]) if len(shape) == 2 and axes == (1,) else self
 
     @cached_property
-    def _keys(self) -> dict[str, Hashable]:
-        return {}
-
-    def key(self, value: str) -> Hashable:
-        """What a constant is made of: equal keys mean the same numbers, stored once however often they are used."""
-        if value not in self._keys:
-            tensor, node = self.constants[value], self.producers.get(value)
-            if value in self.stored:
-                key: Hashable = value
-            elif node is None and tensor.numel() == 1 and tensor.device.type != "meta":
-                key = (tensor.item(), str(tensor.dtype))  # a literal in the code
-            elif node is None:
-                key = value
-            else:
-                made_of = tuple(self.key(i) for i in node.inputs if i)
-                key = (node.kind, made_of, repr(sorted(node.attributes.items())), node.outputs.index(value))
-            self._keys[value] = key
-        return self._keys[value]
+    def keys(self) -> dict[str, Hashable]:
+        """What each constant is made of: equal keys mean the same numbers, stored once however often they are used."""
+        keys: dict[str, Hashable] = {}
+        for value in (*self.constants, *(output for node in self.nodes for output in node.outputs)):
+            node = self.producers.get(value)
+            if value not in self.constants or value in keys:
+                continue
+            if value in self.stored or node is None:
+                tensor = self.constants[value]
+                literal = value not in self.stored and tensor.numel() == 1 and tensor.device.type != "meta"
+                keys[value] = (tensor.item(), str(tensor.dtype)) if literal else value
+            elif all(i in keys for i in node.inputs if i):
+                made_of = tuple(keys[i] for i in node.inputs if i)
+                keys[value] = (node.kind, made_of, repr(sorted(node.attributes.items())), node.outputs.index(value))
+        return keys
 
 
 def bits_of(dtype: torch.dtype) -> int:

@@ -142,11 +142,11 @@ class _Run:
         graph, reader, value = self._graph, node, node.inputs[0]
         if node.kind != "Quant" or self._wanted is None or graph.types[value] != graph.types[node.inputs[1]]:
             return node
-        if value in self._skipped and graph.only_reader(value) is reader:
+        if value in self._skipped and graph.only_readers.get(value) is reader:
             reader, value = graph.producers[value], graph.producers[value].inputs[0]
         maker = KINDS.get(graph.producers[value].kind) if value in graph.producers else None
         own = maker is not None and maker.price in (Charge.LAYER, Charge.ARITHMETIC)
-        taken = value in self._replaced or value in self._wanted or graph.only_reader(value) is not reader
+        taken = value in self._replaced or value in self._wanted or graph.only_readers.get(value) is not reader
         if taken or not own or graph.shapes[value] != graph.shapes[node.output]:
             return node
         return replace(node, attributes={**node.attributes, "in_place": True})

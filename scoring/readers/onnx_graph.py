@@ -285,7 +285,7 @@ def _with_biases(graph: Graph) -> Graph:
             layer = graph.producers.get(x)
             if layer is None or layer.kind != "Linear" or len(layer.inputs) > 2 or not graph.is_constant(bias):
                 continue
-            if graph.only_reader(x) is node and graph.shapes[bias] == (graph.shapes[x][-1],):
+            if graph.only_readers.get(x) is node and graph.shapes[bias] == (graph.shapes[x][-1],):
                 new[id(node)] = Node(layer.name, "Linear", (*layer.inputs, bias), node.outputs, layer.attributes)
                 gone.add(id(layer))
     return replace(graph, nodes=[new.get(id(node), node) for node in graph.nodes if id(node) not in gone])

@@ -277,7 +277,7 @@ def _before(graph: Graph, rounding: Node) -> _Scaled:
 def _behind(graph: Graph, rounding: Node, low: float, high: float) -> tuple[Node, Tensor, float, float]:
     """On from a rounding to the multiplication that gives codes their step."""
     end, factor = rounding, torch.ones((), dtype=torch.float64)
-    while (node := graph.only_reader(end.output)) is not None and node.inputs[0] == end.output:
+    while (node := graph.only_readers.get(end.output)) is not None and node.inputs[0] == end.output:
         if node.kind == "Clip" and factor.numel() == 1 and float(factor) == 1:
             low, high = _tighter(node, 1.0, low, high)
         elif node.kind != "Identity":

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from scoring import verification
+from scoring.analysis.affine_chains import with_folded_chains
 from scoring.analysis.allowances import Demand, Grant, Regions, settle, too_deep
 from scoring.analysis.axes import CHANNEL, MIXED, SPATIAL, regrouped
 from scoring.analysis.cost_model import analyse
 from scoring.analysis.dead_channels import prepared
-from scoring.analysis.folded_chains import with_folded_chains
 from scoring.analysis.wiring import wiring_of
 from scoring.costs import Costs
 from scoring.graph.graph import KINDS, Graph, Node
