@@ -71,6 +71,8 @@ class ChartPoint:
     team: str = ""
     params: float | None = None
     ops: float | None = None
+    further: Mapping[str, float] = field(default_factory=dict)
+    """Terms besides these two, where the rule has any."""
     url: str = ""
     about: str = ""
     baseline: bool = False
@@ -247,6 +249,7 @@ def _rows(
         if point.params is not None and point.ops is not None:
             tip[look.say("parameter term")] = f"{point.params:.4g}"
             tip[look.say("operation term")] = f"{point.ops:.4g}"
+        tip |= {look.words(name): f"{value:.4g}" for name, value in point.further.items()}
         tip |= {look.words(key): text for key, text in point.network.items()}
         if point.about:
             tip[look.say("note")] = point.about

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from leaderboard.charts.accuracy_score import ChartPoint
 from leaderboard.domain import claims
+from leaderboard.terms import names_of, terms_of
 
 _SECTIONS = {"ranked": "At or above", "below_threshold": "Below"}
 
@@ -46,8 +47,9 @@ def print_submission(entry: Mapping[str, Any]) -> None:
     if entry.get("reason"):
         console.print(Text(entry["reason"]))
     if entry.get("score") is not None:
+        terms = " + ".join(f"{value:.6f} {name}" for name, value in terms_of(entry).items())
         console.print(
-            f"score {entry['score']:.6f} = {entry['params']:.6f} parameters + {entry['ops']:.6f} operations "
+            f"score {entry['score']:.6f} = {terms} "
             f"(with bitmask {entry['score_with_bitmask']:.6f}), rule {entry['rule_name']} v{entry['rule_version']}"
         )
     helps = claims.flattering(entry.get("measured"), entry.get("claimed"))
@@ -66,26 +68,27 @@ def _ranking(heading: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(title=heading, title_justify="left")
     table.add_column("#", justify="right")
     table.add_column("team", overflow="fold")
-    for name in ("accuracy", "score", "parameters", "operations"):
+    names = names_of(map(terms_of, rows))
+    for name in ("accuracy", "score", *names):
         table.add_column(name, justify="right")
     dated = any("submitted_at" in row for row in rows)  # networks that come with the package are not
     if dated:
         table.add_column("submitted")
     for row in rows:
+        terms = terms_of(row)
         table.add_row(
             str(row["rank"] or "-"),
             Text(row["team"] + (" (baseline)" if row.get("baseline") else "")),
             f"{row['accuracy']:.2%}",
             f"{row['score']:.6f}",
-            f"{row['params']:.6f}",
-            f"{row['ops']:.6f}",
+            *(f"{terms[name]:.6f}" if name in terms else "-" for name in names),
             *([str(row.get("submitted_at", ""))[:16].replace("T", " ")] if dated else []),
         )
     return table
 
 
 _HEAD = (
-    "| network | accuracy | score | parameters + operations | MACs | weights that are not zero | bits |",
+    "| network | accuracy | score | {terms} | MACs | weights that are not zero | bits |",
     "| --- | ---: | ---: | --- | ---: | ---: | ---: |",
 )
 
@@ -97,7 +100,9 @@ def ranking_table(rows: Sequence[Mapping[str, Any]], references: Sequence[ChartP
     """
     lines = [(row["score"], _entry(row)) for row in rows]
     lines += [(r.score, f"| *{_text(r.name)}* | *{r.accuracy:.2%}* | *{r.score:.4f}* | | | | |") for r in references]
-    return "\n".join([*_HEAD, *(line for _, line in sorted(lines, key=lambda pair: pair[0]))]) + "\n"
+    names = names_of(map(terms_of, rows)) or ["parameters", "operations"]
+    head = [line.format(terms=" + ".join(names)) for line in _HEAD]
+    return "\n".join([*head, *(line for _, line in sorted(lines, key=lambda pair: pair[0]))]) + "\n"
 
 
 def _entry(row: Mapping[str, Any]) -> str:
@@ -106,7 +111,7 @@ def _entry(row: Mapping[str, Any]) -> str:
         f"**{_text(row['team'])}**",
         f"{row['accuracy']:.2%}",
         f"{row['score']:.5f}",
-        f"{row['params']:.5f} + {row['ops']:.5f}",
+        " + ".join(f"{value:.5f}" for value in terms_of(row).values()),
         f"{measured['macs'] / 1e6:.1f}M",
         f"{measured['nonzeros']:,} of {measured['weights']:,}",
         f"{measured['q_w']:.1f} / {measured['q_a']:.1f}",

@@ -86,6 +86,8 @@ def rows_of(
 
 
 def _bundled_rows(rule: Rule) -> tuple[dict[str, Any], Rows]:
+    from leaderboard.terms import with_terms
+
     contest = {
         "name": "bundled",
         "title": "Networks that come with this package",
@@ -107,7 +109,7 @@ def _bundled_rows(rule: Rule) -> tuple[dict[str, Any], Rows]:
                 "accuracy": entry.accuracy,
                 "rule_name": rule.name,
                 "rule_version": rule.version,
-                "measured": dict(entry.report.measured),
+                "measured": with_terms(entry.report.measured, entry.report.scores[rule.name]),
             }
             rows[entry.state].append(row)
     return contest, rows
@@ -219,6 +221,7 @@ def plot(
     without them the ranking of a contest.
     """
     from leaderboard.charts import accuracy_score
+    from leaderboard.terms import further
     from scoring.rules import Rule, load_rule
 
     if files:
@@ -245,6 +248,7 @@ def plot(
                 team=row["team"],
                 params=row["params"],
                 ops=row["ops"],
+                further=further(row["measured"]),
                 baseline=row.get("baseline", False),
             )
             for rows in sections.values()

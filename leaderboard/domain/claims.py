@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
+from leaderboard.terms import added_to
 from scoring.report import Report
 from scoring.rules import Rule
 
@@ -102,8 +104,11 @@ class Own:
     weights: float | None = None
     operations: float | None = None
 
-    def total(self, rule: Rule) -> float | None:
-        """The score that it typed, or the formula of the course's text with its quantities."""
+    def total(self, rule: Rule, added: Mapping[str, float] = MappingProxyType({})) -> float | None:
+        """The score that it typed, or the formula of the course's text with its quantities.
+
+        added: what the rule adds to that formula, as it was measured.
+        """
         if self.score is not None:
             return self.score
         if self.weights is None or self.operations is None:
@@ -112,7 +117,8 @@ class Own:
         q_w = 32.0 if self.q_w is None else self.q_w
         q_a = q_w if self.q_a is None else self.q_a
         params = (kept - (self.p_u or 0.0)) * self.weights * q_w / 32 / rule.params_reference
-        return params + kept * self.operations * max(q_w, q_a) / 32 / rule.operations_reference
+        ops = kept * self.operations * max(q_w, q_a) / 32 / rule.operations_reference
+        return params + ops + math.fsum(added.values())
 
 
 @dataclass(frozen=True)
@@ -130,7 +136,7 @@ def explain(report: Report, rule: Rule, own: Own, earlier: Report | None = None)
 
     earlier: of a former submission of the team, to see whether zeros grew back.
     """
-    figure = own.total(rule)
+    figure = own.total(rule, added_to(report.scores[rule.name]))
     found = []
     for name, about, formula in _CAUSES:
         value = formula(report, rule, own)
@@ -145,52 +151,53 @@ def _close(value: float, figure: float) -> bool:
     return figure > 0 and abs(math.log(value / figure)) <= CLOSE if value > 0 else False
 
 
-def _terms(report: Report, rule: Rule) -> tuple[float, float]:
+def _terms(report: Report, rule: Rule) -> tuple[float, float, float]:
+    """Parameters, operations, and what the rule adds: no known mistake is made there."""
     score = report.scores[rule.name]
-    return score.params, score.ops
+    return score.params, score.ops, math.fsum(added_to(score).values())
 
 
 def _doubled(report: Report, rule: Rule, own: Own) -> float | None:
-    params, ops = _terms(report, rule)
-    return params + (2 * ops if rule.convention == "macs" else ops / 2)
+    params, ops, rest = _terms(report, rule)
+    return params + (2 * ops if rule.convention == "macs" else ops / 2) + rest
 
 
 def _zeros_off_operations(report: Report, rule: Rule, own: Own) -> float | None:
-    params, ops = _terms(report, rule)
+    params, ops, rest = _terms(report, rule)
     weights, nonzeros = report.measured.get("weights"), report.measured.get("nonzeros")
-    return params + ops * nonzeros / weights if weights and nonzeros is not None else None
+    return params + ops * nonzeros / weights + rest if weights and nonzeros is not None else None
 
 
 def _removed_twice(report: Report, rule: Rule, own: Own) -> float | None:
-    params, ops = _terms(report, rule)
+    params, ops, rest = _terms(report, rule)
     p_w, p_o = report.measured.get("p_s_weights"), report.measured.get("p_s_ops")
     p = own.p_s if own.p_s is not None else p_o
     if not p:
         return None
     kept_w = 1 - (p if p_w is None else p_w)
     zeros = report.measured.get("p_u") or 0.0
-    return params * (1 - p) * (kept_w - zeros) / (kept_w - zeros or 1) + ops * (1 - p)
+    return params * (1 - p) * (kept_w - zeros) / (kept_w - zeros or 1) + ops * (1 - p) + rest
 
 
 def _claimed_bits(report: Report, rule: Rule, own: Own) -> float | None:
-    params, ops = _terms(report, rule)
+    params, ops, rest = _terms(report, rule)
     q_w, q_ops = report.measured.get("q_w"), report.measured.get("q_ops")
     if own.q_w is None or not q_w or not q_ops or q_w < 16:
         return None
     wide = max(own.q_w, own.q_a if own.q_a is not None else own.q_w)
-    return params * own.q_w / q_w + ops * wide / q_ops
+    return params * own.q_w / q_w + ops * wide / q_ops + rest
 
 
 def _latent(report: Report, rule: Rule, own: Own) -> float | None:
-    params, ops = _terms(report, rule)
+    params, ops, rest = _terms(report, rule)
     q_w = report.measured.get("q_w")
-    return params / q_w + ops if q_w and q_w >= 16 else None
+    return params / q_w + ops + rest if q_w and q_w >= 16 else None
 
 
 def _weights_alone(report: Report, rule: Rule, own: Own) -> float | None:
-    _, ops = _terms(report, rule)
+    _, ops, rest = _terms(report, rule)
     q_w, nonzeros = report.measured.get("q_w"), report.measured.get("nonzeros")
-    return nonzeros * q_w / 32 / rule.params_reference + ops if q_w and nonzeros else None
+    return nonzeros * q_w / 32 / rule.params_reference + ops + rest if q_w and nonzeros else None
 
 
 def _under(name: str) -> Callable[[Report, Rule, Own], float | None]:
@@ -248,8 +255,8 @@ def _grown(report: Report, rule: Rule, earlier: Report) -> float | None:
     same = report.measured.get("weights") == earlier.measured.get("weights")
     if not same or not now or not before or before >= now:
         return None
-    params, ops = _terms(report, rule)
-    return params * before / now + ops
+    params, ops, rest = _terms(report, rule)
+    return params * before / now + ops + rest
 
 
 GREW_BACK = (

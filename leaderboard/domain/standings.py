@@ -17,6 +17,7 @@ from sqlalchemy import ColumnElement, Select, and_, case, delete, func, insert, 
 from sqlalchemy.orm import Session
 
 from leaderboard.storage.tables import SCORED, Contest, RecordEntry, Standing, State, Submission, Team
+from leaderboard.terms import with_terms
 from scoring.report import Report
 from scoring.rules import Rule
 
@@ -60,7 +61,7 @@ class Verdict:
             "accuracy_low": finite(accuracy.low) if accuracy else None,
             "accuracy_high": finite(accuracy.high) if accuracy else None,
             "isolation": isolation_of(report)[:20] if report else "",
-            "measured": dict(report.measured) if report else None,
+            "measured": with_terms(report.measured, score) if report else None,
             "claimed": (dict(report.claimed) or None) if report else None,
         }
 

@@ -13,6 +13,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from contest.datasets.registry import facts
+from leaderboard.terms import further
 
 DASH = "–"
 
@@ -142,4 +143,5 @@ FILTERS = {
     "markdown": markdown,
     "size": size,
     "dataset": dataset,
+    "further": further,
 }

@@ -27,6 +27,7 @@ from leaderboard.service.api import Id, Slug
 from leaderboard.service.schemas import final_view
 from leaderboard.storage.database import Cache
 from leaderboard.storage.tables import Contest
+from leaderboard.terms import further, names_of
 from leaderboard.web import formats
 from leaderboard.web.page import TheVisit, Visit, said
 
@@ -41,7 +42,7 @@ _CONVENTIONS = {
 
 
 @dataclass(frozen=True)
-class RankingView:
+class RankingQuery:
     """What a reader asked of the ranking, as it stands in the address."""
 
     base: str
@@ -88,7 +89,7 @@ class RankingView:
         return self.url(query="", max_score=None, min_accuracy=None, page=1)
 
 
-def parse(base: str, query: Mapping[str, str]) -> RankingView:
+def parse(base: str, query: Mapping[str, str]) -> RankingQuery:
     """A view from an address. Raises UsageError that names what makes no sense."""
     section = query.get("section") or "ranked"
     if section not in ranking.SECTIONS:
@@ -99,7 +100,7 @@ def parse(base: str, query: Mapping[str, str]) -> RankingView:
     sort = query.get("sort", "")
     if sort and sort not in ranking.SORTS:
         raise UsageError(f"sort '{sort[:40]}' is none of {', '.join(ranking.SORTS)}")
-    return RankingView(
+    return RankingQuery(
         base,
         "below_threshold" if section == "below_threshold" else "ranked",
         sort,
@@ -145,7 +146,7 @@ def table(slug: Slug, visit: TheVisit) -> Response:
     try:
         view = parse(base, visit.request.query_params)
     except UsageError as error:
-        view, notice = RankingView(base), str(error)
+        view, notice = RankingQuery(base), str(error)
     if visit.signed_in or notice:
         return visit.page(**_ranking_page(visit, contest, view, notice), status=422 if notice else 200)
     tag = revision_tag(contest, visit.viewer, view.url(), str(contest.closed_at), visit.language)
@@ -159,7 +160,7 @@ def table(slug: Slug, visit: TheVisit) -> Response:
     return HTMLResponse(html, headers=headers)
 
 
-def _ranking_page(visit: Visit, contest: Contest, view: RankingView, notice: str) -> dict[str, Any]:
+def _ranking_page(visit: Visit, contest: Contest, view: RankingQuery, notice: str) -> dict[str, Any]:
     data: dict[str, Any] = {"template": "ranking.html", "here": "ranking", "contest": contest, "view": view}
     if contests.is_private(contest) and not visit.viewer.admin:
         return {**data, "private": True, "notice": notice}
@@ -185,6 +186,7 @@ def _ranking_page(visit: Visit, contest: Contest, view: RankingView, notice: str
         "private": False,
         "notice": notice,
         "page": page,
+        "further": names_of(further(row.measured) for row in page.rows),
         "best": best,
         "ranked_teams": ranked_teams,
         "newest": newest,
@@ -316,6 +318,7 @@ def _points(visit: Visit, contest: Contest) -> list[accuracy_score.ChartPoint]:
             place.score,
             params=place.params,
             ops=place.ops,
+            further=further(measured),
             url=f"/submissions/{place.submission_id}",
             about=visit.say("submitted %(day)s", day=f"{submitted_at:%Y-%m-%d}"),
             network=_network(measured),

@@ -25,6 +25,7 @@ from leaderboard.service.schemas import (
     submission_view,
 )
 from leaderboard.storage.tables import SCORED, TERMINAL, Contest, State, Submission
+from leaderboard.terms import added_to, further, names_of
 from leaderboard.web import formats
 from leaderboard.web.page import TheVisit, Visit, see_other
 from scoring.report import Report
@@ -108,6 +109,7 @@ def page(submission: Id, visit: TheVisit) -> Response:
         checks=_checks(visit, shown, report) if scored else [],
         layers=layers_of(report),
         scores=report.scores if report else {},
+        further=names_of(added_to(score) for score in report.scores.values()) if report else [],
         notes=[note[:500] for note in report.notes] if report else [],
         classes=_classes(report),
         holdout=_holdout(report),
@@ -303,11 +305,13 @@ def lines_of(pair: Sequence[SubmissionView]) -> list[Line]:
         ratio = f"{second / first:.3g}×" if first and second is not None else ""
         return Line(label, meaning, (Cell(write(first), better[0]), Cell(write(second), better[1])), ratio)
 
+    added = [further(s.measured) for s in pair]
     rows = [
         line("Score", [s.score for s in pair], formats.score),
         line("Accuracy", [s.accuracy for s in pair], formats.accuracy, smaller=False),
         line("Parameter term", [s.params for s in pair], formats.score),
         line("Operation term", [s.ops for s in pair], formats.score),
+        *(line(name.capitalize(), [terms.get(name) for terms in added], formats.score) for name in names_of(added)),
         line("Score with bitmask", [s.score_with_bitmask for s in pair], formats.score),
     ]
     rows += [

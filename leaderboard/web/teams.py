@@ -21,6 +21,7 @@ from leaderboard.service.access import owned
 from leaderboard.service.api import Id, Slug
 from leaderboard.service.schemas import SubmissionView, submission_view, team_name
 from leaderboard.storage.tables import SCORED, Contest, Team
+from leaderboard.terms import KEY, added_to, further
 from leaderboard.web.page import TheVisit, Visit
 from leaderboard.web.ranking import Theme, Width, look_for
 from leaderboard.web.submissions import lines_of, report_for
@@ -56,8 +57,9 @@ def tries(slug: Slug, team_id: Id, visit: TheVisit) -> Response:
             "score": v.score,
             "params": v.params,
             "ops": v.ops,
+            **further(v.measured),
             "accuracy": v.accuracy,
-            **(v.measured or {}),
+            **{key: value for key, value in (v.measured or {}).items() if key != KEY},
         }
         for v in reversed(views)
     ]
@@ -158,7 +160,7 @@ def why(submission: Id, visit: TheVisit) -> Response:
     typed = {field.name: visit.request.query_params.get(field.name, "")[:40] for field in fields(Own)}
     try:
         own = Own(**{key: _own_number(key, text) for key, text in typed.items()})
-        figure = own.total(rule)
+        figure = own.total(rule, added_to(report.scores[rule.name]))
         causes = explain(report, rule, own, earlier) if any(typed.values()) else []
     except UsageError as error:
         notice = str(error)

@@ -70,3 +70,13 @@ def test_the_formula_of_the_text() -> None:
     assert explain(REPORT, LAB, own)[0].name == "weights alone"
     assert Own().total(LAB) is None
     assert not any(cause.explains for cause in explain(REPORT, LAB, Own(score=7.0)))
+
+
+def test_a_third_term_belongs_to_every_figure() -> None:
+    """What the rule adds is the same in the team's figure and in each cause's."""
+    report = make_report(scores={"lab": {**TERMS, "storage": 0.5, "total": TERMS["total"] + 0.5}}, measured=MEASURED)
+    first = explain(report, LAB, Own(score=WEIGHTS + NUMBERS + OPS / 2 + 0.5))[0]
+    assert (first.name, first.score) == ("operations doubled", pytest.approx(WEIGHTS + NUMBERS + OPS / 2 + 0.5))
+    assert first.explains
+    own = Own(p_s=0.3, p_u=0.42, q_w=4, q_a=4, weights=1e5 / 0.7, operations=2e7 / 0.7)
+    assert own.total(LAB, {"storage": 0.5}) == pytest.approx(WEIGHTS + OPS + 0.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -102,6 +103,36 @@ def test_a_real_file_is_scored_in_isolation_and_ranked(run: Run, model: Path, tm
     shown = json.loads(done(run("leaderboard", "--json")))
     assert shown["ranked"] == [] and [row["team"] for row in shown["below_threshold"]] == ["Ada"]
     assert done(run("admin", "check")).strip() == "all is well"
+
+
+@pytest.fixture
+def third(run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A network under a rule with a third term, which is most of the score; what was said of it."""
+    monkeypatch.setenv("COLUMNS", "200")
+    rule = rule_file(tmp_path, 0.0)
+    rule.write_text(f"{rule.read_text()}[terms]\nstorage = 1000\n")
+    return done(run("submit", model, "--team", "Ada", "--rule", rule))
+
+
+def test_the_terms_that_are_printed_add_up_to_the_score(third: str) -> None:
+    said = third.replace("\n", " ")
+    told = re.search(r"score ([\d.]+) = ([\d.]+) parameters \+ ([\d.]+) operations \+ ([\d.]+) storage ", said)
+    assert told is not None, said
+    score, *terms = map(float, told.groups())
+    assert sum(terms) == pytest.approx(score, abs=2e-6) and terms[2] > 0.5 * score
+
+
+def test_the_terms_of_the_table_add_up_to_the_score(run: Run, third: str) -> None:
+    table = done(run("leaderboard"))
+    head, line = (next(row for row in table.splitlines() if word in row) for word in ("parameters", "Ada"))
+    cells = dict(zip(re.split(r"\s*[│┃]\s*", head), re.split(r"\s*[│┃]\s*", line), strict=True))
+    score, *terms = (float(cells[name]) for name in ("score", "parameters", "operations", "storage"))
+    assert sum(terms) == pytest.approx(score, abs=2e-6)
+    row = json.loads(done(run("leaderboard", "--json")))["ranked"][0]
+    assert row["params"] + row["ops"] + row["measured"]["terms"]["storage"] == pytest.approx(row["score"])
+    head, _, line = done(run("leaderboard", "--markdown")).splitlines()
+    assert "parameters + operations + storage" in head
+    assert sum(map(float, line.split(" | ")[3].split(" + "))) == pytest.approx(score, abs=2e-5)
 
 
 def test_a_hostile_file_is_refused_with_exit_code_2(run: Run, tmp_path: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import html
+import io
 import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -19,7 +22,7 @@ from leaderboard.storage.database import Cache
 from leaderboard.storage.tables import now
 from leaderboard.web import formats
 from leaderboard.web.account import own_path
-from leaderboard.web.ranking import RankingView, parse
+from leaderboard.web.ranking import RankingQuery, parse
 from leaderboard.web.upload import UploadForm
 from scoring.rules import load_rule
 
@@ -180,6 +183,46 @@ def test_submission_page(client: TestClient) -> None:
         assert text in page
     assert "Log" not in page  # the owner's affair
     assert "model.pt" not in page
+
+
+def third(site: Site, slug: str) -> tuple[int, str]:
+    """A submission under a rule with a third term, and its team's token."""
+    rule = replace(load_rule("lab"), name="third", terms=(("storage", 1e6),))
+    with site.board.database.write() as session:
+        contest = contests.create(session, slug, rule)
+        token = tokens.create(session, contests.add_team(session, contest, "test team"))
+    made = report(0.93, rule="third")
+    scores = made["scores"]["third"]
+    scores |= {"storage": 0.0345} | {key: scores[key] + 0.0345 for key in ("total", "total_with_bitmask")}
+    return enter(site.board, slug, "test team", made), token
+
+
+def test_the_terms_of_the_table_add_up_to_the_score(client: TestClient, site: Site) -> None:
+    """And where a rule has the usual two, there is no such column."""
+    _, token = third(site, "third")
+    page = client.get("/contests/third").text
+    heads = [re.sub(r"<[^>]+>|\s", "", head) for head in re.findall(r"<th scope=\"col\".*?</th>", page, re.DOTALL)]
+    (line,) = re.findall(r"<tr>\s*<td><input type=\"checkbox\".*?</tr>", page, re.DOTALL)
+    cells = [re.sub(r"<[^>]+>", "", cell) for cell in re.findall(r"<t[dh].*?</t[dh]>", line, re.DOTALL)]
+    shown = dict(zip(heads, cells, strict=True))
+    terms = [float(shown[name]) for name in ("Parameters", "Operations", "Storage")]
+    assert sum(terms) == pytest.approx(float(shown["Score"]), rel=1e-3) and terms[2] == 0.0345
+    assert '"storage": "0.0345"' in client.get("/contests/third/chart.json").text
+    assert "storage" not in client.get("/contests/spring").text.lower()
+    sign_in(client, token)
+    (team,) = re.findall(r"/contests/third/teams/\d+", line)
+    (row,) = csv.DictReader(io.StringIO(client.get(f"{team}/tries.csv").text))
+    assert sum(float(row[name]) for name in ("params", "ops", "storage")) == pytest.approx(float(row["score"]))
+    assert "terms" not in row
+
+
+def test_the_terms_of_a_submission_add_up_to_the_score(client: TestClient, site: Site) -> None:
+    number, _ = third(site, "three")
+    figures = dict(re.findall(r"<dt>([^<]+)</dt><dd>([^<]+)</dd>", client.get(f"/submissions/{number}").text))
+    terms = [float(figures[name]) for name in ("Parameter term", "Operation term", "Storage")]
+    assert sum(terms) == pytest.approx(float(figures["Score"]), rel=1e-3) and terms[2] == 0.0345
+    assert "Storage" in client.get(f"/compare?id={number}&id={number}").text
+    assert "+ storage / 1,000,000" in client.get("/contests/three/rules").text
 
 
 def test_the_owner_sees_log_and_refused_files(client: TestClient, site: Site) -> None:
@@ -422,7 +465,7 @@ def test_organisers_page(client: TestClient, site: Site) -> None:
 
 
 def test_a_view_survives_its_address() -> None:
-    view = RankingView("/x", "below_threshold", "team", True, "a&b=c", 0.5, 90.0, 3)
+    view = RankingQuery("/x", "below_threshold", "team", True, "a&b=c", 0.5, 90.0, 3)
     query = dict(pair.split("=") for pair in view.url().partition("?")[2].split("&"))
     assert query["q"] == "a%26b%3Dc"
     assert parse("/x", query | {"q": "a&b=c"}) == view
