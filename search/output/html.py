@@ -14,6 +14,7 @@ import vl_convert
 
 from contest.errors import UsageError
 from contest.files import write_text
+from scoring.rules import Score
 from search.output.figures import figures
 from search.output.progress import bits_text, counts, duration
 from search.policy.ranking import Judge, load_stages
@@ -38,7 +39,8 @@ def finalist_rows(study: Study) -> list[dict[str, Any]]:
         report = json.loads(path.read_text())
         terms, accuracy = report["scores"][study.settings.rule_name], report.get("accuracy")
         if accuracy is not None:
-            row = {"key": path.parent.name, **{k: terms[k] for k in ("params", "ops")}, "score": terms["total"]}
+            row = {"key": path.parent.name, **Score.from_json(terms).terms, "score": terms["total"]}
+            row["terms"] = Score.from_json(terms).terms
             found.append({**row, "accuracy": 100 * accuracy["value"], "model": str(path.parent / "model.pt")})
     return sorted(found, key=lambda row: row["score"])
 

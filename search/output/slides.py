@@ -139,6 +139,9 @@ def write_slides(study: Study, path: Path) -> Path:
     return path
 
 
+_TERMS = {"params": "weights", "ops": "operations"}
+
+
 def _title(deck: Deck, study: Study, finalists: Sequence[dict[str, Any]], shown: TrialRecord) -> None:
     settings = study.settings
     lines = [
@@ -148,7 +151,8 @@ def _title(deck: Deck, study: Study, finalists: Sequence[dict[str, Any]], shown:
     if finalists:
         first = finalists[0]
         lines += [
-            f"Best score {first['score']:.5f} = {first['params']:.5f} (weights) + {first['ops']:.5f} (operations)",
+            f"Best score {first['score']:.5f} = "
+            + " + ".join(f"{value:.5f} ({_TERMS.get(name, name)})" for name, value in first["terms"].items()),
             f"Accuracy on the test set {first['accuracy']:.2f} %, read once for each of {len(finalists)} finalists",
         ]
     lines.append(f"{shown.candidate.architecture}")

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from contest.errors import command
+from scoring.rules import Score
 from search.output.progress import duration
 from search.policy.budget import Plan, account, converged_epochs, epoch_ratio
 from search.policy.forecast import forecast
@@ -91,7 +92,8 @@ def print_summary(console: Console, study: Study, outcome: SearchOutcome) -> Non
     if outcome.winner is not None:
         console.print(
             f"[bold green]winner[/bold green]: {leader.record.candidate.architecture}, "
-            f"score {terms['total']:.5f} = {terms['params']:.5f} params + {terms['ops']:.5f} ops"
+            f"score {terms['total']:.5f} = "
+            + " + ".join(f"{value:.5f} {name}" for name, value in Score.from_json(terms).terms.items())
         )
     rule = ["--rule", settings.rule] if settings.rule != "lab" else []
     submit = command("submit", leader.model, "--team", "NAME", *rule)
