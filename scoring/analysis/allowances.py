@@ -223,13 +223,17 @@ def settle(
                 covered -= taken
                 if taken < demands[i].elements:
                     settled.left[i] = demands[i].elements - taken
+    settled.used = _used(demands, supply, regions)
+    return settled
+
+
+def _used(demands: Sequence[Demand], supply: Mapping[tuple[int, str], int], regions: Regions) -> float:
+    """The largest part of a region's grants of one sort that is asked for."""
     totals: dict[tuple[int, str], int] = {}
     for demand in demands:
         place = regions.of(demand.node.output), demand.sort
         totals[place] = totals.get(place, 0) + demand.elements
-    for place, total in totals.items():
-        settled.used = max(settled.used, total / supply[place] if supply.get(place) else math.inf if total else 0.0)
-    return settled
+    return max((n / supply[place] if supply.get(place) else math.inf for place, n in totals.items() if n), default=0.0)
 
 
 @dataclass(frozen=True)
