@@ -14,6 +14,8 @@ TEACHER = DIRECTORY / "teachers" / "fast-teacher.pt"
 PARENTS = DIRECTORY / "parents"
 """Checkpoints of float networks to start a compression from (`contest train --start`), of the same images; each says
 under `provenance` how it was made and how good it is."""
+PARENT = PARENTS / "inverted-8m-float.ckpt"
+"""The parent that a search begins from by default: the one that the searches of docs/search.md were measured with."""
 
 
 def teacher_files(given: Iterable[str | Path]) -> list[Path]:
@@ -31,17 +33,17 @@ def teacher_files(given: Iterable[str | Path]) -> list[Path]:
 
 
 def parent_files(given: Iterable[str | Path] = ("bundled",)) -> list[Path]:
-    """The files that --parents names, `bundled` being the float parents of this package and `none` no file.
+    """The files that --parents names, `bundled` being the float parent of this package that searches were measured
+    with, and `none` no file.
 
     Raises UsageError for one that is not there.
     """
-    bundled = sorted(PARENTS.glob("*.ckpt"))
     found: list[Path] = []
     for name in map(str, given):
-        found += bundled if name == "bundled" else [] if name == "none" else [Path(name)]
+        found += [PARENT] if name == "bundled" else [] if name == "none" else [Path(name)]
     for path in found:
         if not path.is_file():
             raise UsageError(
-                f"--parents {path}: no such file; give checkpoints, `bundled` for those of this package, or `none`"
+                f"--parents {path}: no such file; give checkpoints, `bundled` for the one of this package, or `none`"
             )
     return found

@@ -88,8 +88,8 @@ EPOCHS_HELP = (
     "--parents",
     multiple=True,
     metavar="FILE|bundled|none",
-    help="Checkpoint of a float network that is compressed at once; may be given again. `bundled`: those of this "
-    "package [default: on cifar10, where they lie in the space].",
+    help="Checkpoint of a float network that is compressed at once; may be given again. `bundled`: the one of "
+    "this package [default: on cifar10, where it lies in the space].",
 )
 @click.option(
     "--start",

@@ -11,12 +11,12 @@ from contest import networks
 from contest.candidate import Candidate
 from contest.errors import UsageError
 from contest.training import start_from
-from contest.zoo import parent_files
+from contest.zoo import PARENTS, parent_files
 
 SPLIT = "5091ca8a4d93ae19"
 
 
-@pytest.mark.parametrize("path", parent_files(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(PARENTS.glob("*.ckpt")), ids=lambda path: path.stem)
 def test_a_parent_gives_its_network_every_weight(path: Path) -> None:
     provenance = torch.load(path, weights_only=True)["provenance"]
     candidate = Candidate.from_json(provenance["candidate"])
@@ -29,5 +29,6 @@ def test_a_parent_gives_its_network_every_weight(path: Path) -> None:
         start_from(path, model, "0123")
 
 
-def test_there_are_parents() -> None:
-    assert [path.stem for path in parent_files()] == ["inverted-7m-float", "inverted-8m-float"]
+def test_the_default_is_the_parent_that_searches_were_measured_with() -> None:
+    assert [path.stem for path in parent_files()] == ["inverted-8m-float"]
+    assert [path.stem for path in parent_files([PARENTS / "inverted-7m-float.ckpt"])] == ["inverted-7m-float"]
