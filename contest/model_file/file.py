@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from contest.errors import ContestError, RefusedError, UsageError
 from contest.files import beside
-from contest.model_file.freeze import Network, rebuilt, replace_submodule
+from contest.model_file.freeze import Network, rebuilt
 from contest.model_file.manifest import FORMAT, MAX_ELEMENTS, VERSION, Manifest, parse_manifest
-from contest.networks import branches
+from contest.networks.batch_norms import is_batch_norm, replace_submodule
 from contest.untrusted import check_file
 from contest.untrusted.description import CONVERT
 
@@ -116,7 +116,7 @@ def _put(body: nn.Module, name: str, spec: Any, device: str) -> None:
     except AttributeError as error:
         raise RefusedError(f"layer '{name}' of the manifest is not in the architecture") from error
     kinds = {"conv": nn.Conv2d, "linear": nn.Linear}
-    fits = branches.is_batch_norm(module) if spec.kind in ("affine", "folded") else type(module) is kinds[spec.kind]
+    fits = is_batch_norm(module) if spec.kind in ("affine", "folded") else type(module) is kinds[spec.kind]
     if not fits:
         raise RefusedError(f"layer '{name}' is a {type(module).__name__}, not a {spec.kind} as the manifest says")
     if spec.inputs % spec.groups or spec.outputs % spec.groups:

@@ -22,7 +22,8 @@ from contest.model_file.manifest import (
     Manifest,
     WeightLayer,
 )
-from contest.networks import branches
+from contest.networks import batch_norms
+from contest.networks.batch_norms import folded, is_batch_norm, replace_submodule
 
 if TYPE_CHECKING:
     from contest.quantisation.lsq import LearnedStep
@@ -35,7 +36,7 @@ def fold_batch_norms(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn
     The network that comes out computes what the file will store, so its accuracy is the file's accuracy.
     """
     for module in model.modules():
-        if branches.is_batch_norm(module):
+        if is_batch_norm(module):
             multiplier, shift = folded(module)
             module.weight.data = multiplier.to(dtype).float()
             module.bias.data = shift.to(dtype).float()
@@ -45,19 +46,13 @@ def fold_batch_norms(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn
     return model
 
 
-def folded(norm: Any) -> tuple[Tensor, Tensor]:
-    """(multiplier, shift) [channels] of a batch norm in evaluation mode, rounded as torch's kernel rounds them."""
-    multiplier = (1 / torch.sqrt(norm.running_var + norm.eps)) * norm.weight
-    return multiplier, norm.bias - norm.running_mean * multiplier
-
-
 def norms_behind(architecture: Architecture, image_shape: tuple[int, int, int], classes: int) -> dict[str, str]:
-    """`branches.norms_behind` of the architecture's network."""
+    """`batch_norms.norms_behind` of the architecture's network."""
     from contest.networks import build
 
     with torch.device("cpu" if architecture.family.startswith("timm/") else "meta"):
         model = build(architecture, image_shape=image_shape, classes=classes)
-    return branches.norms_behind(model)
+    return batch_norms.norms_behind(model)
 
 
 def to_codes(values: Tensor, importance: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,7 +155,7 @@ def thaw(network: Network, images: Tensor) -> nn.Module:
     for name, module in modules.items():
         layer: Any = stored.get(name)
         if isinstance(layer, Affine):
-            branches.set_norm(module, layer.multiplier.float(), layer.shift.float())
+            batch_norms.set_norm(module, layer.multiplier.float(), layer.shift.float())
         elif isinstance(layer, WeightLayer):
             weight = _weight_of(layer)
             if weight.shape != module.weight.shape:
@@ -173,9 +168,9 @@ def thaw(network: Network, images: Tensor) -> nn.Module:
             if module.bias is not None and bias is not None:
                 module.bias.copy_(bias)
             elif bias is not None:
-                branches.set_norm(modules[behind[name]], torch.ones_like(bias), bias.float())
-    norms = [module for module in model.modules() if branches.is_batch_norm(module)]
-    branches.measure_norms(model, norms, images)
+                batch_norms.set_norm(modules[behind[name]], torch.ones_like(bias), bias.float())
+    norms = [module for module in model.modules() if is_batch_norm(module)]
+    batch_norms.measure_norms(model, norms, images)
     return model
 
 
@@ -194,7 +189,7 @@ def replaceable(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     Subclasses with a forward of their own (timm's padded convolutions, say) keep it and stay float.
     """
     for name, module in model.named_modules():
-        plain = type(module) in (nn.Conv2d, nn.Linear) or branches.is_batch_norm(module)
+        plain = type(module) in (nn.Conv2d, nn.Linear) or is_batch_norm(module)
         if plain or hasattr(module, "weight_quant"):
             yield name, module
 
@@ -217,14 +212,8 @@ def _foldable(layer: nn.Module) -> bool:
     return _quantisers(layer)[0] is not None and layer.bias is None
 
 
-def replace_submodule(model: nn.Module, name: str, new: nn.Module) -> None:
-    """Put `new` in the place of the submodule `name`."""
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, new)
-
-
 def _spec(module: nn.Module, weight_bits: int, affine_type: torch.dtype) -> LayerSpec:
-    if branches.is_batch_norm(module):
+    if is_batch_norm(module):
         channels = module.num_features
         half = affine_type == torch.float16
         return LayerSpec(kind="affine", outputs=channels, inputs=channels, stored="float16" if half else "float32")

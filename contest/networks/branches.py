@@ -8,14 +8,14 @@ afterwards: the file and its score know nothing of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, TypeGuard, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contest.errors import UsageError
+from contest.networks.batch_norms import folded, measure_norms, norms_behind, replace_submodule, set_norm
 
 
 class Branches(nn.Module):
@@ -59,28 +59,21 @@ class Branches(nn.Module):
     def folded(self) -> tuple[Tensor, Tensor]:
         """(weight, shift [channels]) of the one convolution that computes what the branches do in evaluation mode."""
         kernel = self.kernel
-        multiplier, shift = _line(self.norm)
+        multiplier, shift = folded(self.norm)
         weight = kernel.weight * multiplier.view(-1, 1, 1, 1)
         rows, columns = kernel.weight.shape[2:]
         around = (columns // 2, columns // 2, rows // 2, rows // 2)
         if self.point is not None and self.point_norm is not None:
-            multiplier, further = _line(self.point_norm)
+            multiplier, further = folded(self.point_norm)
             weight = weight + F.pad(self.point.weight * multiplier.view(-1, 1, 1, 1), around)
             shift = shift + further
         if self.skip_norm is not None:
-            multiplier, further = _line(self.skip_norm)
+            multiplier, further = folded(self.skip_norm)
             one = torch.zeros_like(weight)
             channels = torch.arange(len(weight), device=weight.device)
             one[channels, channels % weight.shape[1], rows // 2, columns // 2] = multiplier
             weight, shift = weight + one, shift + further
         return weight, shift
-
-
-def _line(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """(multiplier, shift) [channels] of a batch norm in evaluation mode."""
-    assert norm.running_var is not None and norm.running_mean is not None
-    multiplier = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    return multiplier, norm.bias - norm.running_mean * multiplier
 
 
 def add_branches(model: nn.Module, *, keep: bool = False) -> None:
@@ -97,8 +90,8 @@ def add_branches(model: nn.Module, *, keep: bool = False) -> None:
             "keeps the map's size, without a bias, whose output a batch norm alone reads; set branches to false"
         )
     for name, norm in found:
-        _replace(model, name, Branches(modules[name], modules[norm], norm, 0.0 if keep else 1.0))
-        _replace(model, norm, nn.Identity())
+        replace_submodule(model, name, Branches(modules[name], modules[norm], norm, 0.0 if keep else 1.0))
+        replace_submodule(model, norm, nn.Identity())
 
 
 @torch.no_grad()
@@ -113,37 +106,10 @@ def fold_branches(model: nn.Module, images: Tensor) -> None:
         weight, shift = branches.folded()
         branches.kernel.weight.copy_(weight)
         set_norm(branches.norm, torch.ones_like(shift), shift)
-        _replace(model, name, branches.kernel)
-        _replace(model, branches.place, branches.norm)
+        replace_submodule(model, name, branches.kernel)
+        replace_submodule(model, branches.place, branches.norm)
         norms.append(branches.norm)
     measure_norms(model, norms, images)
-
-
-def norms_behind(model: nn.Module) -> dict[str, str]:
-    """The batch norm that alone reads a convolution's output, by the convolution's name; none where torch.fx cannot
-    follow the network."""
-    from torch import fx
-
-    modules: dict[str, Any] = dict(model.named_modules())
-    try:
-        graph = fx.Tracer().trace(model)
-    except (fx.proxy.TraceError, TypeError, ValueError):  # the path depends on the data: nothing is known
-        return {}
-    found = {}
-    for node in graph.nodes:
-        reader = next(iter(node.users)) if len(node.users) == 1 else node
-        calls = node.op == reader.op == "call_module"
-        if calls and type(modules[node.target]) is nn.Conv2d and is_batch_norm(modules[reader.target]):
-            found[node.target] = reader.target
-    return found
-
-
-def is_batch_norm(module: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
-    """Exactly torch's batch norm with weight and statistics: subclasses do more (timm's also activate)."""
-    if not isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-        return False
-    plain = type(module) in (nn.BatchNorm1d, nn.BatchNorm2d)
-    return plain and module.affine and module.track_running_stats
 
 
 def _takes_branches(layer: nn.Conv2d) -> bool:
@@ -151,39 +117,3 @@ def _takes_branches(layer: nn.Conv2d) -> bool:
     keeps = layer.padding == tuple(size // 2 for size in sizes) and set(layer.dilation) == {1}
     odd = all(size % 2 for size in sizes) and min(sizes) > 1
     return odd and keeps and layer.bias is None and layer.padding_mode == "zeros"
-
-
-def set_norm(norm: Any, multiplier: Tensor, shift: Tensor) -> None:
-    """Let a batch norm compute multiplier * x + shift, for now without statistics of its own."""
-    norm.weight.copy_(multiplier)
-    norm.bias.copy_(shift)
-    norm.running_mean.zero_()
-    norm.running_var.fill_(1 - norm.eps)
-
-
-@torch.no_grad()
-def measure_norms(model: nn.Module, norms: Iterable[Any], images: Tensor) -> None:
-    """Give batch norms the statistics of what they see, and take them back from their weight and bias: the network
-    computes what it did, and can be trained on."""
-    seen: dict[Any, tuple[Tensor, Tensor]] = {}
-
-    def look(norm: nn.Module, args: tuple[Tensor, ...]) -> None:
-        dims = [d for d in range(args[0].dim()) if d != 1]
-        seen[norm] = args[0].mean(dims), args[0].var(dims)
-
-    handles = [norm.register_forward_pre_hook(look) for norm in norms]
-    training = model.training
-    model.eval()(images)
-    model.train(training)
-    for handle in handles:
-        handle.remove()
-    for norm, (mean, variance) in seen.items():
-        norm.bias.add_(norm.weight * mean)
-        norm.weight.mul_((variance + norm.eps).sqrt())
-        norm.running_mean.copy_(mean)
-        norm.running_var.copy_(variance)
-
-
-def _replace(model: nn.Module, name: str, new: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, new)
