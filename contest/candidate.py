@@ -62,15 +62,16 @@ class Bits:
     `layers` overrides single layers by module name or prefix, or "first" and "last": `{"first": (8, 8), "fc": (4, 8)}`
     gives (weight bits, bits of the layer's input). The first layer takes the 8-bit image as it is unless an override
     asks for fewer bits. `numbers` are the bits of what is left of a batch norm behind a quantised layer, one multiplier
-    and one shift a channel: 32, or 8 (integers and a scale). `symmetric`: weights of b bits, 1 to 7, are multiples from
-    -2^(b-1) to 2^(b-1): a rule that counts nonzero weights has the 0 in its bitmask, so that b bits hold all others.
+    and one shift a channel: 32, or 4 to 8 (integers and a scale). `symmetric`: weights of b bits, 1 to 7, are multiples
+    from -2^(b-1) to 2^(b-1): a rule that counts nonzero weights has the 0 in its bitmask, so that b bits hold all
+    others.
     """
 
     weights: int = 32
     activations: int = 32
     per_channel: bool = True
     layers: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    numbers: Literal[8, 32] = 32
+    numbers: int = 32
     symmetric: bool = field(default=False, metadata=_LATER)
 
     def __post_init__(self) -> None:
@@ -79,8 +80,8 @@ class Bits:
                 if bits not in (*range(1, 9), 16, 32):
                     raise UsageError(f"{kind} bits of '{name}' are {bits}; they must be 1 to 8, 16 or 32")
 
-        if self.numbers not in (8, 32):
-            raise UsageError(f"numbers have {self.numbers} bits; they must be 8 or 32")
+        if self.numbers not in (*range(4, 9), 32):
+            raise UsageError(f"numbers have {self.numbers} bits; they must be 4 to 8 or 32")
 
     def __hash__(self) -> int:
         layers = tuple(sorted(self.layers.items()))
@@ -114,6 +115,9 @@ class Recipe:
     dampening: float = field(default=0.0, metadata=_LATER)
     """Largest pull of quantised weights to their grid, against weights that jump between two codes; it grows along a
     cosine from 0 (`contest.quantisation.dampen`). Without quantised weights it does nothing."""
+    number_epochs: float = field(default=0.0, metadata=_LATER)
+    """Of a quantised training's `epochs`, the last: weights stand still, and what is left of batch norms is trained as
+    the file will hold it, in integers of few bits (`contest.model_file.numbers`). None where `Bits.numbers` is 32."""
     branches: bool = field(default=False, metadata=_LATER)
     """Train each 3x3 convolution with branches beside it, 1x1 and the identity, and fold them into it at the end
     (`contest.networks.branches`); for float trainings."""
@@ -211,6 +215,11 @@ def _bits(data: dict[str, Any]) -> Bits:
     return Bits(**data, layers=layers)
 
 
+def number_epochs(epochs: float) -> float:
+    """How many of a tuning's epochs numbers of less than 8 bits have, where nothing else is said."""
+    return round(min(0.5, 0.1 * epochs), 3)
+
+
 def check(recipe: Recipe) -> None:
     """Raises UsageError for a number outside its range."""
     limits = {
@@ -225,6 +234,7 @@ def check(recipe: Recipe) -> None:
         "lookahead": (0, 1),
         "norm_bias_rate": (0, math.inf),
         "dampening": (0, math.inf),
+        "number_epochs": (0, recipe.epochs),
         "clip_norm": (0, math.inf),
         "crop": (0, math.inf),
         "cutout": (0, math.inf),

@@ -6,12 +6,12 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from contest.candidate import Bits, Candidate, Recipe
+from contest.candidate import Bits, Candidate, Recipe, number_epochs
 from contest.datasets.registry import names_help
 from contest.errors import UsageError, command
 
@@ -36,7 +36,7 @@ GIVEN = (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP)
 @click.option("--edge-bits", type=int, help="Bits of the first and the last layer, where they differ.")
 @click.option(
     "--number-bits",
-    type=click.Choice(["8", "32"]),
+    type=click.Choice(["4", "5", "6", "7", "8", "32"]),
     default="32",
     show_default=True,
     help="Bits of the multipliers and shifts that batch norms leave behind quantised convolutions.",
@@ -168,13 +168,17 @@ def candidate_of(
 
     if Path(what).suffix == ".json":
         return changed(Candidate.from_json(Path(what).read_text()), given_options())
+    tune = Recipe(epochs=2.0, learning_rate=0.01, warmup_epochs=0.0)
+    if int(number_bits) < 8:
+        epochs = parse_recipe(tune_options, tune).epochs
+        tune = dataclasses.replace(tune, number_epochs=number_epochs(epochs))
     return Candidate(
         networks.parse(what),
-        dataclasses.replace(parse_bits(bits, edge_bits, cast(Literal[8, 32], int(number_bits))), symmetric=symmetric),
+        dataclasses.replace(parse_bits(bits, edge_bits, int(number_bits)), symmetric=symmetric),
         structured,
         unstructured,
         parse_recipe(train_options, networks.recipe(what)),
-        parse_recipe(tune_options, Recipe(epochs=2.0, learning_rate=0.01, warmup_epochs=0.0)),
+        parse_recipe(tune_options, tune),
         seed,
         pruning,
         channels,
@@ -244,7 +248,7 @@ def changed(candidate: Candidate, given: Mapping[str, Any]) -> Candidate:
     elif edge is not None:
         bits = dataclasses.replace(bits, layers={**bits.layers, "first": (edge, 8), "last": (edge, edge)})
     if "number_bits" in given:
-        bits = dataclasses.replace(bits, numbers=cast(Literal[8, 32], int(given["number_bits"])))
+        bits = dataclasses.replace(bits, numbers=int(given["number_bits"]))
     if "symmetric" in given:
         bits = dataclasses.replace(bits, symmetric=given["symmetric"])
     return dataclasses.replace(candidate, bits=bits, **parts)
@@ -268,7 +272,7 @@ def given_start(candidate: Candidate, folder: Path) -> Path | None:
     )
 
 
-def parse_bits(text: str, edge: int | None = None, numbers: Literal[8, 32] = 32) -> Bits:
+def parse_bits(text: str, edge: int | None = None, numbers: int = 32) -> Bits:
     """`3` or `2/3` (weights/activations) as Bits, with `edge` bits for the first and the last layer."""
     try:
         weights, _, activations = text.partition("/")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from contest.datasets import Images
 from contest.errors import TrainingError, UsageError
 from contest.model_file import Network, fold_batch_norms, freeze
 from contest.model_file.manifest import ClaimedParent, Claims, WeightLayer
+from contest.model_file.numbers import norms_behind, round_norms
 from contest.pruning.masks import exact_k, exact_k_each, full, hold
 from contest.pruning.prunable import prunable
 from contest.pruning.registry import method
@@ -29,6 +30,8 @@ from contest.training import Epoch, Evaluation, evaluate, fit, refresh_statistic
 
 CALIBRATION_IMAGES = 256
 """Images from which the first quantiser steps are chosen."""
+NUMBERS_RATE = 0.5
+"""Learning rate of the numbers' own epochs, of the tuning's."""
 FIRST_IMAGES = 5000
 """Images that a new network is shown (`networks.see`)."""
 
@@ -113,6 +116,12 @@ class _Stages:
             return self.ends_at
         now = time.time()
         return now + (self.ends_at - now) * self.plan[name] / left
+
+
+def _of_numbers(recipe: Recipe) -> Recipe:
+    """The last epochs of a quantised training, for numbers alone."""
+    rate = recipe.learning_rate * NUMBERS_RATE
+    return replace(recipe, epochs=recipe.number_epochs, number_epochs=0.0, learning_rate=rate, warmup_epochs=0.0)
 
 
 def _dampening(recipe: Recipe) -> Callable[[nn.Module, float], None]:
@@ -224,16 +233,20 @@ def compress(
     last = candidate.train
     if candidate.structured:
         model = _remove_channels(model, candidate, image_shape)
-        run.fit("channels", model, candidate.tune, candidate.seed + 1)
-        last = candidate.tune
+        last = replace(candidate.tune, number_epochs=0.0)
+        run.fit("channels", model, last, candidate.seed + 1)
     left = sum(p.numel() for p in prunable(model).values())
     asked = _zeros_asked(candidate, weights, left)
     if candidate.bits.quantised or asked:
         _quantise(model, candidate, train)
         masks = GradualMasks(model, asked, scorer(candidate, train, device)) if asked else None
-        run.fit("tune", model, candidate.tune, candidate.seed + candidate.tune_seed + 2, masks)
-        last = candidate.tune
+        last = replace(candidate.tune, epochs=run.plan["tune"], number_epochs=0.0)
+        run.fit("tune", model, last, candidate.seed + candidate.tune_seed + 2, masks)
     refresh_statistics(model, train, last, device=device, seed=candidate.seed)
+    if "numbers" in run.plan:
+        behind = norms_behind(candidate.architecture, image_shape, classes)
+        if round_norms(model.cpu(), behind, candidate.bits.numbers):
+            run.fit("numbers", model, _of_numbers(candidate.tune), candidate.seed + candidate.tune_seed + 3)
     parent = ClaimedParent(weights=float(weights), macs=float(macs))
     network = _frozen(model.cpu(), candidate, image_shape, classes, parent, origin)
     claims = Claims(p_s=(weights - left) / weights, p_u=_zeros(network) / weights)
@@ -250,6 +263,8 @@ def _check(candidate: Candidate, start: Path | None, taught: bool) -> None:
                 f"the {stage} recipe has distillation = {recipe.distillation:g}, but there are no soft labels of a "
                 "teacher: give --teacher model.pt, or set distillation to 0"
             )
+    if candidate.train.number_epochs:
+        raise UsageError("the train recipe has number_epochs; they belong to the quantised training (tune)")
     if candidate.tune.branches:
         raise UsageError("the tune recipe has branches = true; they belong to the float training (train)")
     if candidate.unstructured:
@@ -285,7 +300,7 @@ def _frozen(
     stored = torch.float16 if half else torch.float32  # half precision counts only where the network runs in it
     numbers = candidate.bits.numbers if candidate.bits.quantised else 32
     return freeze(
-        model if numbers == 8 else fold_batch_norms(model, stored),
+        model if numbers <= 8 else fold_batch_norms(model, stored),
         candidate.architecture,
         image_shape=image_shape,
         classes=classes,
@@ -355,4 +370,7 @@ def stages(candidate: Candidate) -> Iterator[tuple[str, float]]:
     if candidate.structured:
         yield "channels", candidate.tune.epochs
     if candidate.bits.quantised or candidate.unstructured or candidate.ratios:
-        yield "tune", candidate.tune.epochs
+        numbers = candidate.tune.number_epochs if candidate.bits.quantised and candidate.bits.numbers <= 8 else 0.0
+        yield "tune", candidate.tune.epochs - numbers
+        if numbers:
+            yield "numbers", numbers

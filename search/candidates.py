@@ -9,7 +9,7 @@ from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any, Literal
 
-from contest.candidate import Architecture, Bits, Candidate, Recipe
+from contest.candidate import Architecture, Bits, Candidate, Recipe, number_epochs
 from contest.networks.options import Value
 from contest.networks.registry import family_rows
 from search.space import Space
@@ -41,10 +41,11 @@ def float_candidate(v: Mapping[str, Any], *, epochs: float, seed: int = 0) -> Ca
 def compressed(parent: Candidate, v: Mapping[str, Any], *, tune_epochs: float) -> Candidate:
     """A child of `parent`: its compression and its tuning are what `v` says, its float training is the parent's."""
     structured = float(v["structured"])
+    epochs = tune_epochs / (2 if structured else 1)  # networks that lose channels are tuned twice
     tune = replace(
         parent.train,
-        # Networks that lose channels are tuned twice, before and after quantisation.
-        epochs=tune_epochs / (2 if structured else 1),
+        epochs=epochs,
+        number_epochs=number_epochs(epochs) if int(v["number_bits"]) < 8 else 0.0,
         schedule="cosine",
         warmup_epochs=round(min(0.2, 0.1 * tune_epochs), 3),
         cutout=0,
@@ -86,7 +87,7 @@ def bits_of(architecture: Architecture, v: Mapping[str, Any]) -> Bits:
     base = Bits(
         int(v["weight_bits"]),
         int(v["activation_bits"]),
-        numbers=int(v["number_bits"]),  # type: ignore[arg-type]
+        numbers=int(v["number_bits"]),
         symmetric=bool(v["symmetric"]),
     )
     row = family_rows()[architecture.family]

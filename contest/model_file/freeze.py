@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from contest.model_file.manifest import (
     Manifest,
     WeightLayer,
 )
+from contest.model_file.numbers import RoundedNorm, foldable_norms, norms_behind, rounded
 from contest.networks import batch_norms
 from contest.networks.batch_norms import folded, is_batch_norm, replace_submodule
 
@@ -44,27 +45,6 @@ def fold_batch_norms(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn
             module.running_var = torch.ones_like(shift)
             module.eps = 0.0
     return model
-
-
-def norms_behind(architecture: Architecture, image_shape: tuple[int, int, int], classes: int) -> dict[str, str]:
-    """`batch_norms.norms_behind` of the architecture's network."""
-    from contest.networks import build
-
-    with torch.device("cpu" if architecture.family.startswith("timm/") else "meta"):
-        model = build(architecture, image_shape=image_shape, classes=classes)
-    return batch_norms.norms_behind(model)
-
-
-def to_codes(values: Tensor, importance: Tensor) -> tuple[Tensor, Tensor]:
-    """int8 codes and their scale [1] for `values` [C]: the scale of the least `sum((importance * error) ** 2)`.
-
-    Large values are clipped where that makes the many others better.
-    """
-    largest = values.abs().max().clamp_min(torch.finfo(values.dtype).tiny)
-    scales = largest / 127 * torch.logspace(0, -1.5, 61).view(-1, 1)
-    codes = (values / scales).round().clamp(-128, 127)
-    best = (importance * (codes * scales - values)).square().sum(1).argmin()
-    return codes[best].to(torch.int8), scales[best].clone()
 
 
 class Network(nn.Module):
@@ -93,7 +73,7 @@ def freeze(
     classes: int,
     weight_bits: int = 32,
     affine_type: torch.dtype = torch.float32,
-    number_bits: Literal[8, 32] = 32,
+    number_bits: int = 32,
     parent: ClaimedParent | None = None,
     claims: Claims | None = None,
     provenance: Mapping[str, str] | None = None,
@@ -102,13 +82,13 @@ def freeze(
 
     weight_bits: 16 runs layers that are not quantised in half precision; 32 leaves them in float32.
     affine_type: the type in which multipliers and shifts of batch norms are stored.
-    number_bits: 8 folds each batch norm into the quantised convolution before it, whose step and bias then have 8 bits.
+    number_bits: 4 to 8 fold each batch norm into the quantised convolution before it, whose step and bias then have so
+        many bits.
     """
     body = copy.deepcopy(model).cpu().eval()
     specs: dict[str, LayerSpec] = {}
-    norms = norms_behind(architecture, image_shape, classes) if number_bits == 8 else {}
+    norms = foldable_norms(body, norms_behind(architecture, image_shape, classes)) if number_bits <= 8 else {}
     modules = dict(replaceable(body))
-    norms = {n: norm for n, norm in norms.items() if n in modules and norm in modules and _foldable(modules[n])}
     for name, module in modules.items():
         if name in norms.values():
             channels = len(module.get_parameter("weight"))
@@ -116,7 +96,7 @@ def freeze(
         else:
             spec = _spec(module, weight_bits, affine_type)
         if name in norms:
-            spec = spec.model_copy(update={"bias": True, "per_channel": True, "number_bits": 8})
+            spec = spec.model_copy(update={"bias": True, "per_channel": True, "number_bits": number_bits})
         layer = rebuilt(spec, module)
         if name in norms:
             _fill_folded(layer, module, modules[norms[name]])
@@ -189,7 +169,7 @@ def replaceable(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     Subclasses with a forward of their own (timm's padded convolutions, say) keep it and stay float.
     """
     for name, module in model.named_modules():
-        plain = type(module) in (nn.Conv2d, nn.Linear) or is_batch_norm(module)
+        plain = type(module) in (nn.Conv2d, nn.Linear) or is_batch_norm(module) or isinstance(module, RoundedNorm)
         if plain or hasattr(module, "weight_quant"):
             yield name, module
 
@@ -206,10 +186,6 @@ def rebuilt(spec: LayerSpec, like: nn.Module, device: torch.device | str = "cpu"
     if like.padding_mode != "zeros":
         raise UsageError(f"padding mode '{like.padding_mode}' of a convolution; only 'zeros' can be stored")
     return Conv2d(spec, like, device)
-
-
-def _foldable(layer: nn.Module) -> bool:
-    return _quantisers(layer)[0] is not None and layer.bias is None
 
 
 def _spec(module: nn.Module, weight_bits: int, affine_type: torch.dtype) -> LayerSpec:
@@ -246,19 +222,14 @@ def _quantisers(module: nn.Module) -> tuple[LearnedStep | None, LearnedStep | No
 
 
 def _fill_folded(layer: nn.Module, source: Any, norm: Any) -> None:
-    """Step and bias take up the batch norm. What rounding the step does to a channel's mean, the bias takes back."""
+    """Step and bias take up the batch norm."""
     assert isinstance(layer, WeightLayer)
     weights, inputs = _quantisers(source)
     assert weights is not None
     layer.codes.copy_(weights.codes(source.weight))
-    step, (multiplier, shift) = weights.positive_step(), folded(norm)
-    alive = layer.codes.flatten(1).ne(0).any(1)
-    wanted = torch.where(alive, multiplier * step, 0)
-    # A channel varies by its batch norm's weight, whatever its multiplier: errors count relative to that.
-    layer.step_codes, layer.step_scale = to_codes(wanted, torch.where(wanted != 0, norm.weight / wanted, 0))
-    got = layer.step_codes * layer.step_scale / step
-    bias = shift + torch.where(alive, norm.running_mean * (multiplier - got), 0)
-    layer.bias_codes, layer.bias_scale = to_codes(bias, torch.ones_like(bias))
+    numbers = rounded(source, norm, layer.spec.number_bits)
+    layer.step_codes, layer.bias_codes = numbers.codes()
+    layer.step_scale, layer.bias_scale = numbers.multiplier_scale.clone(), numbers.shift_scale.clone()
     if inputs is not None:
         layer.input_step.copy_(inputs.positive_step())
 

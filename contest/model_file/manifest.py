@@ -155,9 +155,17 @@ class Affine(nn.Module):
         return f"{len(self.shift)}, stored={self.multiplier.dtype}"
 
 
-def is_weight_layer(module: Any) -> bool:
-    """Whether the network stores this module in the inference form."""
-    return isinstance(module, WeightLayer)
+def code_bits(network: nn.Module) -> dict[str, int]:
+    """Bits of each tensor of integer codes of a stored network, by its name: of weights, and of what is beside them."""
+    found = {}
+    for name, layer in network.named_modules():
+        if not isinstance(layer, WeightLayer) or layer.weight_bits > 8:
+            continue
+        found[f"{name}.codes"] = layer.weight_bits
+        if layer.spec.number_bits <= 8:
+            numbers = ["step_codes", "bias_codes"] if layer.spec.bias else ["step_codes"]
+            found |= {f"{name}.{number}": layer.spec.number_bits for number in numbers}
+    return found
 
 
 FORMAT = "contest-model"
@@ -187,7 +195,7 @@ class LayerSpec(Strict):
     """One convolution, linear layer or batch norm as it is after pruning and quantisation.
 
     A batch norm is `affine`, or `folded` where the layer before it has taken its multiplier and shift into step and
-    bias. `number_bits` are those of step and bias: 8 are stored as integers and one scale.
+    bias. `number_bits` are those of step and bias: 4 to 8 are stored as integers and one scale.
     """
 
     kind: Literal["conv", "linear", "affine", "folded"]
@@ -198,7 +206,7 @@ class LayerSpec(Strict):
     bias: bool = False
     weight_bits: Annotated[int, Field(ge=1, le=32)] = 32
     per_channel: bool = False
-    number_bits: Literal[8, 32] = 32
+    number_bits: Literal[4, 5, 6, 7, 8, 32] = 32
     input_bits: Annotated[int, Field(ge=1, le=8)] | None = None
     input_signed: bool = False
     stored: Literal["float32", "float16"] = "float32"
@@ -212,8 +220,9 @@ class LayerSpec(Strict):
 
     @model_validator(mode="after")
     def _short_numbers_of_codes(self) -> Self:
-        if self.number_bits == 8 and self.weight_bits > 8:
-            raise ValueError(f"number_bits is 8 with weight_bits {self.weight_bits}; only quantised layers have them")
+        if self.number_bits <= 8 < self.weight_bits:
+            pair = f"number_bits is {self.number_bits} with weight_bits {self.weight_bits}"
+            raise ValueError(f"{pair}; only quantised layers have them")
         return self
 
     def weight_shape(self) -> tuple[int, ...]:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from contest.errors import RefusedError, UsageError
 from contest.files import beside
+from contest.model_file.manifest import code_bits
 
 if TYPE_CHECKING:
     from contest.model_file import Network
@@ -241,12 +242,8 @@ def _unpacked(path: Path, header: Mapping[str, Any], payload: bytes) -> Network:
 
 
 def _code_bits(network: Network) -> dict[str, int]:
-    """Bits of each tensor of integer codes, by its name in the stored state."""
-    return {
-        f"{name}.codes": int(module.weight_bits)
-        for name, module in network.body.named_modules()
-        if hasattr(module, "codes")
-    }
+    """Bits of each tensor that is packed as codes, by its name in the stored state; 8-bit numbers are as they are."""
+    return {name: bits for name, bits in code_bits(network.body).items() if name.endswith(".codes") or bits < 8}
 
 
 def _bits_of(header: Mapping[str, Any], name: str) -> int | None:

@@ -121,10 +121,16 @@ def start_from(path: Path, model: nn.Module, split: str | None = None) -> list[s
         known: dict[str, Tensor] = parts["average"]["tensors"] if "average" in parts else parts["model"]
         known = {name: _shown(name, tensor, known, quantisers) for name, tensor in known.items()}
         shapes = {name: tensor.shape for name, tensor in known.items()}
+        rounded = any(name.endswith(".multiplier_scale") for name in known)
     except (*UNREADABLE, AttributeError) as error:
         raise UsageError(
             f"'{path}' is no checkpoint of a training ({type(error).__name__}): give a train.ckpt"
         ) from error
+    if rounded:
+        raise UsageError(
+            f"'{path}' is of the last epochs of a quantised training, which has no batch norms any more: give the "
+            "tune.ckpt beside it"
+        )
     if unfolded:
         raise UsageError(
             f"'{path}' is of a training with branches that has not ended, so there is no plain network yet: let it end"

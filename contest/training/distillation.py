@@ -118,6 +118,7 @@ TRAINING_ONLY = {
     "lookahead",
     "norm_bias_rate",
     "dampening",
+    "number_epochs",
     "branches",
     "clip_norm",
     "distillation",

@@ -54,15 +54,11 @@ def read_limited(path: Path, image_shape: tuple[int, int, int] | None = None, li
 
 def _read_ours(path: Path) -> Subject:
     from contest.model_file import load
-    from contest.model_file.manifest import is_weight_layer
+    from contest.model_file.manifest import code_bits
 
     network = load(path)
     manifest = network.manifest
-    declared = {
-        f"{name}.codes": int(module.weight_bits)
-        for name, module in network.named_modules()
-        if is_weight_layer(module) and hasattr(module, "codes")
-    }
+    declared = code_bits(network)
     parent = ParentCosts(manifest.parent.weights, manifest.parent.macs) if manifest.parent else None
     claims = {key: value for key, value in manifest.claims.model_dump().items() if value is not None}
     subject = subject_of_module(

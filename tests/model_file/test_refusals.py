@@ -60,7 +60,7 @@ CASES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "family with a path": (change(("architecture", "family"), "../../x"), "architecture.family"),
     "huge width": (change(("architecture", "options", "widths"), [9_000_000, 6]), "cannot be built"),
     "bits of nine": (change(("layers", "stem.conv", "weight_bits"), 9), "weight_bits"),
-    "numbers of seven bits": (change(("layers", "stem.conv", "number_bits"), 7), "number_bits"),
+    "numbers of three bits": (change(("layers", "stem.conv", "number_bits"), 3), "number_bits"),
     "numbers that are not there": (change(("layers", "stem.conv", "number_bits"), 8), "step_codes' is missing"),
     "short numbers of a float layer": (
         lambda c: [change(("layers", "fc", f"{kind}_bits"), bits)(c) for kind, bits in (("number", 8), ("weight", 16))],

@@ -13,7 +13,8 @@ from torch import nn
 from contest import networks
 from contest.candidate import Architecture, Bits
 from contest.model_file import fold_batch_norms, freeze, load, save
-from contest.model_file.freeze import Network, norms_behind, to_codes
+from contest.model_file.freeze import Network
+from contest.model_file.numbers import norms_behind, to_codes
 from contest.pruning.masks import exact_k, prunable
 from contest.quantisation import quantise, set_masks
 
