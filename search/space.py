@@ -60,7 +60,7 @@ COMPRESSION: Mapping[str, Draw] = {
     "symmetric": Draw((False, True)),  # weights from -2^(b-1) to 2^(b-1): where zeros are free, one level more
     "first_bits": Draw((2, 3, 4, 5, 6, 8)),  # of the first layer and of the image that it sees
     "last_bits": Draw((2, 3, 4, 6, 8)),
-    "number_bits": Draw((6, 8, 32)),  # of what batch norms leave behind
+    "number_bits": Draw((8, 32)),  # of what batch norms leave behind; 4 to 7 are for --fix
     # Fields of the tuning's recipe, by their names behind `tune_`.
     "tune_learning_rate": Draw(low=0.005, high=0.3, log=True),
     "tune_dampening": Draw((0.0,)),
