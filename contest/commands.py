@@ -93,6 +93,11 @@ GIVEN = (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP)
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A train.ckpt or tune.ckpt (of --directory) of a relative: weights whose name and shape agree begin as there.",
 )
+@click.option(
+    "--fold",
+    help="Leave this part of the training images out, 2/5 the second fifth; five such teachers answer for what they "
+    "have not seen.",
+)
 @click.option("--all-images", is_flag=True, help="Train on the validation images too (a finalist's refit).")
 @click.option("--seed", type=int, default=0, show_default=True, help="Everything random comes from it.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps (mps is untested).")
@@ -106,6 +111,7 @@ def train(
     teacher_views: str | None,
     teacher_cache: Path | None,
     start: Path | None,
+    fold: str | None,
     all_images: bool,
     device: str,
     directory: Path | None,
@@ -114,6 +120,7 @@ def train(
     """Train and compress WHAT: an architecture (`resnet20`, `thin:widths=16-32-64,depths=2-2-2`) or a JSON file
     with a whole candidate, of which the options that are given change single parts."""
     from contest.datasets import ALL_IMAGES, load, split
+    from contest.datasets.folds import Fold, without
     from contest.model_file import save
     from contest.pipeline import compress
     from contest.training import choose_device
@@ -123,6 +130,8 @@ def train(
     images = load(dataset, data)
     parts = split(images.train)
     training = images.train if all_images else parts.train
+    left_out = None if fold is None else Fold.parse(fold)
+    training = training if left_out is None else without(training, left_out)
     chosen = str(choose_device(device))
     teach = None
     if teachers:
@@ -140,7 +149,11 @@ def train(
         teach=teach,
         start=start,
         progress=True,
-        provenance={"data": images.name, "split_sha256": ALL_IMAGES if all_images else parts.sha256},
+        provenance={
+            "data": images.name,
+            "split_sha256": ALL_IMAGES if all_images else parts.sha256,
+            **({} if left_out is None else {"fold": str(left_out)}),
+        },
     )
     save(outcome.network, out)
     show(outcome, out, dataset)

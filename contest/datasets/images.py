@@ -146,6 +146,8 @@ class Batch:
     """`labels` themselves or, mixed, the shares of the classes: float32 [B, classes]."""
     soft: Tensor | None
     """The teacher's probabilities at the recipe's temperature, mixed like the targets: float32 [B, classes]."""
+    places: Tensor | None = None
+    """Where the images are in the set, int64 [B]; of mixed ones None."""
 
 
 class Batches:
@@ -226,17 +228,16 @@ class Batches:
                 x = flip(x, mirrored[here])
             if self.mean is not None:
                 x = cutout(x, centres[0, here], centres[1, here], self.cutout, self.mean)
-            if taught:
-                batch = self._mixed(x, self.labels[chosen], None, random)
-                yield batch if self.soft is None else replace(batch, soft=self.soft[number, here])
+            soft = None if self.soft is None else self.soft[number, here] if taught else self.soft[chosen]
+            if not (self.recipe.mixup or self.recipe.cutmix):
+                yield Batch(to_float(x), self.labels[chosen], self.labels[chosen], soft, chosen)
+            elif taught:
+                yield replace(self._mixed(x, self.labels[chosen], None, random), soft=soft)
             else:
-                soft = None if self.soft is None else self.soft[chosen]
                 yield self._mixed(x, self.labels[chosen], soft, random)
 
     def _mixed(self, x: Tensor, labels: Tensor, soft: Tensor | None, random: np.random.RandomState) -> Batch:
         mix, cut = self.recipe.mixup > 0, self.recipe.cutmix > 0
-        if not (mix or cut):
-            return Batch(to_float(x), labels, labels, soft)
         partner = self._draw(random.permutation(len(labels)))
         if mix and cut:
             mix = random.random_sample() < 0.5
