@@ -74,8 +74,8 @@ GIVEN = (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP)
     type=click.Path(path_type=Path),
     multiple=True,
     metavar="FILE|bundled",
-    help="A model.pt whose predictions are distilled; given several times, the mean of their logits. `bundled`: the "
-    "teacher of this package (CIFAR-10).",
+    help="A model.pt whose predictions are distilled; given several times, the mean of their logits, or of all folds "
+    "(--fold) the one that has not seen the image. `bundled`: the teacher of this package (CIFAR-10).",
 )
 @click.option(
     "--teacher-views",
@@ -181,17 +181,13 @@ def candidate_of(
 
     if Path(what).suffix == ".json":
         return changed(Candidate.from_json(Path(what).read_text()), given_options())
-    tune = Recipe(epochs=2.0, learning_rate=0.01, warmup_epochs=0.0)
-    if int(number_bits) < 8:
-        epochs = parse_recipe(tune_options, tune).epochs
-        tune = dataclasses.replace(tune, number_epochs=number_epochs(epochs))
     return Candidate(
         networks.parse(what),
         dataclasses.replace(parse_bits(bits, edge_bits, int(number_bits)), symmetric=symmetric),
         structured,
         unstructured,
         parse_recipe(train_options, networks.recipe(what)),
-        parse_recipe(tune_options, tune),
+        tuning(tune_options, Recipe(epochs=2.0, learning_rate=0.01, warmup_epochs=0.0), int(number_bits)),
         seed,
         pruning,
         channels,
@@ -262,9 +258,18 @@ def changed(candidate: Candidate, given: Mapping[str, Any]) -> Candidate:
         bits = dataclasses.replace(bits, layers={**bits.layers, "first": (edge, 8), "last": (edge, edge)})
     if "number_bits" in given:
         bits = dataclasses.replace(bits, numbers=int(given["number_bits"]))
+        parts["tune"] = tuning(given.get("tune_options", ""), candidate.tune, bits.numbers)
     if "symmetric" in given:
         bits = dataclasses.replace(bits, symmetric=given["symmetric"])
     return dataclasses.replace(candidate, bits=bits, **parts)
+
+
+def tuning(text: str, base: Recipe, number_bits: int) -> Recipe:
+    """`base` with what `--tune` says; numbers of less than 8 bits have epochs of their own, where nothing is said."""
+    recipe = parse_recipe(text, base)
+    if number_bits >= 8 or recipe.number_epochs or "number_epochs" in text:
+        return recipe
+    return dataclasses.replace(recipe, number_epochs=number_epochs(recipe.epochs))
 
 
 def given_start(candidate: Candidate, folder: Path) -> Path | None:

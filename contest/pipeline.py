@@ -247,6 +247,7 @@ def compress(
         behind = norms_behind(candidate.architecture, image_shape, classes)
         if round_norms(model.cpu(), behind, candidate.bits.numbers):
             run.fit("numbers", model, _of_numbers(candidate.tune), candidate.seed + candidate.tune_seed + 3)
+            refresh_statistics(model, train, last, device=device, seed=candidate.seed)  # of batch norms that stayed
     parent = ClaimedParent(weights=float(weights), macs=float(macs))
     network = _frozen(model.cpu(), candidate, image_shape, classes, parent, origin)
     claims = Claims(p_s=(weights - left) / weights, p_u=_zeros(network) / weights)

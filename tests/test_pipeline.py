@@ -12,11 +12,12 @@ from click.testing import CliRunner
 from contest import networks
 from contest.candidate import Bits, Candidate, Recipe
 from contest.cli import cli
+from contest.commands import changed, tuning
 from contest.datasets import Split, load, split
 from contest.errors import TrainingError, UsageError
 from contest.model_file import Network, read_manifest
 from contest.pipeline import Outcome, compress
-from contest.training import Epoch
+from contest.training import Epoch, evaluate, start_from
 
 SHORT = Recipe(epochs=2, batch_size=64, learning_rate=0.1, warmup_epochs=0, crop=1)
 CANDIDATE = Candidate(
@@ -98,6 +99,51 @@ def test_interrupted_anywhere_the_network_is_the_same(
     resumed = run(CANDIDATE, digits, tmp_path)
     for name, tensor in verdict.network.body.state_dict().items():
         assert torch.equal(resumed.network.body.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize("family", ["thin", "preact"])
+def test_the_last_epochs_of_a_tuning_are_of_the_numbers(family: str, digits: Split, tmp_path: Path) -> None:
+    candidate = Candidate(
+        networks.parse(f"{family}:widths=8-12,depths=1-1,strides=1-2"),
+        Bits(4, 4, numbers=5),
+        unstructured=0.3,
+        train=replace(SHORT, epochs=1),
+        tune=replace(SHORT, epochs=2.5, number_epochs=0.5),
+    )
+    whole = run(candidate, digits, tmp_path / "whole")
+    assert [(stage.name, stage.epochs) for stage in whole.stages] == [("train", 1), ("tune", 2), ("numbers", 0.5)]
+    layers = whole.network.manifest.layers.values()
+    # Before activation only one of two batch norms lies behind a convolution that nothing else reads.
+    assert {spec.number_bits for spec in layers if spec.kind == "conv"} == ({5} if family == "thin" else {5, 32})
+    assert whole.validation is not None
+    assert whole.validation.accuracy == evaluate(whole.network, digits.validation).accuracy
+    seen: list[Epoch] = []
+
+    def stop(epoch: Epoch) -> None:
+        seen.append(epoch)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(candidate, digits, tmp_path / "resumed", on_epoch=stop)
+    resumed = run(candidate, digits, tmp_path / "resumed")
+    for name, tensor in whole.network.body.state_dict().items():
+        assert torch.equal(resumed.network.body.state_dict()[name], tensor), name
+    with pytest.raises(UsageError, match=r"tune\.ckpt beside it"):
+        start_from(tmp_path / "whole" / "numbers.ckpt", networks.build(candidate.architecture, digits.train.shape, 10))
+
+
+def test_numbers_of_few_bits_are_trained_unless_it_is_said_that_they_are_not() -> None:
+    base = Recipe(epochs=3.0, learning_rate=0.01)
+    assert tuning("", base, 8) == base
+    assert tuning("", base, 6).number_epochs == pytest.approx(0.3)
+    assert tuning("epochs=20", base, 6).number_epochs == 0.5
+    assert tuning("number_epochs=0", base, 6).number_epochs == 0
+    assert tuning("", replace(base, number_epochs=1.0), 6).number_epochs == 1
+    # A candidate of a file is changed in the same way, and left alone where nothing is said of its numbers.
+    saved = replace(CANDIDATE, bits=Bits(4, 4, numbers=8))
+    assert changed(saved, {"number_bits": "6"}).tune.number_epochs == pytest.approx(0.4)
+    assert changed(saved, {"seed": 1}).tune == saved.tune
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 5])

@@ -42,12 +42,12 @@ class Ensemble(nn.Module):
 
 
 def load_teachers(paths: Sequence[Path], images: Images, classes: int, split: str | None) -> Ensemble:
-    """The networks in the files as one teacher for `images`.
+    """The networks in the files as one teacher for `images`; those of all folds answer each for its own.
 
     `split` is the hash of the split whose validation images will judge the student; None where none will. Raises
     UsageError for a network that takes other images or classes, and for one that was trained on another split or does
     not say on which: it may have seen the validation images, and what it teaches of them would count as the student's
-    own.
+    own. Some folds without the others are an error too.
     """
     from contest.model_file import load
 

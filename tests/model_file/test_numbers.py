@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,25 +11,17 @@ from torch import Tensor, nn
 
 from contest import networks
 from contest.candidate import Bits, Candidate, Recipe, check
-from contest.datasets import Split, load, split
 from contest.errors import UsageError
 from contest.model_file import freeze, save
 from contest.model_file import load as load_model
 from contest.model_file.freeze import Network
 from contest.model_file.numbers import norms_behind, round_norms, to_codes
 from contest.model_file.packing import pack, unpack
-from contest.pipeline import Outcome, compress
 from contest.quantisation import quantise
-from contest.training import Epoch, evaluate, start_from
 from scoring.score import score_file
 
 SHAPE = (3, 16, 16)
 ARCHITECTURE = networks.parse("thin:widths=8-12,depths=1-1,strides=1-2")
-
-
-@pytest.fixture(scope="module")
-def digits() -> Split:
-    return split(load("digits").train)
 
 
 def quantised() -> nn.Module:
@@ -133,46 +123,6 @@ def test_numbers_learn_and_weights_stand_still() -> None:
     moved = {name for name, p in model.named_parameters() if not torch.equal(before[name], p)}
     assert not any(name in moved for name in weights)
     assert {name for name in moved if "norm" in name} == {name for name in before if "norm" in name}
-
-
-def test_the_last_epochs_of_a_tuning_are_of_the_numbers(digits: Split, tmp_path: Path) -> None:
-    short = Recipe(epochs=1, batch_size=64, learning_rate=0.1, warmup_epochs=0, crop=1)
-    candidate = Candidate(
-        ARCHITECTURE, Bits(4, 4, numbers=5), unstructured=0.3, train=short, tune=replace(short, epochs=2.5)
-    )
-    candidate = replace(candidate, tune=replace(candidate.tune, number_epochs=0.5))
-
-    def made(directory: Path, **options: Any) -> Outcome:
-        return compress(
-            candidate,
-            digits.train,
-            digits.validation,
-            image_shape=digits.train.shape,
-            classes=10,
-            directory=directory,
-            **options,
-        )
-
-    whole = made(tmp_path / "whole")
-    assert [(stage.name, stage.epochs) for stage in whole.stages] == [("train", 1), ("tune", 2), ("numbers", 0.5)]
-    assert {spec.number_bits for spec in whole.network.manifest.layers.values() if spec.kind == "conv"} == {5}
-    assert whole.validation is not None
-    assert whole.validation.accuracy == evaluate(whole.network, digits.validation).accuracy
-
-    epochs: list[Epoch] = []
-
-    def stop_in_the_last(epoch: Epoch) -> None:
-        epochs.append(epoch)
-        if len(epochs) == 4:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        made(tmp_path / "resumed", on_epoch=stop_in_the_last)
-    resumed = made(tmp_path / "resumed")
-    one, other = whole.network.state_dict(), resumed.network.state_dict()
-    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-    with pytest.raises(UsageError, match=r"tune\.ckpt beside it"):
-        start_from(tmp_path / "whole" / "numbers.ckpt", networks.build(ARCHITECTURE, digits.train.shape, 10))
 
 
 def test_epochs_of_numbers_are_said_only_where_there_are_any() -> None:
