@@ -98,7 +98,7 @@ class Recipe:
 
     epochs: float = 10.0
     batch_size: int = 256
-    optimiser: Literal["sgd", "adamw"] = "sgd"
+    optimiser: Literal["sgd", "muon", "adamw"] = "sgd"
     learning_rate: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4

@@ -12,7 +12,7 @@ from torch import nn
 from contest.candidate import Architecture, Bits
 from contest.errors import ContestError, UsageError
 from contest.networks import build
-from scoring.analysis.cost_model import analyse
+from scoring.analysis.cost_model import FEWEST_BITS, analyse, with_layer_bits
 from scoring.costs import Costs, Number
 from scoring.graph.graph import LAYER_KINDS, Graph, Node
 from scoring.readers.torch_trace import trace
@@ -28,7 +28,18 @@ def planned_costs(
     half = bits.weights == bits.activations == 16
     # A search asks for ours again and again. timm's hold their weights: 80 of them kept took 10 GB.
     traced = _traced.__wrapped__ if architecture.family.startswith("timm/") else _traced
-    return _costs_of_graph(traced(architecture, image_shape, classes, normalise, half), bits)
+    graph = traced(architecture, image_shape, classes, normalise, half)
+    if traced is not _traced or half:
+        return _costs_of_graph(graph, bits)
+    return _costs_of_graph(graph, bits, _fewest(architecture, image_shape, classes, normalise))
+
+
+@lru_cache(maxsize=256)
+def _fewest(architecture: Architecture, image_shape: tuple[int, int, int], classes: int, normalise: bool) -> Costs:
+    """What is analysed once of an architecture whose bits are tried by the hundred."""
+    graph = _traced(architecture, image_shape, classes, normalise, half=False)
+    layers = [node.name for node in graph.running if node.kind in LAYER_KINDS]
+    return analyse(graph, layer_bits=dict.fromkeys(layers, (FEWEST_BITS, FEWEST_BITS)))
 
 
 @lru_cache(maxsize=256)
@@ -80,11 +91,13 @@ def _trace(model: nn.Module, image_shape: tuple[int, int, int], *, half: bool) -
     return trace(model.to(dtype), torch.empty((1, *image_shape), device=device, dtype=dtype))
 
 
-def _costs_of_graph(graph: Graph, bits: Bits) -> Costs:
+def _costs_of_graph(graph: Graph, bits: Bits, fewest: Costs | None = None) -> Costs:
+    """`fewest`: see `with_layer_bits`."""
     layers = [node for node in graph.running if node.kind in LAYER_KINDS]
     overrides = _overrides(bits, [node.name.split(":")[0] for node in layers])
     chosen = {node.name: _layer_bits(bits, overrides, node.name, first=i == 0) for i, node in enumerate(layers)}
-    costs = analyse(graph, layer_bits=chosen)
+    costs = with_layer_bits(graph, fewest, chosen) if fewest is not None else None
+    costs = costs or analyse(graph, layer_bits=chosen)
     costs = replace(costs, numbers=(*costs.numbers, *_planned_scales(costs, graph, layers, chosen, bits.per_channel)))
     return _with_short_numbers(costs, layers, chosen) if bits.numbers == 8 else costs
 

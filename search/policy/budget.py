@@ -61,7 +61,7 @@ class Budget:
         ends_at: float | None = None,
         speed: Speed | None = None,
     ) -> None:
-        self.images, self.total, self.ends_at = images, total, ends_at
+        self.images, self.total, self.ends_at, self._timed = images, total, ends_at, speed
         self._speed = None if speed is None or ends_at is None else corrected(speed, records)
         self._none = not any(r.is_network for r in records)
         self._spent = float(sum(r.result.images for r in records if r.result))
@@ -69,6 +69,11 @@ class Budget:
         self._promised = sum(
             self.cost(r.candidate, r.price.macs if r.price else 1, parent=r.stage == "parent") for r in running
         )
+
+    def after(self, records: Sequence[TrialRecord], seconds: float) -> Budget:
+        """What this account will be when `records` have been done, which take so many seconds more."""
+        ends_at = None if self.ends_at is None else self.ends_at - seconds
+        return Budget(self.images, records, total=self.total, ends_at=ends_at, speed=self._timed)
 
     @property
     def timed(self) -> bool:

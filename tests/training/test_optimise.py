@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from contest.errors import UsageError
 from contest.training import fit
 from contest.training.averaging import Average, Lookahead
 from contest.training.loop import loss_of, make_optimiser, make_schedule
+from contest.training.muon import orthogonal
 
 
 def rates(recipe: Recipe, steps: int, per_epoch: int) -> list[float]:
@@ -83,7 +86,7 @@ class Stepped(nn.Module):
         self.step = nn.Parameter(torch.tensor(0.1))
 
 
-@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimiser", ["sgd", "muon", "adamw"])
 def test_only_weights_decay(optimiser: str) -> None:
     """Without a gradient, only decay moves a parameter: by learning rate x decay of its value."""
     model = Stepped()
@@ -94,6 +97,56 @@ def test_only_weights_decay(optimiser: str) -> None:
     made.step()
     assert model.weight.flatten().tolist() == pytest.approx([0.95] * 6)
     assert model.bias.tolist() == [1.0] * 3 and model.step.item() == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("shape", [(8, 24), (24, 8), (5, 5)])
+def test_muons_direction_is_the_singular_vectors_of_the_gradient(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    matrix = torch.randn(1, *shape)
+    found = orthogonal(matrix)[0]
+    u, sizes, v = torch.linalg.svd(matrix[0], full_matrices=False)
+    inside = u.mT @ found @ v.mT
+    certain = sizes > 0.2 * sizes.max()  # four iterations do not lift what is hardly there
+    assert torch.allclose(inside, torch.diag(inside.diagonal()), atol=1e-5), "the same singular vectors"
+    assert ((inside.diagonal()[certain] > 0.6) & (inside.diagonal()[certain] < 1.3)).all(), "all about as long"
+
+
+def test_muon_turns_convolutions_and_leaves_their_length() -> None:
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3, groups=6), nn.BatchNorm2d(6), nn.Flatten())
+    model.append(nn.Linear(6, 2))
+    other = copy.deepcopy(model)
+    recipe = Recipe(optimiser="muon", learning_rate=0.5, weight_decay=0.1, momentum=0.9)
+    made, plain = make_optimiser(model, recipe), make_optimiser(other, replace(recipe, optimiser="sgd"))
+    for _ in range(3):
+        for one, two in zip(model.parameters(), other.parameters(), strict=True):
+            one.grad = torch.randn_like(one)
+            two.grad = one.grad.clone()
+        before = model[0].weight.detach().clone()
+        made.step(), plain.step()
+    after, length = model[0].weight.detach(), before.norm()
+    assert after.norm() == pytest.approx(length.item(), rel=1e-5)
+    # A step of 0.5 * 0.4 of the length, then back to the sphere: it turns by at most arcsin 0.2 (at least half of it).
+    turned = torch.arccos((before * after).sum() / length**2).item()
+    assert 0.1 < turned <= math.asin(0.2) + 1e-3
+    for name, value in other.state_dict().items():
+        if name != "0.weight":
+            assert torch.equal(model.state_dict()[name], value), f"{name} moves as with plain SGD"
+
+
+def test_muon_steps_against_the_gradient() -> None:
+    """On a plain quadratic in the direction of a layer it comes as near as the length of its steps allows."""
+    torch.manual_seed(2)
+    layer = nn.Conv2d(4, 4, 1, bias=False)
+    wanted = torch.randn_like(layer.weight)
+    wanted *= layer.weight.detach().norm() / wanted.norm()
+    made = make_optimiser(layer, Recipe(optimiser="muon", learning_rate=0.1))
+    for step in range(400):
+        made.param_groups[0]["lr"] = 0.04 * (1 - step / 400)
+        made.zero_grad()
+        (layer.weight - wanted).square().sum().backward()
+        made.step()
+    assert (layer.weight - wanted).norm() < 0.02 * wanted.norm()
 
 
 def test_biases_of_batch_norms_may_learn_faster_and_decay_as_fast_as_weights() -> None:
@@ -228,7 +281,7 @@ def test_impossible_recipes_are_refused(change: dict[str, float], words: str) ->
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(UsageError, match="optimiser is 'lion'; it must be sgd or adamw"):
+    with pytest.raises(UsageError, match="optimiser is 'lion'; it must be sgd, muon or adamw"):
         make_optimiser(network(), Recipe(optimiser="lion"))  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="schedule is 'step'"):
         rates(Recipe(schedule="step"), 3, 1)  # type: ignore[arg-type]

@@ -23,6 +23,7 @@ RECIPES = {
     "sgd": RECIPE,
     "ema": replace(RECIPE, ema_decay=0.9),
     "adamw": replace(RECIPE, optimiser="adamw", learning_rate=0.003, clip_norm=1.0),
+    "muon": replace(RECIPE, optimiser="muon", weight_decay=1e-3, ema_decay=0.9),
     "onecycle": replace(RECIPE, schedule="onecycle", ema_decay=0.5, label_smoothing=0.1),
     "mixing": replace(RECIPE, mixup=0.3, cutmix=1.0, cutout=8, distillation=0.5),
     "fast": replace(RECIPE, schedule="triangle", lookahead=0.9, norm_bias_rate=8.0, alternate_flips=True),

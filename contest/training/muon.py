@@ -1,0 +1,76 @@
+"""Steps in all directions of a layer at once: SGD whose steps of convolutions are made orthogonal.
+
+The gradient of a layer is mostly of a few directions, which SGD therefore learns first. Muon (Jordan 2024,
+https://kellerjordan.github.io/posts/muon) takes, in place of the momentum M = U S V', the matrix U V', in which every
+direction has the same length: six epochs of inverted blocks on CIFAR-10 end 2.3 points higher (docs/record).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+"""Of x -> ax + bx^3 + cx^5, which takes singular values from 0 to 1 to about 1 in few iterations (Jordan 2024)."""
+ITERATIONS = 4
+TINY = 1e-12
+LENGTH = 0.4
+"""A step of a learning rate of 1 by the length of the weights: 0.12, which suits the rest, moves them by 5 %."""
+
+
+def is_turned(module: nn.Module) -> bool:
+    """Whether the weights of a layer are stepped so: convolutions that mix channels, which batch norms follow."""
+    return isinstance(module, nn.Conv2d) and module.weight.shape[1] > 1 and module.weight.shape[0] > 1
+
+
+class Muon(torch.optim.SGD):
+    """SGD, but that groups with `turned` set move by an orthogonal matrix.
+
+    Such a step is the learning rate's part of the weights' length, and leaves their length as it is. That is right
+    where a batch norm follows: it takes the length away, and what is left of a step is how far it turns.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """One step. Raises what SGD raises."""
+        turned = [(p, self._ahead(p, g["beta"])) for g in self.param_groups if g.get("turned") for p in _moved(g)]
+        lengths = [p.norm() for p, _ in turned]
+        for stack in _same_shape(turned):
+            for (p, _), direction in zip(stack, orthogonal(torch.stack([m for _, m in stack])), strict=True):
+                p.grad = (direction * (p.norm() / direction.norm().clamp_min(TINY))).view_as(p).to(p)
+        result = super().step(closure)
+        for (p, _), length in zip(turned, lengths, strict=True):
+            p.mul_(length / p.norm().clamp_min(TINY))
+        return result
+
+    def _ahead(self, p: Tensor, beta: float) -> Tensor:
+        """Nesterov's momentum of a parameter, as a matrix."""
+        mean = self.state[p].setdefault("mean", torch.zeros_like(p))
+        mean.mul_(beta).add_(p.grad)
+        return p.grad.add(mean, alpha=beta).flatten(1)
+
+
+def _moved(group: dict[str, Any]) -> list[Tensor]:
+    return [p for p in group["params"] if p.grad is not None]
+
+
+def _same_shape(parameters: list[tuple[Tensor, Tensor]]) -> list[list[tuple[Tensor, Tensor]]]:
+    found: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
+    for p, matrix in parameters:
+        found.setdefault(matrix.shape, []).append((p, matrix))
+    return list(found.values())
+
+
+def orthogonal(matrices: Tensor, iterations: int = ITERATIONS) -> Tensor:
+    """About U V' of each of `matrices` [N, rows, columns] = U S V', by Newton and Schulz's iteration (Jordan 2024)."""
+    x = matrices.float()
+    x = x / x.flatten(1).norm(dim=1).clamp_min(TINY).view(-1, 1, 1)
+    wide = x.shape[1] <= x.shape[2]
+    x = x if wide else x.mT
+    a, b, c = COEFFICIENTS
+    for _ in range(iterations):
+        square = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
+    return x if wide else x.mT
