@@ -116,7 +116,7 @@ def plan_only(console: Console, begun: float, started_s: float, options: dict[st
         trainer.settings.save(directory)
         study = Study(directory, trainer.settings, space, open_storage(storage_url(None, directory)))
         enqueue_given(study, given)
-        plan_study(console, study, trainer, speed, times)
+        plan_study(console, study, trainer, speed, times, patience_s=math.inf)
         study.close()
 
 
@@ -207,12 +207,18 @@ def timed(
 
 
 def plan_study(
-    console: Console, study: Study, trainer: PipelineTrainer, speed: Speed | None, times: Times | None
+    console: Console,
+    study: Study,
+    trainer: PipelineTrainer,
+    speed: Speed | None,
+    times: Times | None,
+    *,
+    patience_s: float | None = None,
 ) -> Plan:
-    """Open the study's account and say what is planned, and what time it takes."""
+    """Open the study's account and say what is planned, and what time it takes. patience_s: see `print_plan`."""
     plan = open_account(study, trainer.images, times=times, speed=speed)
     if speed is None or times is None:
-        print_plan(console, study, trainer, plan, None)
+        print_plan(console, study, trainer, plan, None, patience_s=patience_s)
         return plan
     console.print(
         f"speed here: {speed.float_images_per_s:,.0f} images/s float, {speed.tuned_images_per_s:,.0f} quantised "
@@ -223,7 +229,8 @@ def plan_study(
     if times.teaching:
         console.print(f"first the teacher answers: about {duration(times.teaching)}", highlight=False)
     left = (seconds_left(study, trainer.images, study.records()) or 0.0) + times.teaching
-    print_plan(console, study, trainer, plan, times.over_at if study.settings.budget_s else time.time() + left)
+    ends_at = times.over_at if study.settings.budget_s else time.time() + left
+    print_plan(console, study, trainer, plan, ends_at, patience_s=patience_s)
     return plan
 
 

@@ -20,9 +20,24 @@ from search.study.settings import StudySettings
 from search.study.study import Study
 from search.trainers.pipeline import PipelineTrainer
 
+REHEARSING = 0.02
+"""Of a study's time, what rehearsals of it may take."""
 
-def print_plan(console: Console, study: Study, trainer: PipelineTrainer, plan: Plan, ends_at: float | None) -> None:
-    """What will be done, what is expected of it, and when it ends (Unix time), if that is known."""
+
+def print_plan(
+    console: Console,
+    study: Study,
+    trainer: PipelineTrainer,
+    plan: Plan,
+    ends_at: float | None,
+    *,
+    patience_s: float | None = None,
+) -> None:
+    """What will be done, what is expected of it, and when it ends (Unix time), if that is known.
+
+    patience_s: for rehearsals; None: a small part of the study's time.
+    """
+    begun = time.time()
     parts = [f"first network {plan.parent:.3g} epochs float and {plan.child:.3g} quantised"]
     if plan.shorts:
         parts.append(f"{plan.shorts} settings compared for {plan.short:.3g} epochs each")
@@ -31,9 +46,13 @@ def print_plan(console: Console, study: Study, trainer: PipelineTrainer, plan: P
     piped = not console.is_terminal  # a pipe has no columns: a line stays one
     console.print(f"plan: {plan.whole:.1f} epochs in all; {'; '.join(parts)}", soft_wrap=piped, highlight=False)
     if study.settings.objective == "constrained" and all(r.result is None for r in study.records()):
-        console.print(expectation(study, trainer), soft_wrap=piped, highlight=False)
+        if patience_s is None:
+            patience_s = REHEARSING * (ends_at - begun) if ends_at else 0.0
+        console.print(expectation(study, trainer, patience_s), soft_wrap=piped, highlight=False)
     if ends_at is None:
         return
+    if study.settings.budget_s is None:  # it has not begun yet
+        ends_at += time.time() - begun
     clock = time.strftime("%H:%M:%S", time.localtime(ends_at))
     if study.settings.budget_s is not None:
         console.print(f"ends at {clock}", highlight=False)
@@ -41,13 +60,13 @@ def print_plan(console: Console, study: Study, trainer: PipelineTrainer, plan: P
         console.print(f"takes about {duration(ends_at - time.time())} here, until {clock}", highlight=False)
 
 
-def expectation(study: Study, trainer: PipelineTrainer) -> str:
+def expectation(study: Study, trainer: PipelineTrainer, patience_s: float) -> str:
     """What the plan promises, in words; it does not pretend to know what no training has shown."""
     now, settings = situation(study.snapshot(), trainer), study.settings
     if now is None:
         return "every network that was asked for has been begun"
     converged = converged_epochs(settings, trainer.images)
-    known = forecast(now, ratio=epoch_ratio(now.budget), converged=converged)
+    known = forecast(now, ratio=epoch_ratio(now.budget), converged=converged, patience_s=patience_s)
     if known is None or not known.known:
         return f"no forecast: nothing is known of trainings on '{settings.dataset}' before the first one here"
     said = f"expected: {known.architecture}, {known.accuracy:.1%} on validation"
@@ -60,7 +79,10 @@ def expectation(study: Study, trainer: PipelineTrainer) -> str:
             said += f": it needs about {amount} here"
         return said
     said += f", score {known.score:.5f} at {settings.threshold:.0%}"
-    return said + (f" (80 %: {known.band[0]:.5f} to {known.band[1]:.5f})" if known.band else "")
+    if known.band is None:
+        return said
+    low, high = known.band
+    return f"{said} (80 %: {low:.5f} to {'nothing' if high is None else f'{high:.5f}'}; the plan rehearsed)"
 
 
 def print_summary(console: Console, study: Study, outcome: SearchOutcome) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from search.policy.budget import (
     written,
 )
 from search.policy.proposals import Parents
+from search.policy.rehearsal import Ending, rehearsals
 from search.policy.situation import CAUTIOUS, Situation, log_error
 from search.study.study import ACCOUNT, Study
 from search.study.trial import Proposal
@@ -193,21 +195,25 @@ class Forecast:
     """Whether anything is known of trainings on this data set."""
     architecture: str
     accuracy: float
-    """On validation, of the setting that most probably reaches the threshold."""
+    """On validation: of what rehearsals hand in, the median; without them, of the setting that most probably reaches
+    the threshold."""
     chance: float
-    """That it does."""
+    """That the study reaches it; without rehearsals, that this setting does."""
     score: float | None
-    """Of the cheapest setting that rather reaches the threshold than not; None: none does."""
-    band: tuple[float, float] | None
-    """Scores of the settings that reach it with 10 and with 90 %."""
+    """The median of what rehearsals hand in; without them, of the cheapest setting that rather reaches the threshold
+    than not. None: none does."""
+    band: tuple[float, float | None] | None
+    """What a tenth of the rehearsals stay below, and what a tenth exceed (None: they hand in nothing); without
+    rehearsals there is none."""
     enough: float | None
     """By what factor the budget would have to grow for the threshold to be probable; None: by none that is known."""
 
 
-def forecast(now: Situation, *, ratio: float, converged: float) -> Forecast | None:
+def forecast(now: Situation, *, ratio: float, converged: float, patience_s: float = 0.0) -> Forecast | None:
     """What the plan of `now` promises, from what is known of the data set; None: no starting point can be built.
 
-    ratio: cost of a quantised epoch in float ones; converged: epochs of a float training that suffice.
+    ratio: cost of a quantised epoch in float ones; converged: epochs of a float training that suffice. patience_s: for
+    rehearsals, which are made where some fit in.
     """
     given = _given(now)
     first, error = given or (Parents(now).first(), None)
@@ -225,21 +231,31 @@ def forecast(now: Situation, *, ratio: float, converged: float) -> Forecast | No
             if longer is not None and float(_settings(more, longer)[1].max()) >= CAUTIOUS:
                 enough = factor
 
-    def cheapest(chance: float) -> float | None:
-        found = prices[chances >= chance]
-        return float(found.min()) if len(found) else None
-
-    low, high = cheapest(0.1), cheapest(0.9)
-    band = (low, high) if low is not None and high is not None else None
-    accuracy = max(now.known.judge.chance, 1 - 2 ** float(means[best]))
-    return Forecast(
+    enough_chance = prices[chances >= 0.5]
+    single = Forecast(
         now.known.curve.known,
         str(first.candidate.architecture),
-        accuracy,
+        max(now.known.judge.chance, 1 - 2 ** float(means[best])),
         float(chances[best]),
-        cheapest(0.5),
-        band,
+        float(enough_chance.min()) if len(enough_chance) else None,
+        None,
         enough,
+    )
+    endings = rehearsals(now, patience_s) if single.known else []
+    return _rehearsed(single, endings) if endings else single
+
+
+def _rehearsed(single: Forecast, endings: Sequence[Ending]) -> Forecast:
+    """What the rehearsals say in place of a single setting."""
+    scores = sorted(math.inf if one.score is None else one.score for one in endings)
+    tenth = len(scores) // 10
+    low, middle, high = scores[tenth], float(np.median(scores)), scores[-1 - tenth]
+    return replace(
+        single,
+        accuracy=float(np.median([one.accuracy for one in endings])),
+        chance=sum(score < math.inf for score in scores) / len(scores),
+        score=middle if middle < math.inf else None,
+        band=(low, high if high < math.inf else None) if low < math.inf else None,
     )
 
 

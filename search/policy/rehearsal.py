@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -40,6 +41,23 @@ class Ending:
     architecture: str
 
 
+PLAYS = 12
+"""Of twelve endings, the second lowest and the second highest hold four fifths of them."""
+FEW = 5
+"""Endings of which a median says something."""
+
+
+def rehearsals(now: Situation, patience_s: float) -> list[Ending]:
+    """As many endings as there is time for, `PLAYS` at most; none where that is not even a few."""
+    begun, found = time.monotonic(), list[Ending]()
+    while len(found) < PLAYS:
+        found.append(rehearse(now, len(found)))
+        each = (time.monotonic() - begun) / len(found)
+        if each * max(len(found) + 1, FEW) > patience_s:
+            break
+    return found if len(found) >= FEW else []
+
+
 def rehearse(now: Situation, number: int) -> Ending:
     """Play the study of `now` to its end, in the truth with that number; the same number, the same ending."""
     play = Rehearsal(now, np.random.default_rng(number))
@@ -67,7 +85,7 @@ class Rehearsal:
         self._own: dict[str, float] = {}
         """And what its children have in common besides."""
         self._waiting = [r for r in now.known.records if r.result is None and r.state == "WAITING"]
-        self._records = [r for r in now.known.records if r.result is not None]
+        self.records = [r for r in now.known.records if r.result is not None]
         self._spent = 0.0
 
     def step(self) -> bool:
@@ -79,17 +97,17 @@ class Rehearsal:
                 record.stage, values, record.candidate, record.rung, record.why, forecast=record.forecast
             )
         else:
-            trials, networks = self._start.settings.trials, sum(r.stage != "parent" for r in self._records)
+            trials, networks = self._start.settings.trials, sum(r.stage != "parent" for r in self.records)
             found = None if trials is not None and networks >= trials else next_proposal(self._situation())
             if found is None:
                 return False
             proposal = found
-        self._records.append(self._done(proposal))
+        self.records.append(self._done(proposal))
         return True
 
     def ending(self) -> Ending:
         """The finalists read on the test set: each reaches the threshold with the chance that the study gives it."""
-        judge = Judge(self._start.settings, self._records, round(1 / self._start.known.judge.chance))
+        judge = Judge(self._start.settings, self.records, round(1 / self._start.known.judge.chance))
         found = [(r, r.result) for r in finalists(judge) if r.result is not None]
         reached = [(r, result) for r, result in found if self._chance.random() < judge.chance_on_test(r)]
         if not found:
@@ -102,17 +120,17 @@ class Rehearsal:
         start = self._start
         known = Knowledge(
             start.settings,
-            self._records,
+            self.records,
             start.space,
             images=start.known.images,
             validation=start.known.validation,
             classes=round(1 / start.known.judge.chance),
         )
         # The same chance for the same decision of every rehearsal: what was priced for one is known to the next.
-        return replace(start, known=known, budget=self._budget(), rng=random.Random(len(self._records)))
+        return replace(start, known=known, budget=self._budget(), rng=random.Random(len(self.records)))
 
     def _budget(self) -> Budget:
-        return self._start.budget.after(self._records, self._spent)
+        return self._start.budget.after(self.records, self._spent)
 
     def _done(self, proposal: Proposal) -> TrialRecord:
         """The training that never took place."""
@@ -120,7 +138,7 @@ class Rehearsal:
         network = compressed(candidate, dict(proposal.values), tune_epochs=1.0) if parent else candidate
         price = start.trainer.price(network)
         record = TrialRecord(
-            number=len(self._records),
+            number=len(self.records),
             state="COMPLETE",
             key=key_of(candidate),
             stage=proposal.stage,
@@ -148,7 +166,7 @@ class Rehearsal:
             return 1.0
         if record.candidate.start:
             return 0.0
-        rungs = [r.rung for r in self._records if r.stage == "parent" and r.float_key == record.float_key]
+        rungs = [r.rung for r in self.records if r.stage == "parent" and r.float_key == record.float_key]
         return share - max((self._start.settings.rungs[rung] for rung in rungs), default=0.0)
 
     def _float(self, record: TrialRecord, price: TrialPrice) -> float:
