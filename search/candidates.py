@@ -45,6 +45,7 @@ def compressed(parent: Candidate, v: Mapping[str, Any], *, tune_epochs: float) -
     tune = replace(
         parent.train,
         epochs=epochs,
+        optimiser="sgd",
         number_epochs=number_epochs(epochs) if int(v["number_bits"]) < 8 else 0.0,
         schedule="cosine",
         warmup_epochs=round(min(0.2, 0.1 * tune_epochs), 3),
