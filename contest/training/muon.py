@@ -35,31 +35,35 @@ class Muon(torch.optim.SGD):
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """One step. Raises what SGD raises."""
-        turned = [(p, self._ahead(p, g["beta"])) for g in self.param_groups if g.get("turned") for p in _moved(g)]
-        lengths = [p.norm() for p, _ in turned]
+        turned = [(p, g, self._ahead(p, g, group["beta"])) for group in self.param_groups for p, g in _turned(group)]
+        lengths = [p.norm() for p, _, _ in turned]
         for stack in _same_shape(turned):
-            for (p, _), direction in zip(stack, orthogonal(torch.stack([m for _, m in stack])), strict=True):
-                p.grad = (direction * (p.norm() / direction.norm().clamp_min(TINY))).view_as(p).to(p)
+            for (p, g, _), direction in zip(stack, orthogonal(torch.stack([m for _, _, m in stack])), strict=True):
+                g.copy_((direction * (p.norm() / direction.norm().clamp_min(TINY))).view_as(p))
         result = super().step(closure)
-        for (p, _), length in zip(turned, lengths, strict=True):
+        for (p, _, _), length in zip(turned, lengths, strict=True):
             p.mul_(length / p.norm().clamp_min(TINY))
         return result
 
-    def _ahead(self, p: Tensor, beta: float) -> Tensor:
+    def _ahead(self, p: Tensor, gradient: Tensor, beta: float) -> Tensor:
         """Nesterov's momentum of a parameter, as a matrix."""
-        mean = self.state[p].setdefault("mean", torch.zeros_like(p))
-        mean.mul_(beta).add_(p.grad)
-        return p.grad.add(mean, alpha=beta).flatten(1)
+        state = self.state[p]
+        mean = state["mean"] = gradient.clone() if "mean" not in state else state["mean"].mul_(beta).add_(gradient)
+        return gradient.add(mean, alpha=beta).flatten(1)
 
 
-def _moved(group: dict[str, Any]) -> list[Tensor]:
-    return [p for p in group["params"] if p.grad is not None]
+Moved = tuple[Tensor, Tensor, Tensor]
+"""A parameter, its gradient, and the momentum as a matrix."""
 
 
-def _same_shape(parameters: list[tuple[Tensor, Tensor]]) -> list[list[tuple[Tensor, Tensor]]]:
-    found: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
-    for p, matrix in parameters:
-        found.setdefault(matrix.shape, []).append((p, matrix))
+def _turned(group: dict[str, Any]) -> list[tuple[Tensor, Tensor]]:
+    return [(p, p.grad) for p in group["params"] if group.get("turned") and p.grad is not None]
+
+
+def _same_shape(moved: list[Moved]) -> list[list[Moved]]:
+    found: dict[torch.Size, list[Moved]] = {}
+    for one in moved:
+        found.setdefault(one[2].shape, []).append(one)
     return list(found.values())
 
 

@@ -277,6 +277,7 @@ def _settings(
     options = now.pool(parent.candidate, parent.values, now.long_epochs).grid()
     images = parent.candidate.train.epochs * now.known.images
     if error is None:
-        error = log_error(*now.known.curve.error(parent.candidate.architecture, options[0].price.macs, images))
+        candidate, macs = parent.candidate, options[0].price.macs
+        error = log_error(*now.known.curve.error(candidate.architecture, macs, images, candidate.train.optimiser))
     worth = now.gain.of(options, "", error)
     return worth.means, worth.chances, np.array([setting.price.total for setting in options])

@@ -117,7 +117,9 @@ class Parents:
         if not options:
             return None
         error = log_error(
-            *now.known.curve.error(candidate.architecture, options[0].price.macs, epochs * now.known.images)
+            *now.known.curve.error(
+                candidate.architecture, options[0].price.macs, epochs * now.known.images, candidate.train.optimiser
+            )
         )
         worth = now.gain.of(options, key, error)
         place = worth.safe()

@@ -177,7 +177,9 @@ class Rehearsal:
                 error = math.log2(max(1 - record.forecast, 1e-4))
             else:
                 images = candidate.train.epochs * known.images
-                expected, spread = known.curve.error(candidate.architecture, price.macs, images)
+                expected, spread = known.curve.error(
+                    candidate.architecture, price.macs, images, candidate.train.optimiser
+                )
                 # What a data set's trainings have in common is as uncertain as what is one network's own.
                 error = math.log2(expected) + spread * (self._common + self._chance.normal()) / math.sqrt(2)
             self._floats[record.float_key] = error

@@ -184,13 +184,21 @@ def test_the_learning_curve_passes_through_the_records_trainings(
     assert abs(math.log2(expected / error)) < 2 * sigma
 
 
+def test_muons_epochs_count_as_they_did_in_the_record() -> None:
+    """docs/record: six epochs of 7.7M operations, 14.34 % of errors with Muon and 16.66 % with SGD."""
+    prior, inverted = PRIORS["cifar10"], replace(THIN, options={**THIN.options, "block": "inverted"})
+    muon, sigma = prior.error(inverted, 7_700_000, 270_000, "muon")
+    sgd, _ = prior.error(inverted, 7_700_000, 270_000, "sgd")
+    assert abs(math.log2(muon / 0.1434)) < sigma and muon < 0.9 * sgd
+
+
 def test_the_curve_learns_from_the_studys_own_trainings() -> None:
     prior = PRIORS["cifar10"]
     error, _ = prior.error(THIN, 12_500_000, 450_000)
-    worse = LearningCurve(prior, [(THIN, 12_500_000, 450_000, 2 * error)] * 3)
+    worse = LearningCurve(prior, [(THIN, 12_500_000, 450_000, "sgd", 2 * error)] * 3)
     assert worse.error(THIN, 12_500_000, 450_000)[0] == pytest.approx(error * 2**0.75)
     assert not LearningCurve(None, []).known
-    assert LearningCurve(None, [(THIN, 1, 1.0, 0.5)]).known
+    assert LearningCurve(None, [(THIN, 1, 1.0, "sgd", 0.5)]).known
     paused = LearningCurve(prior, [], [((0.34, 0.7), (1.0, 0.9))]).end(((0.34, 0.6),))
     assert paused[0] == pytest.approx(0.4 / 3)
 
