@@ -21,8 +21,11 @@ LENGTH = 0.4
 
 
 def is_turned(module: nn.Module) -> bool:
-    """Whether the weights of a layer are stepped so: convolutions that mix channels, which batch norms follow."""
-    return isinstance(module, nn.Conv2d) and module.weight.shape[1] > 1 and module.weight.shape[0] > 1
+    """Whether the weights of a layer are stepped so: convolutions that mix channels, which batch norms follow. One that
+    begins as zero has no length to keep, and is left to SGD."""
+    if not isinstance(module, nn.Conv2d) or min(module.weight.shape[:2]) < 2:
+        return False
+    return bool(module.weight.detach().any())
 
 
 class Muon(torch.optim.SGD):

@@ -134,6 +134,15 @@ def test_muon_turns_convolutions_and_leaves_their_length() -> None:
             assert torch.equal(model.state_dict()[name], value), f"{name} moves as with plain SGD"
 
 
+def test_muon_leaves_a_convolution_that_begins_as_zero_to_sgd() -> None:
+    layer = nn.Conv2d(3, 4, 1, bias=False)
+    nn.init.zeros_(layer.weight)
+    made = make_optimiser(layer, Recipe(optimiser="muon", learning_rate=0.1, momentum=0.0, weight_decay=0.0))
+    layer.weight.grad = torch.ones_like(layer.weight)
+    made.step()
+    assert torch.allclose(layer.weight, torch.full_like(layer.weight, -0.1))
+
+
 def test_muon_steps_against_the_gradient() -> None:
     """On a plain quadratic in the direction of a layer it comes as near as the length of its steps allows."""
     torch.manual_seed(2)
