@@ -11,11 +11,14 @@ from fake_trainer import Dice
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import scoring.readers.architecture
 from contest.candidate import Bits, Candidate
 from contest.errors import UsageError
-from contest.networks import build, family_rows, macs_and_weights
+from contest.networks import build, family_rows, macs_and_weights, parse
 from contest.networks.options import Draw, ImageShape, Limit, Widths, bind, derived, specs
 from contest.pipeline import stages
+from scoring.readers.architecture import _costs_of_graph, _traced
+from scoring.score import architecture_costs
 from search.candidates import seeds, to_candidate
 from search.space import Dimension, Space, make_space, read_space, whole_space
 from search.trainers.pipeline import price_before
@@ -32,6 +35,31 @@ def test_every_candidate_can_be_built(seed: int, shape: tuple[int, int, int]) ->
     assert macs > 0 < weights
     assert Candidate.from_json(candidate.to_json()) == candidate
     assert abs(sum(epochs for _, epochs in stages(candidate)) - 10) <= 1
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10**9), st.sampled_from([COLOUR, (1, 28, 28), (1, 8, 8)]), st.sampled_from([1, 2, 3, 4, 8, 32]))
+def test_bits_that_are_priced_without_a_new_analysis_cost_what_an_analysis_says(
+    seed: int, shape: tuple[int, int, int], weights: int
+) -> None:
+    """Everything in the table of costs, not only the score: of random networks with random bits in single layers."""
+    candidate = to_candidate(make_space(shape, {}).values(Dice(seed)), epochs=10)
+    bits = candidate.bits if seed % 2 else replace(candidate.bits, weights=weights)
+    found = architecture_costs(candidate.architecture, bits, shape, 10)
+    assert found == _costs_of_graph(_traced(candidate.architecture, shape, 10, True, half=False), bits)
+
+
+def test_bits_are_priced_without_a_new_analysis(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = parse("thin:block=inverted,expansion=4,widths=8-12,depths=1-2,strides=2-2")
+    first = architecture_costs(name, Bits(4, 4)).macs
+    monkeypatch.setattr(scoring.readers.architecture, "analyse", lambda *_, **__: pytest.fail("analysed again"))
+    for bits in (
+        Bits(3, 4),
+        Bits(2, 2, numbers=32),
+        Bits(32, 32),
+        Bits(5, 3, layers={"fc": (8, 8)}, per_channel=False),
+    ):
+        assert architecture_costs(name, bits).macs == first
 
 
 @pytest.mark.slow
