@@ -191,7 +191,7 @@ def nearest(candidate: Candidate, space: Space) -> tuple[dict[str, Value], bool]
     return space.complete({**best, **recipe}), distance < 1e-9
 
 
-RECIPE_KEPT = ("weight_decay", "label_smoothing", "batch_size", "flip", "crop")
+RECIPE_KEPT = ("optimiser", "weight_decay", "label_smoothing", "batch_size", "flip", "crop")
 """Of a parent's recipe, what its children keep."""
 
 

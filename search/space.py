@@ -22,7 +22,7 @@ Part = Literal["architecture", "recipe", "compression"]
 _BITS = (1, 2, 3, 4, 5, 6, 8)
 
 RECIPE: Mapping[str, Draw] = {
-    "optimiser": Draw(("sgd", "muon")),
+    "optimiser": Draw(("muon", "sgd")),  # in this order: whoever says nothing (a study of before) has SGD
     "learning_rate": Draw(low=0.05, high=0.6, log=True),
     "weight_decay": Draw((1e-4, 2e-4, 3e-4, 5e-4, 1e-3)),
     "schedule": Draw(("cosine", "onecycle")),

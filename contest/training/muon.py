@@ -21,11 +21,11 @@ LENGTH = 0.4
 
 
 def is_turned(module: nn.Module) -> bool:
-    """Whether the weights of a layer are stepped so: convolutions that mix channels, which batch norms follow. One that
-    begins as zero has no length to keep, and is left to SGD."""
-    if not isinstance(module, nn.Conv2d) or min(module.weight.shape[:2]) < 2:
+    """Whether the weights of a layer are stepped so: convolutions that mix channels and have no bias, since a batch
+    norm follows them. One that begins as zero has no length to keep, and is left to SGD."""
+    if not isinstance(module, nn.Conv2d) or module.bias is not None or module.groups > 1:
         return False
-    return bool(module.weight.detach().any())
+    return min(module.weight.shape[:2]) > 1 and bool(module.weight.detach().any())
 
 
 class Muon(torch.optim.SGD):

@@ -96,8 +96,8 @@ def _costs_of_graph(graph: Graph, bits: Bits, fewest: Costs | None = None) -> Co
     layers = [node for node in graph.running if node.kind in LAYER_KINDS]
     overrides = _overrides(bits, [node.name.split(":")[0] for node in layers])
     chosen = {node.name: _layer_bits(bits, overrides, node.name, first=i == 0) for i, node in enumerate(layers)}
-    costs = with_layer_bits(graph, fewest, chosen) if fewest is not None else None
-    costs = costs or analyse(graph, layer_bits=chosen)
+    costs = with_layer_bits(fewest, chosen) if fewest is not None else None
+    costs = costs or replace(analyse(graph, layer_bits=chosen), allowances={})
     costs = replace(costs, numbers=(*costs.numbers, *_planned_scales(costs, graph, layers, chosen, bits.per_channel)))
     return _with_short_numbers(costs, layers, chosen) if bits.numbers == 8 else costs
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 import time
@@ -61,7 +62,8 @@ class Budget:
         ends_at: float | None = None,
         speed: Speed | None = None,
     ) -> None:
-        self.images, self.total, self.ends_at, self._timed = images, total, ends_at, speed
+        self.images, self.total, self.ends_at = images, total, ends_at
+        self._fixed: float | None = None
         self._speed = None if speed is None or ends_at is None else corrected(speed, records)
         self._none = not any(r.is_network for r in records)
         self._spent = float(sum(r.result.images for r in records if r.result))
@@ -70,10 +72,11 @@ class Budget:
             self.cost(r.candidate, r.price.macs if r.price else 1, parent=r.stage == "parent") for r in running
         )
 
-    def after(self, records: Sequence[TrialRecord], seconds: float) -> Budget:
-        """What this account will be when `records` have been done, which take so many seconds more."""
-        ends_at = None if self.ends_at is None else self.ends_at - seconds
-        return Budget(self.images, records, total=self.total, ends_at=ends_at, speed=self._timed)
+    def with_left(self, amount: float) -> Budget:
+        """This account when so much is left of it: the machine as fast as it is now, the clock standing still."""
+        found = copy.copy(self)
+        found._fixed = amount
+        return found
 
     @property
     def timed(self) -> bool:
@@ -81,6 +84,8 @@ class Budget:
 
     def left(self) -> float:
         """Images or seconds that may still be spent by whoever asks now."""
+        if self._fixed is not None:
+            return self._fixed
         if self.ends_at is not None:
             return self.ends_at - time.time()
         return self.total - self._spent - self._promised

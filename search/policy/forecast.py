@@ -195,18 +195,19 @@ class Forecast:
     """Whether anything is known of trainings on this data set."""
     architecture: str
     accuracy: float
-    """On validation: of what rehearsals hand in, the median; without them, of the setting that most probably reaches
-    the threshold."""
+    """On validation: of the rehearsal in the middle; without rehearsals, of the setting that most probably reaches the
+    threshold."""
     chance: float
     """That the study reaches it; without rehearsals, that this setting does."""
     score: float | None
-    """The median of what rehearsals hand in; without them, of the cheapest setting that rather reaches the threshold
-    than not. None: none does."""
-    band: tuple[float, float | None] | None
+    """What the rehearsal in the middle hands in; without them, of the cheapest setting that rather reaches the
+    threshold than not. None: none does."""
+    band: tuple[float, float | None] | None = None
     """What a tenth of the rehearsals stay below, and what a tenth exceed (None: they hand in nothing); without
     rehearsals there is none."""
-    enough: float | None
-    """By what factor the budget would have to grow for the threshold to be probable; None: by none that is known."""
+    enough: float | None = None
+    """By what factor the budget would have to grow for the threshold to be probable; None: by none that is known, or it
+    is probable."""
 
 
 def forecast(now: Situation, *, ratio: float, converged: float, patience_s: float = 0.0) -> Forecast | None:
@@ -220,43 +221,42 @@ def forecast(now: Situation, *, ratio: float, converged: float, patience_s: floa
     if first is None:
         return None
     means, chances, prices = _settings(now, first, error)
-    best = int(np.argmax(chances))
-    enough = None
-    if chances[best] < CAUTIOUS and error is None:
-        factor = 1.0
-        while enough is None and factor < LONGEST:
-            factor *= 1.25
-            more = replace(now, plan=make_plan(factor * now.plan.whole, ratio, converged, images=now.known.images))
-            longer = Parents(more).first()
-            if longer is not None and float(_settings(more, longer)[1].max()) >= CAUTIOUS:
-                enough = factor
-
-    enough_chance = prices[chances >= 0.5]
-    single = Forecast(
+    best, enough = int(np.argmax(chances)), prices[chances >= 0.5]
+    found = Forecast(
         now.known.curve.known,
         str(first.candidate.architecture),
         max(now.known.judge.chance, 1 - 2 ** float(means[best])),
         float(chances[best]),
-        float(enough_chance.min()) if len(enough_chance) else None,
-        None,
-        enough,
+        float(enough.min()) if len(enough) else None,
     )
-    endings = rehearsals(now, patience_s) if single.known else []
-    return _rehearsed(single, endings) if endings else single
+    endings = rehearsals(now, patience_s) if found.known else []
+    if endings:
+        found = rehearsed(endings)
+    if error is None and (found.chance < 0.5 or chances[best] < CAUTIOUS):
+        found = replace(found, enough=_enough(now, ratio, converged))
+    return found
 
 
-def _rehearsed(single: Forecast, endings: Sequence[Ending]) -> Forecast:
-    """What the rehearsals say in place of a single setting."""
-    scores = sorted(math.inf if one.score is None else one.score for one in endings)
-    tenth = len(scores) // 10
-    low, middle, high = scores[tenth], float(np.median(scores)), scores[-1 - tenth]
-    return replace(
-        single,
-        accuracy=float(np.median([one.accuracy for one in endings])),
-        chance=sum(score < math.inf for score in scores) / len(scores),
-        score=middle if middle < math.inf else None,
-        band=(low, high if high < math.inf else None) if low < math.inf else None,
-    )
+def rehearsed(endings: Sequence[Ending]) -> Forecast:
+    """What the rehearsals say: the one in the middle, and where four fifths of them lie."""
+    ordered = sorted(endings, key=lambda one: (math.inf if one.score is None else one.score, -one.accuracy))
+    tenth = (len(ordered) + 1) // 10
+    low, middle, high = ordered[tenth - 1], ordered[len(ordered) // 2], ordered[len(ordered) - tenth]
+    chance = sum(one.score is not None for one in ordered) / len(ordered)
+    band = None if low.score is None else (low.score, high.score)
+    return Forecast(True, middle.architecture, middle.accuracy, chance, middle.score, band)
+
+
+def _enough(now: Situation, ratio: float, converged: float) -> float | None:
+    """By what factor the budget would have to grow for a setting to reach the threshold probably."""
+    factor = 1.0
+    while factor < LONGEST:
+        factor *= 1.25
+        more = replace(now, plan=make_plan(factor * now.plan.whole, ratio, converged, images=now.known.images))
+        longer = Parents(more).first()
+        if longer is not None and float(_settings(more, longer)[1].max()) >= CAUTIOUS:
+            return factor
+    return None
 
 
 def _given(now: Situation) -> tuple[Proposal, Measured] | None:

@@ -20,6 +20,7 @@ from contest.pipeline import stages
 from scoring.readers.architecture import _costs_of_graph, _traced
 from scoring.score import architecture_costs
 from search.candidates import seeds, to_candidate
+from search.given import nearest
 from search.space import Dimension, Space, make_space, read_space, whole_space
 from search.trainers.pipeline import price_before
 
@@ -46,6 +47,7 @@ def test_bits_that_are_priced_without_a_new_analysis_cost_what_an_analysis_says(
     candidate = to_candidate(make_space(shape, {}).values(Dice(seed)), epochs=10)
     bits = candidate.bits if seed % 2 else replace(candidate.bits, weights=weights)
     found = architecture_costs(candidate.architecture, bits, shape, 10)
+    assert not found.allowances, "which are a file's"
     assert found == _costs_of_graph(_traced(candidate.architecture, shape, 10, True, half=False), bits)
 
 
@@ -76,6 +78,17 @@ def test_a_point_on_the_grid_stays_where_it_is(seed: int) -> None:
     space = make_space(COLOUR, {})
     values = space.values(Dice(seed))
     assert space.complete(values) == values
+
+
+def test_who_says_nothing_of_the_optimiser_has_sgd() -> None:
+    """A study of before there was another; a network of one's own has the one that it was trained with."""
+    space = make_space(COLOUR, {})
+    assert space.complete({"family": "thin"})["optimiser"] == "sgd"
+    point = next(values for values in seeds(space) if values["optimiser"] == "muon")
+    candidate = to_candidate(point, epochs=10)
+    assert candidate.train.optimiser == "muon" and candidate.tune.optimiser == "sgd"
+    kept, exact = nearest(replace(candidate, train=replace(candidate.train, optimiser="sgd")), space)
+    assert exact and kept["optimiser"] == "sgd"
 
 
 @pytest.mark.parametrize("family", ["thin", "resnet", "dsresnet", "preact", "mobilenet", "densenet"])

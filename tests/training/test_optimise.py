@@ -17,10 +17,11 @@ from training_helpers import equal_states, network, quadrants
 from contest.candidate import Recipe, check
 from contest.datasets import Batch
 from contest.errors import UsageError
+from contest.networks import build, parse
 from contest.training import fit
 from contest.training.averaging import Average, Lookahead
 from contest.training.loop import loss_of, make_optimiser, make_schedule
-from contest.training.muon import orthogonal
+from contest.training.muon import is_turned, orthogonal
 
 
 def rates(recipe: Recipe, steps: int, per_epoch: int) -> list[float]:
@@ -113,7 +114,7 @@ def test_muons_direction_is_the_singular_vectors_of_the_gradient(shape: tuple[in
 
 def test_muon_turns_convolutions_and_leaves_their_length() -> None:
     torch.manual_seed(1)
-    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3, groups=6), nn.BatchNorm2d(6), nn.Flatten())
+    model = nn.Sequential(nn.Conv2d(3, 6, 3, bias=False), nn.Conv2d(6, 6, 3, groups=6), nn.BatchNorm2d(6), nn.Flatten())
     model.append(nn.Linear(6, 2))
     other = copy.deepcopy(model)
     recipe = Recipe(optimiser="muon", learning_rate=0.5, weight_decay=0.1, momentum=0.9)
@@ -132,6 +133,15 @@ def test_muon_turns_convolutions_and_leaves_their_length() -> None:
     for name, value in other.state_dict().items():
         if name != "0.weight":
             assert torch.equal(model.state_dict()[name], value), f"{name} moves as with plain SGD"
+
+
+def test_muon_turns_what_batch_norms_follow() -> None:
+    turned = {
+        name for name, layer in build(parse("thin:block=inverted,expansion=2")).named_modules() if is_turned(layer)
+    }
+    assert "stem.conv" in turned and not any("depthwise" in name or name == "fc" for name in turned)
+    assert not is_turned(nn.Conv2d(4, 4, 3)) and not is_turned(nn.Conv2d(4, 4, 3, groups=2, bias=False))
+    assert is_turned(nn.Conv2d(4, 4, 3, bias=False)) and not is_turned(nn.Conv2d(1, 4, 3, bias=False))
 
 
 def test_muon_leaves_a_convolution_that_begins_as_zero_to_sgd() -> None:
