@@ -8,8 +8,7 @@ by element by its elements; what honest networks do between layers is covered by
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 from scoring.analysis.activation_bits import Grid
@@ -58,49 +57,6 @@ def analyse(
     return analysis.costs(parent)
 
 
-FEWEST_BITS = 2
-"""Layers of one bit are priced for less than all that they grant."""
-
-
-def with_layer_bits(fewest: Costs, layer_bits: Mapping[str, tuple[int, int]]) -> Costs | None:
-    """What `analyse(graph, layer_bits=...)` gives, but for the allowances, in a tenth of its time; None where only that
-    knows.
-
-    fewest: the costs where every layer has two bits. If nothing but layers is priced there, then nothing else is where
-    they have more: what a layer grants does not shrink with its bits.
-    """
-    wanted = min((bits for pair in layer_bits.values() for bits in pair), default=FEWEST_BITS)
-    priced = [op for op in fewest.operations if op.macs or op.products or op.steps]
-    alone = all(op.name in layer_bits and op.weight_bits and op.kind in _LAYERS for op in priced)
-    charged = {number.layer for number in fewest.numbers}
-    if wanted < FEWEST_BITS or not alone or WIRING in charged or fewest.problems or fewest.unknown_operations:
-        return None
-    bits = {op.name: layer_bits[op.name] for op in priced}
-    operations = [
-        replace(op, weight_bits=w, activation_bits=a, operation_bits=max(w, a)) if op.macs else op
-        for op in fewest.operations
-        for w, a in [bits.get(op.name, (op.weight_bits, op.activation_bits))]
-    ]
-    return replace(fewest, operations=tuple(operations), allowances={})
-
-
-_LAYERS = ("conv", "conv_transpose", "linear")
-WIRING = "wiring"
-
-
-def _charged_bits(operations: Iterable[Operation], numbers: Iterable[Number]) -> dict[str, int]:
-    """What is charged for each layer's own weights and numbers, by name."""
-    bits = {op.name: op.nonzeros * op.weight_bits for op in operations if op.macs}
-    for number in numbers:
-        if number.layer in bits:
-            bits[number.layer] += number.count * number.bits
-    return bits
-
-
-def _used(wiring: Wiring) -> float:
-    return wiring.bits / max(1, wiring.allowance)
-
-
 class _Analysis(LayerCosts):
     """Prices node by node; `costs` settles the demands and adds the wiring."""
 
@@ -143,7 +99,7 @@ class _Analysis(LayerCosts):
             unknown_operations=tuple(dict.fromkeys(self.unknown)),
             problems=tuple(dict.fromkeys((*self.graph.problems, *self.problems))),
             parent=parent,
-            allowances={"work": settled.used, WIRING: _used(wiring)},
+            allowances={"work": settled.used, "wiring": wiring.bits / max(1, wiring.allowance)},
         )
 
     def _reduces(self, node: Node) -> bool:
@@ -155,9 +111,13 @@ class _Analysis(LayerCosts):
 
     def _wiring(self) -> Wiring:
         """What the wiring holds beyond its allowance is charged like parameters."""
-        wiring = wiring_of(self.graph, _charged_bits(self.operations, self.numbers))
+        bits = {op.name: op.nonzeros * op.weight_bits for op in self.operations if op.macs}
+        for number in self.numbers:
+            if number.layer in bits:
+                bits[number.layer] += number.count * number.bits
+        wiring = wiring_of(self.graph, bits)
         if wiring.excess:
-            self.numbers.append(Number(WIRING, WIRING, math.ceil(wiring.excess / 32), 32))
+            self.numbers.append(Number("wiring", "wiring", math.ceil(wiring.excess / 32), 32))
         return wiring
 
     def _arithmetic(self, node: Node) -> None:

@@ -12,7 +12,8 @@ from torch import nn
 from contest.candidate import Architecture, Bits
 from contest.errors import ContestError, UsageError
 from contest.networks import build
-from scoring.analysis.cost_model import FEWEST_BITS, analyse, with_layer_bits
+from scoring.analysis.cost_model import analyse
+from scoring.analysis.other_bits import FEWEST_BITS, with_layer_bits
 from scoring.costs import Costs, Number
 from scoring.graph.graph import LAYER_KINDS, Graph, Node
 from scoring.readers.torch_trace import trace
