@@ -1,4 +1,4 @@
-"""The costs of an architecture with other bits in its layers: one analysis serves the hundreds that a search asks for."""
+"""The costs of an architecture with other bits in its layers, from one analysis: a search asks for hundreds."""
 
 from __future__ import annotations
 
