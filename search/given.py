@@ -129,6 +129,7 @@ def _of_checkpoint(
     if "candidate" not in provenance:
         raise UsageError(f"{source} does not say which network it holds: give the model.pt of that training instead")
     made = Candidate.from_json(provenance["candidate"])
+    made = replace(made, architecture=_cheapest(made.architecture, space))
     model = build(made.architecture, trainer.image_shape, trainer.classes)
     taken = start_from(path, model, trainer.split_sha256)
     missing = sorted(set(model.state_dict()) - set(taken))
@@ -141,6 +142,16 @@ def _of_checkpoint(
     parent = float_candidate(values, epochs=0.0, seed=trainer.settings.seed)
     accuracy = history[-1].get("validation_accuracy") if history else None
     return Given(replace(parent, architecture=made.architecture, start=content), values, exact, accuracy)
+
+
+def _cheapest(architecture: Architecture, space: Space) -> Architecture:
+    """The network of this space that computes the same at the least price: without a last 1x1 that the classifier can
+    do (`contest.networks.wide_end`)."""
+    block, head = (architecture.options.get(name) for name in ("block", "head_width"))
+    allowed = "tail" in space.dimensions and "wide" in space.dimensions["tail"].grid()
+    if architecture.family != "thin" or block != "inverted" or head or not allowed:
+        return architecture
+    return Architecture(architecture.family, {**architecture.options, "tail": "wide"})
 
 
 def _of_candidate(candidate: Candidate, trainer: PipelineTrainer, space: Space) -> Given:

@@ -78,6 +78,7 @@ SMALL_IMAGES: Mapping[str, Any] = {
     "blocks_3": [0, 1, 2],
     "blocks_4": [0],
     "opposites": ["none"],
+    "tail": ["block"],
     "cutout": [0],
     "mixup": [0.0],
     "cutmix": [0.0],

@@ -9,6 +9,7 @@ from torch import nn
 
 from contest.candidate import Option
 from contest.networks.blocks import Classifier, Residual, conv_norm, odd, sequence, stage_plan
+from contest.networks.wide_end import WideEnd
 from contest.networks.options import (
     STAGED,
     Activation,
@@ -77,21 +78,28 @@ def scaled(width: int, factor: float) -> int:
 
 
 def inverted(
-    channels: int, out: int, kernel: int, stride: int, expansion: float, act: str, opposites: bool = False
+    channels: int,
+    out: int,
+    kernel: int,
+    stride: int,
+    expansion: float,
+    act: str,
+    opposites: bool = False,
+    wide: bool = False,
 ) -> nn.Module:
     """1x1 up, depthwise, 1x1 down without activation; a shortcut only where the shapes agree.
 
-    opposites: the 1x1 up computes half of its outputs, the others are their negatives.
+    opposites: the 1x1 up computes half of its outputs, the others are their negatives. wide: no 1x1 down (`WideEnd`).
     """
     hidden = max(1, round(channels * expansion))
     body = sequence(
         expand=conv_norm(channels, hidden, 1, act=act, opposites=opposites) if expansion != 1 else None,
         depthwise=conv_norm(hidden, hidden, kernel, stride, groups=hidden, act=act),
-        project=conv_norm(hidden, out, 1),
+        project=None if wide else conv_norm(hidden, out, 1),
     )
     if stride != 1 or channels != out:
         return body
-    return Residual(body, nn.Identity(), nn.Identity())
+    return WideEnd(body) if wide else Residual(body, nn.Identity(), nn.Identity())
 
 
 PRESETS: dict[str, dict[str, Option]] = {"mobilenetv2": {}}

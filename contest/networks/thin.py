@@ -59,6 +59,7 @@ from contest.networks.options import (
     stem_stride,
 )
 from contest.networks.resnet import bottleneck, residual
+from contest.networks.wide_end import wide_features
 
 Optional = Annotated[int, Limit(0, 8192)]
 
@@ -83,6 +84,7 @@ def thin(
     shortcut: Shortcut = "projection",
     activation: Activation = "relu",
     opposites: Literal["none", "stem", "first", "all"] = "none",
+    tail: Literal["block", "wide"] = "block",
     dropout: Dropout = 0.0,
     zero_last: bool = False,
 ) -> nn.Module:
@@ -93,7 +95,9 @@ def thin(
     of `basic` (with a channel shuffle between the two) and `bottleneck`. `stem_width`: default the first of
     `widths`. `head_width`: a 1x1 convolution before the mean (default: none). `opposites`: where half of the
     channels before an activation are the others' negatives, which are not computed: in the stem; there and in the
-    first block's 1x1 that widens; there and in all of these (the latter two with block `inverted`).
+    first block's 1x1 that widens; there and in all of these (the latter two with block `inverted`). `tail`: whether the
+    last block of `inverted` ones narrows its maps, or the classifier does that behind the mean, for a thirtieth of the
+    price (`contest.networks.wide_end`).
     """
     odd("thin", kernel)
     if groups > 1 and block in ("inverted", "separable"):
@@ -107,6 +111,11 @@ def thin(
             f"'thin' option opposites = {opposites}: needs block 'inverted', whose 1x1 convolutions widen; with "
             f"'{block}' it can be none or stem"
         )
+    if tail == "wide" and (block != "inverted" or head_width):
+        raise UsageError(
+            "'thin' option tail = wide: needs block 'inverted', whose last 1x1 convolution has no activation behind "
+            "it, and no head_width"
+        )
     ratio = expansion or _EXPANSION[block]
     channels = stem_width or widths[0]
     stem = conv_norm(image_shape[0], channels, stem_kernel, stem_stride, act=activation, opposites=opposites != "none")
@@ -118,11 +127,14 @@ def thin(
         nonlocal made
         made += 1
         if block == "inverted":
-            return inverted(inputs, out, kernel, stride, ratio, activation, opposites=made <= pairs)
+            wide = tail == "wide" and made == sum(depths)
+            return inverted(inputs, out, kernel, stride, ratio, activation, opposites=made <= pairs, wide=wide)
         body = _body(block, inputs, ratio, out, kernel, stride, groups, activation)
         return residual(body, make_shortcut(shortcut, inputs, out, stride), activation)
 
     stages, channels = stages_of_blocks(stage_plan("thin", widths, depths, strides), channels, make)
+    if tail == "wide":
+        channels = wide_features(stages[-1][-1])  # type: ignore[index]
     head = conv_norm(channels, head_width, 1, act=activation) if head_width else None
     return Classifier(
         image_shape,
@@ -180,6 +192,7 @@ DRAWS = {
     "growth_4": Draw((1.0, 1.5, 2.0)),
     "expansion": Draw((1.5, 2.0, 3.0, 4.0, 6.0)),  # of inverted blocks
     "opposites": Draw(("stem", "none", "first")),  # (what a point does not say is the middle)
+    "tail": Draw(("wide", "block")),  # of inverted blocks
 }
 
 
@@ -193,7 +206,7 @@ def from_draws(values: Mapping[str, Any]) -> dict[str, Option]:
     options: dict[str, Option] = {**stem_stride(values), "shortcut": str(values["shortcut"])}
     options["block"] = str(values["thin_block"])
     if values["thin_block"] == "inverted":
-        options["expansion"] = float(values["expansion"])
+        options["expansion"], options["tail"] = float(values["expansion"]), str(values.get("tail", "block"))
     if values["early"]:
         options["stem_width"] = widths[0]
         widths, depths, strides = widths[1:], depths[1:], strides[1:]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from contest.errors import TrainingError, UsageError
 from contest.files import beside
+from contest.networks.wide_end import with_wide_end
 from contest.training.evaluation import Epoch
 
 UNREADABLE = (OSError, RuntimeError, ValueError, LookupError, EOFError, TypeError, pickle.UnpicklingError)
@@ -120,6 +121,7 @@ def start_from(path: Path, model: nn.Module, split: str | None = None) -> list[s
         unfolded = state["run"].get("branches") and len(parts) > 1
         known: dict[str, Tensor] = parts["average"]["tensors"] if "average" in parts else parts["model"]
         known = {name: _shown(name, tensor, known, quantisers) for name, tensor in known.items()}
+        known = with_wide_end(known, model.state_dict())
         shapes = {name: tensor.shape for name, tensor in known.items()}
         rounded = any(name.endswith(".multiplier_scale") for name in known)
     except (*UNREADABLE, AttributeError) as error:

@@ -47,6 +47,8 @@ VARIANTS = [
     "thin:block=basic,groups=2,widths=4-8,depths=1-2,stem_width=6,stem_kernel=2,stem_stride=2",
     "thin:block=bottleneck,groups=2,widths=4-8,depths=1-2,strides=2-1,kernel=5,dropout=0.1",
     "thin:block=inverted,widths=4-8,depths=2-2,expansion=1.5,head_width=12",
+    "thin:block=inverted,widths=4-8,depths=2-2,expansion=1.5,tail=wide,dropout=0.1",
+    "thin:block=inverted,widths=4-8,depths=1-1,expansion=1,tail=wide",
     "thin:block=separable,widths=4-8,depths=1-2,shortcut=pad,expansion=0.5",
 ]
 
@@ -412,3 +414,18 @@ def test_opposites_need_pairs_and_blocks_that_widen() -> None:
         networks.build(networks.parse("thin:stem_width=15,opposites=stem"), (3, 32, 32), 10)
     with pytest.raises(UsageError, match="opposites = all: needs block 'inverted'"):
         networks.build(networks.parse("thin:opposites=all"), (3, 32, 32), 10)
+
+
+def test_a_wide_tail_costs_neither_the_last_1x1_nor_its_weights() -> None:
+    """Of 60 channels widened to 240 on 8x8 pixels; the classifier has 240 inputs more."""
+    options = "block=inverted,stem_width=16,widths=24-60,depths=2-3,strides=2-2,expansion=4"
+    macs, weights = networks.macs_and_weights(networks.parse(f"thin:{options}"), (3, 32, 32), 10)
+    fewer, lighter = networks.macs_and_weights(networks.parse(f"thin:{options},tail=wide"), (3, 32, 32), 10)
+    assert macs - fewer == 240 * 60 * 8 * 8 - 240 * 10
+    assert weights - lighter == 240 * 60 - 240 * 10
+
+
+def test_a_wide_tail_needs_a_last_1x1_without_an_activation() -> None:
+    for options in ("tail=wide", "block=inverted,head_width=8,tail=wide"):
+        with pytest.raises(UsageError, match="tail = wide: needs block 'inverted'"):
+            networks.build(networks.parse(f"thin:{options}"), (3, 32, 32), 10)

@@ -36,6 +36,10 @@ HALVES = [
     ),
     ("thin:block=inverted,widths=8-16,depths=2-1", "thin:block=inverted,widths=4-8,depths=2-1"),
     (
+        "thin:block=inverted,widths=8-16,depths=2-2,tail=wide",
+        "thin:block=inverted,widths=4-8,depths=2-2,tail=wide",
+    ),
+    (
         "thin:block=separable,widths=8-16,depths=1-1,activation=hardswish",
         "thin:block=separable,widths=4-8,depths=1-1,activation=hardswish",
     ),
@@ -105,6 +109,7 @@ FAMILIES = [
     "thin:groups=4,widths=16-32-64",
     "thin:block=bottleneck,groups=4,expansion=1",
     "thin:block=inverted",
+    "thin:block=inverted,tail=wide",
     "thin:block=separable,shortcut=pad",
     "mnist_fc",
     "mnist_cnn",

@@ -9,8 +9,10 @@ import torch
 from torch import nn
 from training_helpers import network, quadrants
 
+from contest import networks
 from contest.candidate import Bits, Recipe
 from contest.quantisation import quantise, quantised_layers, set_masks
+from contest.training import checkpoint as files
 from contest.training import fit, start_from
 
 
@@ -55,3 +57,20 @@ def test_a_file_that_does_not_say_the_range_still_starts_a_network(tmp_path: Pat
     step = layer.weight_quant.tensor_quant.step.item()  # type: ignore[union-attr,operator]
     codes = model.get_submodule("0").weight / step  # type: ignore[operator]
     torch.testing.assert_close(codes, codes.round())
+
+
+@pytest.mark.parametrize("depths", ["2-2", "1-1"])
+def test_a_network_without_the_last_1x1_begins_as_the_one_that_has_it(tmp_path: Path, depths: str) -> None:
+    """Weights, statistics and batch norms are random; the logits are those of the whole network, but for rounding."""
+    options = f"thin:block=inverted,widths=4-8,depths={depths},stem_width=4,opposites=first"
+    whole, short = (networks.build(networks.parse(options + tail), (3, 16, 16), 7) for tail in ("", ",tail=wide"))
+    for module in whole.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
+                nn.init.uniform_(tensor, 0.5, 2.0)  # type: ignore[arg-type]
+    files.save(tmp_path / "train.ckpt", {}, {"model": whole}, [])
+    assert set(start_from(tmp_path / "train.ckpt", short)) == set(short.state_dict())
+    images = torch.rand(5, 3, 16, 16)
+    expected = whole.eval()(images)
+    assert expected.std() > 0.1
+    torch.testing.assert_close(short.eval()(images), expected, rtol=1e-4, atol=1e-4)
