@@ -9,7 +9,6 @@ from torch import nn
 
 from contest.candidate import Option
 from contest.networks.blocks import Classifier, Residual, conv_norm, odd, sequence, stage_plan
-from contest.networks.wide_end import WideEnd
 from contest.networks.options import (
     STAGED,
     Activation,
@@ -27,6 +26,7 @@ from contest.networks.options import (
     Widths,
     staged,
 )
+from contest.networks.wide_end import WideEnd
 
 
 def mobilenet(

@@ -155,8 +155,12 @@ class Parents:
 
 
 def starting_points(space: Space, trainer: Trainer, target: float | None) -> list[dict[str, Value]]:
-    """The known good candidates; where a score must not be passed, each as wide as that score allows."""
+    """The known good candidates; where a score must not be passed, each as wide as that score allows.
+
+    Which optimiser is ahead depends on the length of the training, so each is there with SGD too.
+    """
     points = seeds(space)
+    points += [plain for point in points if (plain := space.complete({**point, "optimiser": "sgd"})) not in points]
     return points if target is None else [_widest(point, space, trainer, target) for point in points]
 
 
