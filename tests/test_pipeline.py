@@ -218,6 +218,32 @@ def test_a_shallower_network_starts_from_its_deeper_relative(digits: Split, tmp_
         run(shallow, digits, start=tmp_path / "bad.ckpt")
 
 
+def test_a_wide_tail_is_trained_with_the_last_1x1_that_the_network_does_without(digits: Split, tmp_path: Path) -> None:
+    """So the two float networks end alike, but for rounding; and an interrupted training goes on."""
+    options = "thin:block=inverted,widths=8-12,depths=1-2,strides=1-2"
+    whole, short = (
+        Candidate(networks.parse(options + tail), Bits(), train=replace(SHORT, ema_decay=0.9))
+        for tail in ("", ",tail=wide")
+    )
+    expected = run(whole, digits, tmp_path / "whole").network
+
+    def stop(epoch: Epoch) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(short, digits, tmp_path / "short", on_epoch=stop)
+    found = run(short, digits, tmp_path / "short").network
+    images = digits.train.pixels[:100].float() / 255
+    torch.testing.assert_close(found(images), expected(images), rtol=1e-3, atol=1e-3)
+    down = "stages.1.1.body.project.conv.weight"
+    assert down in torch.load(tmp_path / "short" / "train.ckpt", weights_only=True)["parts"]["model"]
+    assert not any(name.startswith(down.removesuffix("conv.weight")) for name in found.body.state_dict())
+    begun = run(replace(short, train=replace(SHORT, epochs=0)), digits, start=tmp_path / "short" / "train.ckpt")
+    torch.testing.assert_close(begun.network(images), found(images), rtol=0.1, atol=0.1)
+    compressed = run(replace(short, bits=Bits(4, 4, numbers=8), unstructured=0.3, tune=SHORT), digits).network
+    assert compressed.manifest.architecture.options["tail"] == "wide"
+
+
 def test_a_network_of_fewer_bits_starts_from_the_one_before(digits: Split, tmp_path: Path) -> None:
     four = replace(CANDIDATE, structured=0.0, tune=replace(SHORT, epochs=4, learning_rate=0.05))
     before = run(four, digits, tmp_path)

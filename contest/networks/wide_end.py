@@ -13,6 +13,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from contest.candidate import Architecture
+
+_DOWN = "project.conv.weight"
+EPSILON = nn.BatchNorm2d(1).eps
+
 
 class WideEnd(nn.Module):
     """[N, C, H, W] -> [N, C + wide, H, W]: a last block's input, for its shortcut, and its wide maps."""
@@ -32,6 +37,16 @@ def wide_features(block: nn.Module) -> int:
     return shortcut + convolutions[-1].out_channels
 
 
+def is_wide(architecture: Architecture) -> bool:
+    """Whether its last block ends wide."""
+    return architecture.options.get("tail") == "wide"
+
+
+def whole(architecture: Architecture) -> Architecture:
+    """The network that computes the same with a last 1x1 convolution."""
+    return Architecture(architecture.family, {**architecture.options, "tail": "block"})
+
+
 @torch.no_grad()
 def with_wide_end(known: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights `known` of a network, for one that differs by its wide end alone.
@@ -39,32 +54,20 @@ def with_wide_end(known: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dic
     Args:
         known: a state dict by name, of float tensors.
         own: that of the network which is to compute the same. Where it is no such network, `known` comes back.
+
+    Returns what there is for `own`, under its names.
     """
-    found = dict(known)
-    for name in known:
-        down = name.removesuffix(".conv.weight")
-        if not name.endswith(".project.conv.weight") or name in own:
-            continue
-        if not {f"{down}.norm.{part}" for part in ("weight", "bias", "running_mean", "running_var")} <= known.keys():
-            continue
-        fc = known.get("fc.weight")
-        if fc is None or fc.shape[1] != known[name].shape[0]:
-            continue
-        weight, bias = _folded(known, down)
-        merged = fc @ weight
-        if ".body." in name:  # a block with a shortcut
+    found = {name: tensor for name, tensor in known.items() if name in own}
+    for block in (name.removesuffix(_DOWN) for name in known.keys() - own.keys() if name.endswith(_DOWN)):
+        names = [f"{block}project.norm.{part}" for part in ("weight", "bias", "running_mean", "running_var")]
+        if f"{block}depthwise.conv.weight" not in own or not {*names, "fc.weight", "fc.bias"} <= known.keys():
+            continue  # the block is not there at all, or has no batch norm any more
+        gain, bias, mean, variance = (known[name] for name in names)
+        scale, fc = gain / (variance + EPSILON).sqrt(), known["fc.weight"]
+        if fc.shape[1:] != scale.shape:
+            continue  # another network's classifier
+        merged = fc @ (known[block + _DOWN].flatten(1) * scale[:, None])
+        if block.endswith(".body."):  # it has a shortcut
             merged = torch.cat((fc, merged), 1)
-        if "fc.weight" not in own or own["fc.weight"].shape != merged.shape:
-            continue
-        found["fc.weight"], found["fc.bias"] = merged, known["fc.bias"] + fc @ bias
+        found["fc.weight"], found["fc.bias"] = merged, known["fc.bias"] + fc @ (bias - mean * scale)
     return found
-
-
-EPSILON = nn.BatchNorm2d(1).eps
-
-
-def _folded(known: Mapping[str, Tensor], down: str) -> tuple[Tensor, Tensor]:
-    """(weight [out, in], bias [out]) of a 1x1 convolution with the batch norm behind it."""
-    scale = known[f"{down}.norm.weight"] / (known[f"{down}.norm.running_var"] + EPSILON).sqrt()
-    weight = known[f"{down}.conv.weight"].flatten(1) * scale[:, None]
-    return weight, known[f"{down}.norm.bias"] - known[f"{down}.norm.running_mean"] * scale

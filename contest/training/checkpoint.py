@@ -121,8 +121,6 @@ def start_from(path: Path, model: nn.Module, split: str | None = None) -> list[s
         unfolded = state["run"].get("branches") and len(parts) > 1
         known: dict[str, Tensor] = parts["average"]["tensors"] if "average" in parts else parts["model"]
         known = {name: _shown(name, tensor, known, quantisers) for name, tensor in known.items()}
-        known = with_wide_end(known, model.state_dict())
-        shapes = {name: tensor.shape for name, tensor in known.items()}
         rounded = any(name.endswith(".multiplier_scale") for name in known)
     except (*UNREADABLE, AttributeError) as error:
         raise UsageError(
@@ -144,7 +142,8 @@ def start_from(path: Path, model: nn.Module, split: str | None = None) -> list[s
             "measured on would count as this network's own: start from a network of this split"
         )
     own = model.state_dict()
-    taken = [name for name, tensor in own.items() if shapes.get(name) == tensor.shape]
+    known = with_wide_end(known, own)
+    taken = [name for name, tensor in known.items() if tensor.shape == own[name].shape]
     if not any(weight.dim() > 1 for name, weight in model.named_parameters() if name in taken):
         raise UsageError(f"'{path}' is of a network that shares no layer of the same name and shape with this one")
     model.load_state_dict({name: known[name] for name in taken}, strict=False)
