@@ -79,6 +79,7 @@ SMALL_IMAGES: Mapping[str, Any] = {
     "blocks_4": [0],
     "opposites": ["none"],
     "tail": ["block"],
+    "pool_shortcut": [False],
     "cutout": [0],
     "mixup": [0.0],
     "cutmix": [0.0],

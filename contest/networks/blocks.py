@@ -25,7 +25,7 @@ STATISTICS: dict[int, Statistics] = {
     3: ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
 }
 
-Shortcut = Literal["projection", "pad"]
+Shortcut = Literal["projection", "pad", "pool"]
 
 
 class Normalise(nn.Module):
@@ -56,15 +56,30 @@ class PadShortcut(nn.Sequential):
     quantiser. Its output's channels are tied to positions: structured pruning leaves them alone.
     """
 
+    kind = "pad"
+
     def __init__(self, channels: int, out_channels: int, stride: int) -> None:
         if out_channels < channels:
             raise UsageError(
-                f"shortcut 'pad' cannot go from {channels} to {out_channels} channels: widths must not fall; "
+                f"shortcut '{self.kind}' cannot go from {channels} to {out_channels} channels: widths must not fall; "
                 "use shortcut 'projection'"
             )
         super().__init__()
-        self.pool = nn.MaxPool2d(1, stride)
+        self.pool = self._pool(stride)
         self.pad = nn.ConstantPad3d((0, 0, 0, 0, 0, out_channels - channels), 0.0)
+
+    def _pool(self, stride: int) -> nn.Module:
+        return nn.MaxPool2d(1, stride)
+
+
+class PoolShortcut(PadShortcut):
+    """The same of the mean of stride x stride pixels (as in He 2018, arXiv 1812.01187, section 4.2, but without the
+    1x1): no weights and, under rules by which pooling and sums are free, no price."""
+
+    kind = "pool"
+
+    def _pool(self, stride: int) -> nn.Module:
+        return nn.AvgPool2d(stride, ceil_mode=True)
 
 
 class ChannelShuffle(nn.ChannelShuffle):
@@ -192,11 +207,12 @@ def conv_norm(
 
 
 def make_shortcut(kind: str, channels: int, out_channels: int, stride: int) -> nn.Module:
-    """Identity where shapes agree, else a 1x1 convolution with batch norm, or padding with zeros."""
+    """Identity where shapes agree, else a 1x1 convolution with batch norm, or pixels or their means padded with
+    zeros."""
     if stride == 1 and channels == out_channels:
         return nn.Identity()
-    if kind == "pad":
-        return PadShortcut(channels, out_channels, stride)
+    if kind != "projection":
+        return (PoolShortcut if kind == "pool" else PadShortcut)(channels, out_channels, stride)
     return conv_norm(channels, out_channels, 1, stride)
 
 

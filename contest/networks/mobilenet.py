@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from torch import nn
 
 from contest.candidate import Option
-from contest.networks.blocks import Classifier, Residual, conv_norm, odd, sequence, stage_plan
+from contest.networks.blocks import Classifier, Residual, conv_norm, make_shortcut, odd, sequence, stage_plan
 from contest.networks.options import (
     STAGED,
     Activation,
@@ -86,10 +86,12 @@ def inverted(
     act: str,
     opposites: bool = False,
     wide: bool = False,
+    pool: bool = False,
 ) -> nn.Module:
     """1x1 up, depthwise, 1x1 down without activation; a shortcut only where the shapes agree.
 
     opposites: the 1x1 up computes half of its outputs, the others are their negatives. wide: no 1x1 down (`WideEnd`).
+    pool: a shortcut also where the shapes differ (`PoolShortcut`).
     """
     hidden = max(1, round(channels * expansion))
     body = sequence(
@@ -97,9 +99,10 @@ def inverted(
         depthwise=conv_norm(hidden, hidden, kernel, stride, groups=hidden, act=act),
         project=None if wide else conv_norm(hidden, out, 1),
     )
-    if stride != 1 or channels != out:
+    if not pool and (stride != 1 or channels != out):
         return body
-    return WideEnd(body) if wide else Residual(body, nn.Identity(), nn.Identity())
+    shortcut = make_shortcut("pool", channels, out, stride)
+    return WideEnd(body, shortcut) if wide else Residual(body, shortcut, nn.Identity())
 
 
 PRESETS: dict[str, dict[str, Option]] = {"mobilenetv2": {}}

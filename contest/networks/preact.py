@@ -7,11 +7,11 @@ from torch import nn
 from contest.candidate import Option
 from contest.networks.blocks import (
     Classifier,
-    PadShortcut,
     Residual,
     Shortcut,
     conv,
     make_activation,
+    make_shortcut,
     sequence,
     stage_plan,
     stages_of_blocks,
@@ -72,7 +72,9 @@ def _block(channels: int, out: int, stride: int, shortcut: str, act: str) -> nn.
     }
     if stride == 1 and channels == out:
         return Residual(sequence(**first, **rest), nn.Identity(), nn.Identity())
-    branch = PadShortcut(channels, out, stride) if shortcut == "pad" else conv(channels, out, 1, stride)
+    branch = (
+        conv(channels, out, 1, stride) if shortcut == "projection" else make_shortcut(shortcut, channels, out, stride)
+    )
     return sequence(**first, residual=Residual(sequence(**rest), branch, nn.Identity()))
 
 

@@ -97,7 +97,8 @@ def thin(
     channels before an activation are the others' negatives, which are not computed: in the stem; there and in the
     first block's 1x1 that widens; there and in all of these (the latter two with block `inverted`). `tail`: whether the
     last block of `inverted` ones narrows its maps, or the classifier does that behind the mean, for a thirtieth of the
-    price (`contest.networks.wide_end`).
+    price (`contest.networks.wide_end`). `shortcut`: where shapes differ (`make_shortcut`); `inverted` blocks have one
+    there with `pool` only.
     """
     odd("thin", kernel)
     if groups > 1 and block in ("inverted", "separable"):
@@ -128,13 +129,14 @@ def thin(
         made += 1
         if block == "inverted":
             wide = tail == "wide" and made == sum(depths)
-            return inverted(inputs, out, kernel, stride, ratio, activation, opposites=made <= pairs, wide=wide)
+            pool = shortcut == "pool" and out >= inputs
+            return inverted(inputs, out, kernel, stride, ratio, activation, made <= pairs, wide, pool)
         body = _body(block, inputs, ratio, out, kernel, stride, groups, activation)
         return residual(body, make_shortcut(shortcut, inputs, out, stride), activation)
 
     stages, channels = stages_of_blocks(stage_plan("thin", widths, depths, strides), channels, make)
     if tail == "wide":
-        channels = wide_features(stages[-1][-1])  # type: ignore[index]
+        channels = wide_features(stages[-1][-1], channels)  # type: ignore[index]
     head = conv_norm(channels, head_width, 1, act=activation) if head_width else None
     return Classifier(
         image_shape,
@@ -193,6 +195,7 @@ DRAWS = {
     "expansion": Draw((1.5, 2.0, 3.0, 4.0, 6.0)),  # of inverted blocks
     "opposites": Draw(("stem", "none", "first")),  # (what a point does not say is the middle)
     "tail": Draw(("wide", "block")),  # of inverted blocks
+    "pool_shortcut": Draw((True, False)),
 }
 
 
@@ -207,6 +210,8 @@ def from_draws(values: Mapping[str, Any]) -> dict[str, Option]:
     options["block"] = str(values["thin_block"])
     if values["thin_block"] == "inverted":
         options["expansion"], options["tail"] = float(values["expansion"]), str(values.get("tail", "block"))
+    if values.get("pool_shortcut"):
+        options["shortcut"] = "pool"
     if values["early"]:
         options["stem_width"] = widths[0]
         widths, depths, strides = widths[1:], depths[1:], strides[1:]

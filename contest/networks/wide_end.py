@@ -20,21 +20,21 @@ EPSILON = nn.BatchNorm2d(1).eps
 
 
 class WideEnd(nn.Module):
-    """[N, C, H, W] -> [N, C + wide, H, W]: a last block's input, for its shortcut, and its wide maps."""
+    """[N, C, H, W] -> [N, out + wide, H', W']: a last block's shortcut, of `out` channels, and its wide maps."""
 
-    def __init__(self, body: nn.Module) -> None:
+    def __init__(self, body: nn.Module, shortcut: nn.Module) -> None:
         super().__init__()
         self.body = body
+        self.shortcut = shortcut
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat((x, self.body(x)), 1)
+        return torch.cat((self.shortcut(x), self.body(x)), 1)
 
 
-def wide_features(block: nn.Module) -> int:
-    """Channels of what a last block that does not narrow gives, with or without a shortcut."""
-    convolutions = [module for module in block.modules() if isinstance(module, nn.Conv2d)]
-    shortcut = convolutions[0].in_channels if isinstance(block, WideEnd) else 0
-    return shortcut + convolutions[-1].out_channels
+def wide_features(block: nn.Module, out: int) -> int:
+    """Channels of what a last block gives that does not narrow to `out`, with or without a shortcut."""
+    wide = [module.out_channels for module in block.modules() if isinstance(module, nn.Conv2d)][-1]
+    return wide + out if isinstance(block, WideEnd) else wide
 
 
 def is_wide(architecture: Architecture) -> bool:

@@ -49,6 +49,9 @@ VARIANTS = [
     "thin:block=inverted,widths=4-8,depths=2-2,expansion=1.5,head_width=12",
     "thin:block=inverted,widths=4-8,depths=2-2,expansion=1.5,tail=wide,dropout=0.1",
     "thin:block=inverted,widths=4-8,depths=1-1,expansion=1,tail=wide",
+    "thin:block=inverted,widths=4-8,depths=2-2,stem_width=3,shortcut=pool,tail=wide",
+    "thin:block=separable,widths=4-8,depths=1-2,shortcut=pool,expansion=0.5",
+    "preact:depth=8,width=4,shortcut=pool",
     "thin:block=separable,widths=4-8,depths=1-2,shortcut=pad,expansion=0.5",
 ]
 
@@ -429,3 +432,15 @@ def test_a_wide_tail_needs_a_last_1x1_without_an_activation() -> None:
     for options in ("tail=wide", "block=inverted,head_width=8,tail=wide"):
         with pytest.raises(UsageError, match="tail = wide: needs block 'inverted'"):
             networks.build(networks.parse(f"thin:{options}"), (3, 32, 32), 10)
+
+
+def test_a_pooled_shortcut_adds_the_means_of_squares_and_costs_nothing() -> None:
+    options = "thin:block=inverted,widths=4-8,depths=1-1,stem_width=4,strides=2-2"
+    pooled, plain = (networks.parse(f"{options},shortcut={kind}") for kind in ("pool", "projection"))
+    assert networks.macs_and_weights(pooled) == networks.macs_and_weights(plain)
+    block = networks.build(pooled).get_submodule("stages.0.0").eval()
+    x = torch.rand(2, 4, 6, 6)
+    added = block(x) - block.get_submodule("body")(x)
+    torch.testing.assert_close(added, x.view(2, 4, 3, 2, 3, 2).mean((3, 5)))
+    with pytest.raises(UsageError, match="shortcut 'pool' cannot go from 8 to 4 channels"):
+        networks.build(networks.parse("resnet:widths=8-4,depths=1-1,shortcut=pool"))

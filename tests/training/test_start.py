@@ -60,17 +60,20 @@ def test_a_file_that_does_not_say_the_range_still_starts_a_network(tmp_path: Pat
 
 
 @pytest.mark.parametrize("depths", ["2-2", "1-1"])
-def test_a_network_without_the_last_1x1_begins_as_the_one_that_has_it(tmp_path: Path, depths: str) -> None:
+@pytest.mark.parametrize("shortcut", ["projection", "pool"])
+def test_a_network_without_the_last_1x1_begins_as_the_one_that_has_it(
+    tmp_path: Path, depths: str, shortcut: str
+) -> None:
     """Weights, statistics and batch norms are random; the logits are those of the whole network, but for rounding."""
-    options = f"thin:block=inverted,widths=4-8,depths={depths},stem_width=4,opposites=first"
-    whole, short = (networks.build(networks.parse(options + tail), (3, 16, 16), 7) for tail in ("", ",tail=wide"))
+    options = f"thin:block=inverted,widths=4-8,depths={depths},stem_width=4,opposites=first,shortcut={shortcut}"
+    whole, short = (networks.build(networks.parse(options + tail), (3, 18, 18), 7) for tail in ("", ",tail=wide"))
     for module in whole.modules():
         if isinstance(module, nn.BatchNorm2d):
             for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
                 nn.init.uniform_(tensor, 0.5, 2.0)  # type: ignore[arg-type]
     files.save(tmp_path / "train.ckpt", {}, {"model": whole}, [])
     assert set(start_from(tmp_path / "train.ckpt", short)) == set(short.state_dict())
-    images = torch.rand(5, 3, 16, 16)
+    images = torch.rand(5, 3, 18, 18)
     expected = whole.eval()(images)
     assert expected.std() > 0.1
     torch.testing.assert_close(short.eval()(images), expected, rtol=1e-4, atol=1e-4)
