@@ -17,10 +17,14 @@ from contest.candidate import Architecture
 
 _DOWN = "project.conv.weight"
 EPSILON = nn.BatchNorm2d(1).eps
+GAIN = 4.0
+"""Of the wide maps: their means are small beside those of the shortcut, and a step of the weights that see them as much
+smaller. In 2.67 epochs at 4 bits from a float network the loss comes to 0.300 with 1, 0.300 with 2, 0.292 with 4 and
+0.294 with 8 (docs/record)."""
 
 
 class WideEnd(nn.Module):
-    """[N, C, H, W] -> [N, out + wide, H', W']: a last block's shortcut, of `out` channels, and its wide maps."""
+    """[N, C, H, W] -> [N, out + wide, H', W']: a last block's shortcut, of `out` channels, and its wide maps times `GAIN`."""
 
     def __init__(self, body: nn.Module, shortcut: nn.Module) -> None:
         super().__init__()
@@ -28,7 +32,7 @@ class WideEnd(nn.Module):
         self.shortcut = shortcut
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat((self.shortcut(x), self.body(x)), 1)
+        return torch.cat((self.shortcut(x), self.body(x) * GAIN), 1)
 
 
 def wide_features(block: nn.Module, out: int) -> int:
@@ -68,6 +72,6 @@ def with_wide_end(known: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dic
             continue  # another network's classifier
         merged = fc @ (known[block + _DOWN].flatten(1) * scale[:, None])
         if block.endswith(".body."):  # it has a shortcut
-            merged = torch.cat((fc, merged), 1)
+            merged = torch.cat((fc, merged / GAIN), 1)
         found["fc.weight"], found["fc.bias"] = merged, known["fc.bias"] + fc @ (bias - mean * scale)
     return found
