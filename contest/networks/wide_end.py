@@ -24,7 +24,8 @@ smaller. In 2.67 epochs at 4 bits from a float network the loss comes to 0.300 w
 
 
 class WideEnd(nn.Module):
-    """[N, C, H, W] -> [N, out + wide, H', W']: a last block's shortcut, of `out` channels, and its wide maps times `GAIN`."""
+    """[N, C, H, W] -> [N, out + wide, H', W'], a last block's shortcut, of `out` channels, and its wide maps times
+    `GAIN`."""
 
     def __init__(self, body: nn.Module, shortcut: nn.Module) -> None:
         super().__init__()
