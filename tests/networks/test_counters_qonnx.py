@@ -27,6 +27,7 @@ SHAPE = (3, 32, 32)
         ("thin:block=separable,widths=8-16,depths=1-1", Bits(2, 3, layers={"fc": (5, 6)})),
         ("thin:block=bottleneck,groups=2,widths=8-16,depths=1-1", Bits(8, 2)),
         ("mobilenet:width=0.1,head_width=16", Bits(4, 4, per_channel=False)),
+        ("thin:block=inverted,widths=8-16,depths=1-2,tail=wide", Bits(4, 5)),
     ],
 )
 def test_macs_by_bits_agree_with_qonnx(name: str, bits: Bits, tmp_path: Path) -> None:

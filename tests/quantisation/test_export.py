@@ -53,3 +53,20 @@ def test_what_the_formats_cannot_hold_is_refused(tmp_path: Path) -> None:
     set_masks(model, {"fc.weight": torch.zeros(10, 16, dtype=torch.bool)})
     with pytest.raises(UsageError, match="'fc' has masked weights"):
         export(model, tmp_path / "model.onnx", SHAPE, "qonnx")
+
+
+def test_a_wide_tail_and_pooled_shortcuts_cost_the_same_as_onnx(tmp_path: Path) -> None:
+    """Mean, padding and the factor before the classifier are free and covered in both forms."""
+    from contest.model_file import freeze, save
+    from scoring.analysis.cost_model import analyse
+    from scoring.readers.read import read
+
+    architecture = networks.parse("thin:block=inverted,widths=8-16,depths=1-2,tail=wide,shortcut=pool")
+    torch.manual_seed(0)
+    model = quantise(networks.build(architecture, SHAPE).eval(), Bits(4, 5), torch.rand(16, *SHAPE)).eval()
+    export(model, tmp_path / "model.onnx", SHAPE)
+    save(freeze(model, architecture, image_shape=SHAPE, classes=10), tmp_path / "model.pt")
+    stored, written = (analyse(read(tmp_path / f"model.{kind}").graph) for kind in ("pt", "onnx"))
+    assert not stored.unknown_operations and not written.unknown_operations
+    priced = [[(o.macs, o.nonzeros, o.weight_bits, o.activation_bits) for o in c.operations] for c in (stored, written)]
+    assert priced[0] == priced[1] and stored.macs == networks.macs_and_weights(architecture, SHAPE, 10)[0]
