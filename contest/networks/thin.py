@@ -209,7 +209,9 @@ def from_draws(values: Mapping[str, Any]) -> dict[str, Option]:
     options: dict[str, Option] = {**stem_stride(values), "shortcut": str(values["shortcut"])}
     options["block"] = str(values["thin_block"])
     if values["thin_block"] == "inverted":
-        options["expansion"], options["tail"] = float(values["expansion"]), str(values.get("tail", "block"))
+        options["expansion"] = float(values["expansion"])
+        if values.get("tail") == "wide":  # (what old studies have not said has to stay unsaid: it is a part of keys)
+            options["tail"] = "wide"
     if values.get("pool_shortcut"):
         options["shortcut"] = "pool"
     if values["early"]:

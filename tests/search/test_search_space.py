@@ -19,7 +19,7 @@ from contest.networks.options import Draw, ImageShape, Limit, Widths, bind, deri
 from contest.pipeline import stages
 from scoring.readers.architecture import _costs_of_graph, _traced
 from scoring.score import architecture_costs
-from search.candidates import seeds, to_candidate
+from search.candidates import architecture_of, seeds, to_candidate
 from search.given import nearest
 from search.space import Dimension, Space, make_space, read_space, whole_space
 from search.trainers.pipeline import price_before
@@ -235,3 +235,13 @@ def test_a_pruning_method_may_have_options_in_a_space() -> None:
     assert space.dimensions["pruning"].choices == ("magnitude", "grasp:temperature=100")
     with pytest.raises(UsageError, match="temperatur"):
         make_space(COLOUR, {"pruning": ["grasp:temperatur=100"]})
+
+
+def test_a_point_of_a_study_of_before_is_the_same_candidate() -> None:
+    """Dimensions that came later are not said where they change nothing, or resumed studies would train all again."""
+    space = make_space((3, 32, 32), {})
+    point = {**seeds(space)[0], "opposites": "none", "tail": "block", "pool_shortcut": False}
+    before = {name: value for name, value in point.items() if name not in ("opposites", "tail", "pool_shortcut")}
+    assert architecture_of(space.complete(before)) == architecture_of(point)
+    assert not {"opposites", "tail"} & architecture_of(point).options.keys()
+    assert architecture_of({**point, "tail": "wide", "pool_shortcut": True}).options["shortcut"] == "pool"
