@@ -90,8 +90,8 @@ def inverted(
 ) -> nn.Module:
     """1x1 up, depthwise, 1x1 down without activation; a shortcut only where the shapes agree.
 
-    opposites: the 1x1 up computes half of its outputs, the others are their negatives. wide: no 1x1 down (`WideEnd`).
-    pool: a shortcut also where the shapes differ (`PoolShortcut`).
+    opposites: the 1x1 up computes half of its outputs, the others are their negatives. wide: no 1x1 down, as a last
+    block may end (`WideEnd`). pool: a shortcut also where the shapes differ (`PoolShortcut`).
     """
     hidden = max(1, round(channels * expansion))
     body = sequence(

@@ -58,9 +58,9 @@ def with_wide_end(known: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dic
 
     Args:
         known: a state dict by name, of float tensors.
-        own: that of the network which is to compute the same. Where it is no such network, `known` comes back.
+        own: that of the network which is to compute the same.
 
-    Returns what there is for `own`, under its names.
+    Returns what `known` has for `own`, with the merged classifier where `own` lacks nothing but the last 1x1.
     """
     found = {name: tensor for name, tensor in known.items() if name in own}
     for block in (name.removesuffix(_DOWN) for name in known.keys() - own.keys() if name.endswith(_DOWN)):
