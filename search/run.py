@@ -310,9 +310,7 @@ class Run:
             )
         self.view.stage("reading the finalists on the test set")
         found = read_finalists(self.study, self._judge(), self.tools.score, self.tools.convert, until=until)
-        return SearchOutcome(
-            found, winner(found, settings.rule_name, settings.threshold), load_stages(self.study.directory)
-        )
+        return SearchOutcome(found, winner(found, settings), load_stages(self.study.directory))
 
     def train(self) -> None:
         """Everything but the test set."""

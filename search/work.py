@@ -53,7 +53,10 @@ def next_work(study: Study, trainer: Trainer, *, new: bool = True) -> Work | Non
                     forecast=proposal.forecast,
                     why=proposal.why,
                 )
-        trial, todo = sampled or study.next_waiting()
+        taken = sampled or study.next_waiting()
+        if taken is None:
+            continue
+        trial, todo = taken
         try:
             network = todo.candidate
             if todo.stage == "parent":  # which costs what its child with the parent's own setting does

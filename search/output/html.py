@@ -79,7 +79,7 @@ def _page(study: Study, judge: Judge, finalists: Sequence[dict[str, Any]], chart
         for s in load_stages(study.directory)
     ]
     read = {f["key"]: f["accuracy"] / 100 for f in finalists}
-    won = next((key for key, accuracy in read.items() if accuracy >= settings.threshold), None)
+    won = _won(judge, finalists)
     finals = [
         [
             f["key"],
@@ -121,6 +121,15 @@ def _page(study: Study, judge: Judge, finalists: Sequence[dict[str, Any]], chart
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     head += f"<title>{html.escape(study.name)}</title><style>{_STYLE}</style>"
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'
+
+
+def _won(judge: Judge, finalists: Sequence[dict[str, Any]]) -> str | None:
+    """The key of the winner among the finalists, which come lowest score first; None: there is none."""
+    settings = judge.settings
+    if settings.objective == "target":
+        cheap = {f["key"] for f in finalists if f["score"] <= (settings.target_score or 0.0)}
+        return next((record.key for record in judge.leaders() if record.key in cheap), None)
+    return next((f["key"] for f in finalists if f["accuracy"] >= 100 * settings.threshold), None)
 
 
 def why_not(judge: Judge, record: TrialRecord, read: Mapping[str, float] = MappingProxyType({})) -> str:

@@ -105,8 +105,11 @@ def print_summary(console: Console, study: Study, outcome: SearchOutcome) -> Non
     console.print(f"the test set was read {len(reads(study.directory))} times in this study")
     settings = study.settings
     if outcome.winner is None:
+        missed = f"reaches {settings.threshold:.1%} on the test set"
+        if settings.objective == "target":
+            missed = f"has a score of at most {settings.target_score:g}"
         console.print(
-            f"[yellow]no finalist reaches {settings.threshold:.1%} on the test set[/yellow]: "
+            f"[yellow]no finalist {missed}[/yellow]: "
             f"more time (--resume --trials N), or another study with more --epochs or a wider --space"
         )
     leader = outcome.winner or max(outcome.finalists, key=lambda f: f.accuracy or 0.0)

@@ -160,6 +160,8 @@ FEW_GIVEN = 3.0
 TUNE_SHARE = 0.1
 """Of the first network's epochs where it takes all of the budget; measured, docs/search.md."""
 FLOAT_SHARE = 0.4
+LONG_SHARE = 0.35
+"""Of the epochs of a float training: a tuning that has converged."""
 SHORT_SHARE = 0.18
 SHORT_TUNES = 6
 CHILD_IMAGES = 100_000
@@ -198,24 +200,32 @@ def make_plan(
     *,
     images: int = 1,
     given: bool = False,
+    networks: int | None = None,
     tune_share: float = TUNE_SHARE,
 ) -> Plan:
     """Spend `whole` float epochs of so many `images`, where a tuned epoch costs `ratio` float ones.
 
-    converged: epochs from which a float training hardly gains; given: the parent exists already.
+    converged: epochs from which a float training hardly gains; given: the parent exists already; networks: how many may
+    be tuned, of which the last is tuned long; None: as many as there is time for.
     """
     whole = max(whole, 0.0)
+    if networks == 1:
+        parent = 0.0 if given else min(converged, (1 - tune_share) * whole)
+        child = min((whole - parent) / ratio, LONG_SHARE * converged)
+        return Plan(whole, parent, child, 0.0, 0, 0.0, 0, parent)
     if whole < FEW_GIVEN and given:
         return Plan(whole, 0.0, 0.3 * whole / ratio, 0.0, 0, 0.7 * whole / ratio, 1)
     if whole < FEW and not given:
         parent = (1 - tune_share) * whole
         return Plan(whole, parent, tune_share * whole / ratio, 0.0, 0, 0.0, 0, parent)
-    few = whole <= SEARCHES and not given
+    most_longs = math.inf if networks is None else networks - 1
+    shorts = int(min(SHORT_TUNES, most_longs - 1))
+    few = (whole <= SEARCHES and not given) or not shorts
     most = (CHILD_IMAGES / images, SHORT_IMAGES / images, LONG_IMAGES / images)
     tunings = (
         min(most[0], 0.15 * converged)
-        + SHORT_TUNES * min(most[1], 0.12 * converged)
-        + 2 * min(most[2], 0.35 * converged)
+        + shorts * min(most[1], 0.12 * converged)
+        + 2 * min(most[2], LONG_SHARE * converged)
     )
     another = min(converged, 0.6 * whole if few else max(FLOAT_SHARE * whole, whole - ratio * tunings))
     parent = 0.0 if given else another
@@ -223,13 +233,15 @@ def make_plan(
     rest = whole - parent
     child = min(0.15 * trained, 0.25 * rest / ratio, most[0])
     if few:
-        long = min(0.35 * trained, (rest - child * ratio) / ratio / 2)
-        return Plan(whole, parent, child, 0.0, 0, long, 2, another)
+        longs = int(min(2, most_longs))
+        long = min(LONG_SHARE * trained, (rest - child * ratio) / ratio / longs)
+        return Plan(whole, parent, child, 0.0, 0, long, longs, another)
     short = min(0.12 * trained, SHORT_SHARE * whole / SHORT_TUNES / ratio, 0.3 * rest / SHORT_TUNES / ratio, most[1])
-    rest -= child * ratio + SHORT_TUNES * short * ratio
-    long = min(0.35 * trained, rest / ratio / 2)
-    longs = max(1, int(rest / ratio / max(long, LEAST)))
-    return Plan(whole, parent, child, short, SHORT_TUNES, long, longs, another)
+    rest -= child * ratio + shorts * short * ratio
+    most_longs -= shorts
+    long = min(LONG_SHARE * trained, rest / ratio / min(2, most_longs))
+    longs = int(min(max(1, int(rest / ratio / max(long, LEAST))), most_longs))
+    return Plan(whole, parent, child, short, shorts, long, longs, another)
 
 
 CONVERGED = 40.0
@@ -257,7 +269,8 @@ def plan_of(study: Study | Snapshot, budget: Budget) -> Plan:
     if known is not None and "plan" in known:
         return Plan(**known["plan"])
     converged = converged_epochs(study.settings, budget.images)
-    return make_plan(budget.total / budget.images, 1.0, converged, images=budget.images)
+    networks = study.settings.trials
+    return make_plan(budget.total / budget.images, 1.0, converged, images=budget.images, networks=networks)
 
 
 def seconds_left(study: Study, images: int, records: Sequence[TrialRecord], fraction: float = 0.0) -> float | None:

@@ -166,19 +166,20 @@ def open_account(study: Study, images: int, *, times: Times | None = None, speed
     given = [r for r in records if r.candidate.start and r.stage == "parent"]
     budget = account(study, images, records)
     converged, ratio = converged_epochs(study.settings, images), epoch_ratio(budget)
+
+    def planned(whole: float) -> Plan:
+        return make_plan(whole, ratio, converged, images=images, given=bool(given), networks=study.settings.trials)
+
     if times is None or not timed:
-        whole = (attribute["total"] or 0.0) / images
-        plan = make_plan(whole, ratio, converged, images=images, given=bool(given))
+        plan = planned((attribute["total"] or 0.0) / images)
     else:
         macs = speed.macs if speed else 1
         seconds, epoch = budget.left() - times.teaching, budget.epoch(macs, parent=True)
-        plan = make_plan(seconds / epoch, ratio, converged, images=images, given=bool(given))
+        plan = planned(seconds / epoch)
         # What trainings cost besides their epochs is not there for epochs.
         waiting = sum(1 for r in given if r.result is None)
         seconds -= budget.fixed() * (waiting + (not given) + 1 + plan.shorts + plan.longs)
-        plan = make_plan(
-            max(seconds / epoch, LEAST_GIVEN if given else 1.0), ratio, converged, images=images, given=bool(given)
-        )
+        plan = planned(max(seconds / epoch, LEAST_GIVEN if given else 1.0))
     study.optuna.set_user_attr(ACCOUNT, {**attribute, "plan": asdict(plan)})
     return plan
 

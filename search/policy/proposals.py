@@ -48,6 +48,8 @@ class Parents:
     def first(self) -> Proposal | None:
         """The best known candidate with the budget's own recipe, trained to its end without a pause."""
         found = [option for values in self._points() if (option := self._promise(values, self.now.plan.parent))]
+        if self.now.running_parents:  # another worker trains one: a second has to fit in beside it
+            found = [option for option in found if self._share_after(option.candidate) is not None]
         enough = [option for option in found if option.gain > 0]
         if enough:
             chosen = max(enough, key=lambda option: option.gain)

@@ -246,9 +246,15 @@ def reads(directory: Path) -> list[dict[str, Any]]:
     return list(json.loads(path.read_text())) if path.exists() else []
 
 
-def winner(found: list[Finalist], rule: str, threshold: float) -> Finalist | None:
-    """The finalist with the lowest score among those that reach the threshold on the test set."""
-    enough = [f for f in found if f.accuracy is not None and f.accuracy >= threshold]
+def winner(found: list[Finalist], settings: StudySettings) -> Finalist | None:
+    """The finalist with the lowest score among those that reach the threshold on the test set; where a score must not
+    be passed, the best on validation among those that cost no more."""
+    rule = settings.rule_name
+    if settings.objective == "target":
+        assert settings.target_score is not None
+        cheap = [f for f in found if f.score(rule)["total"] <= settings.target_score]
+        return min(cheap, key=lambda f: f.place, default=None)
+    enough = [f for f in found if f.accuracy is not None and f.accuracy >= settings.threshold]
     return min(enough, key=lambda f: f.score(rule)["total"], default=None)
 
 

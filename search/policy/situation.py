@@ -231,6 +231,7 @@ class Gain:
         if self._target is not None:
             return self._of_accuracy(prices, mean, self._target)
         chances = reach(mean, sigma, known.enough_error, known.validation)
+        chances = np.where(chances < REACHES, 0.0, chances)  # or what nothing is known of would look best
         saved = sum(p * np.maximum(np.log(score / prices), 0.0) for score, p in self._outcomes)
         return Worth(saved * chances, mean, chances)
 
@@ -273,6 +274,11 @@ class Situation:
     @cached_property
     def begun_parents(self) -> set[str]:
         return {r.float_key for r in self.known.records if r.stage == "parent"}
+
+    @cached_property
+    def running_parents(self) -> bool:
+        """Whether somebody trains a float parent now."""
+        return any(r.stage == "parent" and r.state == "RUNNING" and r.result is None for r in self.known.records)
 
     @cached_property
     def long_epochs(self) -> float:

@@ -195,10 +195,14 @@ class Study:
         with self.storage.together():
             return self.space.values(trial)
 
-    def next_waiting(self) -> tuple[optuna.Trial, Proposal]:
-        """The next trial of the queue, ours from now on, and what it stands for."""
+    def next_waiting(self) -> tuple[optuna.Trial, Proposal] | None:
+        """The next trial of the queue, ours from now on, and what it stands for; None: another worker was faster."""
         trial = self.ask()
-        values, todo = self.values(trial), trial.user_attrs.get("todo")
+        todo = trial.user_attrs.get("todo")
+        if todo is None and "fixed_params" not in self.storage.get_trial_system_attrs(trial._trial_id):
+            self.refuse(trial, "another worker has taken what was waiting")  # Optuna has made a new trial instead
+            return None
+        values = self.values(trial)
         if todo is None:  # put into Optuna's queue by hand, by its parameters alone
             settings = self.settings
             candidate = to_candidate(values, epochs=settings.explore_epochs, seed=settings.seed)

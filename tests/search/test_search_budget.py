@@ -169,10 +169,10 @@ def test_without_a_budget_the_time_is_what_the_plan_takes(tmp_path: Path) -> Non
     tuned = plan.child + plan.shorts * plan.short + plan.longs * plan.long
     floats = 2 * plan.parent + 2.0  # seconds; a quantised epoch takes 3 s, a reading 5 s
     assert seconds_left(study, trainer.images, []) == pytest.approx(floats + 3 * tuned + 2.3 * networks + 3 * 5.0)
-    few, _ = opened(tmp_path / "t", trials=networks // 2, images=72_000)
+    more = make_study(tmp_path / "s", trials=networks // 2)  # (as if fewer were asked for now)
     half = networks // 2 / networks
     expected = floats + half * (3 * tuned + 2.3 * networks) + 3 * 5.0
-    assert seconds_left(few, trainer.images, []) == pytest.approx(expected)
+    assert seconds_left(more, trainer.images, []) == pytest.approx(expected)
 
 
 def test_what_runs_is_counted_by_how_far_it_is(tmp_path: Path) -> None:

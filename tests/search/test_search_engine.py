@@ -33,6 +33,8 @@ from search.study.settings import StudySettings
 from search.study.storage import open_storage, storage_url
 from search.study.study import Study
 from search.study.trial import SIGMAS, float_key, key_of
+from search.work import next_work
+from search.work import run as visit
 from search.worker import work_until_done
 
 
@@ -62,6 +64,7 @@ def test_every_objective_with_every_sampler_ends_with_finalists(tmp_path: Path, 
     assert study.claims.taken() <= 8
     if objective == "target":
         assert all(f.score("lab")["total"] <= 0.006 for f in verdict.finalists)
+        assert verdict.winner is verdict.finalists[0]  # the most accurate one on validation, not the cheapest
     if objective == "constrained":
         assert verdict.winner is not None
         assert verdict.winner.accuracy is not None and verdict.winner.accuracy >= 0.8
@@ -232,14 +235,59 @@ def test_a_worker_that_was_given_up_drops_its_result(tmp_path: Path) -> None:
         return original(candidate, directory, on_epoch)
 
     trainer.train = slow  # type: ignore[method-assign]
-    from search.work import next_work
-    from search.work import run as visit
-
     work = next_work(study, trainer)
     assert work is not None
     visit(study, trainer, work)
     record = next(r for r in study.records() if r.number == work.trial.number)
     assert record.state == "FAIL"
+
+
+def test_where_nothing_reaches_the_threshold_the_first_network_is_the_most_accurate(tmp_path: Path) -> None:
+    """With 73 % where 90 are asked, what is least known of, one bit, has the largest of chances that are none."""
+    study = make_study(
+        tmp_path / "s", trials=None, images=2500, dataset="digits", threshold=0.9, explore_epochs=8.0, float_epochs=None
+    )
+    trainer = FakeTrainer()
+    trainer.validation, trainer.accuracy = 287, lambda candidate, epochs: 0.728  # type: ignore[method-assign]
+    open_account(study, trainer.images)
+    for stage in ("parent", "child"):
+        work = next_work(study, trainer)
+        assert work is not None and work.stage == stage
+        visit(study, trainer, work)
+    assert (work.candidate.bits.weights, work.candidate.bits.activations) == (8, 8)
+
+
+@pytest.mark.parametrize("trials", [1, 2, 3, 5])
+def test_few_trials_end_with_a_long_tuning(tmp_path: Path, trials: int) -> None:
+    study = make_study(tmp_path / "s", trials=trials, threshold=0.8, explore_epochs=12.0, float_epochs=None)
+    run(study, FakeTrainer())
+    tuned = [r.candidate.tune.epochs for r in sorted(study.records(), key=lambda r: r.number) if r.stage != "parent"]
+    assert len(tuned) == trials
+    assert tuned[-1] == max(tuned)
+    if trials > 2:
+        assert tuned[-1] > 2 * tuned[1]
+
+
+def test_what_another_worker_has_taken_from_the_queue_is_no_work(tmp_path: Path) -> None:
+    """Optuna answers an empty queue with a trial of its sampler's, which nobody has proposed."""
+    study = make_study(tmp_path / "s")
+    assert study.next_waiting() is None
+    assert [t.state for t in study.optuna.get_trials()] == [TrialState.PRUNED]
+    study.optuna.enqueue_trial(study.space.asked(seeds(study.space)[0]))  # by hand
+    waiting = study.next_waiting()
+    assert waiting is not None and waiting[1].stage == "long"
+
+
+def test_a_second_worker_trains_no_parent_that_does_not_fit_beside_the_first(tmp_path: Path) -> None:
+    study, trainer = make_study(tmp_path / "s", trials=40, explore_epochs=10.0, float_epochs=None), FakeTrainer()
+    open_account(study, trainer.images)
+    first = next_work(study, trainer)
+    assert first is not None and first.candidate.train.epochs * trainer.images > 0.3 * 400_000
+    promised = 0.0
+    while (work := next_work(study, trainer)) is not None:  # nobody finishes one
+        assert work.stage == "parent"
+        promised += work.candidate.train.epochs * trainer.images
+    assert promised + first.candidate.train.epochs * trainer.images <= 40 * 10 * trainer.images
 
 
 _CHILD = """

@@ -244,6 +244,20 @@ def test_a_plan_spends_no_more_than_there_is(whole: float, ratio: float, given: 
         assert plan.shorts >= 6 and plan.long > 2 * plan.short
 
 
+@pytest.mark.parametrize("networks", [1, 2, 3, 5, 8, 20])
+@pytest.mark.parametrize("whole", [3.0, 15.0, 36.0, 400.0])
+@pytest.mark.parametrize("given", [False, True])
+def test_a_plan_for_few_networks_ends_with_a_long_tuning(networks: int, whole: float, given: bool) -> None:
+    plan = make_plan(whole, 1.5, 75.0, given=given, networks=networks)
+    tuned = plan.child + plan.shorts * plan.short + plan.longs * plan.long
+    assert plan.parent + 1.5 * tuned <= whole + 1e-9 and plan.child > 0
+    assert 1 + plan.shorts + plan.longs <= max(networks, 2 if given and whole < 3 else 1)
+    if networks > 1 and (given or whole >= FEW):
+        assert plan.longs >= 1 and plan.long > plan.short
+    if networks >= 8 and whole > SEARCHES:
+        assert plan.shorts == 6
+
+
 def test_images_are_counted_as_they_were_trained() -> None:
     done = [record(1, 0.9, stage="parent", images=3000), record(2, 0.9, images=500)]
     budget = Budget(1000, done, total=10_000)
