@@ -35,7 +35,7 @@ FEATURES: Sequence[tuple[str, float, float]] = (
     ("last", 0.2, 0.2),
     ("depthwise", 0.35, 0.25),
     ("zeros", 0.3, 0.12),  # z * -log2(1 - z): half of the weights 0.5, 0.7 of them 1.2
-    ("channels", 4.0, 2.5),
+    ("channels", 3.0, 2.5),  # -log2(1 - s): on the digits a tenth of the weights cost a doubling (four long tunings)
     ("numbers", 0.02, 0.03),  # 8 bits 1, 6 bits 1.9, 5 bits 4.9
     ("unhealed", 0.8, 0.6),  # of the damage that bits, zeros and channels do, what a short tuning has not healed yet
     ("length", -0.02, 0.03),  # doublings of the tuning's steps
@@ -68,7 +68,8 @@ def features(candidate: Candidate, images: int) -> Vector:
     weights, inputs, deepest = _noise(candidate.architecture, bits)
     first = bits.layers.get("stem", bits.layers.get("first", (bits.weights, 8)))
     last = bits.layers.get("fc", bits.layers.get("last", (bits.weights, bits.activations)))
-    zeros, channels = _removed(candidate.unstructured / (1 - candidate.structured)), _removed(candidate.structured)
+    zeros = _removed(candidate.unstructured / (1 - candidate.structured))
+    channels = -math.log2(1 - candidate.structured)
     steps = max(1.0, candidate.tune.epochs * images / candidate.tune.batch_size)
     rate = math.log2(max(candidate.tune.learning_rate, 1e-5) / _best_rate(candidate, steps))
     damage = sum(
