@@ -220,33 +220,22 @@ def worker(directory: Path, storage: str | None, device: str, exit_when_idle: bo
 def status(study: Path, storage: str | None, as_json: bool) -> None:
     """How far STUDY is: what was trained, what runs now, the best networks so far. Reads only."""
     import json
-    from functools import partial
 
     from rich.console import Console
 
-    from search.output.progress import counts, duration, leaders_table
-    from search.policy.budget import account
-    from search.policy.ranking import Judge, load_stages
-    from search.study.study import FINISHED, open_study
+    from search.output.status import print_status
+    from search.study.study import NotBegunError, open_study
 
-    opened, console = open_study(study, storage), Console()
-    say = partial(console.print, highlight=False, soft_wrap=not console.is_terminal)  # a pipe has no columns
+    console = Console()
+    try:
+        opened = open_study(study, storage)
+    except NotBegunError as error:
+        click.echo("[]" if as_json else str(error))
+        return
     if as_json:
         click.echo(json.dumps([record.row() for record in opened.records()], indent=1))
-        return
-    records = opened.records()
-    ended = bool(opened.optuna.user_attrs.get(FINISHED, False))
-    say(f"{study}: {counts(records)}; {'finished' if ended else 'not finished'}")
-    budget = account(opened, 1, records)
-    if not ended and budget.left() < float("inf"):
-        left = max(0.0, budget.left())
-        say(f"left: {duration(left) if budget.timed else f'{left:,.0f} images'}")
-    for record in (r for r in records if r.state == "RUNNING"):
-        say(f"now: trial {record.number} ({record.stage}, {record.why}): {record.candidate.architecture}")
-    if any(record.result for record in records):
-        console.print(leaders_table(Judge.of(opened), console.width))
-    for stage in load_stages(study):
-        say(f"{stage.name}: {stage.trials} trainings, {duration(stage.seconds)}, {stage.images:,} images")
+    else:
+        print_status(console, opened)
 
 
 @click.command()

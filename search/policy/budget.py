@@ -251,6 +251,15 @@ def account(study: Study | Snapshot, images: int, records: Sequence[TrialRecord]
     return Budget(images, records, total=total, ends_at=known.get("ends_at"), speed=speed)
 
 
+def what_is_left(study: Study, records: Sequence[TrialRecord]) -> Budget | None:
+    """The account, for who has no data set at hand; None where images count and the study does not say how many an
+    epoch has."""
+    known = study.account or {}
+    if known.get("ends_at") is None and "images" not in known:
+        return None
+    return account(study, known.get("images", 1), records)
+
+
 def plan_of(study: Study | Snapshot, budget: Budget) -> Plan:
     """The plan that was written down, or the one for the budget as it was before anything was spent."""
     known = study.account

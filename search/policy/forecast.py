@@ -155,6 +155,7 @@ def open_account(study: Study, images: int, *, times: Times | None = None, speed
     if times is not None and timed:  # a budget that is just too small has a little more
         ends_at = max(times.over_at - times.readings * times.reading, time.time() + SOME_S)
     attribute: dict[str, Any] = {
+        "images": images,
         "total": total_images(study.settings, images) if ends_at is None else None,
         "ends_at": ends_at,
         "over_at": times.over_at if times is not None and timed else None,
