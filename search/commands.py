@@ -24,7 +24,9 @@ EPOCHS_HELP = (
     "--trials", type=click.IntRange(1), help="Networks to compress (default 20, or as many as --budget allows)."
 )
 @click.option("--budget", help="Time to keep to, such as 2h or 45m: epochs and stages are chosen for this machine.")
-@click.option("--images", type=click.IntRange(1), help="Training images to see in all, on any machine.")
+@click.option(
+    "--images", type=click.IntRange(1), help="Training images to see in all, on any machine; not beside --budget."
+)
 @click.option("--dataset", default="cifar10", show_default=True, help=names_help())
 @click.option(
     "--data", type=click.Path(path_type=Path), help="Folder of the data set (else CONTEST_DATA, else download)."
@@ -185,12 +187,17 @@ def doctor(dataset: str, data: Path | None, device: str, budgets: tuple[str, ...
 
     Nothing is downloaded and nothing is written.
     """
+    begun = time.monotonic()
     from rich.console import Console
 
+    import search.run  # noqa: F401 - a search is over with its imports before it times anything: so is this
     from search.doctor import examine
+    from search.policy.budget import parse_duration
 
+    for budget in budgets:
+        parse_duration(budget)
     options = {**default_options(), "dataset": dataset, "data": data, "device": device, "plan_only": True}
-    return 0 if examine(Console(), options, budgets, Path()) else 1
+    return 0 if examine(Console(), options, budgets, Path(), time.monotonic() - begun) else 1
 
 
 @click.command()

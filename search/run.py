@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
-from contest.errors import ContestError, TrainingError, UsageError
+from contest.errors import ContestError, TrainingError, UsageError, command
 from search.candidates import check_space, seeds, to_candidate, whole
 from search.given import Given, adopt
 from search.options import fresh, resumed
@@ -106,10 +106,22 @@ def run_search(console: Console, **options: Any) -> SearchOutcome | None:
 
 
 def plan_only(console: Console, begun: float, started_s: float, options: dict[str, Any]) -> None:
-    """`contest search --plan`: the plan, and nothing in the study directory."""
+    """`contest search --plan`: the plan, and nothing in the study directory.
+
+    A study's trainings have a process of their own, for whose start it waits before anything is timed: so time is
+    counted as if that had been. Raises UsageError for a budget that the search would refuse.
+    """
+    if options["resume"]:
+        directory = options["directory"] or Path("studies") / options["dataset"]
+        raise UsageError(
+            "--plan --resume: a plan is of a new study; leave out --resume, or see what is left of the one that was "
+            f"begun: {command('status', directory)}"
+        )
+    begun -= started_s
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder) / "plan"
         settings = dataclasses.replace(fresh(directory, options), storage=None)
+        check_start(settings.budget_s, started_s, processes=2)
         trainer = PipelineTrainer(settings, directory, device=options["device"])
         space, given = prepare(console, trainer, options)
         speed, times = timed(trainer, space, sum(one.trained for one in given), begun, started_s)
