@@ -146,11 +146,10 @@ def search(**options: Any) -> int:
     """
     options["begun"] = time.monotonic()  # importing torch is part of --budget
     _share_the_cores(options["workers"])
-    from rich.console import Console
-
+    from search.output.progress import standard_output
     from search.run import run_search
 
-    console = Console()
+    console = standard_output()
     context = click.get_current_context()
     options["given"] = {n for n in options if context.get_parameter_source(n) in GIVEN}
     options["fixed"] = parse_fixed(options.pop("fix"))
@@ -188,16 +187,15 @@ def doctor(dataset: str, data: Path | None, device: str, budgets: tuple[str, ...
     Nothing is downloaded and nothing is written.
     """
     begun = time.monotonic()
-    from rich.console import Console
-
     import search.run  # noqa: F401 - a search is over with its imports before it times anything: so is this
     from search.doctor import examine
+    from search.output.progress import standard_output
     from search.policy.budget import parse_duration
 
     for budget in budgets:
         parse_duration(budget)
     options = {**default_options(), "dataset": dataset, "data": data, "device": device, "plan_only": True}
-    return 0 if examine(Console(), options, budgets, Path(), time.monotonic() - begun) else 1
+    return 0 if examine(standard_output(), options, budgets, Path(), time.monotonic() - begun) else 1
 
 
 @click.command()
@@ -228,12 +226,10 @@ def status(study: Path, storage: str | None, as_json: bool) -> None:
     """How far STUDY is: what was trained, what runs now, the best networks so far. Reads only."""
     import json
 
-    from rich.console import Console
-
+    from search.output.progress import standard_output
     from search.output.status import print_status
     from search.study.study import NotBegunError, open_study
 
-    console = Console()
     try:
         opened = open_study(study, storage)
     except NotBegunError as error:
@@ -242,7 +238,7 @@ def status(study: Path, storage: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([record.row() for record in opened.records()], indent=1))
     else:
-        print_status(console, opened)
+        print_status(standard_output(), opened)
 
 
 @click.command()

@@ -102,6 +102,12 @@ class Budget:
         """What any training costs besides its epochs."""
         return self._speed.start_s if self._speed else 0.0
 
+    def takes(self, plan: Plan) -> float:
+        """What the trainings of a plan cost, its epochs being those of the network that was timed."""
+        trainings = (plan.parent > 0) + 1 + plan.shorts + plan.longs
+        macs = self._speed.macs if self._speed else 1
+        return trainings * self.fixed() + plan.whole * self.epoch(macs, parent=True)
+
     def cost(self, candidate: Candidate, macs: int, *, parent: bool) -> float:
         """What the float training of a parent, or the tuning of a child, costs."""
         if parent:
