@@ -21,10 +21,9 @@ def search(directory: Path, *, console: Console | None = None, **options: Any) -
     options: those of the command by name (`images=1000000`, `parents=["none"]`); dimensions to narrow are
     `fixed={"weight_bits": [3, 4]}`. Raises UsageError for one that does not exist or makes no sense.
     """
-    from rich.console import Console as RichConsole
-
     from contest.errors import UsageError, did_you_mean
     from search.commands import default_options
+    from search.output.progress import standard_output
     from search.run import run_search
 
     known = default_options()
@@ -32,6 +31,6 @@ def search(directory: Path, *, console: Console | None = None, **options: Any) -
         if name not in known:
             raise UsageError(f"search has no option '{name}'{did_you_mean(name, known)}; it has {', '.join(known)}")
     chosen = {**known, **options, "directory": directory, "given": set(options), "plan_only": False}
-    outcome = run_search(console or RichConsole(), **chosen)
+    outcome = run_search(console or standard_output(), **chosen)
     assert outcome is not None
     return outcome

@@ -24,7 +24,9 @@ EPOCHS_HELP = (
     "--trials", type=click.IntRange(1), help="Networks to compress (default 20, or as many as --budget allows)."
 )
 @click.option("--budget", help="Time to keep to, such as 2h or 45m: epochs and stages are chosen for this machine.")
-@click.option("--images", type=click.IntRange(1), help="Training images to see in all, on any machine.")
+@click.option(
+    "--images", type=click.IntRange(1), help="Training images to see in all, on any machine; not beside --budget."
+)
 @click.option("--dataset", default="cifar10", show_default=True, help=names_help())
 @click.option(
     "--data", type=click.Path(path_type=Path), help="Folder of the data set (else CONTEST_DATA, else download)."
@@ -144,11 +146,10 @@ def search(**options: Any) -> int:
     """
     options["begun"] = time.monotonic()  # importing torch is part of --budget
     _share_the_cores(options["workers"])
-    from rich.console import Console
-
+    from search.output.progress import standard_output
     from search.run import run_search
 
-    console = Console()
+    console = standard_output()
     context = click.get_current_context()
     options["given"] = {n for n in options if context.get_parameter_source(n) in GIVEN}
     options["fixed"] = parse_fixed(options.pop("fix"))
@@ -185,12 +186,16 @@ def doctor(dataset: str, data: Path | None, device: str, budgets: tuple[str, ...
 
     Nothing is downloaded and nothing is written.
     """
-    from rich.console import Console
-
+    begun = time.monotonic()
+    import search.run  # noqa: F401 - a search is over with its imports before it times anything: so is this
     from search.doctor import examine
+    from search.output.progress import standard_output
+    from search.policy.budget import parse_duration
 
+    for budget in budgets:
+        parse_duration(budget)
     options = {**default_options(), "dataset": dataset, "data": data, "device": device, "plan_only": True}
-    return 0 if examine(Console(), options, budgets, Path()) else 1
+    return 0 if examine(standard_output(), options, budgets, Path(), time.monotonic() - begun) else 1
 
 
 @click.command()
@@ -220,33 +225,20 @@ def worker(directory: Path, storage: str | None, device: str, exit_when_idle: bo
 def status(study: Path, storage: str | None, as_json: bool) -> None:
     """How far STUDY is: what was trained, what runs now, the best networks so far. Reads only."""
     import json
-    from functools import partial
 
-    from rich.console import Console
+    from search.output.progress import standard_output
+    from search.output.status import print_status
+    from search.study.study import NotBegunError, open_study
 
-    from search.output.progress import counts, duration, leaders_table
-    from search.policy.budget import account
-    from search.policy.ranking import Judge, load_stages
-    from search.study.study import FINISHED, open_study
-
-    opened, console = open_study(study, storage), Console()
-    say = partial(console.print, highlight=False, soft_wrap=not console.is_terminal)  # a pipe has no columns
+    try:
+        opened = open_study(study, storage)
+    except NotBegunError as error:
+        click.echo("[]" if as_json else str(error))
+        return
     if as_json:
         click.echo(json.dumps([record.row() for record in opened.records()], indent=1))
-        return
-    records = opened.records()
-    ended = bool(opened.optuna.user_attrs.get(FINISHED, False))
-    say(f"{study}: {counts(records)}; {'finished' if ended else 'not finished'}")
-    budget = account(opened, 1, records)
-    if not ended and budget.left() < float("inf"):
-        left = max(0.0, budget.left())
-        say(f"left: {duration(left) if budget.timed else f'{left:,.0f} images'}")
-    for record in (r for r in records if r.state == "RUNNING"):
-        say(f"now: trial {record.number} ({record.stage}, {record.why}): {record.candidate.architecture}")
-    if any(record.result for record in records):
-        console.print(leaders_table(Judge.of(opened), console.width))
-    for stage in load_stages(study):
-        say(f"{stage.name}: {stage.trials} trainings, {duration(stage.seconds)}, {stage.images:,} images")
+    else:
+        print_status(standard_output(), opened)
 
 
 @click.command()

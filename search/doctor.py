@@ -19,10 +19,13 @@ from contest.errors import ContestError, UsageError
 PACKAGES = ("contest", "torch", "torchvision", "brevitas", "optuna", "onnxruntime", "timm")
 
 
-def examine(console: Console, options: dict[str, Any], budgets: tuple[str, ...], folder: Path) -> bool:
+def examine(
+    console: Console, options: dict[str, Any], budgets: tuple[str, ...], folder: Path, started_s: float
+) -> bool:
     """Print everything; False where the data set is not at hand, so that no speed can be measured.
 
-    options: those of a search, of which the data set, its folder and the device count.
+    options: those of a search, of which the data set, its folder and the device count. started_s: what a search takes
+    until everything is imported.
     """
     table = Table("what", "here", box=None, show_header=False, pad_edge=False)
     for what, here in machine(folder):
@@ -39,7 +42,7 @@ def examine(console: Console, options: dict[str, Any], budgets: tuple[str, ...],
     for budget in budgets:
         console.print(f"\n`contest search --dataset {options['dataset']} --budget {budget}` would do:", highlight=False)
         try:
-            plan_only(console, time.monotonic(), 0.0, {**options, "budget": budget})
+            plan_only(console, time.monotonic() - started_s, started_s, {**options, "budget": budget})
         except UsageError as error:  # too small for a network
             console.print(str(error), highlight=False, soft_wrap=True)
     return True

@@ -28,6 +28,7 @@ def fresh(directory: Path, options: dict[str, Any]) -> StudySettings:
 
     if (directory / "study.json").exists():
         raise UsageError(f"{directory} holds a study: go on with --resume, or choose another --study directory")
+    _check_end(options)
     dataset = options["dataset"]
     budget_s = parse_duration(options["budget"]) if options["budget"] else None
     rule = rule_given(options["rule"]) if options["rule"] else rule_of(dataset)
@@ -131,18 +132,28 @@ def resumed(directory: Path, options: dict[str, Any]) -> StudySettings:
         raise UsageError(
             f"{', '.join(FIXED[name] for name in different)} cannot change in a study that was begun: leave it out, or "
             "begin another with another --study directory. What can change: --trials, --images, --budget, --finalists, "
-            "--variants, --storage, --workers, --device"
+            "--storage, --workers, --device"
         )
+    _check_end(options)
     changes: dict[str, Any] = {name: options[name] for name in ("finalists", "variants") if name in given}
     if options["trials"]:
         changes["trials"] = options["trials"]
     if options["images"]:
-        changes["images"] = options["images"]
+        changes |= {"images": options["images"], "budget_s": None}
     if options["budget"]:
-        changes["budget_s"] = parse_duration(options["budget"])
+        changes |= {"images": None, "budget_s": parse_duration(options["budget"])}
     if options["storage"]:
         changes["storage"] = options["storage"]
     return dataclasses.replace(settings, **changes)
+
+
+def _check_end(options: dict[str, Any]) -> None:
+    """A study's account is in images or in time. Raises UsageError where both are asked for."""
+    if options["images"] and options["budget"]:
+        raise UsageError(
+            f"--images {options['images']} --budget {options['budget']}: a study spends training images or time, not "
+            "both: leave one out"
+        )
 
 
 def _is_as_before(name: str, settings: StudySettings, options: dict[str, Any]) -> bool:

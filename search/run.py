@@ -18,14 +18,14 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
-from contest.errors import ContestError, TrainingError, UsageError
+from contest.errors import ContestError, TrainingError, UsageError, command
 from search.candidates import check_space, seeds, to_candidate, whole
 from search.given import Given, adopt
 from search.options import fresh, resumed
 from search.output.progress import LiveView, duration, tracker
 from search.output.summary import print_plan, print_summary, why_nothing
 from search.policy.budget import Plan, seconds_left
-from search.policy.forecast import Times, check_start, measure_speed, open_account, reading_s
+from search.policy.forecast import Times, TooSmallError, check_start, measure_speed, open_account, reading_s
 from search.policy.ranking import (
     Converts,
     Judge,
@@ -40,7 +40,7 @@ from search.policy.ranking import (
 from search.space import Space, make_space
 from search.study.settings import StudySettings
 from search.study.storage import check_writable, open_storage, storage_url
-from search.study.study import FINISHED, Study
+from search.study.study import FINISHED, NotBegunError, Study, open_study
 from search.study.trial import TrialRecord
 from search.trainers.isolated import IsolatedTrainer
 from search.trainers.pipeline import PipelineTrainer
@@ -56,11 +56,32 @@ def run_search(console: Console, **options: Any) -> SearchOutcome | None:
     begun: float = options.get("begun") or time.monotonic()
     started_s = time.monotonic() - begun
     directory: Path = options["directory"] or Path("studies") / options["dataset"]
-    track = tracker(options["track"], directory) if options["track"] else None
     if options["plan_only"]:
         plan_only(console, begun, started_s, options)
         return None
     settings = resumed(directory, options) if options["resume"] else fresh(directory, options)
+    try:
+        return go_on(console, directory, settings, begun, started_s, options)
+    except TooSmallError as error:
+        found = at_hand(directory, settings) if options["resume"] else None
+        if found is None:
+            raise
+        text = f"nothing was trained, and what the study has is shown: {error}"
+        console.print(text, soft_wrap=True, highlight=False, markup=False)
+        print_summary(console, *found)
+        return found[1]
+
+
+def go_on(
+    console: Console,
+    directory: Path,
+    settings: StudySettings,
+    begun: float,
+    started_s: float,
+    options: dict[str, Any],
+) -> SearchOutcome:
+    """Begin a study, or go on with it, to its end."""
+    track = tracker(options["track"], directory) if options["track"] else None
     url = storage_url(settings.storage, directory)
     console.print(
         f"study [bold]{directory}[/bold] · {settings.dataset} · rule {settings.rule_name} · "
@@ -105,11 +126,37 @@ def run_search(console: Console, **options: Any) -> SearchOutcome | None:
     return outcome
 
 
+def at_hand(directory: Path, settings: StudySettings) -> tuple[Study, SearchOutcome] | None:
+    """What a study has without any further training; None: no network."""
+    try:
+        study = open_study(directory, settings.storage)
+    except NotBegunError:
+        return None
+    judge = Judge.of(study)
+    if not judge.networks:
+        return None
+    found = read_finalists(study, judge, scorer(settings), convert, until=time.time())
+    best = winner(found, settings.rule_name, settings.threshold)
+    return study, SearchOutcome(found, best, load_stages(directory))
+
+
 def plan_only(console: Console, begun: float, started_s: float, options: dict[str, Any]) -> None:
-    """`contest search --plan`: the plan, and nothing in the study directory."""
+    """`contest search --plan`: the plan, and nothing in the study directory.
+
+    A study's trainings have a process of their own, for whose start it waits before anything is timed: so time is
+    counted as if that had been. Raises UsageError for a budget that the search would refuse.
+    """
+    if options["resume"]:
+        directory = options["directory"] or Path("studies") / options["dataset"]
+        raise UsageError(
+            "--plan --resume: a plan is of a new study; leave out --resume, or see what is left of the one that was "
+            f"begun: {command('status', directory)}"
+        )
+    begun -= started_s
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder) / "plan"
         settings = dataclasses.replace(fresh(directory, options), storage=None)
+        check_start(settings.budget_s, started_s, processes=2)
         trainer = PipelineTrainer(settings, directory, device=options["device"])
         space, given = prepare(console, trainer, options)
         speed, times = timed(trainer, space, sum(one.trained for one in given), begun, started_s)

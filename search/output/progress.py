@@ -33,6 +33,16 @@ EVERY_S = 60.0
 STAGES = {"parent": "float parent", "child": "settings compared", "long": "long tuning"}
 
 
+WIDE = 10_000
+"""Columns of what is no terminal."""
+
+
+def standard_output() -> Console:
+    """Where a search prints: a pipe or a file has no columns, so nothing is wrapped or cut there."""
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDE)
+
+
 class LiveView:
     """The live table of a study: counts, leaders, what is running, time left."""
 

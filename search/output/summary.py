@@ -12,7 +12,7 @@ from rich.table import Table
 from contest.errors import command
 from scoring.rules import Score
 from search.output.progress import duration
-from search.policy.budget import Plan, account, converged_epochs, epoch_ratio
+from search.policy.budget import Plan, account, converged_epochs, epoch_ratio, written
 from search.policy.forecast import forecast
 from search.policy.ranking import Finalist, SearchOutcome, reads
 from search.policy.situation import situation
@@ -73,10 +73,10 @@ def expectation(study: Study, trainer: PipelineTrainer, patience_s: float) -> st
     if known.score is None or known.chance < 0.5:
         said += f"; {settings.threshold:.0%} is reached with a probability of {known.chance:.0%} only"
         if known.enough is not None:
-            spent = settings.budget_s or 0.0
-            epochs = f"{known.enough * now.plan.whole:.0f} epochs"
-            amount = duration(known.enough * spent) if spent else epochs
-            said += f": it needs about {amount} here"
+            # Starting, the teacher's answers and reading finalists take what they take: trainings alone grow.
+            longer = now.budget.takes(known.enough) - now.budget.takes(now.plan)
+            spent, epochs = settings.budget_s, f"{known.enough.whole:.0f} epochs"
+            said += f": it needs about {duration(spent + longer) if spent else epochs} here"
         return said
     said += f", score {known.score:.5f} at {settings.threshold:.0%}"
     if known.band is None:
@@ -110,7 +110,8 @@ def print_summary(console: Console, study: Study, outcome: SearchOutcome) -> Non
             missed = f"has a score of at most {settings.target_score:g}"
         console.print(
             f"[yellow]no finalist {missed}[/yellow]: "
-            f"more time (--resume --trials N), or another study with more --epochs or a wider --space"
+            f"give {more(study)}, or begin another study with a wider --space or other --parents",
+            soft_wrap=not console.is_terminal,
         )
     leader = outcome.winner or max(outcome.finalists, key=lambda f: f.accuracy or 0.0)
     terms = leader.score(settings.rule_name)
@@ -126,25 +127,35 @@ def print_summary(console: Console, study: Study, outcome: SearchOutcome) -> Non
         console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
 
 
+def more(study: Study) -> str:
+    """The options with which a study that has come to its end goes on: what it was short of, and about how much."""
+    settings, begun = study.settings, study.claims.taken()
+    if settings.trials is not None and begun >= settings.trials:
+        return f"--resume --trials {begun + 10}"
+    if settings.budget_s is not None:
+        return f"--resume --budget {written(2 * settings.budget_s)}"
+    if settings.images is not None:
+        spent = sum(r.result.images for r in study.finished() if r.result)
+        return f"--resume --images {2 * (spent or settings.images)}"
+    return f"--resume --trials {2 * (settings.trials or 1)}"
+
+
 def why_nothing(study: Study, images: int) -> str:
     """Why a study that was resumed has trained nothing, with the remedy; `images` of an epoch."""
     settings, begun = study.settings, study.claims.taken()
     if settings.trials is not None and begun >= settings.trials:
         return (
             f"nothing was trained: --trials counts the networks of the whole study, and of {settings.trials} it has "
-            f"begun {begun}; for ten more give --resume --trials {begun + 10}"
+            f"begun {begun}; for ten more give {more(study)}"
         )
     budget = account(study, images, study.records())
     if budget.timed:
-        return "nothing was trained: no training fits into the time that is left; give --resume with a longer --budget"
+        return f"nothing was trained: no training fits into the time that is left; give {more(study)}"
     least = max(1, round(0.05 * images))
     if budget.left() < least:
         spent = sum(r.result.images for r in study.records() if r.result)
-        remedy = "--images" if settings.images is not None else "--trials"
-        more = 2 * spent if settings.images is not None else 2 * (settings.trials or 1)
         return (
-            f"nothing was trained: the study has seen {spent:,} training images, as many as it may; give --resume "
-            f"{remedy} {more}"
+            f"nothing was trained: the study has seen {spent:,} training images, as many as it may; give {more(study)}"
         )
     return (
         "nothing was trained: no setting that is left promises to be worth its training; a wider --space, other "
@@ -163,7 +174,7 @@ def why_none(study: Study) -> str:
     if refused:
         reason, times = refused.most_common(1)[0]
         return f"{sum(refused.values())} of {len(records)} candidates were given up, {times} of them since: {reason}"
-    return "there was no time for a training, or no trial left: give more --trials, more --budget or fewer --epochs"
+    return f"there was no time for a training, or no trial left: give {more(study)}"
 
 
 def finalists_table(settings: StudySettings, finalists: list[Finalist]) -> Table:

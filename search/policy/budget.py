@@ -102,6 +102,12 @@ class Budget:
         """What any training costs besides its epochs."""
         return self._speed.start_s if self._speed else 0.0
 
+    def takes(self, plan: Plan) -> float:
+        """What the trainings of a plan cost, its epochs being those of the network that was timed."""
+        trainings = (plan.parent > 0) + 1 + plan.shorts + plan.longs
+        macs = self._speed.macs if self._speed else 1
+        return trainings * self.fixed() + plan.whole * self.epoch(macs, parent=True)
+
     def cost(self, candidate: Candidate, macs: int, *, parent: bool) -> float:
         """What the float training of a parent, or the tuning of a child, costs."""
         if parent:
@@ -261,6 +267,15 @@ def account(study: Study | Snapshot, images: int, records: Sequence[TrialRecord]
     speed = Speed(**known["speed"]) if known.get("speed") else None
     total = math.inf if known.get("total") is None else known["total"]
     return Budget(images, records, total=total, ends_at=known.get("ends_at"), speed=speed)
+
+
+def what_is_left(study: Study, records: Sequence[TrialRecord]) -> Budget | None:
+    """The account, for who has no data set at hand; None where images count and the study does not say how many an
+    epoch has."""
+    known = study.account or {}
+    if known.get("ends_at") is None and "images" not in known:
+        return None
+    return account(study, known.get("images", 1), records)
 
 
 def plan_of(study: Study | Snapshot, budget: Budget) -> Plan:

@@ -138,8 +138,12 @@ def check_start(budget_s: float | None, started_s: float, processes: int) -> Non
         raise too_small(budget_s, 1.5 * least, f"starting alone took {started_s:.0f} s")
 
 
-def too_small(budget_s: float, least: float, because: str) -> UsageError:
-    return UsageError(
+class TooSmallError(UsageError):
+    """No network can come in the time that was asked for."""
+
+
+def too_small(budget_s: float, least: float, because: str) -> TooSmallError:
+    return TooSmallError(
         f"--budget {written(budget_s)} is too small for a network here ({because}): the least that helps is about "
         f"--budget {written(math.ceil(least / 10) * 10)}, as this machine is now"
     )
@@ -155,6 +159,7 @@ def open_account(study: Study, images: int, *, times: Times | None = None, speed
     if times is not None and timed:  # a budget that is just too small has a little more
         ends_at = max(times.over_at - times.readings * times.reading, time.time() + SOME_S)
     attribute: dict[str, Any] = {
+        "images": images,
         "total": total_images(study.settings, images) if ends_at is None else None,
         "ends_at": ends_at,
         "over_at": times.over_at if times is not None and timed else None,
@@ -206,9 +211,8 @@ class Forecast:
     band: tuple[float, float | None] | None = None
     """What a tenth of the rehearsals stay below, and what a tenth exceed (None: they hand in nothing); without
     rehearsals there is none."""
-    enough: float | None = None
-    """By what factor the budget would have to grow for the threshold to be probable; None: by none that is known, or it
-    is probable."""
+    enough: Plan | None = None
+    """That of the budget with which the threshold is probable; None: none is known, or it is probable."""
 
 
 def forecast(now: Situation, *, ratio: float, converged: float, patience_s: float = 0.0) -> Forecast | None:
@@ -248,15 +252,15 @@ def rehearsed(endings: Sequence[Ending]) -> Forecast:
     return Forecast(True, middle.architecture, middle.accuracy, chance, middle.score, band)
 
 
-def _enough(now: Situation, ratio: float, converged: float) -> float | None:
-    """By what factor the budget would have to grow for a setting to reach the threshold probably."""
+def _enough(now: Situation, ratio: float, converged: float) -> Plan | None:
+    """The plan with which a setting reaches the threshold probably."""
     factor = 1.0
     while factor < LONGEST:
         factor *= 1.25
         more = replace(now, plan=make_plan(factor * now.plan.whole, ratio, converged, images=now.known.images))
         longer = Parents(more).first()
         if longer is not None and float(_settings(more, longer)[1].max()) >= CAUTIOUS:
-            return factor
+            return more.plan
     return None
 
 

@@ -93,7 +93,9 @@ class StudySettings:
         if self.images is not None and self.images <= 0:
             raise UsageError(f"--images {self.images}: training images to spend are more than none")
         if self.trials is None and self.budget_s is None and self.images is None:
-            raise UsageError("give --trials N, --images N or --budget TIME (or both): a study needs an end")
+            raise UsageError(
+                "a study needs an end: give --trials N, and --images N or --budget TIME instead of it or beside it"
+            )
 
     def violation(self, accuracy: float) -> float:
         """Above 0: infeasible, by that much accuracy. Without a threshold nothing is."""

@@ -135,6 +135,14 @@ class PatientStorage(RDBStorage):
         finally:
             self._gathered = None
 
+    def holds(self, name: str) -> bool:
+        """Whether there is a study with that name."""
+        try:
+            self.get_study_id_from_name(name)
+        except KeyError:
+            return False
+        return True
+
     def count(self, study_id: int, state: TrialState) -> int:
         """How many trials of the study are in `state`, without reading them."""
         mine = (TrialModel.study_id == study_id) & (TrialModel.state == state)
@@ -224,6 +232,13 @@ def storage_url(url: str | None, directory: Path) -> str:
     if not separator:
         raise UsageError(f"--storage {url}: not a database URL such as postgresql://user:password@host/name")
     return url
+
+
+def is_missing_file(url: str) -> bool:
+    """Whether `url` names an SQLite file that does not exist: opening it would make it."""
+    found = sa.make_url(url)
+    own = found.get_backend_name() == "sqlite" and found.database not in (None, "", ":memory:")
+    return own and not Path(str(found.database)).exists()
 
 
 def open_storage(url: str, *, heartbeat_s: int = 30, grace_s: int = 180) -> PatientStorage:

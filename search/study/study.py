@@ -23,11 +23,12 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from contest.candidate import Candidate
+from contest.errors import UsageError, command
 from contest.networks.options import Value
 from search.candidates import to_candidate
 from search.space import Space
 from search.study.settings import StudySettings
-from search.study.storage import ClaimTable, PatientStorage, StudyFullError, open_storage, storage_url
+from search.study.storage import ClaimTable, PatientStorage, StudyFullError, is_missing_file, open_storage, storage_url
 from search.study.trial import (
     Proposal,
     Stage,
@@ -71,7 +72,7 @@ MAX_RETRIES = 3
 FINISHED = "finished"
 """Study attribute: workers may go home."""
 ACCOUNT = "account"
-"""Study attribute: images in all, or the end of the time (Unix) with the machine's speed, and the plan."""
+"""Study attribute: images of an epoch, images in all or the end of the time (Unix), the machine's speed, the plan."""
 
 
 @dataclass(frozen=True)
@@ -305,25 +306,29 @@ class Study:
             return []
         return list(self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
 
-    def reap(self) -> int:
-        """Give the work of dead workers back to the queue; how many there were.
-
-        Dead: silent for `grace_s`, or a process of this machine that no longer exists.
-        """
+    def abandoned(self) -> list[FrozenTrial]:
+        """Trials that run by name only: their worker is silent for `grace_s`, or a process of this machine that no
+        longer exists."""
+        found = []
         stale = set(self.storage._get_stale_trial_ids(self.optuna._study_id))
-        dead = 0
         for trial in self.running():
             work = trial.user_attrs.get("work")
             orphan = work is None and _age_s(trial) > self.settings.grace_s
-            if trial._trial_id not in stale and not orphan and not (work and _process_is_gone(work["worker"])):
-                continue
+            if trial._trial_id in stale or orphan or (work and _process_is_gone(work["worker"])):
+                found.append(trial)
+        return found
+
+    def reap(self) -> int:
+        """Give the work of dead workers (see `abandoned`) back to the queue; how many there were."""
+        dead = 0
+        for trial in self.abandoned():
             try:
                 if not self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL):
                     continue
             except optuna.exceptions.UpdateFinishedTrialError:
                 continue  # another worker has reaped it
             dead += 1
-            todo = work or trial.user_attrs.get("todo")
+            todo = trial.user_attrs.get("work") or trial.user_attrs.get("todo")
             if todo is not None:
                 self._retry(trial, todo)
         return dead
@@ -373,9 +378,21 @@ def _process_is_gone(worker: str) -> bool:
     return False
 
 
+class NotBegunError(UsageError):
+    """A directory has the settings of a study whose database holds nothing of it."""
+
+
 def open_study(directory: Path, storage: str | None = None) -> Study:
-    """The study in a directory, for reading or working. Raises UsageError if there is none."""
+    """The study in a directory, for reading or working. Raises UsageError if there is none, NotBegunError if there are
+    only its settings: no database is made for them."""
     settings = StudySettings.load(directory)
     url = storage_url(storage or settings.storage, directory)
-    opened = open_storage(url, heartbeat_s=settings.heartbeat_s, grace_s=settings.grace_s)
+    opened = None
+    if not is_missing_file(url):
+        opened = open_storage(url, heartbeat_s=settings.heartbeat_s, grace_s=settings.grace_s)
+    if opened is None or not opened.holds(settings.identity or older_name(directory, opened)):
+        raise NotBegunError(
+            f"{directory} holds a study that has not begun: nothing of it is in its database; begin it with "
+            f"{command('search', '--resume', '--study', directory)}"
+        )
     return Study(directory, settings, Space({}), opened)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
 import pytest
 import torch
 from click.testing import CliRunner
+from rich.console import Console
 
 from contest.cli import cli
-from search.doctor import found, machine
+from contest.errors import UsageError
+from search.commands import default_options
+from search.doctor import examine, found, machine
 
 
 def test_the_machine_is_the_one_at_hand(tmp_path: Path) -> None:
@@ -29,6 +33,16 @@ def test_without_data_it_says_the_ways_and_ends_with_1(tmp_path: Path, monkeypat
     monkeypatch.delenv("CONTEST_DATA", raising=False)
     done = CliRunner().invoke(cli, ["doctor", "--dataset", "cifar10", "--data", str(tmp_path)], standalone_mode=False)
     assert done.return_value == 1 and "cifar10.npz" in done.output.replace("\n", "") and not list(tmp_path.iterdir())
+
+
+def test_a_budget_is_refused_as_a_search_would_refuse_it(tmp_path: Path) -> None:
+    """Of which starting takes a part: 9 s until all is imported, and as long for each of two more processes."""
+    file, options = io.StringIO(), {**default_options(), "dataset": "digits", "plan_only": True}
+    assert examine(Console(file=file), options, ("4s",), tmp_path, started_s=9.0)
+    said = file.getvalue()
+    assert "starting alone took 9 s" in said and "about --budget 50s" in said and "plan:" not in said
+    with pytest.raises(UsageError, match="--budget abc: write a time such as 2h"):
+        CliRunner().invoke(cli, ["doctor", "--budget", "abc"], standalone_mode=False, catch_exceptions=False)
 
 
 @pytest.mark.slow

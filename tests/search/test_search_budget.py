@@ -23,12 +23,12 @@ from contest.candidate import Architecture, Candidate, Recipe
 from contest.errors import UsageError
 from search.commands import default_options
 from search.output import progress
-from search.output.progress import LiveView
-from search.output.summary import why_nothing
-from search.policy.budget import Budget, plan_of, seconds_left
+from search.output.progress import LiveView, standard_output
+from search.output.summary import expectation, print_summary, why_nothing
+from search.policy.budget import Budget, Plan, plan_of, seconds_left
 from search.policy.budget import account as account_of
-from search.policy.forecast import Times, check_start, measure_speed, open_account, reading_s
-from search.policy.ranking import Judge, read_finalists, reads
+from search.policy.forecast import Forecast, Times, check_start, measure_speed, open_account, reading_s
+from search.policy.ranking import Judge, SearchOutcome, read_finalists, reads
 from search.run import Run, Tools, run_search
 from search.space import make_space
 from search.study.study import Study
@@ -221,3 +221,63 @@ def test_a_resumed_study_with_nothing_to_do_says_why(tmp_path: Path) -> None:
     spent = sum(r.result.images for r in counted.finished() if r.result)
     assert f"seen {spent:,} training images" in why_nothing(counted, trainer.images)
     assert f"--resume --images {2 * spent}" in why_nothing(counted, trainer.images)
+
+
+def test_of_a_budget_that_would_do_only_the_trainings_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """40 s, of which one epoch and two trainings are had; with thirty epochs and nine more trainings it needs
+    29 epochs of 2 s and 9 times 2 s more."""
+    study, trainer = make_study(tmp_path / "s", trials=None, budget_s=40.0), FakeTrainer()
+    open_account(study, trainer.images, times=times(40.0, begun=time.time() - 30), speed=SPEED)
+    plan = plan_of(study, account_of(study, trainer.images, []))
+    assert (plan.whole, plan.shorts, plan.longs) == (1.0, 0, 0)
+    enough = Plan(30.0, 20.0, 1.0, 0.5, 6, 2.0, 3)
+    known = Forecast(True, "thin", 0.8, 0.1, None, enough=enough)
+    monkeypatch.setattr(search.output.summary, "forecast", lambda *_, **__: known)
+    assert expectation(study, trainer, 0.0).endswith(": it needs about 1 min 56 s here")  # type: ignore[arg-type]
+
+
+def ended(directory: Path, **changes: Any) -> tuple[Study, SearchOutcome]:
+    study, trainer = (
+        make_study(directory, **{"threshold": 0.8, "trials": None, "images": 12_000, **changes}),
+        FakeTrainer(),
+    )
+    open_account(study, trainer.images)
+    view = LiveView(study, trainer, Console(file=io.StringIO()), lambda done: None)
+    return study, Run(study, trainer, Tools(fake_score(trainer), lambda: False), view)()
+
+
+def test_what_misses_the_threshold_names_the_option_that_helps(tmp_path: Path) -> None:
+    study, outcome = ended(tmp_path / "s")
+    spent = sum(r.result.images for r in study.finished() if r.result)
+    for settings, option in (
+        (study.settings, f"--images {2 * spent}"),
+        (replace(study.settings, images=None, budget_s=45.0), "--budget 1m30s"),
+        (replace(study.settings, images=None, trials=study.claims.taken()), f"--trials {study.claims.taken() + 10}"),
+    ):
+        study.settings, file = settings, io.StringIO()
+        print_summary(Console(file=file), study, replace(outcome, winner=None))
+        assert f"on the test set: give --resume {option}, or begin another study" in file.getvalue()
+
+
+def test_a_pipe_gets_whole_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study, outcome = ended(tmp_path / "s")
+    assert outcome.winner is not None
+    print_summary(standard_output(), study, outcome)
+    said = capsys.readouterr().out
+    (line,) = [line for line in said.splitlines() if line.startswith("winner: ")]
+    assert len(line) > 80 and line.endswith(" ops")
+    assert all(finalist.record.key in said for finalist in outcome.finalists)
+
+
+def test_a_study_that_has_a_network_shows_it_where_no_time_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, outcome = ended(tmp_path / "s", dataset="digits")
+    study.close()
+    file = io.StringIO()
+    options = {**default_options(), "resume": True, "directory": tmp_path / "s", "budget": "45s"}
+    found = run_search(Console(file=file, width=10_000), **{**options, "begun": time.monotonic() - 100})
+    assert "nothing was trained, and what the study has is shown: --budget 45s is too small" in file.getvalue()
+    assert found is not None and outcome.winner is not None and found.winner is not None
+    assert found.winner.record.key == outcome.winner.record.key and "winner: " in file.getvalue()
+    assert len(reads(tmp_path / "s")) == len(outcome.finalists)  # none was read again

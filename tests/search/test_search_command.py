@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,12 +14,16 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from fake_trainer import FakeTrainer
+from test_search_engine import make_study
 
 from contest.errors import UsageError
 from scoring import score_file
 from search.commands import report, search, status
+from search.policy.forecast import open_account
 from search.policy.ranking import reads
 from search.study.study import open_study
+from search.work import next_work
 
 SMALL = ["--dataset", "digits", "--epochs", "4/4", "--finalists", "1", "--fix", "structured=0"]
 
@@ -104,6 +109,45 @@ def test_a_study_is_not_overwritten(tmp_path: Path) -> None:
 def test_no_study_to_resume(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no study"):
         CliRunner().invoke(search, ["--resume", "--study", str(tmp_path / "none")], catch_exceptions=False)
+
+
+def told(directory: Path) -> str:
+    done = CliRunner().invoke(status, [str(directory)], catch_exceptions=False)
+    assert done.exit_code == 0
+    return done.output
+
+
+def test_status_counts_what_runs_and_says_who_was_interrupted_or_waits(tmp_path: Path) -> None:
+    study, trainer = make_study(tmp_path / "s", trials=None, images=60_000), FakeTrainer()
+    open_account(study, trainer.images)
+    first = next_work(study, trainer)
+    assert first is not None and first.stage == "parent"
+    left = 60_000 - 1000 * first.candidate.train.epochs  # an epoch of the fake trainer has 1,000 images
+    assert f"left: {left:,.0f} images\n" in told(tmp_path / "s")
+    assert f"now: trial {first.trial.number} (parent" in told(tmp_path / "s")
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    work = study.optuna.get_trials()[first.trial.number].user_attrs["work"]
+    first.trial.set_user_attr("work", {**work, "worker": f"{socket.gethostname()}:{gone.pid}"})
+    said = told(tmp_path / "s")
+    assert f"interrupted: trial {first.trial.number} (parent" in said and "now:" not in said
+    assert f"nobody works on it; go on with: contest search --resume --study {tmp_path / 's'}\n" in said
+    assert study.reap() == 1
+    said = told(tmp_path / "s")
+    assert "waiting: trial 1 (parent" in said and "now:" not in said and "interrupted" not in said
+    study.close()
+
+
+def test_status_of_a_study_that_has_not_begun_writes_nothing(tmp_path: Path) -> None:
+    directory = tmp_path / "s"
+    study = make_study(directory)
+    study.close()
+    for file in directory.glob("study.db*"):
+        file.unlink()
+    assert "holds a study that has not begun" in told(directory)
+    assert [file.name for file in directory.iterdir()] == ["study.json"]
+    with pytest.raises(UsageError, match=r"has not begun.*contest search --resume --study"):
+        CliRunner().invoke(report, [str(directory)], catch_exceptions=False)
 
 
 @pytest.mark.slow

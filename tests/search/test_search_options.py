@@ -11,7 +11,8 @@ from click.testing import CliRunner, Result
 from fake_trainer import FakeTrainer, enqueue_random
 
 from contest.errors import UsageError
-from search.commands import search
+from search.commands import default_options, search
+from search.options import fresh, resumed
 from search.space import make_space
 from search.study.settings import StudySettings
 from search.study.storage import open_storage, storage_url
@@ -41,6 +42,8 @@ def call(*arguments: str) -> Result:
         (["--teacher", "bundled"], "takes 3x32x32 images"),
         (["--rule", "nosuch.toml"], "neither one of"),
         (["--epochs", "many"], "--epochs many"),
+        (["--images", "2000", "--budget", "60s"], "--images 2000 --budget 60s: .* leave one out"),
+        (["--plan", "--resume"], "--plan --resume: a plan is of a new study; .* contest status"),
     ],
 )
 def test_a_wrong_option_leaves_nothing_behind(tmp_path: Path, arguments: list[str], message: str) -> None:
@@ -128,6 +131,18 @@ def test_what_cannot_change_says_so(tmp_path: Path, arguments: list[str]) -> Non
     assert isinstance(result.exception, UsageError)
     assert f"{arguments[0]} cannot change in a study that was begun" in str(result.exception)
     assert StudySettings.load(tmp_path) == settings
+
+
+def test_images_and_time_take_each_others_place(tmp_path: Path) -> None:
+    options = {**default_options(), "dataset": "digits", "budget": "45s"}
+    fresh(tmp_path, options).save(tmp_path)
+    counted = resumed(tmp_path, {**options, "budget": None, "images": 3000})
+    assert (counted.images, counted.budget_s) == (3000, None)
+    counted.save(tmp_path)
+    timed = resumed(tmp_path, options)
+    assert (timed.images, timed.budget_s) == (None, 45.0)
+    with pytest.raises(UsageError, match="not both"):
+        resumed(tmp_path, {**options, "images": 3000})
 
 
 def test_the_score_of_a_rule_in_a_file(tmp_path: Path) -> None:
