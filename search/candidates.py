@@ -10,6 +10,7 @@ from importlib.resources import files
 from typing import Any, Literal
 
 from contest.candidate import Architecture, Bits, Candidate, Recipe, number_epochs
+from contest.errors import UsageError
 from contest.networks.options import Value
 from contest.networks.registry import family_rows
 from search.space import Space
@@ -81,6 +82,16 @@ def check_space(space: Space, changes: Mapping[str, Any]) -> None:
         draw = space.dimensions[name]
         for value in draw.choices or (draw.low, draw.high):
             to_candidate(space.complete({name: value}), epochs=10.0)
+
+
+def check_taught(space: Space, *, taught: bool) -> None:
+    """Raise UsageError for a study that asks for soft labels (`distillation` above 0) and has no teacher for them."""
+    weights = [weight for weight in space.dimensions["distillation"].grid() if isinstance(weight, int | float)]
+    if not taught and max(weights, default=0) > 0:
+        raise UsageError(
+            f"distillation = {max(weights):g} is the weight of a teacher's soft labels, and this study has no teacher: "
+            "give one (--teacher FILE or --teacher-epochs N), or fix distillation=0"
+        )
 
 
 def bits_of(architecture: Architecture, v: Mapping[str, Any]) -> Bits:

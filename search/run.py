@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from rich.console import Console
 
 from contest.errors import ContestError, TrainingError, UsageError
-from search.candidates import check_space, seeds, to_candidate, whole
+from search.candidates import check_space, check_taught, seeds, to_candidate, whole
 from search.given import Given, adopt
 from search.options import fresh, resumed
 from search.output.progress import LiveView, duration, tracker
@@ -140,6 +140,7 @@ def prepare(console: Console, trainer: PipelineTrainer, options: dict[str, Any])
         console.print(f"no teacher: the bundled one is left out, since {reason}", soft_wrap=True, highlight=False)
         settings = dataclasses.replace(settings, teachers=(), taught_epochs=0)
         space = make_space(trainer.image_shape, settings.narrowed)
+    check_taught(space, taught=settings.taught)
     trainer.settings = settings
     if options["resume"]:
         return space, []
@@ -316,7 +317,7 @@ class Run:
 
     def train(self) -> None:
         """Everything but the test set."""
-        if self.study.settings.teachers or self.study.settings.teacher_epochs:
+        if self.study.settings.taught:
             self.view.stage("teacher")
             self.tools.teacher()
         work_until_done(

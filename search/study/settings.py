@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -80,6 +81,11 @@ class StudySettings:
             raise UsageError(f"rungs {self.rungs} must rise and end with 1.0 (fractions of a trial's epochs)")
         if self.explore_epochs <= 0 or self.refine_epochs < 0:
             raise UsageError("epochs must be positive")
+        if not 0 <= self.teacher_epochs < math.inf:
+            raise UsageError(
+                f"--teacher-epochs {self.teacher_epochs:g}: a teacher is trained for a number of epochs above 0, such "
+                "as 30; 0 trains none"
+            )
         if self.taught_epochs and not (self.teachers or self.teacher_epochs):
             raise UsageError("taught_epochs has nobody who answers: give a teacher (--teacher or --teacher-epochs)")
         if not 0 <= self.threshold <= 1:

@@ -203,7 +203,7 @@ class PipelineTrainer:
 
     def teach(self) -> bool:
         """Make the study's teacher ready; False if it has none."""
-        if not self.settings.teachers and not self.settings.teacher_epochs:
+        if not self.settings.taught:
             return False
         if not self.settings.taught_epochs:  # one set of answers serves every recipe
             self.soft_labels(Recipe())

@@ -41,6 +41,10 @@ def call(*arguments: str) -> Result:
         (["--teacher", "bundled"], "takes 3x32x32 images"),
         (["--rule", "nosuch.toml"], "neither one of"),
         (["--epochs", "many"], "--epochs many"),
+        (["--teacher-epochs", "-1"], "--teacher-epochs -1: .* above 0"),
+        (["--teacher-epochs", "nan"], "--teacher-epochs nan: .* above 0"),
+        (["--teacher-epochs", "inf"], "--teacher-epochs inf: .* above 0"),
+        (["--fix", "distillation=0.9"], "distillation = 0.9 is .* no teacher: give one .--teacher FILE"),
     ],
 )
 def test_a_wrong_option_leaves_nothing_behind(tmp_path: Path, arguments: list[str], message: str) -> None:

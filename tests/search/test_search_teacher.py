@@ -158,6 +158,11 @@ def test_taught_epochs_need_a_teacher(tmp_path: Path) -> None:
         CliRunner().invoke(search, [*SMALL, "--taught-epochs", "2", "--study", str(tmp_path)], catch_exceptions=False)
 
 
+def test_who_has_no_teacher_trains_none_for_soft_labels(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nobody to learn from: give a teacher .--teacher"):
+        trainer_at(tmp_path, teacher_epochs=0.0).soft_labels(Recipe())
+
+
 def test_the_bundled_teacher_teaches_cifar10_only(tmp_path: Path) -> None:
     (file,) = teacher_files(("bundled",))
     provenance = load(file).manifest.provenance
