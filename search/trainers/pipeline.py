@@ -22,6 +22,7 @@ from search.trainers.protocol import OnStep, Progress, Speed, Trained
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from contest.datasets import Images
     from contest.training import Ensemble, Epoch
@@ -143,6 +144,12 @@ class PipelineTrainer:
         model, seen = save(outcome.network, directory / "model.pt"), outcome.validation
         assert seen is not None
         return Trained(seen.correct, seen.total, price_after(model, self.settings.rule), model, seen.loss)
+
+    def accuracy(self, model: nn.Module) -> float:
+        """Of a network, on the validation images."""
+        from contest.training import evaluate
+
+        return evaluate(model, self._validation, device=self.device).accuracy
 
     def some_images(self, count: int) -> Images:
         """The first training images: for timing."""
