@@ -57,7 +57,7 @@ def adopt(source: Path, directory: Path, trainer: PipelineTrainer, space: Space)
     if not source.is_file():
         raise UsageError(f"{source}: no such file; give a checkpoint, a model.pt, a candidate.json or a study")
     if source.suffix == ".json":
-        return [_of_candidate(Candidate.from_json(source.read_text()), trainer, space)]
+        return [_of_candidate(Candidate.read(source), trainer, space)]
     from contest.training.checkpoint import write
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -166,6 +166,11 @@ def _of_candidate(candidate: Candidate, trainer: PipelineTrainer, space: Space) 
 
 def _of_study(source: Path, directory: Path, trainer: PipelineTrainer, space: Space) -> list[Given]:
     """The float parents of the three best networks of a study."""
+    if not (source / "study.json").is_file():
+        raise UsageError(
+            f"--start {source}: this folder holds no study (no study.json); give a study's directory, a train.ckpt, a "
+            "model.pt or a candidate.json"
+        )
     study = open_study(source)
     best = Judge(study.settings, study.records(), trainer.classes).leaders()
     study.close()

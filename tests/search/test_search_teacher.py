@@ -292,6 +292,11 @@ def test_what_saw_other_images_or_does_not_say_which_is_refused(tmp_path: Path, 
     with pytest.raises(UsageError, match="neither a checkpoint nor a model"):
         (tmp_path / "text.pt").write_text("no network")
         adopt(tmp_path / "text.pt", tmp_path, trainer, space)
+    with pytest.raises(UsageError, match=r"holds no study \(no study.json\); give a study's directory"):
+        adopt(float_training, tmp_path, trainer, space)
+    with pytest.raises(UsageError, match=r"b\.json: not a candidate: no text"):
+        (tmp_path / "b.json").write_bytes(b"\xff\x00")
+        adopt(tmp_path / "b.json", tmp_path, trainer, space)
     assert not (tmp_path / "parents").exists()
 
 
