@@ -9,7 +9,7 @@ from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any, Literal
 
-from contest.candidate import Architecture, Bits, Candidate, Recipe, number_epochs
+from contest.candidate import Architecture, Bits, Candidate, Recipe, check, number_epochs
 from contest.errors import UsageError
 from contest.networks.options import Value
 from contest.networks.registry import family_rows
@@ -124,7 +124,11 @@ def check_space(space: Space, changes: Mapping[str, Any]) -> None:
     for name in changes:
         draw = space.dimensions[name]
         for value in draw.choices or (draw.low, draw.high):
-            to_candidate(space.complete({name: value}), epochs=10.0)
+            made = to_candidate(space.complete({name: value}), epochs=10.0)
+            check(made.train)
+            check(made.tune)
+            if name == "tune_share" and not 0 < float(value) < 1:
+                raise UsageError(f"tune_share = {value} must lie between 0 and 1: the quantised part of all epochs")
 
 
 def check_taught(space: Space, *, taught: bool) -> None:
