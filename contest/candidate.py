@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from contest.errors import UsageError
@@ -201,8 +202,22 @@ class Candidate:
                 ratios=tuple((str(name), float(ratio)) for name, ratio in data.pop("ratios", ())),
                 **data,
             )
-        except (TypeError, KeyError, ValueError, AttributeError) as error:
+        except KeyError as error:
+            raise UsageError(f"not a candidate: it has no {error}") from error
+        except (TypeError, ValueError, AttributeError) as error:
             raise UsageError(f"not a candidate: {error}") from error
+
+    @staticmethod
+    def read(path: Path) -> Candidate:
+        """The candidate in a file. Raises UsageError, which names the file, for any other content."""
+        try:
+            return Candidate.from_json(path.read_text(encoding="utf-8"))
+        except UnicodeDecodeError as error:
+            raise UsageError(
+                f"{path}: not a candidate: no text ({error}); give a candidate.json of a search"
+            ) from error
+        except UsageError as error:
+            raise UsageError(f"{path}: {error}; give a candidate.json of a search") from error
 
 
 def _architecture(data: dict[str, Any]) -> Architecture:

@@ -180,7 +180,7 @@ def candidate_of(
     from contest.pruning import read_ratios
 
     if Path(what).suffix == ".json":
-        return changed(Candidate.from_json(Path(what).read_text()), given_options())
+        return changed(Candidate.read(Path(what)), given_options())
     return Candidate(
         networks.parse(what),
         dataclasses.replace(parse_bits(bits, edge_bits, int(number_bits)), symmetric=symmetric),

@@ -39,13 +39,26 @@ def with_run_file(command: click.Command) -> click.Command:
         click.Option(
             ["--print-config"],
             is_flag=True,
+            is_eager=True,
             expose_value=False,
             callback=_note,
             help="Print the options as such a file, and do nothing else.",
         ),
     ]
+    for parameter in command.params:
+        _is_not_missed(parameter)
     command.callback = _printing(command.callback)
     return command
+
+
+def _is_not_missed(parameter: click.Parameter) -> None:
+    """Where options are only printed, a required one may be left out."""
+    missing = parameter.value_is_missing
+
+    def value_is_missing(value: Any) -> bool:
+        return missing(value) and not click.get_current_context().meta.get(_PRINT)
+
+    parameter.value_is_missing = value_is_missing  # type: ignore[method-assign]
 
 
 def _options(command: click.Command) -> dict[str, click.Option]:
@@ -70,15 +83,25 @@ def _read(context: click.Context, _: click.Parameter, path: Path | None) -> None
         if option is None or option.name is None:
             near = did_you_mean(key, options)
             raise UsageError(f"'{path}': `contest {context.info_name}` has no option '{key}'{near}")
-        values[option.name] = _given(value)
+        values[option.name] = _given(f"'{path}': {key} = {json.dumps(value, default=str)}", option, value)
     context.default_map = {**(context.default_map or {}), **values}
 
 
-def _given(value: Any) -> Any:
-    """As the command line would give it: texts, and lists of texts; true and false of a switch as they are."""
-    if isinstance(value, list):
-        return [_given(one) for one in value]
-    return value if isinstance(value, bool) else str(value)
+def _given(what: str, option: click.Option, value: Any) -> Any:
+    """As the command line would give it: a text; a list of them where an option may be given again, which one text
+    stands for too; true and false of a switch as they are. Raises UsageError for what the option cannot take."""
+    if option.multiple or option.nargs != 1:
+        return [_text(what, one) for one in (value if isinstance(value, list) else [value])]
+    if isinstance(value, bool) and (option.is_flag or option.type is click.BOOL):
+        return value
+    return _text(what, value)
+
+
+def _text(what: str, value: Any) -> str:
+    if isinstance(value, bool | list | dict):
+        kind = "a list" if isinstance(value, list) else "a table" if isinstance(value, dict) else "true or false"
+        raise UsageError(f"{what}: this option takes a text or a number, not {kind}")
+    return str(value)
 
 
 def _note(context: click.Context, _: click.Parameter, value: bool) -> None:

@@ -9,7 +9,8 @@ from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any, Literal
 
-from contest.candidate import Architecture, Bits, Candidate, Recipe, number_epochs
+from contest.candidate import Architecture, Bits, Candidate, Recipe, check, number_epochs
+from contest.errors import UsageError
 from contest.networks.options import Value
 from contest.networks.registry import family_rows
 from search.space import Space
@@ -68,6 +69,49 @@ def compressed(parent: Candidate, v: Mapping[str, Any], *, tune_epochs: float) -
     )
 
 
+def compression_of(candidate: Candidate) -> dict[str, Value]:
+    """The dimensions by which `compressed` makes a candidate's bits, zeros and tuning; none for a float network."""
+    bits, zeros = candidate.bits, candidate.structured + candidate.unstructured
+    if not (bits.quantised or zeros or candidate.ratios):
+        return {}
+    row, depths = family_rows()[candidate.architecture.family], candidate.architecture.options.get("depths")
+    stages = len(depths) if isinstance(depths, tuple) else 0
+    base = bits.weights, bits.activations
+
+    def own(*names: str) -> tuple[int, int] | None:
+        return next((bits.layers[name] for name in names if name in bits.layers), None)
+
+    def shift(name: str) -> int:
+        return max(own(name) or base) - max(base)
+
+    found: dict[str, Value] = {
+        "structured": candidate.structured,
+        "channels": candidate.channels,
+        "pruning": candidate.pruning,
+        "weight_bits": bits.weights,
+        "activation_bits": bits.activations,
+        "number_bits": bits.numbers,
+        "symmetric": bits.symmetric,
+        "first_bits": max(own(row.first, "first") or (8, 8)),  # who says nothing of it has the image as it is
+        "last_bits": max(own(row.last, "last") or (min(base), min(base))),
+        "shift_1": shift("stages.0"),
+        "shift_3": shift(f"stages.{min(3, stages) - 1}"),
+        **{f"tune_{name}": value for name, value in vars(candidate.tune).items() if not isinstance(value, tuple)},
+    }
+    for name, kind in kinds(candidate.architecture).items():
+        found.setdefault(f"{kind}_shift", shift(name))
+    if not candidate.ratios:
+        found["sparsity"] = candidate.unstructured / (1 - candidate.structured)
+    return found
+
+
+def lengthened(candidate: Candidate, epochs: float) -> Candidate:
+    """A candidate whose float training has (whole) epochs, and a warm-up that fits into them."""
+    epochs = whole(epochs, epochs)
+    warmup = round(min(candidate.train.warmup_epochs, 0.1 * epochs), 2)
+    return replace(candidate, train=replace(candidate.train, epochs=epochs, warmup_epochs=warmup))
+
+
 def to_candidate(v: Mapping[str, Any], *, epochs: float, seed: int = 0) -> Candidate:
     """The candidate that `v` stand for by themselves, trained for `epochs` in all."""
     tune = whole(epochs * float(v["tune_share"]), epochs)
@@ -80,7 +124,21 @@ def check_space(space: Space, changes: Mapping[str, Any]) -> None:
     for name in changes:
         draw = space.dimensions[name]
         for value in draw.choices or (draw.low, draw.high):
-            to_candidate(space.complete({name: value}), epochs=10.0)
+            made = to_candidate(space.complete({name: value}), epochs=10.0)
+            check(made.train)
+            check(made.tune)
+            if name == "tune_share" and not 0 < float(value) < 1:
+                raise UsageError(f"tune_share = {value} must lie between 0 and 1: the quantised part of all epochs")
+
+
+def check_taught(space: Space, *, taught: bool) -> None:
+    """Raise UsageError for a study that asks for soft labels (`distillation` above 0) and has no teacher for them."""
+    weights = [weight for weight in space.dimensions["distillation"].grid() if isinstance(weight, int | float)]
+    if not taught and max(weights, default=0) > 0:
+        raise UsageError(
+            f"distillation = {max(weights):g} is the weight of a teacher's soft labels, and this study has no teacher: "
+            "give one (--teacher FILE or --teacher-epochs N), or fix distillation=0"
+        )
 
 
 def bits_of(architecture: Architecture, v: Mapping[str, Any]) -> Bits:

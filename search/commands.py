@@ -268,17 +268,24 @@ def _share_the_cores(workers: int) -> None:
 
 
 def parse_fixed(texts: tuple[str, ...]) -> dict[str, list[int | float | str]]:
-    """`("weight_bits=2,3",)` -> `{"weight_bits": [2, 3]}`. Raises UsageError for text without `=`."""
-    fixed = {}
+    """`("weight_bits=2,3",)` -> `{"weight_bits": [2, 3]}`. Raises UsageError for text without `=`, or a second one."""
+    fixed: dict[str, list[int | float | str]] = {}
     for text in texts:
         name, equals, values = text.partition("=")
         if not equals or not values:
             raise UsageError(f"--fix {text}: write NAME=VALUE or NAME=VALUE,VALUE")
-        fixed[name.strip()] = [_number(value.strip()) for value in values.split(",")]
+        if (name := name.strip()) in fixed:
+            first = ",".join(map(str, fixed[name]))
+            raise UsageError(
+                f"--fix {name} is given twice: for all of these values write --fix {name}={first},{values}"
+            )
+        fixed[name] = [_number(value.strip()) for value in values.split(",")]
     return fixed
 
 
 def _number(text: str) -> int | float | str:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
     for kind in (int, float):
         try:
             return kind(text)

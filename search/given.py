@@ -16,7 +16,7 @@ from contest.errors import ContestError, UsageError
 from contest.files import beside
 from contest.networks.options import Value
 from contest.networks.registry import family_rows
-from search.candidates import architecture_of, float_candidate, seeds
+from search.candidates import architecture_of, compression_of, float_candidate, seeds
 from search.policy.ranking import Judge
 from search.space import Space
 from search.study.study import open_study
@@ -38,7 +38,7 @@ class Given:
     exact: bool
     """Whether that point is this very architecture."""
     accuracy: float | None = None
-    """On validation, as its training says."""
+    """On validation, as its training says, or measured; None where there are no weights."""
 
     @property
     def trained(self) -> bool:
@@ -57,7 +57,7 @@ def adopt(source: Path, directory: Path, trainer: PipelineTrainer, space: Space)
     if not source.is_file():
         raise UsageError(f"{source}: no such file; give a checkpoint, a model.pt, a candidate.json or a study")
     if source.suffix == ".json":
-        return [_of_candidate(Candidate.from_json(source.read_text()), trainer, space)]
+        return [_of_candidate(Candidate.read(source), trainer, space)]
     from contest.training.checkpoint import write
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -141,6 +141,8 @@ def _of_checkpoint(
     values, exact = nearest(made, space)
     parent = float_candidate(values, epochs=0.0, seed=trainer.settings.seed)
     accuracy = history[-1].get("validation_accuracy") if history else None
+    if accuracy is None:  # a stored network was measured by nobody who would say so
+        accuracy = trainer.accuracy(model)
     return Given(replace(parent, architecture=made.architecture, start=content), values, exact, accuracy)
 
 
@@ -164,6 +166,11 @@ def _of_candidate(candidate: Candidate, trainer: PipelineTrainer, space: Space) 
 
 def _of_study(source: Path, directory: Path, trainer: PipelineTrainer, space: Space) -> list[Given]:
     """The float parents of the three best networks of a study."""
+    if not (source / "study.json").is_file():
+        raise UsageError(
+            f"--start {source}: this folder holds no study (no study.json); give a study's directory, a train.ckpt, a "
+            "model.pt or a candidate.json"
+        )
     study = open_study(source)
     best = Judge(study.settings, study.records(), trainer.classes).leaders()
     study.close()
@@ -183,7 +190,8 @@ def _of_study(source: Path, directory: Path, trainer: PipelineTrainer, space: Sp
 def nearest(candidate: Candidate, space: Space) -> tuple[dict[str, Value], bool]:
     """The point of the space that is nearest to a candidate, and whether it has the very architecture.
 
-    The best starting point of the family, changed in one dimension at a time while that brings it nearer.
+    The best starting point of the family, changed in one dimension at a time while that brings it nearer, with what of
+    the candidate's recipe its children keep, and with the bits, zeros and tuning of a candidate that is compressed.
     """
     family = candidate.architecture.family
     points = [p for p in seeds(space) if p["family"] == family] or [space.complete({"family": family})]
@@ -199,7 +207,8 @@ def nearest(candidate: Candidate, space: Space) -> tuple[dict[str, Value], bool]
                 if (further := _distance(candidate.architecture, changed)) < distance - 1e-9:
                     best, distance, improved = changed, further, True
     recipe = {n: v for n, v in vars(candidate.train).items() if n in RECIPE_KEPT and n in space.parts}
-    return space.complete({**best, **recipe}), distance < 1e-9
+    settings = {n: v for n, v in compression_of(candidate).items() if n in space.compression}
+    return space.complete({**best, **recipe, **settings}), distance < 1e-9
 
 
 RECIPE_KEPT = ("optimiser", "weight_decay", "label_smoothing", "batch_size", "flip", "crop")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,13 @@ def fresh(directory: Path, options: dict[str, Any]) -> StudySettings:
         parse_epochs(options["epochs"]) if options["epochs"] else DEFAULT_EPOCHS.get(dataset, (10.0, 40.0))
     )
     changes = read_space(options["space_file"]) if options["space_file"] else {}
+    if options["family"] and "family" in options["fixed"]:
+        raise UsageError(f"--family {options['family']} and --fix family=... say the same twice: leave one of them out")
+    if options["target_score"] is not None and options["objective"] != "target":
+        raise UsageError(
+            f"--target-score {options['target_score']:g} is for --objective target, and this is --objective "
+            f"{options['objective']}: say --objective target too, or leave it out"
+        )
     if options["family"]:
         changes["family"] = [name.strip() for name in options["family"].split(",")]
     changes.update(options["fixed"])
@@ -132,7 +140,7 @@ def resumed(directory: Path, options: dict[str, Any]) -> StudySettings:
         raise UsageError(
             f"{', '.join(FIXED[name] for name in different)} cannot change in a study that was begun: leave it out, or "
             "begin another with another --study directory. What can change: --trials, --images, --budget, --finalists, "
-            "--storage, --workers, --device"
+            "--storage, --workers, --device, --teacher-cache"
         )
     _check_end(options)
     changes: dict[str, Any] = {name: options[name] for name in ("finalists", "variants") if name in given}
@@ -144,6 +152,8 @@ def resumed(directory: Path, options: dict[str, Any]) -> StudySettings:
         changes |= {"images": None, "budget_s": parse_duration(options["budget"])}
     if options["storage"]:
         changes["storage"] = options["storage"]
+    if options["teacher_cache"]:
+        changes["answers"] = str(options["teacher_cache"].resolve())
     return dataclasses.replace(settings, **changes)
 
 
@@ -187,6 +197,9 @@ def parse_epochs(text: str) -> tuple[float, float]:
     """`10` -> (10, 40); `10/30` -> (10, 30)."""
     try:
         explore, slash, refine = text.partition("/")
-        return float(explore), float(refine) if slash else 4 * float(explore)
+        epochs = float(explore), float(refine) if slash else 4 * float(explore)
     except ValueError as error:
         raise UsageError(f"--epochs {text}: write a number, or two as in 10/40") from error
+    if not (0 < epochs[0] < math.inf and 0 <= epochs[1] < math.inf):
+        raise UsageError(f"--epochs {text}: epochs are a number above 0, such as 10, or two as in 10/40")
+    return epochs

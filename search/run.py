@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from rich.console import Console
 
 from contest.errors import ContestError, TrainingError, UsageError, command
-from search.candidates import check_space, seeds, to_candidate, whole
+from search.candidates import check_space, check_taught, lengthened, seeds, to_candidate
 from search.given import Given, adopt
 from search.options import fresh, resumed
 from search.output.progress import LiveView, duration, tracker
@@ -41,7 +41,7 @@ from search.space import Space, make_space
 from search.study.settings import StudySettings
 from search.study.storage import check_writable, open_storage, storage_url
 from search.study.study import FINISHED, NotBegunError, Study, open_study
-from search.study.trial import TrialRecord
+from search.study.trial import GIVEN, TrialRecord
 from search.trainers.isolated import IsolatedTrainer
 from search.trainers.pipeline import PipelineTrainer
 from search.trainers.protocol import Speed, Trainer
@@ -104,8 +104,7 @@ def go_on(
         directory, settings, space, open_storage(url, heartbeat_s=settings.heartbeat_s, grace_s=settings.grace_s)
     )
     study.optuna.set_user_attr(FINISHED, False)
-    enqueue_given(study, given)
-    enqueue_given(study, given, plan_study(console, study, trainer, speed, times))
+    plan_study(console, study, trainer, given, speed, times)
     before = len(study.finished())
     helpers = start_workers(directory, options)
     view = LiveView(study, trainer, console, lambda done: seconds_left(study, trainer.images, study.records(), done))
@@ -136,7 +135,7 @@ def at_hand(directory: Path, settings: StudySettings) -> tuple[Study, SearchOutc
     if not judge.networks:
         return None
     found = read_finalists(study, judge, scorer(settings), convert, until=time.time())
-    best = winner(found, settings.rule_name, settings.threshold)
+    best = winner(found, settings)
     return study, SearchOutcome(found, best, load_stages(directory))
 
 
@@ -162,8 +161,7 @@ def plan_only(console: Console, begun: float, started_s: float, options: dict[st
         speed, times = timed(trainer, space, sum(one.trained for one in given), begun, started_s)
         trainer.settings.save(directory)
         study = Study(directory, trainer.settings, space, open_storage(storage_url(None, directory)))
-        enqueue_given(study, given)
-        plan_study(console, study, trainer, speed, times, patience_s=math.inf)
+        plan_study(console, study, trainer, given, speed, times, patience_s=math.inf)
         study.close()
 
 
@@ -187,6 +185,7 @@ def prepare(console: Console, trainer: PipelineTrainer, options: dict[str, Any])
         console.print(f"no teacher: the bundled one is left out, since {reason}", soft_wrap=True, highlight=False)
         settings = dataclasses.replace(settings, teachers=(), taught_epochs=0)
         space = make_space(trainer.image_shape, settings.narrowed)
+    check_taught(space, taught=settings.taught)
     trainer.settings = settings
     if options["resume"]:
         return space, []
@@ -214,11 +213,8 @@ def enqueue_given(study: Study, given: list[Given], plan: Plan | None = None) ->
         if one.trained != (plan is None):
             continue
         if plan is not None:
-            epochs = whole(plan.parent or plan.another, plan.parent or plan.another)
-            warmup = round(min(candidate.train.warmup_epochs, 0.1 * epochs), 2)
-            train = dataclasses.replace(candidate.train, epochs=epochs, warmup_epochs=warmup)
-            candidate = dataclasses.replace(candidate, train=train)
-        study.enqueue(study.space.asked(one.values), candidate, "parent", rung, forecast=one.accuracy, why="given")
+            candidate = lengthened(candidate, plan.parent or plan.another)
+        study.enqueue(study.space.asked(one.values), candidate, "parent", rung, forecast=one.accuracy, why=GIVEN)
 
 
 def timed(
@@ -257,16 +253,22 @@ def plan_study(
     console: Console,
     study: Study,
     trainer: PipelineTrainer,
+    given: list[Given],
     speed: Speed | None,
     times: Times | None,
     *,
     patience_s: float | None = None,
-) -> Plan:
-    """Open the study's account and say what is planned, and what time it takes. patience_s: see `print_plan`."""
+) -> None:
+    """Open the study's account, put what it was given into its queue, and say what is planned and what time it takes.
+
+    patience_s: see `print_plan`.
+    """
+    enqueue_given(study, given)
     plan = open_account(study, trainer.images, times=times, speed=speed)
+    enqueue_given(study, given, plan)
     if speed is None or times is None:
         print_plan(console, study, trainer, plan, None, patience_s=patience_s)
-        return plan
+        return
     console.print(
         f"speed here: {speed.float_images_per_s:,.0f} images/s float, {speed.tuned_images_per_s:,.0f} quantised "
         f"({speed.macs / 1e6:.3g} million multiply-accumulates each)",
@@ -278,7 +280,6 @@ def plan_study(
     left = (seconds_left(study, trainer.images, study.records()) or 0.0) + times.teaching
     ends_at = times.over_at if study.settings.budget_s else time.time() + left
     print_plan(console, study, trainer, plan, ends_at, patience_s=patience_s)
-    return plan
 
 
 def scorer(settings: StudySettings) -> Any:
@@ -361,7 +362,7 @@ class Run:
 
     def train(self) -> None:
         """Everything but the test set."""
-        if self.study.settings.teachers or self.study.settings.teacher_epochs:
+        if self.study.settings.taught:
             self.view.stage("teacher")
             self.tools.teacher()
         work_until_done(

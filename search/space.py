@@ -6,6 +6,7 @@ candidate is recognised, and every combination can be built: what depends on ano
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -162,18 +163,7 @@ class Space:
 
 def _changed(name: str, old: Draw, change: Any) -> Draw:
     if isinstance(change, Mapping):
-        try:
-            new = replace(old, choices=(), **change)
-        except TypeError as error:
-            raise UsageError(f"space: {name} = {dict(change)}: use low, high, step and log") from error
-        numbers = [new.low, new.high]
-        if (
-            not all(isinstance(n, int | float) for n in numbers)
-            or not new.low <= new.high
-            or (new.log and new.low <= 0)
-        ):
-            raise UsageError(f"space: {name}: low = {new.low} must not lie above high = {new.high} (log: above 0)")
-        return new
+        return _range(name, old, change)
     choices = tuple(change) if isinstance(change, list | tuple) else (change,)
     if not choices or not all(isinstance(choice, int | float | str | bool) for choice in choices):
         raise UsageError(f"space: {name} = {change!r}: give a value, a list of values or low and high")
@@ -184,23 +174,75 @@ def _changed(name: str, old: Draw, change: Any) -> Draw:
                 why = rows[str(choice)].not_searched if choice in rows else "no family is called so"
                 known = ", ".join(n for n, row in rows.items() if not row.not_searched)
                 raise UsageError(f"space: family {choice!r} is not searched ({why}); choose from {known}")
+    return replace(old, choices=tuple(dict.fromkeys(_of_kind(name, old, choice) for choice in choices)))
+
+
+def _range(name: str, old: Draw, change: Mapping[str, Any]) -> Draw:
+    whole = _whole(old)
+    try:
+        new = replace(old, choices=(), **{"step": old.step or int(whole), **change})
+    except TypeError as error:
+        raise UsageError(f"space: {name} = {dict(change)}: use low, high, step and log") from error
+    numbers = [new.low, new.high]
+    if any(isinstance(choice, str | bool) for choice in old.choices):
+        allowed = ", ".join(map(str, old.choices))
+        raise UsageError(f"space: {name} = {dict(change)}: it has no numbers; give values of {allowed}")
+    if (
+        not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers)
+        or not new.low <= new.high
+        or (new.log and new.low <= 0)
+    ):
+        raise UsageError(f"space: {name}: low = {new.low} must not lie above high = {new.high} (log: above 0)")
+    if "step" in change and not (isinstance(new.step, int) and new.step >= 1):
+        raise UsageError(f"space: {name}: step = {new.step} must be a whole number from 1; leave it out for 1 or none")
+    if new.step and any(n != int(n) for n in numbers):
+        raise UsageError(
+            f"space: {name}: low = {new.low} and high = {new.high} must be whole numbers, as its steps are"
+        )
+    return new
+
+
+def _whole(draw: Draw) -> bool:
+    """Whether only whole numbers are drawn."""
+    return bool(draw.step) or (
+        bool(draw.choices) and all(isinstance(c, int) and not isinstance(c, bool) for c in draw.choices)
+    )
+
+
+TRUTHS: Mapping[str, bool] = {"true": True, "false": False, "1": True, "0": False}
+"""How a dimension that is on or off is written."""
+
+
+def _of_kind(name: str, old: Draw, choice: Value) -> Value:
+    """A choice as its dimension has them: on or off, a (whole) number, or a text that is known where texts are.
+
+    Raises UsageError for any other.
+    """
+    words = [known for known in old.choices if isinstance(known, str)]
+    if name == "family":
+        return choice
+    if name == "pruning" and str(choice).partition(":")[0] in words:
+        from contest.pruning import method  # here, since it imports torch
+
+        method(str(choice))  # raises for an option that it does not have
+        return choice
+    if words:
+        if choice in words:
+            return choice
+    elif old.choices and all(isinstance(known, bool) for known in old.choices):
+        if (truth := TRUTHS.get(str(choice).lower())) is not None:
+            return truth
+    elif isinstance(choice, int | float) and not isinstance(choice, bool) and math.isfinite(choice):
+        if not _whole(old):
+            return choice
+        if choice == int(choice):
+            return int(choice)
+    if not old.choices:
+        allowed = f"{old.low:g} to {old.high:g}"
     else:
-        _check_kind(name, old, choices)
-    return replace(old, choices=choices)
-
-
-def _check_kind(name: str, old: Draw, choices: tuple[Value, ...]) -> None:
-    """A number where numbers are drawn, a text that is known where texts are."""
-    words = [choice for choice in old.choices if isinstance(choice, str)]
-    for choice in choices:
-        if name == "pruning" and str(choice).partition(":")[0] in words:
-            from contest.pruning import method  # here, since it imports torch
-
-            method(str(choice))  # raises for an option that it does not have
-            continue
-        if (isinstance(choice, str) or words) and choice not in words:
-            allowed = ", ".join(map(str, old.choices)) or f"{old.low:g} to {old.high:g}"
-            raise UsageError(f"space: {name} = {choice!r} makes no network; in the default space it is {allowed}")
+        allowed = ", ".join(str(c).lower() if isinstance(c, bool) else str(c) for c in old.choices)
+    kind = "whole numbers, " if _whole(old) else ""
+    raise UsageError(f"space: {name} = {choice!r} makes no network; in the default space it is {kind}{allowed}")
 
 
 def read_space(path: Path) -> dict[str, Any]:

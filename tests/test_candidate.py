@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -76,3 +77,10 @@ def test_bits_that_do_not_exist(wrong: int) -> None:
 def test_what_is_no_candidate(text: str) -> None:
     with pytest.raises(UsageError, match="not a candidate"):
         Candidate.from_json(text)
+
+
+def test_a_file_that_holds_no_candidate_is_named(tmp_path: Path) -> None:
+    for content, why in ((b"\xff\xfe\x00", "no text"), (b"{}", "it has no 'architecture'"), (b"[", "Expecting value")):
+        (tmp_path / "e.json").write_bytes(content)
+        with pytest.raises(UsageError, match=rf"e\.json: not a candidate: {why}.*; give a candidate\.json"):
+            Candidate.read(tmp_path / "e.json")

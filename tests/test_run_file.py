@@ -62,6 +62,20 @@ out = {str(out)!r}
     assert (made.bits.weights, made.bits.symmetric, made.bits.numbers, made.unstructured) == (4, True, 8, 0.25)
 
 
+def test_one_text_stands_for_a_list_of_one(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text('fix = "weight_bits=3"\nteacher = "none"\nplan = true\n')
+    table = tomllib.loads(printed("search", "--config", str(path)))
+    assert (table["fix"], table["teacher"], table["plan"]) == (["weight_bits=3"], ["none"], True)
+
+
+def test_what_is_required_may_be_missing_where_options_are_printed() -> None:
+    assert "# study =" in printed("worker").splitlines()
+    assert "dataset" in tomllib.loads(printed("train"))
+    done = CliRunner().invoke(cli, ["worker"])
+    assert done.exit_code == 2 and "Missing option '--study'" in done.output
+
+
 def test_commands_of_a_group_take_one_too() -> None:
     table = tomllib.loads(printed("lab", "compare", "--model", "vgg16", "--out", "runs"))
     assert table["model"] == "vgg16"
@@ -72,6 +86,9 @@ def test_commands_of_a_group_take_one_too() -> None:
     [
         ("trails = 3", "has no option 'trails' .did you mean 'trials'"),
         ("trials = ", "not a readable TOML file"),
+        ("trials = [5]", r"trials = \[5\]: this option takes a text or a number, not a list"),
+        ("workers = true", "workers = true: this option takes a text or a number, not true or false"),
+        ("fix = [true]", "not true or false"),
     ],
 )
 def test_a_file_that_is_wrong_says_where(tmp_path: Path, text: str, words: str) -> None:

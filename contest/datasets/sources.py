@@ -36,6 +36,8 @@ def load(name: str, directory: Path | None = None, *, download: bool = True) -> 
     Raises DataError where there is nothing to load or what is there is damaged.
     """
     if name == "digits":
+        if directory is not None and not directory.exists():
+            raise DataError(f"--data {directory}: no such folder; the digits come with scikit-learn, so leave it out")
         return _digits()
     given = directory or (Path(os.environ["CONTEST_DATA"]) if os.environ.get("CONTEST_DATA") else None)
     if given is not None:

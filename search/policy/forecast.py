@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from contest.errors import TrainingError, UsageError
-from search.candidates import seeds, to_candidate
+from search.candidates import lengthened, seeds, to_candidate
 from search.policy.accuracy import Measured
 from search.policy.budget import (
     TUNE_SHARE,
@@ -28,7 +28,7 @@ from search.policy.proposals import Parents
 from search.policy.rehearsal import Ending, rehearsals
 from search.policy.situation import CAUTIOUS, Situation, log_error
 from search.study.study import ACCOUNT, Study
-from search.study.trial import Proposal
+from search.study.trial import GIVEN, Proposal
 from search.trainers.protocol import Speed
 
 if TYPE_CHECKING:
@@ -221,8 +221,7 @@ def forecast(now: Situation, *, ratio: float, converged: float, patience_s: floa
     ratio: cost of a quantised epoch in float ones; converged: epochs of a float training that suffice. patience_s: for
     rehearsals, which are made where some fit in.
     """
-    given = _given(now)
-    first, error = given or (Parents(now).first(), None)
+    first, error = _first(now)
     if first is None:
         return None
     means, chances, prices = _settings(now, first, error)
@@ -258,21 +257,32 @@ def _enough(now: Situation, ratio: float, converged: float) -> Plan | None:
     while factor < LONGEST:
         factor *= 1.25
         more = replace(now, plan=make_plan(factor * now.plan.whole, ratio, converged, images=now.known.images))
-        longer = Parents(more).first()
+        longer, _ = _first(more)
         if longer is not None and float(_settings(more, longer)[1].max()) >= CAUTIOUS:
             return more.plan
     return None
 
 
-def _given(now: Situation) -> tuple[Proposal, Measured] | None:
-    """The best of the parents that the study was given, with its error as its training says."""
-    records = [r for r in now.known.records if r.candidate.start and r.stage == "parent" and r.forecast is not None]
-    if not records:
-        return None
-    best = max(records, key=lambda r: r.forecast or 0.0)
+def _first(now: Situation) -> tuple[Proposal | None, Measured | None]:
+    """The float network with which the study begins, and its error where it has been trained.
+
+    The best of the parents that the study was given, with its error as its training says; the first recipe that it was
+    given, with the plan's epochs; else the best known.
+    """
+    waiting = [
+        r for r in now.known.records if r.stage == "parent" and r.why == GIVEN and not (r.candidate.start or r.result)
+    ]
+    trained = [r for r in now.known.records if r.candidate.start and r.stage == "parent" and r.forecast is not None]
+    if not (trained or waiting):
+        return Parents(now).first(), None
+    best = max(trained, key=lambda r: r.forecast or 0.0) if trained else waiting[0]
+    candidate, error = best.candidate, None
+    if best.candidate.start:
+        error = log_error(1 - (best.forecast or 0.0), 0.05)
+    else:
+        candidate = lengthened(candidate, now.plan.parent or now.plan.another)
     values = now.space.complete(best.params)
-    error = log_error(1 - (best.forecast or 0.0), 0.05)
-    return Proposal("parent", values, best.candidate, best.rung, best.why, forecast=best.forecast), error
+    return Proposal("parent", values, candidate, best.rung, best.why, forecast=best.forecast), error
 
 
 def _settings(

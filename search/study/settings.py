@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -80,14 +81,19 @@ class StudySettings:
             raise UsageError(f"rungs {self.rungs} must rise and end with 1.0 (fractions of a trial's epochs)")
         if self.explore_epochs <= 0 or self.refine_epochs < 0:
             raise UsageError("epochs must be positive")
+        if not 0 <= self.teacher_epochs < math.inf:
+            raise UsageError(
+                f"--teacher-epochs {self.teacher_epochs:g}: a teacher is trained for a number of epochs above 0, such "
+                "as 30; 0 trains none"
+            )
         if self.taught_epochs and not (self.teachers or self.teacher_epochs):
             raise UsageError("taught_epochs has nobody who answers: give a teacher (--teacher or --teacher-epochs)")
         if not 0 <= self.threshold <= 1:
             raise UsageError(f"--threshold {self.threshold:g}: an accuracy lies between 0 and 1, such as 0.9 for 90 %")
         if self.budget_s is not None and self.budget_s <= 0:
             raise UsageError("--budget must be more than no time, such as 20s, 45m or 2h")
-        if self.target_score is not None and self.target_score <= 0:
-            raise UsageError(f"--target-score {self.target_score:g}: a score to stay below is above 0")
+        if self.target_score is not None and not 0 < self.target_score < math.inf:
+            raise UsageError(f"--target-score {self.target_score:g}: a score to stay below is above 0, such as 0.01")
         if self.margin is not None and not 0 <= self.margin < 1:
             raise UsageError(f"--margin {self.margin:g}: points of accuracy, such as 0.005, lie between 0 and 1")
         if self.images is not None and self.images <= 0:
@@ -126,7 +132,10 @@ class StudySettings:
         """Raises UsageError if the directory holds no study or one of another version."""
         path = directory / "study.json"
         if not path.is_file():
-            raise UsageError(f"{directory} holds no study (no study.json): start one without --resume")
+            raise UsageError(
+                f"{directory} holds no study (no study.json): name a study's directory, or begin one with "
+                "`contest search` without --resume"
+            )
         try:
             data = json.loads(path.read_text())
             tuples = {name: tuple(data[name]) for name in ("rungs", "teachers", "parents", "starts") if name in data}

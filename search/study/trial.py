@@ -229,6 +229,8 @@ def float_key(candidate: Candidate) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
+GIVEN = "given"
+"""Why a float parent that was brought along is in the queue."""
 PARENTS = "parents"
 """Of the given checkpoints, in the study directory: one file each, named by its content."""
 

@@ -22,6 +22,7 @@ from search.trainers.protocol import OnStep, Progress, Speed, Trained
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from contest.datasets import Images
     from contest.training import Ensemble, Epoch
@@ -144,6 +145,12 @@ class PipelineTrainer:
         assert seen is not None
         return Trained(seen.correct, seen.total, price_after(model, self.settings.rule), model, seen.loss)
 
+    def accuracy(self, model: nn.Module) -> float:
+        """Of a network, on the validation images."""
+        from contest.training import evaluate
+
+        return evaluate(model, self._validation, device=self.device).accuracy
+
     def some_images(self, count: int) -> Images:
         """The first training images: for timing."""
         import torch
@@ -203,7 +210,7 @@ class PipelineTrainer:
 
     def teach(self) -> bool:
         """Make the study's teacher ready; False if it has none."""
-        if not self.settings.teachers and not self.settings.teacher_epochs:
+        if not self.settings.taught:
             return False
         if not self.settings.taught_epochs:  # one set of answers serves every recipe
             self.soft_labels(Recipe())

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contest.candidate import Architecture, Candidate, Option, Recipe
+from contest.errors import UsageError
 from search.study.settings import StudySettings
 
 if TYPE_CHECKING:
@@ -36,9 +37,7 @@ def teacher_candidate(settings: StudySettings, *, device: str) -> Candidate:
             "strides": (2, 2, 2),
         }
         architecture = Architecture("thin", early)
-    recipe = Recipe(
-        epochs=max(1.0, settings.teacher_epochs), learning_rate=0.2, schedule="onecycle", label_smoothing=0.0
-    )
+    recipe = Recipe(epochs=settings.teacher_epochs, learning_rate=0.2, schedule="onecycle", label_smoothing=0.0)
     if small:
         recipe = Recipe(epochs=recipe.epochs, schedule="onecycle", batch_size=128, flip=False, crop=1)
     return Candidate(architecture, train=recipe, seed=settings.seed)
@@ -61,6 +60,8 @@ def make_teacher(
     from contest.pipeline import compress
     from contest.training import load_teachers
 
+    if not settings.taught:
+        raise UsageError("there is nobody to learn from: give a teacher (--teacher or --teacher-epochs)")
     classes = int(train.labels.max()) + 1
     home = directory / "teacher"
     path = home / "model.pt"

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from fake_trainer import FakeTrainer, enqueue_random
 
 from contest.errors import UsageError
-from search.commands import default_options, search
+from search.commands import default_options, parse_fixed, search
 from search.options import fresh, resumed
 from search.space import make_space
 from search.study.settings import StudySettings
@@ -44,6 +44,22 @@ def call(*arguments: str) -> Result:
         (["--epochs", "many"], "--epochs many"),
         (["--images", "2000", "--budget", "60s"], "--images 2000 --budget 60s: .* leave one out"),
         (["--plan", "--resume"], "--plan --resume: a plan is of a new study; .* contest status"),
+        (["--epochs", "inf"], "--epochs inf: epochs are a number above 0"),
+        (["--epochs", "4/nan"], "--epochs 4/nan: epochs are a number above 0"),
+        (["--fix", "weight_bits=3.7"], "weight_bits = 3.7 makes no network; .* it is whole numbers, 1, 2"),
+        (["--fix", "symmetric=yes"], "symmetric = 'yes' makes no network; in the default space it is false, true"),
+        (["--fix", "symmetric=3"], "symmetric = 3 makes no network"),
+        (["--fix", "learning_rate=-1"], "learning_rate is -1.0; it must lie between 0"),
+        (["--fix", "tune_share=2"], "tune_share = 2 must lie between 0 and 1"),
+        (["--fix", "weight_bits=3", "--fix", "weight_bits=4"], "weight_bits is given twice: .* --fix weight_bits=3,4"),
+        (["--fix", "family=thin", "--family", "resnet"], "--family resnet and --fix family=... say the same"),
+        (["--objective", "target", "--target-score", "nan"], "--target-score nan: a score to stay below is above 0"),
+        (["--target-score", "0.01"], "--target-score 0.01 is for --objective target"),
+        (["--data", "/nonexist"], "--data /nonexist: no such folder; the digits come with"),
+        (["--teacher-epochs", "-1"], "--teacher-epochs -1: .* above 0"),
+        (["--teacher-epochs", "nan"], "--teacher-epochs nan: .* above 0"),
+        (["--teacher-epochs", "inf"], "--teacher-epochs inf: .* above 0"),
+        (["--fix", "distillation=0.9"], "distillation = 0.9 is .* no teacher: give one .--teacher FILE"),
     ],
 )
 def test_a_wrong_option_leaves_nothing_behind(tmp_path: Path, arguments: list[str], message: str) -> None:
@@ -159,3 +175,19 @@ def test_the_score_of_a_rule_in_a_file(tmp_path: Path) -> None:
     assert found.params == pytest.approx(report.scores["lab"].params * 5.6)  # lab's references are 5.6e6 and 8.3e8
     assert found.ops == pytest.approx(report.scores["lab"].ops * 8.3)
     assert StudySettings(rule=str(tmp_path / "my.toml")).rule_name == "small"
+
+
+def test_the_folder_of_answers_may_change(tmp_path: Path) -> None:
+    StudySettings(dataset="digits", rule="digits", answers=str(tmp_path / "old")).save(tmp_path)
+    options = {**default_options(), "given": {"teacher_cache"}, "teacher_cache": tmp_path / "new"}
+    assert resumed(tmp_path, options).answers == str(tmp_path / "new")
+
+
+@pytest.mark.parametrize("text", ["true", "True", "1"])
+def test_on_and_off_are_written_as_one_likes(text: str) -> None:
+    for changes in (parse_fixed((f"symmetric={text}",)), {"symmetric": text}, {"symmetric": True}):
+        assert make_space((1, 8, 8), changes).dimensions["symmetric"].choices == (True,)
+    assert make_space((1, 8, 8), parse_fixed(("symmetric=False,true",))).dimensions["symmetric"].choices == (
+        False,
+        True,
+    )

@@ -160,6 +160,13 @@ def test_narrowing(tmp_path: Path) -> None:
         ({"width": {"lo": 1}}, "use low, high"),
         ({"width": {"low": 9, "high": 3}}, "must not lie above"),
         ({"width": []}, "give a value"),
+        ({"width": {"low": 4, "high": 8, "step": 0}}, "step = 0 must be a whole number from 1"),
+        ({"width": {"low": 4, "high": 8, "step": -2}}, "step = -2 must be a whole number from 1"),
+        ({"width": {"low": 4.5, "high": 8}}, "must be whole numbers"),
+        ({"learning_rate": {"low": 0.1, "high": float("inf")}}, "must not lie above"),
+        ({"symmetric": {"low": 0, "high": 1}}, "it has no numbers; give values of False, True"),
+        ({"weight_bits": True}, "weight_bits = True makes no network"),
+        ({"weight_bits": 3.5}, "it is whole numbers, 1, 2, 3"),
     ],
 )
 def test_wrong_changes_are_named(changes: dict[str, object], message: str) -> None:

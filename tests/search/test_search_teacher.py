@@ -18,6 +18,7 @@ from contest.files import cache_folder
 from contest.model_file import Network, load, thaw
 from contest.training import evaluate, load_teachers
 from contest.zoo import DIRECTORY, parent_files, teacher_files
+from search.candidates import seeds, to_candidate
 from search.commands import search
 from search.given import adopt, nearest
 from search.space import Space, make_space
@@ -158,6 +159,11 @@ def test_taught_epochs_need_a_teacher(tmp_path: Path) -> None:
         CliRunner().invoke(search, [*SMALL, "--taught-epochs", "2", "--study", str(tmp_path)], catch_exceptions=False)
 
 
+def test_who_has_no_teacher_trains_none_for_soft_labels(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"nobody to learn from: give a teacher \(--teacher"):
+        trainer_at(tmp_path, teacher_epochs=0.0).soft_labels(Recipe())
+
+
 def test_the_bundled_teacher_teaches_cifar10_only(tmp_path: Path) -> None:
     (file,) = teacher_files(("bundled",))
     provenance = load(file).manifest.provenance
@@ -286,6 +292,11 @@ def test_what_saw_other_images_or_does_not_say_which_is_refused(tmp_path: Path, 
     with pytest.raises(UsageError, match="neither a checkpoint nor a model"):
         (tmp_path / "text.pt").write_text("no network")
         adopt(tmp_path / "text.pt", tmp_path, trainer, space)
+    with pytest.raises(UsageError, match=r"holds no study \(no study.json\); give a study's directory"):
+        adopt(float_training, tmp_path, trainer, space)
+    with pytest.raises(UsageError, match=r"b\.json: not a candidate: no text"):
+        (tmp_path / "b.json").write_bytes(b"\xff\x00")
+        adopt(tmp_path / "b.json", tmp_path, trainer, space)
     assert not (tmp_path / "parents").exists()
 
 
@@ -309,6 +320,62 @@ def test_a_candidate_and_a_study_are_starts(tmp_path: Path, float_training: Path
     of_study = adopt(directory, tmp_path, trainer, space)
     assert of_study and all(one.trained for one in of_study)
     assert {str(one.candidate.architecture) for one in of_study} <= {str(r.candidate.architecture) for r in asked}
+
+
+def plan_of(directory: Path, *options: str) -> str:
+    result = CliRunner().invoke(search, [*GIVEN, *options, "--plan", "--study", str(directory)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_the_plan_is_of_what_the_study_is_given(tmp_path: Path, float_training: Path) -> None:
+    mine = Candidate(
+        Architecture("resnet", {"widths": (6, 6, 8), "depths": (1, 1, 1)}), train=Recipe(learning_rate=0.3)
+    )
+    (tmp_path / "mine.json").write_text(mine.to_json())
+    assert f"expected: {mine.architecture}" in plan_of(tmp_path / "s", "--start", str(tmp_path / "mine.json"))
+    trainer, space = given_trainer(tmp_path)
+    (one,) = adopt(float_training / "f.pt", tmp_path, trainer, space)
+    (same,) = adopt(float_training / "f" / "train.ckpt", tmp_path, trainer, space)
+    assert one.accuracy is not None and same.accuracy is not None
+    assert one.accuracy == pytest.approx(same.accuracy, abs=0.03)
+    said = plan_of(tmp_path / "s", "--start", str(float_training / "f.pt"))
+    assert f"expected: {one.candidate.architecture}" in said and "probability of 0 %" not in said
+
+
+def test_a_candidates_settings_are_those_of_the_nearest_point() -> None:
+    space = make_space((1, 8, 8), {})
+    tune = Recipe(epochs=2.0, learning_rate=0.005)
+    bits = Bits(6, 6, layers={"first": (8, 8), "last": (4, 4)}, numbers=32, symmetric=True)
+    mine = Candidate(Architecture("thin", {"widths": (4, 8), "depths": (1, 1)}), bits, unstructured=0.2, tune=tune)
+    values, _ = nearest(mine, space)
+    expected = {
+        "weight_bits": 6,
+        "activation_bits": 6,
+        "first_bits": 8,
+        "last_bits": 4,
+        "number_bits": 32,
+        "symmetric": True,
+        "sparsity": 0.2,
+        "structured": 0.0,
+        "tune_learning_rate": 0.005,
+    }
+    assert {name: values[name] for name in expected} == expected
+    as_float, _ = nearest(Candidate(mine.architecture, tune=tune), space)
+    assert as_float["weight_bits"] == 3 and as_float["tune_learning_rate"] == 0.04, "the starting point's"
+
+
+def test_what_compresses_a_candidate_is_read_from_it_again() -> None:
+    """Of starting points: all but the bits of single layers, where other settings give the same."""
+    for shape in ((3, 32, 32), (1, 8, 8)):
+        space = make_space(shape, {})
+        for point in seeds(space):
+            made = to_candidate(point, epochs=10.0)
+            values, exact = nearest(made, space)
+            assert exact
+            again = to_candidate(values, epochs=10.0)
+            assert (again.bits, again.unstructured, again.structured) == (made.bits, made.unstructured, made.structured)
+            assert again.tune.learning_rate == made.tune.learning_rate
 
 
 def test_the_bundled_parents_lie_in_the_space() -> None:
