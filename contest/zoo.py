@@ -13,7 +13,8 @@ TEACHER = DIRECTORY / "teachers" / "fast-teacher.pt"
 """Learned from the training images of split 0 of CIFAR-10 alone; its manifest says how, and how good it is."""
 PARENTS = DIRECTORY / "parents"
 """Checkpoints of float networks to start a compression from (`contest train --start`), of the same images; each says
-under `provenance` how it was made and how good it is."""
+under `provenance` how it was made and how good it is. Those in `all_images` learned from the validation images too:
+they are for `contest train --all-images`."""
 PARENT = PARENTS / "inverted-8m-float.ckpt"
 """The parent that a search begins from by default: the one that the searches of docs/search.md were measured with."""
 

@@ -29,6 +29,15 @@ def test_a_parent_gives_its_network_every_weight(path: Path) -> None:
         start_from(path, model, "0123")
 
 
+def test_the_parent_of_an_entry_on_all_images_starts_its_compression_and_no_search() -> None:
+    path = PARENTS / "all_images" / "inverted-7m-3bit-float.ckpt"
+    entry = Candidate.read(PARENTS.parents[2] / "docs" / "record" / "inverted-7m-3bit.json")
+    model = networks.build(entry.architecture)
+    assert set(start_from(path, model)) == set(model.state_dict())
+    with pytest.raises(UsageError, match=f"another split .all images; this one is {SPLIT}"):
+        start_from(path, model, SPLIT)
+
+
 def test_the_default_is_the_parent_that_searches_were_measured_with() -> None:
     assert [path.stem for path in parent_files()] == ["inverted-8m-float"]
     assert [path.stem for path in parent_files([PARENTS / "inverted-7m-float.ckpt"])] == ["inverted-7m-float"]
