@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# `inverted-7m-3bit`, 90.54 % on the test set at 0.00308, from nothing, on one CPU core with bf16 in about three and a half hours: a
-# teacher (35 minutes), its answers to 16 augmented epochs (16), a float parent on all 50,000 images (70), and the
-# quantised network on all of them (65). Resumable (run it again). `fast-teacher.pt` and `inverted-7m-3bit-float.ckpt` of this
-# package are the first steps' results, the teacher's weights rounded to 8 bits; the others were run from it. One seed each.
+# `inverted-7m-3bit`, 90.54 % on the test set at 0.00308, from nothing, on one CPU core with bf16 in about three hours: a
+# teacher (35 minutes), its answers to 16 augmented epochs (16), a float parent on all 50,000 images (69), and the
+# quantised network on all of them (66). Resumable (run it again). `fast-teacher.pt` and `inverted-7m-3bit-float.ckpt` of
+# this package are the first steps' results, the teacher's weights rounded to 8 bits; the others were run from it. One
+# seed each.
 #
 #     bash docs/record/cpu-wide.sh [DIRECTORY]
 #
